@@ -56,7 +56,7 @@ def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
     """
     if len(counts) == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherRows.apply(rows, counts)
     return gathered
 
 
@@ -64,7 +64,7 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     """The sum of a tensor over ranks, with gradient (the sum over ranks of the incoming gradients)."""
     if world_size() == 1:
         return value
-    total: Tensor = _SumOverRanks.apply(value)  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverRanks.apply(value)
     return total
 
 

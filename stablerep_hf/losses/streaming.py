@@ -31,7 +31,7 @@ def streamed_logsumexp(
     Returns:
         (N,) of the same dtype; -inf for an anchor without a candidate. Differentiable once, in anchors and candidates.
     """
-    result: Tensor = _StreamedLogSumExp.apply(anchors, candidates, own, log_weights, tile)  # type: ignore[no-untyped-call]
+    result: Tensor = _StreamedLogSumExp.apply(anchors, candidates, own, log_weights, tile)
     return result
 
 

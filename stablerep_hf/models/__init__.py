@@ -1,0 +1,25 @@
+"""Configuration, model and export. Importing it makes `AutoConfig` and `AutoModel` know "stablerep"."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModel
+
+from .configuration_stablerep import StableRepConfig
+from .export import export_encoder
+from .modeling_stablerep import StableRepModel, StableRepOutput, StableRepVisionModel
+from .sibling_batch_norm import SiblingBatchNorm1d
+
+__all__ = [
+    "SiblingBatchNorm1d",
+    "StableRepConfig",
+    "StableRepModel",
+    "StableRepOutput",
+    "StableRepVisionModel",
+    "export_encoder",
+]
+
+AutoConfig.register("stablerep", StableRepConfig)
+AutoModel.register(StableRepConfig, StableRepModel)
+# saved models take their code along (auto_map in config.json)
+StableRepConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
+StableRepModel.register_for_auto_class("AutoModel")  # type: ignore[no-untyped-call]

@@ -1,0 +1,56 @@
+"""The encoder alone, as a stock transformers checkpoint that needs no code of this project."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import ViTImageProcessor, ViTModel
+
+from .modeling_stablerep import StableRepModel
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def export_encoder(model: StableRepModel, output_dir: str | Path, image_processor: Any | None = None) -> Path:
+    """Write the vision encoder as a plain `ViTModel` with its image processor.
+
+    `AutoModel.from_pretrained(output_dir)` and `AutoImageProcessor.from_pretrained(output_dir)` load it, with no
+    warning and no weight made up. The stock model has a pooler (a linear layer and an activation on the class token);
+    it is written as the identity, so that `pooler_output` is exactly the class token after the final norm.
+
+    Args:
+        model: Any `StableRepModel`; it is not changed.
+        output_dir: Folder to write to; made if missing.
+        image_processor: What to save beside it. None: resize to the encoder's size, mean and deviation of ImageNet as
+            in the release's augmentation.
+
+    Returns:
+        The folder.
+    """
+    output_dir = Path(output_dir)
+    config = copy.deepcopy(model.config.vision_config)
+    config.pooler_act = "linear"
+    config.pooler_output_size = config.hidden_size
+    encoder = ViTModel(config)
+    weights = {name: weight.detach() for name, weight in model.vision_model.state_dict().items()}
+    weights["pooler.dense.weight"] = torch.eye(config.hidden_size)
+    weights["pooler.dense.bias"] = torch.zeros(config.hidden_size)
+    encoder.load_state_dict(weights)
+    nn.Module.to(encoder, model.vision_model.dtype)
+    encoder.save_pretrained(output_dir)
+    if image_processor is None:
+        height, width = _height_and_width(config.image_size)
+        image_processor = ViTImageProcessor(
+            size={"height": height, "width": width}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD
+        )
+    image_processor.save_pretrained(output_dir)
+    return output_dir
+
+
+def _height_and_width(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
