@@ -10,6 +10,7 @@ LAYER_NORM_EPS = 1e-6  # of timm's ViT, on which the release trains; ViTConfig's
 
 SIZES: dict[str, tuple[int, int, int]] = {
     # hidden_size, num_hidden_layers, num_attention_heads; the MLP is four times as wide
+    "micro": (128, 6, 4),  # ours, for pictograms of 32 pixels on a laptop
     "tiny": (192, 12, 3),  # DeiT-Ti; ours, for small data and small machines
     "small": (384, 12, 6),  # these three: StableRep/models_stablerep.py
     "base": (768, 12, 12),
@@ -66,7 +67,7 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     @classmethod
     def from_size(
         cls,
-        size: Literal["tiny", "small", "base", "large"],
+        size: Literal["micro", "tiny", "small", "base", "large"],
         *,
         image_size: int = 224,
         patch_size: int = 16,
@@ -76,7 +77,8 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         """A configuration by the common name of its Vision Transformer.
 
         Args:
-            size: "tiny" (192 wide, 12 layers), "small" (384, 12), "base" (768, 12) or "large" (1024, 24).
+            size: "micro" (128 wide, 6 layers), "tiny" (192, 12), "small" (384, 12), "base" (768, 12) or "large"
+                (1024, 24).
             image_size: Height and width in pixels, a multiple of `patch_size`.
             patch_size: Height and width of a patch in pixels.
             text: With CLIP's text tower (512 wide, 12 layers, 49,408 tokens, 77 positions), for StableRep+.
@@ -128,10 +130,10 @@ def _check_text(config: PreTrainedConfig) -> None:
             f"text_config is of model type {config.model_type!r}, but the text tower is CLIP's: give a CLIPTextConfig."
         )
     if config.eos_token_id == 2 and config.vocab_size == 49408:
-        # OpenAI's CLIP checkpoints name a wrong end-of-text token, 2; CLIPTextModel knows them by it
+        # OpenAI's CLIP checkpoints name a wrong end-of-text token: CLIPTextModel knows them by this 2
         config.eos_token_id = 49407
     if not isinstance(config.eos_token_id, int) or not 0 <= config.eos_token_id < config.vocab_size:
         raise ValueError(
-            f"eos_token_id is {config.eos_token_id} with a vocabulary of {config.vocab_size} tokens, but the feature of "
-            "a text is read at its end-of-text token: give the id that the tokenizer ends a text with."
+            f"eos_token_id is {config.eos_token_id} with a vocabulary of {config.vocab_size} tokens, but the feature "
+            "of a text is read at its end-of-text token: give the id that the tokenizer ends a text with."
         )
