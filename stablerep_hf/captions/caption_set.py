@@ -1,0 +1,214 @@
+"""An immutable, ordered set of captions, held as Arrow columns so that ten million of them stay small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import InputError
+from .identity import id_of_normalized, normalize_caption
+
+SCHEMA = pa.schema([("caption_id", pa.int64()), ("caption", pa.string()), ("count", pa.int64())])
+_BLOCK = 65_536  # captions turned from Python objects into Arrow at a time
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionSet:
+    """Distinct captions in the order in which they first appeared.
+
+    Build one with `from_texts`, `from_table` or `stablerep_hf.captions.read_captions`.
+
+    Attributes:
+        table: The columns `caption_id` (int64, distinct), `caption` (string, normalised) and `count` (int64, >= 1: how
+            often the caption stood in the source).
+        num_empty: How many empty lines (or nulls) of the source were left out.
+    """
+
+    table: pa.Table
+    num_empty: int = 0
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str | None]) -> CaptionSet:
+        """Normalise captions, leave out the empty ones and merge exact duplicates.
+
+        Args:
+            texts: Captions, consumed once and in blocks. `None` counts as an empty caption.
+
+        Returns:
+            The set; the first occurrence of a caption keeps its place.
+
+        Raises:
+            InputError: If an entry is not text or has no UTF-8 form, or if two different captions share an id.
+        """
+        captions: list[pa.Array] = []
+        ids: list[Int64Array] = []
+        num_empty = 0
+        iterator = iter(texts)
+        while block := list(islice(iterator, _BLOCK)):
+            kept = [caption for text in block if (caption := _normalize(text))]
+            num_empty += len(block) - len(kept)
+            ids.append(_ids_of(kept))
+            captions.append(pa.array(kept, pa.string()))
+        all_ids = np.concatenate(ids) if ids else np.empty(0, np.int64)
+        return cls(_merge_duplicates(pa.chunked_array(captions, pa.string()), all_ids), num_empty)
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> CaptionSet:
+        """Take over a table that has the columns of a `CaptionSet` already, such as one that `write_parquet` wrote.
+
+        Args:
+            table: Columns `caption_id`, `caption` and `count`; others are left out.
+
+        Returns:
+            The set, in the table's order.
+
+        Raises:
+            InputError: If a column is missing or has another type, or if an id is not its caption's, stands twice or
+                belongs to a caption that is not normalised.
+        """
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise InputError(
+                f"A caption table with the columns {table.column_names} lacks {', '.join(missing)}; "
+                "read the captions with `read_captions`, which makes all three."
+            )
+        try:
+            table = table.select(SCHEMA.names).cast(SCHEMA)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+            raise InputError(
+                f"A caption table must have the types {_types(SCHEMA)}, not {_types(table.schema)} ({error}); "
+                "read the captions with `read_captions`, which sets them."
+            ) from error
+        result = cls(table)
+        expected = [
+            _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
+            for batch in table.to_batches(max_chunksize=_BLOCK)
+        ]
+        wrong = np.flatnonzero(result.caption_ids != np.concatenate([np.empty(0, np.int64), *expected]))
+        if len(wrong) or len(np.unique(result.caption_ids)) != len(table):
+            what = (
+                f"the caption_id of row {wrong[0]} is not its caption's" if len(wrong) else "a caption_id stands twice"
+            )
+            raise InputError(
+                f"In a caption table of {len(table)} rows {what}, so its images would be grouped wrongly; "
+                "drop the column caption_id and read the captions anew."
+            )
+        return result
+
+    @property
+    def captions(self) -> list[str]:
+        """All captions as Python strings, normalised, in order."""
+        captions: list[str] = self.table.column("caption").to_pylist()
+        return captions
+
+    @cached_property
+    def caption_ids(self) -> Int64Array:
+        """All ids, int64 (C,), distinct, in order."""
+        ids: Int64Array = self.table.column("caption_id").to_numpy()
+        ids.flags.writeable = False
+        return ids
+
+    @property
+    def num_merged(self) -> int:
+        """How many captions of the source were duplicates of an earlier one."""
+        return int(pc.sum(self.table.column("count")).as_py() or 0) - len(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of the ids in order: two sets with one digest hold the same captions in the same places."""
+        return blake2b(self.caption_ids.astype("<i8").tobytes(), digest_size=16).hexdigest()
+
+    def select(self, indices: Iterable[int] | Int64Array) -> CaptionSet:
+        """Return the captions at these places, in this order.
+
+        Args:
+            indices: Places in [0, len), each at most once (a set holds no caption twice).
+
+        Raises:
+            InputError: If a place is out of range or stands twice.
+        """
+        places = np.fromiter(indices, np.int64)
+        if len(places) and (places.min() < 0 or places.max() >= len(self)):
+            raise InputError(
+                f"Place {int(places.min() if places.min() < 0 else places.max())} is not in a set of {len(self)} "
+                "captions; use places from 0 to its length minus one."
+            )
+        if len(np.unique(places)) != len(places):
+            raise InputError("A place was selected twice, but a set holds each caption once; name each place once.")
+        return CaptionSet(self.table.take(pa.array(places)))
+
+    def slice(self, start: int, stop: int) -> CaptionSet:
+        """Return the captions start, start + 1, ..., stop - 1 (fewer at the end) without copying them."""
+        start = min(start, len(self))
+        return CaptionSet(self.table.slice(start, max(0, stop - start)))
+
+    def head(self, n: int) -> CaptionSet:
+        """Return the first n captions (all, if there are fewer) without copying them."""
+        return self.slice(0, n)
+
+    def write_parquet(self, where: str | Path | IO[bytes]) -> None:
+        """Write the table to a path or an open binary file; `read_captions` reads it back."""
+        pq.write_table(self.table, where)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.table.to_batches(max_chunksize=_BLOCK):
+            yield from batch.column("caption").to_pylist()
+
+    def __repr__(self) -> str:
+        return f"CaptionSet({len(self)} captions, {self.num_merged} merged, {self.num_empty} empty left out)"
+
+
+def _normalize(text: str | None) -> str:
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise InputError(
+            f"The caption {text!r} is of type {type(text).__name__}, not text; choose a column that holds text."
+        )
+    return normalize_caption(text)
+
+
+def _ids_of(captions: list[str]) -> Int64Array:
+    """Ids of normalised captions, int64 (C,)."""
+    try:
+        return np.fromiter(map(id_of_normalized, captions), np.int64, len(captions))
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The caption {error.object!r} holds a lone surrogate and has no UTF-8 form; repair or drop it."
+        ) from error
+
+
+def _merge_duplicates(captions: pa.ChunkedArray, ids: Int64Array) -> pa.Table:
+    unique, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    keep = np.zeros(len(ids), dtype=bool)
+    keep[first] = True
+    repeats = np.flatnonzero(~keep)
+    if len(repeats):
+        firsts = first[np.searchsorted(unique, ids[repeats])]
+        same = pc.equal(captions.take(pa.array(repeats)), captions.take(pa.array(firsts))).to_numpy()
+        if not same.all():
+            where = int(np.flatnonzero(~same)[0])
+            one, other = captions[int(firsts[where])].as_py(), captions[int(repeats[where])].as_py()
+            raise InputError(f"The different captions {one!r} and {other!r} share one caption_id; drop one of them.")
+    kept_captions = captions.filter(pa.array(keep))
+    return pa.table([ids[keep], kept_captions, counts[np.argsort(first)]], schema=SCHEMA)
+
+
+def _types(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
