@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .gather import count_rows, gather_rows, own_rows, sum_over_ranks
 from .multi_positive import unit_rows
-from .streaming import TILE, streamed_logsumexp
+from .streaming import streamed_logsumexp
 
 
 def image_text_loss(
@@ -17,7 +17,7 @@ def image_text_loss(
     text_caption_ids: Tensor,
     logit_scale: Tensor,
     *,
-    tile: int = TILE,
+    tile: int | None = None,
 ) -> Tensor:
     """The loss of the images and captions given and of no others: pure, whatever processes there are.
 
@@ -95,7 +95,7 @@ class ImageTextContrastiveLoss(nn.Module):
                 logit_scale,
                 own_rows(image_counts),
                 own_rows(text_counts),
-                TILE,
+                None,
             )
             return sum_over_ranks(loss)
 
@@ -108,7 +108,7 @@ def _both_directions(
     logit_scale: Tensor,
     own_images: slice,
     own_texts: slice,
-    tile: int,
+    tile: int | None,
 ) -> Tensor:
     """What the own images and the own texts contribute to the loss of all of them."""
     scale = logit_scale.to(images.dtype).exp()

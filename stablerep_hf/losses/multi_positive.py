@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from .gather import count_rows, gather_rows, own_rows, sum_over_ranks
-from .streaming import TILE, streamed_logsumexp
+from .streaming import largest_symmetric_logit, streamed_logsumexp, streamed_self_logsumexp
 
 
 def multi_positive_loss(
-    image_embeds: Tensor, caption_ids: Tensor, temperature: float = 0.1, *, tile: int = TILE
+    image_embeds: Tensor, caption_ids: Tensor, temperature: float = 0.1, *, tile: int | None = None
 ) -> Tensor:
     """The loss of the images given and of no others: pure, whatever processes there are.
 
@@ -77,7 +77,7 @@ class MultiPositiveContrastiveLoss(nn.Module):
             counts = count_rows(image_embeds)
             unit = gather_rows(unit_rows(image_embeds), counts)
             caption_ids = gather_rows(caption_ids, counts)
-            losses = _anchor_losses(unit, caption_ids, self.temperature, own_rows(counts), TILE)
+            losses = _anchor_losses(unit, caption_ids, self.temperature, own_rows(counts), None)
             return sum_over_ranks(losses.sum()) / max(sum(counts), 1)
 
     def extra_repr(self) -> str:
@@ -125,14 +125,18 @@ def _group_sums(unit: Tensor, caption_ids: Tensor) -> tuple[Tensor, Tensor, Tens
     return sums, inverse, sizes
 
 
-def _anchor_losses(unit: Tensor, caption_ids: Tensor, temperature: float, anchors: slice, tile: int) -> Tensor:
+def _anchor_losses(unit: Tensor, caption_ids: Tensor, temperature: float, anchors: slice, tile: int | None) -> Tensor:
+    """(number of anchors,) the loss of each row in `anchors` against all rows."""
     sums, inverse, sizes = _group_sums(unit, caption_ids)
-    own = torch.arange(unit.shape[0], device=unit.device)[anchors]
     scaled, group = unit[anchors] / temperature, inverse[anchors]
     num_positives = sizes[group] - 1
     # the sum over positives is the sum over the caption less the anchor itself: O(N D), no mask
     positive = (scaled * (sums[group] - unit[anchors])).sum(dim=-1) / num_positives.clamp(min=1)
-    lse = streamed_logsumexp(scaled, unit, own, tile=tile)
+    if scaled.shape[0] == unit.shape[0] and 1.0 / temperature <= largest_symmetric_logit(unit.dtype):
+        lse = streamed_self_logsumexp(unit / temperature**0.5, tile)
+    else:
+        own = torch.arange(unit.shape[0], device=unit.device)[anchors]
+        lse = streamed_logsumexp(scaled, unit, own, tile=tile)
     return torch.where(num_positives > 0, lse - positive, 0.0)
 
 
