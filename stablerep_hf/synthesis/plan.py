@@ -1,0 +1,187 @@
+"""The plan: which images there will be, who draws them and in which file each one ends up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, Literal, get_args
+
+from ..captions import CaptionSet
+from ..errors import InputError
+from .seeds import image_seed
+
+PLAN_VERSION = 1  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
+PLACEHOLDER = "{caption}"
+ImageFormat = Literal["jpeg", "png", "webp"]
+_MOST_SHARDS = 100_000  # file names have five digits
+
+
+@dataclass(frozen=True, eq=False)
+class SynthesisPlan:
+    """Everything that changes an image or a row. Two plans with one `hash` give the same data set.
+
+    Attributes:
+        captions: What to draw.
+        generator: What `ImageGenerator.describe` said (JSON values): name, revision, scheduler, steps, guidance ...
+        images_per_caption: The paper's m, at least 1. The release drew 10 and trained on 6 of them.
+        prompt_templates: What the generator is given, with `{caption}` where the caption goes. Image k of a caption
+            uses template (caption_id + k) modulo their number: siblings differ, and all templates are used over the
+            set even if there are more templates than siblings.
+        base_seed: Seed of the whole plan, see `image_seed`.
+        image_format: How images are stored: JPEG at quality 95, lossless PNG, or WebP at quality 90.
+        captions_per_shard: Captions in one file. A shard is the unit of work: what a kill may cost, and what workers
+            share out. Few captions waste little; the Hub wants fewer than 10,000 files.
+    """
+
+    captions: CaptionSet
+    generator: Mapping[str, Any]
+    images_per_caption: int = 4
+    prompt_templates: tuple[str, ...] = (PLACEHOLDER,)
+    base_seed: int = 0
+    image_format: ImageFormat = "jpeg"
+    captions_per_shard: int = 256
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_templates", tuple(self.prompt_templates))
+        for name in ("images_per_caption", "captions_per_shard"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, which draws nothing; set it to 1 or more.")
+        if len(self.captions) == 0:
+            raise InputError("The plan has 0 captions, so there is nothing to draw; give at least one.")
+        if not self.prompt_templates:
+            raise InputError(f"The plan has no prompt template; give at least one, such as '{PLACEHOLDER}'.")
+        for template in self.prompt_templates:
+            if PLACEHOLDER not in template:
+                raise InputError(
+                    f"The prompt template {template!r} has no {PLACEHOLDER}, so every caption would get the same "
+                    f"prompt; write {PLACEHOLDER} where the caption goes."
+                )
+        if self.image_format not in get_args(ImageFormat):
+            known = ", ".join(get_args(ImageFormat))
+            raise InputError(f"The image format {self.image_format!r} cannot be stored; use one of {known}.")
+        if self.num_shards > _MOST_SHARDS:
+            raise InputError(
+                f"{len(self.captions)} captions at {self.captions_per_shard} a shard make {self.num_shards} files, "
+                f"more than {_MOST_SHARDS}; raise captions_per_shard."
+            )
+
+    @property
+    def num_shards(self) -> int:
+        """How many files there will be."""
+        return -(-len(self.captions) // self.captions_per_shard)
+
+    @property
+    def num_images(self) -> int:
+        """How many rows there will be if no caption fails."""
+        return len(self.captions) * self.images_per_caption
+
+    def shard_captions(self, shard: int) -> CaptionSet:
+        """The captions of shard 0 <= shard < num_shards, a view of the plan's."""
+        start = shard * self.captions_per_shard
+        return self.captions.slice(start, start + self.captions_per_shard)
+
+    def prompt(self, caption: str, caption_id: int, image_index: int) -> str:
+        """What the generator is given for image `image_index` of this caption."""
+        template = self.prompt_templates[(caption_id + image_index) % len(self.prompt_templates)]
+        return template.replace(PLACEHOLDER, caption)
+
+    def seed(self, caption_id: int, image_index: int) -> int:
+        """The seed of image `image_index` of this caption, see `image_seed`."""
+        return image_seed(self.base_seed, caption_id, image_index)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that the hash covers, as JSON values; the captions are represented by their number and digest."""
+        settings = {
+            "plan_version": PLAN_VERSION,
+            "captions": {"number": len(self.captions), "digest": self.captions.digest},
+            "generator": dict(self.generator),
+            "images_per_caption": self.images_per_caption,
+            "prompt_templates": list(self.prompt_templates),
+            "base_seed": self.base_seed,
+            "image_format": self.image_format,
+            "captions_per_shard": self.captions_per_shard,
+        }
+        normalized: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
+        return normalized
+
+    @cached_property
+    def hash(self) -> str:
+        """32 hex digits of the settings."""
+        canonical = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
+        return blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+    def to_json(self) -> str:
+        """The settings and their hash as indented JSON, without the captions themselves."""
+        return json.dumps({"hash": self.hash, **self.settings}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, captions: CaptionSet) -> SynthesisPlan:
+        """Make the plan that `to_json` wrote, given its captions.
+
+        Raises:
+            InputError: If the text is no plan of this version, or is the plan of other captions.
+        """
+        settings = parse_plan(text)
+        fields = (
+            "generator",
+            "images_per_caption",
+            "prompt_templates",
+            "base_seed",
+            "image_format",
+            "captions_per_shard",
+        )
+        plan = cls(captions, **{name: settings[name] for name in fields})
+        if difference := describe_difference(settings, plan.settings):
+            raise InputError(f"The plan does not fit the captions: {difference}; give the captions it was made for.")
+        return plan
+
+
+def parse_plan(text: str) -> dict[str, Any]:
+    """Read the settings back from the JSON of a plan.
+
+    Raises:
+        InputError: If it is damaged or was written by a version whose plans mean something else.
+    """
+    try:
+        record = json.loads(text)
+        found = record.pop("hash")
+        canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
+        intact = found == blake2b(canonical.encode(), digest_size=16).hexdigest()
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise InputError(
+            f"A plan that begins with {text[:40]!r} does not match its own hash, so it was damaged or edited; "
+            "restore it, or draw into another folder."
+        )
+    if record["plan_version"] != PLAN_VERSION:
+        raise InputError(
+            f"The plan is of version {record['plan_version']}, but this release makes version {PLAN_VERSION}; "
+            "draw into another folder."
+        )
+    settings: dict[str, Any] = record
+    return settings
+
+
+def describe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Name the settings in which two plans differ ('guidance_scale is 2.0 there and 8.0 here'); '' if in none."""
+    differences = []
+    for key in sorted({*there, *here}):
+        old, new = there.get(key), here.get(key)
+        if old == new:
+            continue
+        if key == "captions":
+            differences.append(f"captions are {_captions(old)} there and {_captions(new)} here")
+        elif isinstance(old, Mapping) and isinstance(new, Mapping):
+            differences.append(describe_difference(old, new))
+        else:
+            differences.append(f"{key} is {json.dumps(old)} there and {json.dumps(new)} here")
+    return ", ".join(differences)
+
+
+def _captions(summary: Mapping[str, Any] | None) -> str:
+    return "none" if summary is None else f"{summary['number']} of digest {summary['digest'][:8]}"

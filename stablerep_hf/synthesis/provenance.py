@@ -1,0 +1,82 @@
+"""What a finished folder says about itself: the facts of its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .plan import parse_plan
+from .store import PLAN, PROVENANCE
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the images of a folder came to be.
+
+    Attributes:
+        settings: The plan: `generator` (a dict), `captions` (`number`, `digest`), `images_per_caption`,
+            `prompt_templates`, `base_seed`, `image_format`, `captions_per_shard`.
+        shards: The records of the shards that stand, in order.
+    """
+
+    settings: Mapping[str, Any]
+    shards: tuple[Mapping[str, Any], ...]
+
+    @property
+    def num_shards(self) -> int:
+        """How many shards the plan has; `len(shards)` of them stand."""
+        return -(-int(self.settings["captions"]["number"]) // int(self.settings["captions_per_shard"]))
+
+    @property
+    def num_images(self) -> int:
+        """Rows in the shards that stand."""
+        return sum(record["rows"] for record in self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the shards that stand."""
+        return sum(record["bytes"] for record in self.shards)
+
+    @property
+    def num_redrawn(self) -> int:
+        """Frames that carried no picture and were drawn again."""
+        return sum(record["redrawn"] for record in self.shards)
+
+    @property
+    def failed_captions(self) -> tuple[int, ...]:
+        """Ids of the captions that got no rows."""
+        return tuple(caption_id for record in self.shards for caption_id in record["failed_captions"])
+
+    @property
+    def seconds(self) -> float:
+        """Time that workers spent on drawing, added up."""
+        return float(sum(record["seconds"] for record in self.shards))
+
+
+def read_provenance(folder: str | Path) -> Provenance:
+    """Read the plan and the shard records of a folder; the shards themselves are not checked.
+
+    Raises:
+        InputError: If the folder is none that `synthesize` wrote, or the plan or a record was damaged.
+    """
+    root = Path(folder) / PROVENANCE
+    try:
+        settings = parse_plan((root / PLAN).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"The folder {str(folder)!r} has no {PROVENANCE}/{PLAN}, so nothing says how its images were made; "
+            "give a folder that `synthesize` drew into."
+        ) from error
+    records = []
+    for path in sorted(root.glob("shard-*.json")):
+        try:
+            records.append(json.loads(path.read_bytes()))
+        except ValueError as error:
+            raise InputError(
+                f"The record {path.name!r} is damaged ({error}); draw again into the folder, which repairs it."
+            ) from error
+    return Provenance(settings, tuple(records))

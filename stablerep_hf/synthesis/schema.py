@@ -1,0 +1,49 @@
+"""The columns of a row, and the parquet file they stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Image, Value
+
+_ROW_GROUP_BYTES = 64 * 2**20  # the Hub's viewer reads a row group at a time and gives up at 300 MB
+
+
+def image_features() -> Features:
+    """The columns of the data set: one row an image, the images of a caption one after another."""
+    return Features(
+        {
+            "image": Image(),
+            "caption": Value("string"),  # names the group; normalised
+            "caption_id": Value("int64"),
+            "image_index": Value("int32"),  # with caption_id the key of the row
+            "seed": Value("int64"),
+            "prompt": Value("string"),  # what the generator was given
+            "generator": Value("string"),
+            "generator_revision": Value("string"),
+            "scheduler": Value("string"),
+            "guidance_scale": Value("float32"),
+            "num_inference_steps": Value("int32"),
+        }
+    )
+
+
+def write_rows(file: IO[bytes], rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows as parquet that `datasets` reads back with `image_features`.
+
+    The bytes depend on the rows alone. Content-defined chunks let the Hub store what changed between two uploads, and
+    the page index lets its viewer read part of a file; `datasets` writes both too.
+
+    Args:
+        file: Open for writing, binary.
+        rows: At least none; every key is a column.
+    """
+    schema = image_features().arrow_schema
+    mean_bytes = sum(len(row["image"]["bytes"]) for row in rows) / max(1, len(rows))
+    group = max(1, int(_ROW_GROUP_BYTES / max(1.0, mean_bytes)))
+    with pq.ParquetWriter(file, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
+        for start in range(0, len(rows), group):
+            writer.write_table(pa.Table.from_pylist(list(rows[start : start + group]), schema=schema))

@@ -1,0 +1,176 @@
+"""The folder that a plan is drawn into: shards, and beside each the record that proves it.
+
+DIR/data/train-00000-of-00012.parquet    what `datasets.load_dataset(DIR)` loads
+DIR/provenance/plan.json                 the plan, with its hash
+DIR/provenance/captions.parquet          the captions it was made for
+DIR/provenance/shard-00000.json          size, sha256, counts, timings, library versions
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .atomic import remove_leftovers, replacing
+from .drawing import DrawnShard
+from .plan import SynthesisPlan, describe_difference, parse_plan
+from .schema import write_rows
+
+DATA = "data"
+PROVENANCE = "provenance"
+PLAN = "plan.json"
+CAPTIONS = "captions.parquet"
+_RECORDED_PACKAGES = ("stablerep_hf", "torch", "diffusers", "transformers", "datasets", "pyarrow", "pillow")
+
+
+class ShardStore:
+    """The files of one plan in one folder. Any number of processes may use the same folder at once."""
+
+    def __init__(self, folder: str | Path, plan: SynthesisPlan) -> None:
+        """Look at a folder; nothing is written.
+
+        Raises:
+            InputError: If it holds another plan's shards, or is no place to write to.
+        """
+        self.folder = Path(folder)
+        self.plan = plan
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"The output {str(folder)!r} is a file, not a folder; name another.")
+        self._refuse_other_plan()
+
+    def shard_path(self, shard: int) -> Path:
+        """Where a shard's rows are."""
+        return self.folder / DATA / f"train-{shard:05d}-of-{self.plan.num_shards:05d}.parquet"
+
+    def record_path(self, shard: int) -> Path:
+        """Where a shard's record is."""
+        return record_path(self.folder, shard)
+
+    def claim(self) -> None:
+        """Make the folder this plan's: write the plan and its captions if they are not there.
+
+        Raises:
+            InputError: If it holds another plan's shards, cannot be written to, or the disk is full.
+        """
+        self._refuse_other_plan()
+        plan_path = self.folder / PROVENANCE / PLAN
+        captions_path = self.folder / PROVENANCE / CAPTIONS
+        text = self.plan.to_json()
+        try:
+            for name in (DATA, PROVENANCE):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+                remove_leftovers(self.folder / name, even_fresh=False)
+            if plan_path.exists() and plan_path.read_text(encoding="utf-8") == text and captions_path.exists():
+                return
+            with replacing(captions_path) as file:
+                self.plan.captions.write_parquet(file)
+            with replacing(plan_path) as file:
+                file.write(text.encode())
+        except PermissionError as error:
+            raise InputError(
+                f"The folder {str(self.folder)!r} cannot be written to ({error.strerror}); name another."
+            ) from error
+
+    def find_record(self, shard: int) -> dict[str, Any] | None:
+        """Give a shard's record if the shard is whole: its size and sha256 are those of the record.
+
+        Returns:
+            The record; None if the shard or its record is missing, torn, or not of this plan.
+        """
+        try:
+            record: dict[str, Any] = json.loads(self.record_path(shard).read_bytes())
+            with self.shard_path(shard).open("rb") as file:
+                size = file.seek(0, 2)
+                if (record["plan_hash"], record["bytes"]) != (self.plan.hash, size):
+                    return None
+                file.seek(0)
+                return record if hashlib.file_digest(file, "sha256").hexdigest() == record["sha256"] else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def is_damaged(self, shard: int) -> bool:
+        """Say whether something of a shard is there, given that `find_record` found none."""
+        return self.shard_path(shard).exists() or self.record_path(shard).exists()
+
+    def write_shard(self, shard: int, drawn: DrawnShard, seconds: float) -> dict[str, Any]:
+        """Write a shard and then its record, each at once.
+
+        Args:
+            shard: Its number.
+            drawn: Its rows.
+            seconds: What drawing it took.
+
+        Returns:
+            The record.
+
+        Raises:
+            InputError: If the disk is full, or another plan took the folder meanwhile.
+        """
+        self._refuse_other_plan()
+        with replacing(self.shard_path(shard)) as file:
+            write_rows(file, drawn.rows)
+            size = file.seek(0, 2)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        record = {
+            "plan_hash": self.plan.hash,
+            "shard": shard,
+            "sha256": sha256,
+            "bytes": size,
+            "rows": len(drawn.rows),
+            "redrawn": drawn.num_redrawn,
+            "failed_captions": drawn.failed_captions,
+            "seconds": round(seconds, 3),
+            "versions": library_versions(),
+        }
+        with replacing(self.record_path(shard)) as file:
+            file.write((json.dumps(record, indent=2) + "\n").encode())
+        return record
+
+    def tidy(self) -> None:
+        """Remove what killed writers left, once every shard is there and no one can be at work."""
+        if all(self.record_path(shard).exists() for shard in range(self.plan.num_shards)):
+            for name in (DATA, PROVENANCE):
+                remove_leftovers(self.folder / name, even_fresh=True)
+
+    def _refuse_other_plan(self) -> None:
+        holds_shards = any((self.folder / DATA).glob("*.parquet")) or any(
+            (self.folder / PROVENANCE).glob("shard-*.json")
+        )
+        if not holds_shards:  # A plan of which nothing was drawn yet may be replaced: nothing is lost.
+            return
+        try:
+            text = (self.folder / PROVENANCE / PLAN).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise InputError(
+                f"The folder {str(self.folder)!r} holds parquet files but no {PROVENANCE}/{PLAN}, so they were not "
+                "drawn here; name another folder."
+            ) from error
+        except UnicodeDecodeError:
+            text = ""
+        if difference := describe_difference(parse_plan(text), self.plan.settings):
+            raise InputError(
+                f"The folder {str(self.folder)!r} holds images of another plan: {difference}; use the settings it was "
+                "made with, or name another folder."
+            )
+
+
+def record_path(folder: Path, shard: int) -> Path:
+    """Where the record of a shard is in a store."""
+    return folder / PROVENANCE / f"shard-{shard:05d}.json"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what may change a pixel or a byte; packages that are not installed are left out."""
+    versions = {"python": platform.python_version()}
+    for name in _RECORDED_PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
