@@ -26,8 +26,8 @@ def multi_positive_loss(
         tile: see `streamed_logsumexp`.
 
     Returns:
-        Scalar float32 (float64 for float64 embeddings), >= 0 up to rounding. An image whose caption has no other image
-        contributes 0, without gradient as an anchor, and counts in the mean.
+        Scalar float32 (float64 for float64 embeddings), >= 0. An anchor contributes at least the logarithm of its
+        number of positives; one whose caption has no other image contributes 0 and counts in the mean.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, a temperature that is not above 0.

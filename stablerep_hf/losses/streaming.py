@@ -110,12 +110,13 @@ class _StreamedLogSumExp(torch.autograd.Function):
         anchors, candidates, own, log_weights, lse = ctx.saved_tensors
         grad_anchors, grad_candidates = torch.zeros_like(anchors), torch.zeros_like(candidates)
         finite_lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # no candidate: softmax weights 0, not 0 / 0
-        for rows in _slices(anchors.shape[0], ctx.tile):
-            for columns in _slices(candidates.shape[0], ctx.tile):
-                logits = _logits(anchors, candidates, own, log_weights, rows, columns)
-                weights = logits.sub_(finite_lse[rows, None]).exp_().mul_(grad[rows, None])
-                grad_anchors[rows].addmm_(weights, candidates[columns])
-                grad_candidates[columns].addmm_(weights.T, anchors[rows])
+        with torch.autocast(anchors.device.type, enabled=False):  # a backward may be called under autocast
+            for rows in _slices(anchors.shape[0], ctx.tile):
+                for columns in _slices(candidates.shape[0], ctx.tile):
+                    logits = _logits(anchors, candidates, own, log_weights, rows, columns)
+                    weights = logits.sub_(finite_lse[rows, None]).exp_().mul_(grad[rows, None])
+                    grad_anchors[rows].addmm_(weights, candidates[columns])
+                    grad_candidates[columns].addmm_(weights.T, anchors[rows])
         return grad_anchors, grad_candidates, None, None, None
 
 
@@ -138,16 +139,17 @@ class _StreamedSelfLogSumExp(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         rows, sums = ctx.saved_tensors
-        # rows_i is in lse_i and in each lse_j: together exps_ij (grad_i / sums_i + grad_j / sums_j) rows_j, summed over j
+        # rows_i is in lse_i and in every lse_j: the sum over j of exps_ij (grad_i / sums_i + grad_j / sums_j) rows_j
         share = (grad / sums).masked_fill(sums == 0, 0.0)
         grad_rows = torch.zeros_like(rows)
         slices = _slices(rows.shape[0], ctx.tile)
-        for index, upper in enumerate(slices):
-            for lower in slices[index:]:
-                weights = _exps(rows, upper, lower).mul_(share[upper, None] + share[lower])
-                grad_rows[upper].addmm_(weights, rows[lower])
-                if lower is not upper:
-                    grad_rows[lower].addmm_(weights.T, rows[upper])
+        with torch.autocast(rows.device.type, enabled=False):
+            for index, upper in enumerate(slices):
+                for lower in slices[index:]:
+                    weights = _exps(rows, upper, lower).mul_(share[upper, None] + share[lower])
+                    grad_rows[upper].addmm_(weights, rows[lower])
+                    if lower is not upper:
+                        grad_rows[lower].addmm_(weights.T, rows[upper])
         return grad_rows, None
 
 
