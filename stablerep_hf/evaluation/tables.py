@@ -1,0 +1,77 @@
+"""Results as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import InputError
+from .results import EvaluationResult
+
+_PROTOCOL_NAMES = {"knn": "kNN", "linear_probe": "linear probe", "retrieval": "cross-artist retrieval"}
+
+
+def measure_name(result: EvaluationResult) -> str:
+    """The heading of a result's column: "kNN accuracy (k = 20)", "cross-artist retrieval recall@1"."""
+    name = f"{_PROTOCOL_NAMES.get(result.protocol, result.protocol)} {result.metric}"
+    return f"{name} (k = {result.settings['k']})" if "k" in result.settings else name
+
+
+def percent(value: float) -> str:
+    """A share in per cent with one decimal, which is finer than any interval here."""
+    return f"{100 * value:.1f}"
+
+
+def results_table(results: Sequence[EvaluationResult]) -> str:
+    """One row an encoder, one column a measure, each cell the value in per cent with its 95 % interval.
+
+    Rows and columns keep the order in which they first appear. A last row gives chance where it is known. Below stand
+    the data, the number of images and what the intervals are over.
+
+    Raises:
+        InputError: there are no results, or two for one cell.
+    """
+    if not results:
+        raise InputError("there are 0 results, so there is no table to write; evaluate an encoder first.")
+    sources = dict.fromkeys((result.dataset, result.split) for result in results)
+    cells: dict[tuple[str, str], str] = {}
+    columns: dict[str, float | None] = {}
+    for result in results:
+        column = _column(result, several_sources=len(sources) > 1)
+        if (result.encoder, column) in cells:
+            raise InputError(
+                f"two results give {column!r} for {result.encoder!r}; combine the seeds first or name the encoders "
+                "apart."
+            )
+        cells[result.encoder, column] = f"{percent(result.value)} [{percent(result.low)}, {percent(result.high)}]"
+        columns.setdefault(column, result.chance)
+    rows = [["encoder", *columns]]
+    for encoder in dict.fromkeys(result.encoder for result in results):
+        rows.append([encoder, *(cells.get((encoder, column), "") for column in columns)])
+    if any(chance is not None for chance in columns.values()):
+        rows.append(["*chance*", *("" if chance is None else percent(chance) for chance in columns.values())])
+    return f"{markdown_table(rows)}\n\n{_note(results)}\n"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is the heading, the first column left-aligned, the others right-aligned."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    rule = "| " + " | ".join([":---", *(["---:"] * (len(rows[0]) - 1))]) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _column(result: EvaluationResult, *, several_sources: bool) -> str:
+    name = measure_name(result)
+    return f"{name}, {result.dataset} {result.split}".rstrip() if several_sources else name
+
+
+def _note(results: Sequence[EvaluationResult]) -> str:
+    parts = []
+    for dataset, split in dict.fromkeys((result.dataset, result.split) for result in results):
+        own = [result for result in results if (result.dataset, result.split) == (dataset, split)]
+        counts = dict.fromkeys((measure_name(result), result.n) for result in own)
+        sizes = {n for _, n in counts}
+        scored = ", ".join(f"{n:,} ({name})" for name, n in counts) if len(sizes) > 1 else f"{sizes.pop():,}"
+        revision = f", revision `{own[0].revision}`" if own[0].revision else ""
+        parts.append(f"{dataset}, split `{split}`{revision}: {scored} images scored.")
+    intervals = " and ".join(dict.fromkeys(result.interval for result in results))
+    return f"Per cent, 95 % intervals in brackets ({intervals}). " + " ".join(parts)
