@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from stablerep_hf.captions import CaptionSet, caption_id, caption_set, normalize_caption, read_captions
+from stablerep_hf.errors import InputError
+
+
+def test_duplicates_merge_into_their_first_place_with_counts() -> None:
+    rng = np.random.default_rng(0)
+    texts = [f"  thing   {i}" if i % 3 else f"thing {i}" for i in rng.integers(0, 300, 1000)]
+    captions = CaptionSet.from_texts(iter(texts))
+
+    counts = Counter(map(normalize_caption, texts))  # a Counter keeps the order of first occurrence
+    assert captions.captions == list(captions) == list(counts)
+    assert captions.table.column("count").to_pylist() == list(counts.values())
+    assert captions.caption_ids.tolist() == [caption_id(text) for text in counts]
+    assert captions.num_merged == 1000 - len(counts) > 0
+
+
+def test_merging_works_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a", "b", "", "a", "c", "b", "d", "a"]
+    whole = CaptionSet.from_texts(texts)
+    monkeypatch.setattr(caption_set, "_BLOCK", 3)
+    assert CaptionSet.from_texts(texts).table.equals(whole.table)
+    assert whole.table.column("count").to_pylist() == [3, 2, 1, 1]
+
+
+def test_empty_captions_are_left_out_and_counted() -> None:
+    captions = CaptionSet.from_texts(["", "a", None, " \t"])
+    assert (captions.captions, captions.num_empty, captions.num_merged) == (["a"], 3, 0)
+    assert len(CaptionSet.from_texts([])) == 0
+
+
+def test_the_digest_follows_content_and_order_alone() -> None:
+    digest = CaptionSet.from_texts(["a", "b"]).digest
+    assert CaptionSet.from_texts([" a", "b", "a"]).digest == digest
+    assert CaptionSet.from_texts(["b", "a"]).digest != digest
+    assert CaptionSet.from_texts(["a"]).digest != digest
+
+
+def test_parts_of_a_set() -> None:
+    captions = CaptionSet.from_texts("abcdefg")
+    assert captions.head(3).captions == ["a", "b", "c"]
+    assert captions.slice(5, 99).captions == ["f", "g"]
+    assert len(captions.slice(99, 100)) == 0
+    assert captions.select(np.array([4, 0])).captions == ["e", "a"]
+    assert captions.select([4, 0]).caption_ids.tolist() == [caption_id("e"), caption_id("a")]
+    with pytest.raises(InputError, match="Place 7 is not in a set of 7 captions"):
+        captions.select([7])
+    with pytest.raises(InputError, match="selected twice"):
+        captions.select([1, 1])
+
+
+def test_a_set_cannot_be_changed() -> None:
+    captions = CaptionSet.from_texts(["a"])
+    with pytest.raises(ValueError, match="read-only"):
+        captions.caption_ids[0] = 3
+    with pytest.raises(AttributeError):
+        captions.table = None  # type: ignore[misc]
+
+
+def test_parquet_round_trip_keeps_the_counts(tmp_path: Path) -> None:
+    captions = CaptionSet.from_texts(["b", "a", "b"])
+    captions.write_parquet(tmp_path / "captions.parquet")
+    assert read_captions(tmp_path / "captions.parquet").table.equals(captions.table)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"caption": ["a"]}, "lacks caption_id, count"),
+        ({"caption_id": [1], "caption": ["a"], "count": [1]}, "the caption_id of row 0 is not its caption's"),
+        ({"caption_id": [caption_id("a")] * 2, "caption": ["a", "a"], "count": [1, 1]}, "stands twice"),
+        ({"caption_id": ["x"], "caption": ["a"], "count": [1]}, "must have the types"),
+    ],
+)
+def test_a_table_that_would_group_images_wrongly_is_refused(columns: dict[str, list[object]], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        CaptionSet.from_table(pa.table(columns))
+
+
+def test_two_captions_of_one_id_are_refused_rather_than_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caption_set, "id_of_normalized", lambda caption: len(caption))
+    with pytest.raises(InputError, match="'cat' and 'dog' share one caption_id"):
+        CaptionSet.from_texts(["cat", "horse", "cat", "dog"])
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(InputError, match="3 is of type int, not text"):
+        CaptionSet.from_texts(["a", 3])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="lone surrogate"):
+        CaptionSet.from_texts(["a \ud800"])

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stablerep_hf.captions import read_captions
+from stablerep_hf.errors import InputError
+
+TEXTS = ['a "big" cat, sleeping', "ein Café", "a dog"]
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def write_parquet(path: Path, columns: dict[str, object]) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_text_with_windows_line_ends_a_byte_order_mark_and_empty_lines(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.txt", b"\xef\xbb\xbf" + "\r\n\r\n".join([*TEXTS, TEXTS[0]]).encode())
+    captions = read_captions(file)
+    assert captions.captions == TEXTS
+    assert (captions.num_merged, captions.num_empty) == (1, 3)
+
+
+def test_csv_with_quotes_commas_and_line_breaks(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.csv", 'id,caption\n1,"a ""big"" cat,\n sleeping"\n2,ein Café\n3\n4,a dog\n')
+    captions = read_captions(str(file))
+    assert captions.captions == TEXTS
+    assert captions.num_empty == 1  # the row without that field
+
+
+def test_tsv_captions_may_begin_with_a_quote(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.tsv", 'url\ttext\nu\t"big" cat\nv\t"half a quote\nw\ta dog\n')
+    assert read_captions(file, column="text").captions == ['"big" cat', '"half a quote', "a dog"]
+
+
+def test_json_lines_and_lists_of_objects_and_strings(tmp_path: Path) -> None:
+    objects = [{"n": 1, "text": text} for text in TEXTS]
+    lines = write(tmp_path / "c.jsonl", "\n".join(map(json.dumps, objects)) + "\n\n")
+    assert read_captions(lines).captions == TEXTS  # the only column with text
+    assert read_captions(write(tmp_path / "o.json", json.dumps(objects)), column="text").captions == TEXTS
+    assert read_captions(write(tmp_path / "s.json", json.dumps([*TEXTS, None]))).captions == TEXTS
+    assert read_captions(write(tmp_path / "s.jsonl", "\n".join(map(json.dumps, TEXTS)))).captions == TEXTS
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_parquet_with_any_kind_of_string(tmp_path: Path, kind: pa.DataType) -> None:
+    columns = {"n": [1, 2, 3, 4], "text": pa.array([*TEXTS, None]).cast(kind), "title": ["x"] * 4}
+    captions = read_captions(write_parquet(tmp_path / "c.parquet", columns), column="text")
+    assert (captions.captions, captions.num_empty) == (TEXTS, 1)
+
+
+def test_the_column_caption_wins_over_other_text(tmp_path: Path) -> None:
+    assert read_captions(write_parquet(tmp_path / "c.parquet", {"a": ["x"], "caption": ["y"]})).captions == ["y"]
+
+
+def test_a_folder_is_a_data_set_with_splits(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_parquet(folder / "train-00000-of-00001.parquet", {"n": [1, 2], "text": ["a", "b"]})
+    write_parquet(folder / "test-00000-of-00001.parquet", {"n": [1], "text": ["c"]})
+    assert read_captions(tmp_path).captions == ["a", "b"]
+    assert read_captions(tmp_path, split="test").captions == ["c"]
+    with pytest.raises(InputError, match="split 'validation'"):
+        read_captions(tmp_path, split="validation")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "said"),
+    [
+        ("empty.txt", "", None, "'.*empty.txt' holds nothing, so there is no caption"),
+        ("blank.txt", "\n \n", None, "only 2 empty lines"),
+        ("empty.csv", "", None, "holds nothing"),
+        ("header.csv", "caption\n", None, "holds nothing"),
+        ("empty.json", "", None, "holds nothing"),
+        ("binary.txt", b"\x89PNG\r\n\x1a\n\x00\x00", None, "is not UTF-8 text"),
+        ("latin.txt", "ok\nCafé".encode("latin-1"), None, r"not UTF-8 text \(byte 0xe9"),
+        ("nul.txt", "ok\na\0b", None, "Line 2 of 'nul.txt' holds a NUL byte"),
+        ("c.txt", "a", "caption", "a text file has no columns"),
+        ("c.xlsx", "a", None, "the suffix '.xlsx' is none of .txt, .csv"),
+        ("c.csv", "a,b\n1,2\n", None, r"no column 'caption' and several that hold text: its columns are \['a', 'b'\]"),
+        ("c.csv", "a,b\n1,2\n", "text", r"no column 'text': its columns are \['a', 'b'\]"),
+        ("c.csv", 'caption\n"a"b\n', None, "Line 2 of 'c.csv' is not valid CSV"),
+        ("c.jsonl", '{"caption": "a"}\n{"caption"\n', None, "Line 2 of 'c.jsonl' is not valid JSON"),
+        ("c.jsonl", '{"caption": "a"}\n{"text": "b"}\n', None, r"\(entry 2\)' has no column 'caption'.*\['text'\]"),
+        ("c.jsonl", "3\n", None, "Entry 1 of 'c.jsonl' is 3, but captions are text or objects"),
+        ("c.jsonl", '{"caption": 3}\n', "caption", "3 is of type int, not text"),
+        ("c.json", '{"caption": "a"}', None, "read from a JSON list"),
+        ("c.json", "[", None, "is not valid JSON"),
+        ("c.parquet", b"PAR1 no", None, "not a readable parquet file"),
+    ],
+)
+def test_bad_files_get_one_sentence(
+    tmp_path: Path, name: str, content: str | bytes, column: str | None, said: str
+) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        read_captions(write(tmp_path / name, content), column=column)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_column_without_text_is_refused(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "c.parquet", {"n": [1], "text": ["a"]})
+    with pytest.raises(InputError, match=r"column 'n' of 'c.parquet' holds int64, not text; choose one of \['text'\]"):
+        read_captions(file, column="n")
+
+
+def test_missing_sources(tmp_path: Path) -> None:
+    for source in (tmp_path / "none.txt", "none.csv", "./none", "/none/at/all"):
+        with pytest.raises(InputError, match="does not exist"):
+            read_captions(source)
+    with pytest.raises(InputError, match="No captions could be read from 'nobody/nothing', split 'train'"):
+        read_captions("nobody/nothing")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=r"No captions could be read from .*folder"):
+        read_captions(tmp_path / "folder")
