@@ -196,18 +196,18 @@ def _ids_of(captions: list[str]) -> Int64Array:
 
 def _merge_duplicates(captions: pa.ChunkedArray, ids: Int64Array) -> pa.Table:
     unique, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    if len(unique) == len(ids):
+        return pa.table([ids, captions, np.ones(len(ids), np.int64)], schema=SCHEMA)
     keep = np.zeros(len(ids), dtype=bool)
     keep[first] = True
     repeats = np.flatnonzero(~keep)
-    if len(repeats):
-        firsts = first[np.searchsorted(unique, ids[repeats])]
-        same = pc.equal(captions.take(pa.array(repeats)), captions.take(pa.array(firsts))).to_numpy()
-        if not same.all():
-            where = int(np.flatnonzero(~same)[0])
-            one, other = captions[int(firsts[where])].as_py(), captions[int(repeats[where])].as_py()
-            raise InputError(f"The different captions {one!r} and {other!r} share one caption_id; drop one of them.")
-    kept_captions = captions.filter(pa.array(keep))
-    return pa.table([ids[keep], kept_captions, counts[np.argsort(first)]], schema=SCHEMA)
+    firsts = first[np.searchsorted(unique, ids[repeats])]
+    same = pc.equal(captions.take(pa.array(repeats)), captions.take(pa.array(firsts))).to_numpy()
+    if not same.all():
+        where = int(np.flatnonzero(~same)[0])
+        one, other = captions[int(firsts[where])].as_py(), captions[int(repeats[where])].as_py()
+        raise InputError(f"The different captions {one!r} and {other!r} share one caption_id; drop one of them.")
+    return pa.table([ids[keep], captions.filter(pa.array(keep)), counts[np.argsort(first)]], schema=SCHEMA)
 
 
 def _types(schema: pa.Schema) -> str:

@@ -96,7 +96,12 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _from_separated(path: Path, delimiter: str, column: str | None) -> Iterator[str | None]:
     csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    # Tab-separated files know no quotes, and captions may begin with one.
+    reader = (
+        csv.reader(_lines(path), delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        if delimiter == "\t"
+        else csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    )
     try:
         header = next(reader, [])
         # A CSV file knows no types: every column may hold text.

@@ -123,9 +123,19 @@ class DiffusersGenerator:
             settings["height"] = self.height
         if self.width is not None:
             settings["width"] = self.width
-        output = self.pipeline(
-            prompt=list(prompts), generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds], **settings
-        )
+        pipeline = self.pipeline
+        if unknown := [key for key in settings if key not in inspect.signature(pipeline.__call__).parameters]:
+            raise InputError(
+                f"The pipeline {self.name!r} is a {type(pipeline).__name__}, which takes no "
+                f"{' and no '.join(unknown)}; give another pipeline, or leave that out."
+            )
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        try:
+            output = pipeline(prompt=list(prompts), generator=generators, **settings)
+        except ValueError as error:  # pipelines check their arguments so, for instance that sizes are divisible
+            raise InputError(
+                f"The pipeline {self.name!r} refuses its settings ({_first_line(error)}); change them."
+            ) from error
         flags = getattr(output, "nsfw_content_detected", None) or [False] * len(prompts)
         return [None if flagged else image for image, flagged in zip(output.images, flags, strict=True)]
 
@@ -215,7 +225,14 @@ def content_digest(folder: Path) -> str:
 def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[str, str]:
     import torch
 
-    if device is None:
+    if device is not None:
+        try:
+            kind = torch.device(device).type
+        except RuntimeError as error:
+            raise InputError(f"The device {device!r} is unknown; use one such as cuda, cuda:1, mps or cpu.") from error
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"The device {device!r} was asked for, but there is no CUDA GPU here; use cpu.")
+    else:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     known = ("float32", "float16", "bfloat16")
     if dtype is not None and dtype not in known:

@@ -69,7 +69,7 @@ def draw_shard(
         )
         if len(images) != len(batch):
             raise RuntimeError(f"The generator returned {len(images)} images for {len(batch)} prompts.")
-        num_pictures = 0
+        num_pictures, num_failed = 0, len(failed)
         for (place, index), image in zip(batch, images, strict=True):
             if image is not None and not is_black(image):
                 frames[place][index] = encode_image(image, plan.image_format)
@@ -79,7 +79,7 @@ def draw_shard(
             else:
                 queue.append((place, next_index[place]))
                 next_index[place] += 1
-        if failed:
+        if len(failed) > num_failed:
             queue = deque(entry for entry in queue if entry[0] not in failed)
         on_images(num_pictures)
 

@@ -140,7 +140,7 @@ class SynthesisPlan:
         return plan
 
 
-def parse_plan(text: str) -> dict[str, Any]:
+def parse_plan(text: str | bytes) -> dict[str, Any]:
     """Read the settings back from the JSON of a plan.
 
     Raises:
@@ -151,7 +151,7 @@ def parse_plan(text: str) -> dict[str, Any]:
         found = record.pop("hash")
         canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
         intact = found == blake2b(canonical.encode(), digest_size=16).hexdigest()
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError):  # ValueError: not JSON, or not even UTF-8
         intact = False
     if not intact:
         raise InputError(

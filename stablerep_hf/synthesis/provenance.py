@@ -65,7 +65,7 @@ def read_provenance(folder: str | Path) -> Provenance:
     """
     root = Path(folder) / PROVENANCE
     try:
-        settings = parse_plan((root / PLAN).read_text(encoding="utf-8"))
+        settings = parse_plan((root / PLAN).read_bytes())
     except FileNotFoundError as error:
         raise InputError(
             f"The folder {str(folder)!r} has no {PROVENANCE}/{PLAN}, so nothing says how its images were made; "

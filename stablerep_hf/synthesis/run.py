@@ -111,8 +111,7 @@ def synthesize(
     num_drawn = num_redrawn = 0
     begin = time.perf_counter()
 
-    if missing:
-        store.claim()
+    store.claim()
     total = num_kept + plan.images_per_caption * sum(len(plan.shard_captions(shard)) for shard in missing)
     label = "Drawing" if world_size == 1 else f"Drawing ({rank} of {world_size})"
     with tqdm(total=total, initial=num_kept, desc=label, unit="image", disable=not (progress and missing)) as bar:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class ShardStore:
         self.plan = plan
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"The output {str(folder)!r} is a file, not a folder; name another.")
-        self._refuse_other_plan()
+        self._refuse_other_plan(claimed=False)
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard's rows are."""
@@ -57,7 +58,7 @@ class ShardStore:
         Raises:
             InputError: If it holds another plan's shards, cannot be written to, or the disk is full.
         """
-        self._refuse_other_plan()
+        self._refuse_other_plan(claimed=False)
         plan_path = self.folder / PROVENANCE / PLAN
         captions_path = self.folder / PROVENANCE / CAPTIONS
         text = self.plan.to_json()
@@ -65,7 +66,7 @@ class ShardStore:
             for name in (DATA, PROVENANCE):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder / name, even_fresh=False)
-            if plan_path.exists() and plan_path.read_text(encoding="utf-8") == text and captions_path.exists():
+            if captions_path.exists() and plan_path.exists() and plan_path.read_bytes() == text.encode():
                 return
             with replacing(captions_path) as file:
                 self.plan.captions.write_parquet(file)
@@ -111,7 +112,7 @@ class ShardStore:
         Raises:
             InputError: If the disk is full, or another plan took the folder meanwhile.
         """
-        self._refuse_other_plan()
+        self._refuse_other_plan(claimed=True)
         with replacing(self.shard_path(shard)) as file:
             write_rows(file, drawn.rows)
             size = file.seek(0, 2)
@@ -138,26 +139,47 @@ class ShardStore:
             for name in (DATA, PROVENANCE):
                 remove_leftovers(self.folder / name, even_fresh=True)
 
-    def _refuse_other_plan(self) -> None:
-        holds_shards = any((self.folder / DATA).glob("*.parquet")) or any(
-            (self.folder / PROVENANCE).glob("shard-*.json")
-        )
-        if not holds_shards:  # A plan of which nothing was drawn yet may be replaced: nothing is lost.
+    def _refuse_other_plan(self, *, claimed: bool) -> None:
+        """Raise if the folder is another plan's: it holds other shards or, once claimed, another plan.
+
+        A plan of which nothing was drawn yet may be replaced (nothing is lost), and so may a damaged one if the shard
+        records say that it was this one.
+        """
+        shards = _any_file(self.folder / DATA, ".parquet") or _any_file(self.folder / PROVENANCE, ".json", but=PLAN)
+        if not (shards or claimed):
             return
         try:
-            text = (self.folder / PROVENANCE / PLAN).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
+            settings = parse_plan((self.folder / PROVENANCE / PLAN).read_bytes())
+        except (FileNotFoundError, InputError) as error:
+            if self._recorded_plans() == {self.plan.hash}:
+                return
             raise InputError(
-                f"The folder {str(self.folder)!r} holds parquet files but no {PROVENANCE}/{PLAN}, so they were not "
-                "drawn here; name another folder."
+                f"The folder {str(self.folder)!r} holds files, but its {PROVENANCE}/{PLAN} is missing or damaged, so "
+                "nothing says whose they are; name another folder."
             ) from error
-        except UnicodeDecodeError:
-            text = ""
-        if difference := describe_difference(parse_plan(text), self.plan.settings):
+        if difference := describe_difference(settings, self.plan.settings):
             raise InputError(
                 f"The folder {str(self.folder)!r} holds images of another plan: {difference}; use the settings it was "
                 "made with, or name another folder."
             )
+
+    def _recorded_plans(self) -> set[object]:
+        plans = set()
+        for path in (self.folder / PROVENANCE).glob("shard-*.json"):
+            try:
+                plans.add(json.loads(path.read_bytes())["plan_hash"])
+            except (ValueError, KeyError, TypeError):  # a torn record says nothing
+                continue
+        return plans
+
+
+def _any_file(folder: Path, suffix: str, but: str = "") -> bool:
+    """Whether a folder has a visible file of this suffix; it is not listed to its end (it may hold 100,000)."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(e.name.endswith(suffix) and e.name != but and not e.name.startswith(".") for e in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def record_path(folder: Path, shard: int) -> Path:
