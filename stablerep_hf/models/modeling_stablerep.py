@@ -62,8 +62,8 @@ class ClassToken(nn.Module):
     """(N, L, D) -> (N, D): the first token. No weights."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Take the first token of each row."""
-        return hidden_states[:, 0]
+        """Take the first token of each row; a copy, for a view would keep all tokens in memory."""
+        return hidden_states[:, 0].contiguous()
 
 
 class StableRepProjectionHead(nn.Module):
