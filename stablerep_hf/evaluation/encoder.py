@@ -43,7 +43,7 @@ class VisionEncoder:
             hidden = getattr(outputs, "last_hidden_state", None)
             if hidden is None or hidden.ndim != 3:
                 raise InputError(
-                    f"the encoder {self.name!r} returns {type(outputs).__name__}, which has neither pooler_output nor "
+                    f"The encoder {self.name!r} returns {type(outputs).__name__}, which has neither pooler_output nor "
                     "a last_hidden_state of tokens to take features from; give its vision tower instead."
                 )
             pooled = hidden[:, 0]
@@ -81,7 +81,7 @@ def load_encoder(
     if isinstance(encoder, nn.Module):
         if image_processor is None:
             raise InputError(
-                f"a {type(encoder).__name__} came without an image processor, so its input size and normalisation are "
+                f"A {type(encoder).__name__} came without an image processor, so its input size and normalisation are "
                 "unknown; pass image_processor, or the folder that holds both."
             )
         model = encoder
@@ -95,7 +95,7 @@ def load_encoder(
                 )
             except (OSError, ValueError) as error:
                 raise InputError(
-                    f"the encoder {str(encoder)!r} has no image processor that transformers can read "
+                    f"The encoder {str(encoder)!r} has no image processor that transformers can read "
                     f"({_first_line(error)}); save one beside the weights or pass image_processor."
                 ) from error
     if name is None:
@@ -142,12 +142,12 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> n
             missing = set(report["missing_keys"])
     except (OSError, ValueError) as error:
         raise InputError(
-            f"the encoder {source!r} cannot be loaded ({_first_line(error)}); give a folder written by "
+            f"The encoder {source!r} cannot be loaded ({_first_line(error)}); give a folder written by "
             "save_pretrained or the id of a Hub repository that this machine can reach."
         ) from error
     if missing:
         raise InputError(
-            f"the encoder {source!r} lacks weights for {len(missing)} tensors such as {min(missing)!r}, which would "
+            f"The encoder {source!r} lacks weights for {len(missing)} tensors such as {min(missing)!r}, which would "
             "be random; give a checkpoint whose architecture matches its config.json."
         )
     return model  # type: ignore[no-any-return]
@@ -159,7 +159,7 @@ def _vision_tower(model: nn.Module, name: str) -> nn.Module:
         return tower
     if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
         raise InputError(
-            f"the encoder {name!r} is a {type(model).__name__}, which takes "
+            f"The encoder {name!r} is a {type(model).__name__}, which takes "
             f"{getattr(model, 'main_input_name', None)!r} and no image; give a vision model."
         )
     return model

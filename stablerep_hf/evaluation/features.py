@@ -111,7 +111,7 @@ def extract_features(
         logger.warning("%d images could not be decoded and were left out: %s", len(skipped), ", ".join(skipped[:10]))
     if not rows:
         raise InputError(
-            f"none of the {len(images)} images in column {image_column!r} can be decoded; check the files."
+            f"None of the {len(images)} images in column {image_column!r} can be decoded; check the files."
         )
     index = np.asarray(rows, dtype=np.int64)
     return Features(
@@ -124,17 +124,17 @@ def extract_features(
 
 def _check_columns(dataset: Dataset, image_column: str, others: Sequence[str]) -> None:
     if len(dataset) == 0:
-        raise InputError("the data set has 0 rows, so there is nothing to measure; give a split with images.")
+        raise InputError("The data set has 0 rows, so there is nothing to measure; give a split with images.")
     for column in [image_column, *others]:
         if column not in dataset.column_names:
             raise InputError(
-                f"the data set has no column {column!r}, it has {', '.join(map(repr, dataset.column_names))}; "
+                f"The data set has no column {column!r}, it has {', '.join(map(repr, dataset.column_names))}; "
                 "name one of those."
             )
     if not isinstance(dataset.features[image_column], Image):
         kind = type(dataset.features[image_column]).__name__
         raise InputError(
-            f"the column {image_column!r} holds {kind} and no images; name the image column or cast it to "
+            f"The column {image_column!r} holds {kind} and no images; name the image column or cast it to "
             "datasets.Image()."
         )
 

@@ -64,7 +64,7 @@ def score_plot(results: Sequence[EvaluationResult]) -> bytes:
         InputError: there are no results.
     """
     if not results:
-        raise InputError("there are 0 results, so there is nothing to plot; evaluate an encoder first.")
+        raise InputError("There are 0 results, so there is nothing to plot; evaluate an encoder first.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

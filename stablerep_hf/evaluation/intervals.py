@@ -40,17 +40,19 @@ def bootstrap_interval(
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise InputError(f"scores of shape {values.shape} must be one finite number for each item, at least one.")
+        raise InputError(f"Scores of shape {values.shape} must be one finite number for each item, at least one.")
     sums: NDArray[np.float64] = values
     sizes: NDArray[np.float64] = np.ones(len(values))
     if groups is not None:
         ids = np.asarray(groups)
         if ids.shape != values.shape:
             raise InputError(
-                f"there are {len(values)} scores and groups of shape {ids.shape}; give one group an item."
+                f"There are {len(values)} scores and groups of shape {ids.shape}; give one group an item."
             )
         codes = np.unique(ids, return_inverse=True)[1]
-        sums, sizes = np.bincount(codes, weights=values), np.bincount(codes, weights=np.ones(len(values)))
+        sums, sizes = np.zeros(codes.max() + 1), np.zeros(codes.max() + 1)
+        np.add.at(sums, codes, values)
+        np.add.at(sizes, codes, 1.0)
     generator = np.random.default_rng(seed)
     count = len(sums)
     rows = max(1, 2**22 // count)  # resamples at once: 32 MB of draws whatever the size of the test set

@@ -39,12 +39,12 @@ def nearest_neighbours(
     query_vectors, bank_vectors = as_unit_vectors(queries), as_unit_vectors(bank)
     if query_vectors.shape[1] != bank_vectors.shape[1]:
         raise InputError(
-            f"queries have {query_vectors.shape[1]} features and the bank {bank_vectors.shape[1]}, so they cannot be "
+            f"Queries have {query_vectors.shape[1]} features and the bank {bank_vectors.shape[1]}, so they cannot be "
             "compared; extract both with the same encoder."
         )
     if not 1 <= k <= len(bank_vectors):
         raise InputError(
-            f"k is {k} and the bank holds {len(bank_vectors)} images; choose k between 1 and that number."
+            f"K is {k} and the bank holds {len(bank_vectors)} images; choose k between 1 and that number."
         )
     similarities = torch.empty(len(query_vectors), k)
     indices = torch.empty(len(query_vectors), k, dtype=torch.int64)
@@ -114,7 +114,7 @@ def knn_accuracy(
 def vote(similarities: Tensor, labels: Tensor, num_labels: int, temperature: float) -> Tensor:
     """Votes (Q, num_labels) float64 of neighbours with `similarities` (Q, k) and `labels` (Q, k) int64."""
     if not temperature > 0:
-        raise InputError(f"the temperature is {temperature} and must be above 0; DINO uses 0.07.")
+        raise InputError(f"The temperature is {temperature} and must be above 0; DINO uses 0.07.")
     # exp of the difference to the nearest: the same order of votes, and no overflow at a low temperature
     weights = ((similarities - similarities[:, :1]).double() / temperature).exp()
     return torch.zeros(len(labels), num_labels, dtype=torch.float64).scatter_add_(1, labels, weights)
@@ -124,7 +124,7 @@ def as_unit_vectors(features: ArrayLike | Tensor) -> Tensor:
     """Features (N, D) as float32 rows of length 1 (a row of zeros stays zero), or an `InputError`."""
     vectors = torch.as_tensor(features if isinstance(features, Tensor) else np.asarray(features)).detach().float()
     if vectors.ndim != 2 or 0 in vectors.shape:
-        raise InputError(f"features have shape {tuple(vectors.shape)} and must be (images, dimensions), both above 0.")
+        raise InputError(f"Features have shape {tuple(vectors.shape)} and must be (images, dimensions), both above 0.")
     if not bool(torch.isfinite(vectors).all()):
         bad = int((~torch.isfinite(vectors).all(1)).sum())
         raise InputError(f"{bad} of {len(vectors)} feature vectors hold NaN or infinity; check the encoder's weights.")
@@ -136,6 +136,6 @@ def check_labels(labels: ArrayLike, length: int) -> NDArray[np.int64]:
     array = np.asarray(labels)
     if array.shape != (length,) or array.dtype.kind not in "iub":
         raise InputError(
-            f"labels are {array.dtype} of shape {array.shape} and must be {length} integers, one for each image."
+            f"Labels are {array.dtype} of shape {array.shape} and must be {length} integers, one for each image."
         )
     return array.astype(np.int64)

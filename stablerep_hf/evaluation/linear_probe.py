@@ -55,8 +55,9 @@ def logistic_regression_probe(
 
     The protocol of SynCLR's fine-grained evaluation (Tian et al. 2023, appendix B.5): features standardised by the
     mean and deviation of what is fitted, multinomial logistic regression by L-BFGS with C = 1 / l2, validation on 20 %
-    of train, refit on everything. By default nine values of C, one a decade, where it has 45 over
-    eleven decades: ours, because the accuracy is flat over a decade around its best. Between equal validation accuracies the stronger regularisation wins.
+    of train, refit on everything. By default nine values of C, one a decade,
+    where it has 45 over eleven decades: ours, because accuracy is flat over a decade around its best. Between equal
+    validation accuracies the stronger regularisation wins.
 
     Args:
         train_features: (N, D).
@@ -79,9 +80,9 @@ def logistic_regression_probe(
     expected = check_labels(test_labels, len(test))
     grid = sorted(float(c) for c in c_values)
     if len(labels) < 2:
-        raise InputError(f"every training label is {labels[0]}, so there is nothing to tell apart; give two classes.")
+        raise InputError(f"Every training label is {labels[0]}, so there is nothing to tell apart; give two classes.")
     if not grid or grid[0] <= 0:
-        raise InputError(f"the values of C are {tuple(c_values)} and must be above 0, at least one.")
+        raise InputError(f"The values of C are {tuple(c_values)} and must be above 0, at least one.")
     target = torch.from_numpy(codes)
     held_out = torch.from_numpy(validation_rows(codes, train_groups, validation_fraction, seed))
     scores = _validation_path(train, target, held_out, len(labels), grid, max_iter, device)
@@ -111,14 +112,14 @@ def validation_rows(
         (N,) bool. A class keeps at least one group to fit on.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"the validation fraction is {fraction} and must lie between 0 and 1, such as 0.2.")
+        raise InputError(f"The validation fraction is {fraction} and must lie between 0 and 1, such as 0.2.")
     if groups is None:
         first, members = np.arange(len(codes)), np.arange(len(codes))
     else:
         ids = np.asarray(groups)
         if ids.shape != codes.shape:
             raise InputError(
-                f"there are {len(codes)} labels and groups of shape {ids.shape}; give one group an image."
+                f"There are {len(codes)} labels and groups of shape {ids.shape}; give one group an image."
             )
         _, first, members = np.unique(ids, return_index=True, return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -217,7 +218,7 @@ def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
 def _as_matrix(features: ArrayLike | Tensor) -> Tensor:
     matrix = torch.as_tensor(features if isinstance(features, Tensor) else np.asarray(features)).detach().double()
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InputError(f"features have shape {tuple(matrix.shape)} and must be (images, dimensions), both above 0.")
+        raise InputError(f"Features have shape {tuple(matrix.shape)} and must be (images, dimensions), both above 0.")
     if not bool(torch.isfinite(matrix).all()):
-        raise InputError(f"the features of {len(matrix)} images hold NaN or infinity; check the encoder's weights.")
+        raise InputError(f"The features of {len(matrix)} images hold NaN or infinity; check the encoder's weights.")
     return matrix.cpu()

@@ -273,7 +273,7 @@ class _Run:
             _check_label_values(self.label_column, name, values)
         if train.dtype.kind != test.dtype.kind:
             raise InputError(
-                f"the label column {self.label_column!r} holds {train.dtype} in one data set and {test.dtype} in the "
+                f"The label column {self.label_column!r} holds {train.dtype} in one data set and {test.dtype} in the "
                 "other, so labels cannot be compared; cast them to one type."
             )
         codes = np.unique(np.concatenate([train, test]), return_inverse=True)[1].astype(np.int64)
@@ -341,14 +341,14 @@ def _check_request(
     artist_column: str | None,
 ) -> None:
     if not protocols or isinstance(protocols, str):
-        raise InputError(f"protocols is {protocols!r} and must be a list of some of {', '.join(PROTOCOLS)}.")
+        raise InputError(f"Protocols is {protocols!r} and must be a list of some of {', '.join(PROTOCOLS)}.")
     for protocol in protocols:
         if protocol not in PROTOCOLS:
-            raise InputError(f"there is no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}.")
+            raise InputError(f"There is no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}.")
         if protocol == "retrieval":
             if group_column is None or artist_column is None:
                 raise InputError(
-                    f"retrieval was given the group column {group_column!r} and the artist column {artist_column!r}, "
+                    f"Retrieval was given the group column {group_column!r} and the artist column {artist_column!r}, "
                     "and it needs both to know what to find and by whom; name them or leave retrieval out."
                 )
         elif train is None or label_column is None:
@@ -363,7 +363,7 @@ def _check_class_names(train: Dataset, test: Dataset, column: str) -> None:
     kinds = [dataset.features[column] for dataset in (train, test)]
     if all(isinstance(kind, ClassLabel) for kind in kinds) and kinds[0].names != kinds[1].names:
         raise InputError(
-            f"the classes of {column!r} are {kinds[0].names} in training and {kinds[1].names} in test, so a number "
+            f"The classes of {column!r} are {kinds[0].names} in training and {kinds[1].names} in test, so a number "
             "means another class; cast both to one ClassLabel."
         )
 
@@ -371,7 +371,7 @@ def _check_class_names(train: Dataset, test: Dataset, column: str) -> None:
 def _check_label_values(column: str, split: str, labels: NDArray[Any]) -> None:
     if labels.ndim != 1 or labels.dtype.kind not in "iubUO":
         raise InputError(
-            f"the label column {column!r} of split {split!r} holds {labels.dtype} of shape {labels.shape}; name a "
+            f"The label column {column!r} of split {split!r} holds {labels.dtype} of shape {labels.shape}; name a "
             "column with one integer or string for each image."
         )
     # an object array comes from a column with nulls; -1 is how the Hub marks the hidden labels of a test split

@@ -65,7 +65,7 @@ def write_report(
         write_atomically(folder / "grid.png", png_bytes(image_grid(caption_images)))
     if facts:
         rows = [["what", "value"], *([name, _text(value)] for name, value in facts.items())]
-        sections += ["## What was run", markdown_table(rows)]
+        sections += ["## What was run", markdown_table(rows, align_right=False)]
     sections.append("The numbers of this page, with all their settings, are in [results.json](results.json).")
     write_atomically(folder / "scores.png", score_plot(results))
     save_results(folder / "results.json", results)

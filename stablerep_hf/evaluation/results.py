@@ -59,11 +59,11 @@ class EvaluationResult:
         numbers = [self.value, self.low, self.high, *([] if self.chance is None else [self.chance])]
         if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
             raise InputError(
-                f"the result {self.key()} holds {numbers}, which are not all finite numbers; measure anew."
+                f"The result {self.key()} holds {numbers}, which are not all finite numbers; measure anew."
             )
         if self.low > self.high or self.n < 1:
             raise InputError(
-                f"the result {self.key()} has the interval [{self.low}, {self.high}] over n = {self.n}, which cannot "
+                f"The result {self.key()} has the interval [{self.low}, {self.high}] over n = {self.n}, which cannot "
                 "be; the low end comes first and n is at least 1."
             )
         object.__setattr__(self, "seeds", tuple(self.seeds))
@@ -92,7 +92,7 @@ class EvaluationResult:
         }
         if wrong := sorted((set(values) - known) | (needed - set(values))):
             raise InputError(
-                f"a result has the unknown or missing fields {', '.join(wrong)}, so it was not written by this "
+                f"A result has the unknown or missing fields {', '.join(wrong)}, so it was not written by this "
                 f"version; its fields are {', '.join(sorted(known))}."
             )
         return cls(**values)
@@ -113,11 +113,11 @@ def load_results(path: str | Path) -> list[EvaluationResult]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"there is no results file {str(path)!r}; run the evaluation that writes it.") from error
+        raise InputError(f"There is no results file {str(path)!r}; run the evaluation that writes it.") from error
     except ValueError as error:
-        raise InputError(f"the results file {str(path)!r} is not JSON ({error}); write it anew.") from error
+        raise InputError(f"The results file {str(path)!r} is not JSON ({error}); write it anew.") from error
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise InputError(f"the results file {str(path)!r} holds no JSON list of results; write it anew.")
+        raise InputError(f"The results file {str(path)!r} holds no JSON list of results; write it anew.")
     return [EvaluationResult.from_dict(value) for value in values]
 
 
@@ -150,7 +150,7 @@ def _combine(runs: list[EvaluationResult]) -> EvaluationResult:
     scored = sorted({(run.revision, run.n) for run in runs})
     if len(scored) > 1:
         raise InputError(
-            f"the runs of {first.encoder!r} were scored on {scored} (revision and images), so "
+            f"The runs of {first.encoder!r} were scored on {scored} (revision and images), so "
             " their mean says nothing; score them on the same data."
         )
     low, high = seed_interval([run.value for run in runs])

@@ -62,7 +62,7 @@ def retrieval_recall(
     vectors = as_unit_vectors(features).to(device)
     concepts, artists = _codes(concept_ids, len(vectors), device), _codes(artist_ids, len(vectors), device)
     if not ks or min(ks) < 1:
-        raise InputError(f"the ranks are {tuple(ks)} and must be whole numbers from 1 up, such as (1, 5).")
+        raise InputError(f"The ranks are {tuple(ks)} and must be whole numbers from 1 up, such as (1, 5).")
     ranks, positives, candidates = [], [], []
     for start in range(0, len(vectors), chunk_size):
         part = slice(start, start + chunk_size)
@@ -77,7 +77,7 @@ def retrieval_recall(
     queries = np.flatnonzero(positive)
     if not len(queries):
         raise InputError(
-            f"none of the {len(vectors)} images has its concept drawn by another artist, so there is nothing to find; "
+            f"None of the {len(vectors)} images has its concept drawn by another artist, so there is nothing to find; "
             "check the concept and artist columns."
         )
     hits = {k: rank[queries] < k for k in ks}
@@ -97,5 +97,5 @@ def _hit_by_chance(positives: NDArray[np.int64], candidates: NDArray[np.int64], 
 def _codes(values: ArrayLike, length: int, device: str | torch.device | None) -> Tensor:
     array = np.asarray(values)
     if array.shape != (length,):
-        raise InputError(f"there are {length} images and ids of shape {array.shape}; give one id for each image.")
+        raise InputError(f"There are {length} images and ids of shape {array.shape}; give one id for each image.")
     return torch.from_numpy(np.unique(array, return_inverse=True)[1].astype(np.int64)).to(device)

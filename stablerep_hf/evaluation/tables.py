@@ -31,7 +31,7 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
         InputError: there are no results, or two for one cell.
     """
     if not results:
-        raise InputError("there are 0 results, so there is no table to write; evaluate an encoder first.")
+        raise InputError("There are 0 results, so there is no table to write; evaluate an encoder first.")
     sources = dict.fromkeys((result.dataset, result.split) for result in results)
     cells: dict[tuple[str, str], str] = {}
     columns: dict[str, float | None] = {}
@@ -39,7 +39,7 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
         column = _column(result, several_sources=len(sources) > 1)
         if (result.encoder, column) in cells:
             raise InputError(
-                f"two results give {column!r} for {result.encoder!r}; combine the seeds first or name the encoders "
+                f"Two results give {column!r} for {result.encoder!r}; combine the seeds first or name the encoders "
                 "apart."
             )
         cells[result.encoder, column] = f"{percent(result.value)} [{percent(result.low)}, {percent(result.high)}]"
@@ -52,11 +52,17 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
     return f"{markdown_table(rows)}\n\n{_note(results)}\n"
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is the heading, the first column left-aligned, the others right-aligned."""
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    rule = "| " + " | ".join([":---", *(["---:"] * (len(rows[0]) - 1))]) + " |"
+def markdown_table(rows: Sequence[Sequence[str]], *, align_right: bool = True) -> str:
+    """A Markdown table; the first row is the heading, columns after the first are aligned right or left."""
+    lines = ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    other = "---:" if align_right else ":---"
+    rule = "| " + " | ".join([":---", *([other] * (len(rows[0]) - 1))]) + " |"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _cell(text: str) -> str:
+    """Text that neither ends the cell nor the row."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _column(result: EvaluationResult, *, several_sources: bool) -> str:

@@ -1,0 +1,133 @@
+"""The card of a caption-grouped data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Value
+from huggingface_hub import DatasetCard, DatasetCardData
+from PIL import Image
+
+from ..evaluation.figures import image_grid, png_bytes
+from ..evaluation.results import write_atomically
+from ..synthesis import image_features, read_provenance
+from .facts import DatasetFacts, check_license
+from .rendering import render
+
+COLUMN_NOTES = {
+    "image": "the picture, encoded as it was stored",
+    "caption": "the caption, normalised; it names the group",
+    "caption_id": "63-bit blake2b of the caption: rows with the same id are images of the same caption",
+    "image_index": "which image of its caption; with `caption_id` the key of the row",
+    "seed": "of the generator's noise, a function of base seed, `caption_id` and `image_index`",
+    "prompt": "what the generator was given: the caption in one of the templates",
+    "generator": "name of the text-to-image model",
+    "generator_revision": "its commit or content digest",
+    "scheduler": "sampler",
+    "guidance_scale": "weight of classifier-free guidance",
+    "num_inference_steps": "sampling steps",
+}
+
+
+def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
+    """A dataset card whose every number comes from `facts`; the same facts give the same text.
+
+    Raises:
+        InputError: the licence is "other" without a name.
+    """
+    check_license(facts.license, facts.license_name)
+    generator = facts.plan.get("generator", {})
+    data = DatasetCardData(
+        license=facts.license,
+        language=list(facts.language) or None,
+        pretty_name=facts.name,
+        size_categories=[size_category(facts.num_images)],
+        task_categories=["image-feature-extraction", "text-to-image"],
+        annotations_creators=["machine-generated"],
+        tags=["synthetic", "stablerep", "caption-grouped", *facts.tags],
+        license_name=facts.license_name or None,
+        license_link=facts.license_link or None,
+        generator={name: generator[name] for name in ("name", "revision") if generator.get(name)} or None,
+        configs=[
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": pattern} for split, pattern in facts.data_files.items()],
+            }
+        ],
+    )
+    text = render(
+        "dataset_card.md.jinja",
+        data,
+        facts=facts,
+        generator=generator,
+        split=next(iter(facts.data_files)),
+        column_notes=COLUMN_NOTES,
+    )
+    return DatasetCard(text)
+
+
+def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any) -> DatasetFacts:
+    """Facts of a folder that `synthesize` drew into, from its provenance.
+
+    Args:
+        folder: the data set.
+        name: the heading of the card.
+        license: Hub licence id, or "other" with `license_name` among the others.
+        others: further fields of `DatasetFacts`, such as `licensed_parts` and `versions`.
+
+    Raises:
+        InputError: the folder has no provenance or it is damaged.
+    """
+    provenance = read_provenance(folder)
+    plan: dict[str, Any] = dict(provenance.settings)
+    first = provenance.shards[0] if provenance.shards else {}
+    others = {"revision": first.get("plan_hash", ""), "versions": first.get("versions", {}), **others}
+    return DatasetFacts(
+        name=name,
+        license=license,
+        num_captions=provenance.num_images // plan["images_per_caption"],
+        num_images=provenance.num_images,
+        num_bytes=provenance.num_bytes,
+        plan=plan,
+        num_redrawn=provenance.num_redrawn,
+        num_failed_captions=len(provenance.failed_captions),
+        seconds=provenance.seconds,
+        columns={column: _type_name(feature) for column, feature in image_features().items()},
+        **others,
+    )
+
+
+def write_dataset_card(
+    folder: str | Path, facts: DatasetFacts, caption_images: Mapping[str, Sequence[Image.Image]] | None = None
+) -> Path:
+    """Write the card as `README.md` into the folder of the data set.
+
+    Args:
+        folder: the data set.
+        facts: what the card says; `grid` names the picture of sample rows.
+        caption_images: caption -> its images, from which that picture is drawn; None if it stands already.
+
+    Returns:
+        The path of the card.
+    """
+    root = Path(folder)
+    if caption_images and facts.grid:
+        write_atomically(root / facts.grid, png_bytes(image_grid(caption_images)))
+    path = root / "README.md"
+    write_atomically(path, str(render_dataset_card(facts)).encode())
+    return path
+
+
+def size_category(num_rows: int) -> str:
+    """The Hub's name for a number of rows: "n<1K", "1K<n<10K" ... "n>1T"."""
+    bounds = [f"{count}{unit}" for unit in "KMBT" for count in (1, 10, 100)][:10]  # 1K, 10K ... 1T
+    for power, bound in enumerate(bounds):
+        if num_rows < 10 ** (power + 3):
+            return f"n<{bound}" if power == 0 else f"{bounds[power - 1]}<n<{bound}"
+    return f"n>{bounds[-1]}"
+
+
+def _type_name(feature: Any) -> str:
+    return str(feature.dtype if isinstance(feature, Value) else type(feature).__name__)

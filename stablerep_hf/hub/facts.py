@@ -1,0 +1,203 @@
+"""What cards are made of. Whoever ran something fills these in; a card adds words and no number."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InputError
+from ..evaluation.results import EvaluationResult, write_atomically
+
+PLACEHOLDER = "path/to/this/folder"
+"""What usage examples load when the repository has no name yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LicensedPart:
+    """One thing that went in, and on what terms.
+
+    Attributes:
+        name: what it is called.
+        role: what it was used for, such as "captions" or "weights of the generator".
+        license: SPDX identifier, or the licence's own name.
+        url: where it comes from; empty if nowhere public.
+        attribution: the credit that the licence asks for; empty if none.
+    """
+
+    name: str
+    role: str
+    license: str
+    url: str = ""
+    attribution: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """The data set a model was trained on.
+
+    Attributes:
+        name: what it is called.
+        num_captions: distinct captions.
+        num_images: images of all captions.
+        revision: commit or plan hash; empty if unknown.
+        generator: what drew the images, as `SynthesisPlan.settings["generator"]`; empty for real images.
+        hub_id: its repository on the Hub; empty if it is not there.
+    """
+
+    name: str
+    num_captions: int
+    num_images: int
+    revision: str = ""
+    generator: Mapping[str, Any] = field(default_factory=dict)
+    hub_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Facts of a trained model.
+
+    Attributes:
+        name: the heading of the card, and what its results call the encoder.
+        license: Hub licence id of the weights, such as "apache-2.0" or "other".
+        license_name: name of the licence where `license` is "other".
+        license_link: where that licence can be read.
+        form: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code.
+        objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained model.
+        architecture: name -> value, as `describe_encoder` reads it from a folder.
+        data: what it was trained on; None for an untrained model.
+        training: setting -> value of the training, JSON values, in the order to show.
+        hardware: what it ran on; empty if unknown.
+        training_seconds: how long; None if unknown.
+        results: measured numbers of this and of other encoders, to compare; those whose `encoder` is `name` go into
+            the model index.
+        limits: sentences on what the model cannot do, beside those every such model shares.
+        licensed_parts: the chain from captions to weights.
+        versions: package -> version.
+        location: repository id or path in the usage examples.
+        tags: Hub tags beside the ones every card of this kind has.
+    """
+
+    name: str
+    license: str
+    license_name: str = ""
+    license_link: str = ""
+    form: Literal["encoder", "pretraining"] = "encoder"
+    objective: str = ""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    data: TrainingData | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    hardware: str = ""
+    training_seconds: float | None = None
+    results: tuple[EvaluationResult, ...] = ()
+    limits: tuple[str, ...] = ()
+    licensed_parts: tuple[LicensedPart, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    location: str = PLACEHOLDER
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """Facts of a caption-grouped data set, most of them from its provenance (see `dataset_facts`).
+
+    Attributes:
+        name: the heading of the card.
+        license: Hub licence id of the data set, or "other".
+        license_name: name of the licence where `license` is "other".
+        license_link: where that licence can be read.
+        num_captions: captions that have images.
+        num_images: rows.
+        num_bytes: size of the files.
+        plan: settings of the plan (`SynthesisPlan.settings`): generator, images_per_caption, templates, seed, format.
+        revision: the plan's hash.
+        num_redrawn: frames that carried no picture and were drawn again.
+        num_failed_captions: captions left out because they got no picture.
+        seconds: time spent on drawing, over all workers.
+        columns: column -> type, in order.
+        data_files: split -> pattern of its files.
+        grid: picture of sample rows, a path relative to the card; empty if there is none.
+        language: of the captions, ISO 639-1.
+        limits: sentences on what the data cannot do, beside those every such set shares.
+        licensed_parts: captions, generator and what that was trained on.
+        versions: package -> version.
+        location: repository id or path in the usage examples.
+        tags: Hub tags beside the ones every card of this kind has.
+    """
+
+    name: str
+    license: str
+    license_name: str = ""
+    license_link: str = ""
+    num_captions: int
+    num_images: int
+    num_bytes: int
+    plan: Mapping[str, Any]
+    revision: str = ""
+    num_redrawn: int = 0
+    num_failed_captions: int = 0
+    seconds: float | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    data_files: Mapping[str, str] = field(default_factory=lambda: {"train": "data/train-*.parquet"})
+    grid: str = ""
+    language: tuple[str, ...] = ("en",)
+    limits: tuple[str, ...] = ()
+    licensed_parts: tuple[LicensedPart, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    location: str = PLACEHOLDER
+    tags: tuple[str, ...] = ()
+
+
+def save_facts(path: str | Path, facts: ModelFacts | DatasetFacts) -> None:
+    """Write facts as JSON, so that the card can be made again from the file."""
+    values = {"facts": type(facts).__name__, **dataclasses.asdict(facts)}
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
+    """Read what `save_facts` wrote.
+
+    Raises:
+        InputError: no such file, no facts in it, or facts of another version.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        kind = {"ModelFacts": ModelFacts, "DatasetFacts": DatasetFacts}[values.pop("facts")]
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file of facts {str(path)!r}; make the card where the run was.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"The file {str(path)!r} holds no facts of a card; give one that save_facts wrote."
+        ) from error
+    known = {entry.name for entry in dataclasses.fields(kind)}
+    if wrong := sorted(set(values) - known):
+        raise InputError(
+            f"The facts in {str(path)!r} have the unknown fields {', '.join(wrong)}, so another version wrote them; "
+            "make them anew."
+        )
+    for name, build in (
+        ("results", EvaluationResult.from_dict),
+        ("licensed_parts", lambda part: LicensedPart(**part)),
+    ):
+        if name in values:
+            values[name] = tuple(build(entry) for entry in values[name])
+    if values.get("data") is not None:
+        values["data"] = TrainingData(**values["data"])
+    for name in ("limits", "tags", "language"):
+        if name in values:
+            values[name] = tuple(values[name])
+    facts: ModelFacts | DatasetFacts = kind(**values)
+    return facts
+
+
+def check_license(license: str, license_name: str) -> None:
+    """The Hub wants a name beside "other"."""
+    if not license or (license == "other" and not license_name):
+        raise InputError(
+            f"The licence is {license!r} without a name, which the Hub refuses; give a licence id, or 'other' with "
+            "license_name."
+        )

@@ -1,0 +1,152 @@
+"""The card of an encoder."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors import safe_open
+
+from ..errors import InputError
+from ..evaluation.results import EvaluationResult, write_atomically
+from ..evaluation.tables import measure_name, results_table
+from .facts import ModelFacts, check_license
+from .rendering import public_name, render
+
+_TASKS = {  # protocol -> (Hub task, its name in the index)
+    "knn": ("image-classification", "Image classification (frozen features)"),
+    "linear_probe": ("image-classification", "Image classification (frozen features)"),
+    "retrieval": ("image-feature-extraction", "Image retrieval"),
+}
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def render_model_card(facts: ModelFacts) -> ModelCard:
+    """A model card whose every number comes from `facts`; the same facts give the same text.
+
+    Raises:
+        InputError: the licence is "other" without a name, or there are results and none is this model's.
+    """
+    check_license(facts.license, facts.license_name)
+    results = [replace(result, dataset=public_name(result.dataset)) for result in facts.results]
+    own = [result for result in results if result.encoder == facts.name]
+    if results and not own:
+        names = ", ".join(dict.fromkeys(repr(result.encoder) for result in results))
+        raise InputError(
+            f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
+        )
+    data = ModelCardData(
+        license=facts.license,
+        license_name=facts.license_name or None,
+        license_link=facts.license_link or None,
+        library_name="transformers",
+        pipeline_tag="image-feature-extraction",
+        tags=["stablerep", "self-supervised", "contrastive", *_synthetic_tag(facts), *facts.tags],
+        datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
+        model_name=facts.name,
+        eval_results=model_index_results(own) or None,
+    )
+    text = render(
+        "model_card.md.jinja",
+        data,
+        facts=facts,
+        results=results_table(results) if results else "",
+        compared=len({result.encoder for result in results}) > 1,
+        chosen_inside_train=any("validation_fraction" in result.settings for result in results),
+    )
+    return ModelCard(text)
+
+
+def write_model_card(folder: str | Path, facts: ModelFacts) -> Path:
+    """Write the card as `README.md` into the folder of the model, in place of one that is there."""
+    path = Path(folder) / "README.md"
+    write_atomically(path, str(render_model_card(facts)).encode())
+    return path
+
+
+def model_index_results(results: Sequence[EvaluationResult]) -> list[EvalResult]:
+    """Results as entries of the Hub's model index; values are shares in [0, 1], rounded to four decimals.
+
+    The interval, n, seeds and the protocol's settings stand in the metric's arguments.
+    """
+    return [
+        EvalResult(
+            task_type=_TASKS[result.protocol][0],
+            task_name=_TASKS[result.protocol][1],
+            dataset_type=_dataset_id(result.dataset),
+            dataset_name=result.dataset,
+            dataset_split=result.split,
+            dataset_revision=result.revision or None,
+            metric_type=result.metric.replace("@", "_at_"),
+            metric_name=measure_name(result),
+            metric_value=round(result.value, 4),
+            metric_args={
+                "protocol": result.protocol,
+                "low": round(result.low, 4),
+                "high": round(result.high, 4),
+                "interval": result.interval,
+                "n": result.n,
+                **({"seeds": list(result.seeds)} if result.seeds else {}),
+                **({"chance": round(result.chance, 4)} if result.chance is not None else {}),
+                "settings": result.settings,
+            },
+        )
+        for result in results
+    ]
+
+
+def describe_encoder(folder: str | Path) -> dict[str, Any]:
+    """Architecture of a saved vision model, from its `config.json`, processor and weights; no weight is loaded.
+
+    Returns:
+        Fit for `ModelFacts.architecture`: model type, sizes, parameters, and how images are prepared.
+
+    Raises:
+        InputError: the folder lacks a readable config or safetensors weights.
+    """
+    root = Path(folder)
+    try:
+        config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The folder {str(folder)!r} has no readable config.json; give one that save_pretrained wrote."
+        ) from error
+    vision = config.get("vision_config") or config
+    described: dict[str, Any] = {"model_type": config["model_type"]}
+    for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+        if name in vision:
+            described[name] = vision[name]
+    described["parameters"] = _count_parameters(root)
+    preprocessor = root / "preprocessor_config.json"
+    if preprocessor.is_file():
+        prepared = json.loads(preprocessor.read_text(encoding="utf-8"))
+        for name in ("image_mean", "image_std"):
+            if prepared.get(name) is not None:
+                described[name] = prepared[name]
+    return described
+
+
+def _count_parameters(root: Path) -> int:
+    files = sorted(root.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"The folder {str(root)!r} has no safetensors weights; save the model into it first.")
+    total = 0
+    for file in files:
+        with safe_open(file, framework="numpy") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
+
+
+def _synthetic_tag(facts: ModelFacts) -> list[str]:
+    return ["synthetic-data"] if facts.data and facts.data.generator else []
+
+
+def _dataset_id(name: str) -> str:
+    """The Hub wants an id: a repository's as it is, any other name in lower case with hyphens."""
+    return name if _REPOSITORY.fullmatch(name) else re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"

@@ -1,0 +1,88 @@
+"""Templates to Markdown: strict, deterministic, no empty section."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import PurePath
+from typing import Any
+
+from huggingface_hub import CardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..evaluation.tables import markdown_table
+
+_UNITS = (("h", 3600), ("min", 60), ("s", 1))
+
+
+def render(template: str, card_data: CardData, **values: Any) -> str:
+    """The whole card: YAML front matter and the body that `templates/<template>` gives.
+
+    A name the template uses and nobody gave is an error; it never becomes an empty string.
+    """
+    body = _environment().get_template(template).render(**values)
+    body = re.sub(r"\n{3,}", "\n\n", body).strip()
+    return f"---\n{card_data.to_yaml()}\n---\n\n{body}\n"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("stablerep_hf.hub"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown, not HTML
+    )
+    environment.filters |= {"fact": fact, "facts_table": facts_table, "duration": duration, "size": size}
+    return environment
+
+
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """Name and value of each fact that has a value."""
+    rows = [[name.replace("_", " "), fact(value)] for name, value in facts.items() if not _is_empty(value)]
+    return markdown_table([["what", "value"], *rows], align_right=False)
+
+
+def fact(value: Any) -> str:
+    """A value as a reader wants it: thousands separated, floats without noise, paths without their folders."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(fact(entry) for entry in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {fact(entry)}" for name, entry in value.items())
+    return public_name(str(value))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "2 h 5 min", "1 min 40 s" or "12 s": two units at most."""
+    parts: list[str] = []
+    rest = round(seconds)
+    for unit, length in _UNITS:
+        count, rest = divmod(rest, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def size(num_bytes: int) -> str:
+    """Bytes as "12.3 MB", decimal units as the Hub shows them."""
+    amount, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.3g} {units[0]}"
+
+
+def public_name(name: str) -> str:
+    """A repository id as it is, and of a path on somebody's machine only its last part."""
+    return PurePath(name).name if PurePath(name).is_absolute() else name
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, list, tuple, Mapping)) and len(value) == 0)
