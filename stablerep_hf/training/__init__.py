@@ -1,0 +1,34 @@
+"""Pre-training: grouped batches, the recipe's augmentation, the objectives, and transformers' Trainer around them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .arguments import StableRepTrainingArguments as StableRepTrainingArguments
+    from .augmentation import AugmentationRecipe as AugmentationRecipe
+    from .augmentation import ColorAugmentation as ColorAugmentation
+    from .grouped_images import GroupCollator as GroupCollator
+    from .grouped_images import GroupedBatchSampler as GroupedBatchSampler
+    from .grouped_images import GroupedImages as GroupedImages
+    from .objectives import ObjectiveLoss as ObjectiveLoss
+    from .trainer import StableRepTrainer as StableRepTrainer
+
+_EXPORTS = {
+    "AugmentationRecipe": ".augmentation",
+    "ColorAugmentation": ".augmentation",
+    "GroupCollator": ".grouped_images",
+    "GroupedBatchSampler": ".grouped_images",
+    "GroupedImages": ".grouped_images",
+    "ObjectiveLoss": ".objectives",
+    "StableRepTrainer": ".trainer",
+    "StableRepTrainingArguments": ".arguments",
+}
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name], __name__), name)

@@ -1,0 +1,33 @@
+# Everything from a fresh clone: `make demo`, `make test`. Needs Python >= 3.11 and a package index; no Hub, no GPU.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint app clean
+
+demo: .venv/installed  ## captions to images to encoder to scores, in minutes; started again it goes on
+	$(BIN)/stablerep demo
+
+test: .venv/installed-dev  ## the whole test suite, offline
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev  ## formatting, lint, strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+app: .venv/installed-dev  ## the search page on http://127.0.0.1:7860
+	$(BIN)/python spaces/retrieval/app.py
+
+clean:  ## what the commands above made
+	rm -rf .venv demo .cache
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --upgrade --quiet pip
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $@

@@ -1,0 +1,92 @@
+"""Arguments of a StableRep training: those of transformers' Trainer and a handful of our own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+from ..errors import InputError
+
+
+@dataclass
+class StableRepTrainingArguments(TrainingArguments):
+    """Arguments of a StableRep training.
+
+    All of `transformers.TrainingArguments` holds; the batch is described by captions instead of by
+    `per_device_train_batch_size`. Defaults that differ from transformers' are the release's: AdamW betas (0.9, 0.98),
+    weight decay 0.1, cosine schedule, no gradient clipping (`StableRep/main_stablerep.py` and the README's commands).
+    """
+
+    objective: Literal["stablerep", "stablerep+", "simclr", "clip"] = field(
+        default="stablerep",
+        metadata={"help": "What is learned: siblings as positives, the same with text, two crops of an image, or text."},
+    )
+    captions_per_batch: int = field(
+        default=128,
+        metadata={
+            "help": "Captions (n) in a batch, over all processes; under simclr, images. The release uses 1,376 captions."
+        },
+    )
+    images_per_caption: int = field(
+        default=6, metadata={"help": "Images (m) of each caption in a batch; 6 in the paper."}
+    )
+    crops_per_image: int = field(
+        default=1, metadata={"help": "Views of each image in a batch; 1 in the paper, 2 for simclr."}
+    )
+    temperature: float = field(default=0.1, metadata={"help": "Of the loss among images; 0.1 in the release."})
+    augmentation: Literal["strong", "weak"] = field(
+        default="strong", metadata={"help": "The release's recipe, or its --weak_aug."}
+    )
+    min_crop_area: float | None = field(
+        default=None,
+        metadata={"help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."},
+    )
+    max_bad_images: int = field(
+        default=0, metadata={"help": "Images that may fail to decode (skipped and counted) before the training stops."}
+    )
+
+    adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})
+    weight_decay: float = field(default=0.1, metadata={"help": "Of weights and position and class tokens."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 = none, as the release."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: the images are columns the model does not name."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Off: parameters the objective does not reach are frozen instead."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values and fix what a contrastive training cannot do without.
+
+        Raises:
+            InputError: A value cannot work; the sentence says why.
+        """
+        if self.temperature <= 0:
+            raise InputError(f"temperature={self.temperature} divides the similarities: give a number above 0, say 0.1.")
+        for name in ("captions_per_batch", "images_per_caption", "crops_per_image"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} leaves no image in the batch: give at least 1.")
+        if self.objective in ("stablerep", "stablerep+") and self.images_per_caption * self.crops_per_image < 2:
+            raise InputError(
+                "images_per_caption=1 with crops_per_image=1 gives no image a positive, so the loss is 0 whatever the "
+                "model does: raise either, or choose --objective simclr or clip."
+            )
+        if self.objective == "simclr" and self.crops_per_image < 2:
+            raise InputError(
+                f"crops_per_image={self.crops_per_image} gives no view a positive under simclr: give at least 2."
+            )
+        if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
+            raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
+        if self.gradient_accumulation_steps > 1:
+            raise InputError(
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps} does not make a contrastive batch "
+                "larger, since each part would see only its own negatives: leave it at 1 and save memory with "
+                "--gradient_checkpointing, or spread the batch over more processes."
+            )
+        # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
+        self.accelerator_config = {**(self.accelerator_config or {}), "split_batches": True}
+        self.dataloader_drop_last = True
+        super().__post_init__()

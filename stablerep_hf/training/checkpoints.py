@@ -1,0 +1,22 @@
+"""Finding the checkpoint that an interrupted training goes on from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def latest_checkpoint(folder: str | Path) -> str | None:
+    """Return the newest complete checkpoint in a folder, or None.
+
+    Trainer writes `trainer_state.json` last, so a checkpoint without a readable one was cut off while being saved;
+    `transformers.trainer_utils.get_last_checkpoint` would choose it, and the resume would fail.
+    """
+    steps = sorted((int(path.name.rpartition("-")[2]), path) for path in Path(folder).glob("checkpoint-*[0-9]"))
+    for _, path in reversed(steps):
+        try:
+            json.loads((path / "trainer_state.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        return str(path)
+    return None
