@@ -14,8 +14,29 @@ from pathlib import Path
 from ..errors import InputError
 
 _SUFFIX = ".tmp"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _STALE_SECONDS = 3600.0  # A temporary file lives while one finished shard is written: seconds.
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Turn what a disk says about `path` into a sentence.
+
+    Raises:
+        InputError: If the disk or the quota is full, or writing is not allowed there.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"There is no room left for {path.name!r} in {str(path.parent)!r}; free some and run the same command "
+                "again: what is finished is kept."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(
+                f"{path.name!r} cannot be written in {str(path.parent)!r} ({error.strerror}); name another folder."
+            ) from error
+        raise
 
 
 @contextmanager
@@ -32,27 +53,20 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         The open file, binary, readable too.
 
     Raises:
-        InputError: If the disk or the quota is full.
+        InputError: As `explaining`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
-    try:
-        with temporary.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in _FULL:
-            raise InputError(
-                f"There is no room left for {path.name!r} in {str(path.parent)!r}; free some and run the same command "
-                "again: what is finished is kept."
-            ) from error
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+    with explaining(path):
+        try:
+            with temporary.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
 
 
 def remove_leftovers(folder: Path, *, even_fresh: bool) -> None:

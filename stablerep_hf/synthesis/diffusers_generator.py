@@ -63,8 +63,8 @@ class DiffusersGenerator:
             num_inference_steps: Denoising steps; 50 as in the original release.
             scheduler: Class name of a scheduler of diffusers to use in place of the pipeline's own.
             negative_prompt: What the images should not show.
-            height: Pixels; by default the pipeline's own size.
-            width: Pixels; by default the pipeline's own size.
+            height: Pixels, together with the width; by default the pipeline's own size.
+            width: Pixels, together with the height.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else float32.
             device: Where to draw, such as "cuda:1"; by default CUDA, else MPS, else the CPU. Not part of the plan.
 
@@ -75,6 +75,8 @@ class DiffusersGenerator:
             raise InputError(
                 f"num_inference_steps is {num_inference_steps}, which draws nothing; set it to 1 or more."
             )
+        if (height is None) != (width is None):  # Stable Diffusion would silently ignore the one that was given
+            raise InputError(f"Of the size only {height or width} pixels one way are given; give height and width.")
         self.folder, self.name, self.revision = _find_pipeline(str(name), revision)
         self.guidance_scale = float(guidance_scale)
         self.num_inference_steps = num_inference_steps
@@ -149,22 +151,21 @@ class DiffusersGenerator:
         import diffusers
         import torch
 
-        loader: Any = diffusers.DiffusionPipeline
+        settings = {"dtype": getattr(torch, self.dtype)}
+        as_text_to_image: Any = diffusers.AutoPipelineForText2Image
+        as_saved: Any = diffusers.DiffusionPipeline
         try:
-            pipeline = loader.from_pretrained(self.folder, dtype=getattr(torch, self.dtype))
+            try:  # an image-to-image or inpainting repository serves too: the parts are the same
+                pipeline = as_text_to_image.from_pretrained(self.folder, **settings)
+            except ValueError:  # a class that the automatic choice does not know
+                pipeline = as_saved.from_pretrained(self.folder, **settings)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The pipeline {self.name!r} cannot be loaded ({_first_line(error)}); download or save it again."
             ) from error
         parameters = inspect.signature(pipeline.__call__).parameters
-        needed = [
-            key
-            for key, parameter in parameters.items()
-            if parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            and key != "prompt"
-        ]
-        if "prompt" not in parameters or "image" in needed or ("image" in parameters and needed):
+        required = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
+        if "prompt" not in parameters or required - {"prompt", "args", "kwargs"}:
             raise InputError(
                 f"The pipeline {self.name!r} is a {type(pipeline).__name__}, which does not draw from text alone; "
                 "give a text-to-image pipeline."

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .atomic import remove_leftovers, replacing
+from .atomic import explaining, remove_leftovers, replacing
 from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
@@ -62,20 +62,16 @@ class ShardStore:
         plan_path = self.folder / PROVENANCE / PLAN
         captions_path = self.folder / PROVENANCE / CAPTIONS
         text = self.plan.to_json()
-        try:
-            for name in (DATA, PROVENANCE):
+        for name in (DATA, PROVENANCE):
+            with explaining(self.folder / name):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder / name, even_fresh=False)
-            if captions_path.exists() and plan_path.exists() and plan_path.read_bytes() == text.encode():
-                return
-            with replacing(captions_path) as file:
-                self.plan.captions.write_parquet(file)
-            with replacing(plan_path) as file:
-                file.write(text.encode())
-        except PermissionError as error:
-            raise InputError(
-                f"The folder {str(self.folder)!r} cannot be written to ({error.strerror}); name another."
-            ) from error
+        if captions_path.exists() and plan_path.exists() and plan_path.read_bytes() == text.encode():
+            return
+        with replacing(captions_path) as file:
+            self.plan.captions.write_parquet(file)
+        with replacing(plan_path) as file:
+            file.write(text.encode())
 
     def find_record(self, shard: int) -> dict[str, Any] | None:
         """Give a shard's record if the shard is whole: its size and sha256 are those of the record.
