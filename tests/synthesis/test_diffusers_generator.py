@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stablerep_hf.captions import CaptionSet
+from stablerep_hf.errors import InputError
+from stablerep_hf.synthesis import DiffusersGenerator, SynthesisPlan, synthesize
+
+PROMPTS = ["a red ball", "a dog", "a dog", "a very long house by the sea"]
+SEEDS = [3, 2**63 - 1, 5, 0]
+
+
+def pixels(images: list[Image.Image | None]) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in images]).astype(int)
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_pipeline: Path) -> DiffusersGenerator:
+    return DiffusersGenerator(tiny_pipeline, num_inference_steps=3)
+
+
+def test_an_image_is_the_same_alone_in_a_batch_and_in_another_order(generator: DiffusersGenerator) -> None:
+    together = pixels(generator(PROMPTS, SEEDS))
+    alone = np.concatenate([pixels(generator([p], [s])) for p, s in zip(PROMPTS, SEEDS, strict=True)])
+    turned = pixels(generator(PROMPTS[::-1], SEEDS[::-1]))[::-1]
+    assert together.shape == (4, 16, 16, 3)
+    assert np.abs(together - alone).max() <= 1
+    assert np.abs(together - turned).max() <= 1
+    assert (pixels(generator(PROMPTS, SEEDS)) == together).all()
+    assert np.abs(together[1] - together[2]).max() > 20  # one prompt, two seeds
+
+
+def test_it_draws_what_a_plain_pipeline_call_draws(generator: DiffusersGenerator, tiny_pipeline: Path) -> None:
+    import diffusers
+
+    plain = diffusers.StableDiffusionPipeline.from_pretrained(tiny_pipeline)
+    plain.set_progress_bar_config(disable=True)
+    expected = plain(
+        "a dog",
+        generator=torch.Generator().manual_seed(7),
+        num_inference_steps=3,
+        guidance_scale=2.0,
+        output_type="pil",
+    ).images
+    assert (pixels(generator(["a dog"], [7])) == pixels(expected)).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guidance_scale": 8.0},
+        {"num_inference_steps": 4},
+        {"scheduler": "EulerDiscreteScheduler"},
+        {"negative_prompt": "a cat"},
+        {"dtype": "bfloat16"},
+        {"height": 24, "width": 8},
+    ],
+)
+def test_every_setting_reaches_the_pipeline_and_the_plan(
+    generator: DiffusersGenerator, tiny_pipeline: Path, change: dict[str, Any]
+) -> None:
+    other = DiffusersGenerator(tiny_pipeline, **{"num_inference_steps": 3, **change})
+    assert {**generator.describe(), **change} == other.describe()
+    images = other(PROMPTS, SEEDS)
+    assert images[0] is not None
+    if "height" in change:
+        assert images[0].size == (8, 24)
+    else:
+        assert np.abs(pixels(images) - pixels(generator(PROMPTS, SEEDS))).max() > 0
+
+
+def test_the_description_names_no_path_and_follows_the_content(
+    generator: DiffusersGenerator, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_pipeline, tmp_path / "elsewhere" / tiny_pipeline.name))
+    description = generator.describe()
+    assert description["name"] == "tiny-stable-diffusion"
+    assert (description["pipeline"], description["scheduler"]) == ("StableDiffusionPipeline", "DDIMScheduler")
+    assert DiffusersGenerator(copy, num_inference_steps=3).describe() == description
+
+    (copy / "README.md").write_text("a card")
+    (copy / ".cache").mkdir()
+    (copy / ".cache" / "x").write_text("y")
+    assert DiffusersGenerator(copy).revision == description["revision"]
+    config = copy / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("0.012", "0.013"))
+    assert DiffusersGenerator(copy).revision != description["revision"]
+
+
+def test_a_finished_folder_loads_no_weights(tiny_pipeline: Path, tmp_path: Path) -> None:
+    generator = DiffusersGenerator(tiny_pipeline, num_inference_steps=2)
+    plan = SynthesisPlan(CaptionSet.from_texts(["a dog", "a cat"]), generator.describe(), images_per_caption=3)
+    synthesize(plan, generator, tmp_path, progress=False)
+    rows = datasets.load_dataset(str(tmp_path), split="train")
+    assert rows.num_rows == 6
+    assert set(rows["generator"]) == {"tiny-stable-diffusion"}
+    assert set(rows["generator_revision"]) == {generator.revision}
+    again = DiffusersGenerator(tiny_pipeline, num_inference_steps=2)
+    synthesize(plan, again, tmp_path, progress=False)
+    assert "pipeline" not in vars(again)
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 1.0])
+def test_the_pipelines_safety_checker_is_honoured(tiny_pipeline: Path, tmp_path: Path, threshold: float) -> None:
+    import diffusers
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        vision_config={**tower, "image_size": 16, "patch_size": 8, "projection_dim": 8}, projection_dim=8
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    with torch.no_grad():  # a frame is flagged where its similarity to a concept exceeds the concept's weight
+        for name, buffer in checker.named_parameters():
+            if name.endswith("embeds_weights"):
+                buffer.fill_(threshold)
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        tiny_pipeline,
+        safety_checker=checker,
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        requires_safety_checker=True,
+    )
+    pipeline.save_pretrained(tmp_path / "checked")
+
+    generator = DiffusersGenerator(tmp_path / "checked", num_inference_steps=2)
+    images = generator(PROMPTS, SEEDS)
+    if threshold == 1.0:
+        assert all(image is not None for image in images)
+    else:
+        assert images == [None] * 4
+        plan = SynthesisPlan(CaptionSet.from_texts(["a dog"]), generator.describe())
+        with pytest.raises(InputError, match=r"'a dog'.*look at the generator's safety checker"):
+            synthesize(plan, generator, tmp_path / "store", progress=False)
+
+
+def test_the_embedded_pipeline_is_asked_of_assets(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assets = types.ModuleType("stablerep_hf.assets")
+    assets.generator_path = lambda: tiny_pipeline  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "stablerep_hf.assets", assets)
+    assert DiffusersGenerator().folder == tiny_pipeline
+    assert DiffusersGenerator("embedded").describe()["name"] == "embedded"
+
+
+def test_a_hub_pipeline_is_pinned_to_its_commit(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import diffusers
+
+    snapshot = Path(shutil.copytree(tiny_pipeline, tmp_path / "models--owner--name/snapshots/0123abc"))
+    asked: list[object] = []
+
+    def download(repository: str, revision: str | None = None) -> str:
+        asked.append((repository, revision))
+        return str(snapshot)
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
+    generator = DiffusersGenerator("owner/name", "main", num_inference_steps=2)
+    assert asked == [("owner/name", "main")]
+    assert (generator.describe()["name"], generator.describe()["revision"]) == ("owner/name", "0123abc")
+    assert len(generator(["a dog"], [1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("/none/at/all", "neither a folder nor of the form owner/name"),
+        ("word", "neither a folder nor of the form owner/name"),
+        ("./owner/name", "neither a folder nor of the form owner/name"),
+        ("nobody/nothing", "'nobody/nothing' is no folder here and could not be had from the Hub"),
+        ("no body/nothing!", "could not be had from the Hub"),
+    ],
+)
+def test_unknown_pipelines_get_one_sentence(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        DiffusersGenerator(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"scheduler": "FooScheduler"},
+            "'FooScheduler' does not fit 'tiny-stable-diffusion'; use one of DDIMScheduler",
+        ),
+        ({"dtype": "int8"}, "'int8' is none that a pipeline can be loaded in"),
+        ({"device": "quantum"}, "device 'quantum' is unknown"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+    ],
+)
+def test_impossible_settings_are_found_before_anything_is_loaded(
+    tiny_pipeline: Path, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        DiffusersGenerator(tiny_pipeline, **settings)
+
+
+def test_a_size_the_pipeline_refuses(tiny_pipeline: Path) -> None:
+    with pytest.raises(InputError, match=r"refuses its settings .*divisible by 8"):
+        DiffusersGenerator(tiny_pipeline, height=17, width=16)(["a"], [1])
+    with pytest.raises(InputError, match="only 24 pixels one way"):
+        DiffusersGenerator(tiny_pipeline, width=24)
+
+
+def test_folders_that_are_no_pipeline_or_are_damaged(tiny_pipeline: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no model_index.json"):
+        DiffusersGenerator(tmp_path)
+    damaged = Path(shutil.copytree(tiny_pipeline, tmp_path / "damaged"))
+    shutil.rmtree(damaged / "unet")
+    with pytest.raises(InputError, match="The pipeline 'damaged' cannot be loaded"):
+        DiffusersGenerator(damaged)(["a"], [1])
+    (damaged / "model_index.json").write_text("{")
+    with pytest.raises(InputError, match=r"model_index.json of the generator is not valid JSON"):
+        DiffusersGenerator(damaged)
+
+
+def test_an_image_to_image_repository_draws_from_text(
+    generator: DiffusersGenerator, tiny_pipeline: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "image-to-image"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "StableDiffusionImg2ImgPipeline"}))
+    images = DiffusersGenerator(folder, num_inference_steps=3)(PROMPTS, SEEDS)
+    assert (pixels(images) == pixels(generator(PROMPTS, SEEDS))).all()
+
+
+def test_a_pipeline_without_prompts_is_refused(tmp_path: Path) -> None:
+    import diffusers
+
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    )
+    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "unconditional")
+    with pytest.raises(InputError, match="is a DDPMPipeline, which does not draw from text alone"):
+        DiffusersGenerator(tmp_path / "unconditional")(["a"], [1])
+
+
+def test_a_pipeline_without_guidance_says_so(tiny_pipeline: Path) -> None:
+    class Unguided:
+        def __call__(self, prompt: list[str], generator: object, num_inference_steps: int, output_type: str) -> None:
+            raise AssertionError
+
+    generator = DiffusersGenerator(tiny_pipeline)
+    generator.__dict__["pipeline"] = Unguided()
+    with pytest.raises(InputError, match="is a Unguided, which takes no guidance_scale; give another pipeline"):
+        generator(["a"], [1])
