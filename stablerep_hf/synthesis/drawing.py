@@ -84,10 +84,10 @@ def draw_shard(
         on_images(num_pictures)
 
     rows = [
-        _row(plan, texts[place], ids[place], index, frames[place][index])
+        _row(plan, texts[place], ids[place], index, encoded)
         for place in range(len(ids))
         if place not in failed
-        for index in sorted(frames[place])
+        for index, encoded in frames[place].items()  # ascending, since the queue is first in, first out
     ]
     return DrawnShard(rows, sum(next_index) - wanted * len(ids), [ids[place] for place in sorted(failed)])
 

@@ -156,6 +156,17 @@ def test_a_damaged_shard_is_found_by_its_hash_and_redrawn(
     assert draw(plan, tmp_path).num_drawn == 0
 
 
+def test_a_whole_shard_of_another_plan_is_noticed(make_plan: MakePlan, tmp_path: Path) -> None:
+    plan = make_plan(8)
+    draw(plan, tmp_path / "here")
+    draw(make_plan(8, base_seed=1), tmp_path / "there")
+    before = contents(tmp_path / "here")
+    for name in ("data/train-00001-of-00002.parquet", "provenance/shard-00001.json"):
+        (tmp_path / "here" / name).write_bytes((tmp_path / "there" / name).read_bytes())
+    assert draw(plan, tmp_path / "here").damaged_shards == (1,)
+    assert contents(tmp_path / "here") == before
+
+
 def test_a_shard_under_another_shards_name_is_noticed(make_plan: MakePlan, tmp_path: Path) -> None:
     plan = make_plan(8)
     draw(plan, tmp_path)
