@@ -46,8 +46,8 @@ class StableRepVisionModel(ViTModel):  # type: ignore[no-untyped-call]
     """transformers' ViT whose `pooler_output` is the class token after the final norm; (N, hidden_size).
 
     A subclass of our own because saving the stock class renames its weights on the way to the disk, and
-    `Trainer`'s resume, which reads the file as it stands, then leaves the encoder as it was. Names on the disk are those
-    that transformers has used in memory since 5.9; `export_encoder` writes the stock names, which never changed.
+    `Trainer`'s resume, which reads the file as it stands, then leaves the encoder as it was. Names on the disk are
+    those that transformers has used in memory since 5.9; `export_encoder` writes the stock names.
     """
 
     def __init__(self, config: Any) -> None:
