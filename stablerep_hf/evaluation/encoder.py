@@ -25,11 +25,13 @@ class VisionEncoder:
         model: any model that takes `pixel_values` (B, 3, H, W) and returns `pooler_output` or `last_hidden_state`.
         image_processor: called as `image_processor(images=[PIL, ...], return_tensors="pt")`, returns `pixel_values`.
         name: what results call this encoder.
+        has_pooler: whether `pooler_output`, if the model gives one, comes of weights of its own.
     """
 
     model: nn.Module
     image_processor: ImageProcessor
     name: str
+    has_pooler: bool = True
 
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Features (B, D) float32 of `pixel_values` (B, 3, H, W), which are moved to the model's device and dtype.
@@ -38,7 +40,7 @@ class VisionEncoder:
         """
         parameter = next(self.model.parameters())
         outputs = self.model(pixel_values=pixel_values.to(parameter.device, parameter.dtype))
-        pooled = getattr(outputs, "pooler_output", None)
+        pooled = getattr(outputs, "pooler_output", None) if self.has_pooler else None
         if pooled is None:
             hidden = getattr(outputs, "last_hidden_state", None)
             if hidden is None or hidden.ndim != 3:
@@ -61,9 +63,9 @@ def load_encoder(
 ) -> VisionEncoder:
     """Bring whatever names an encoder into the one form that is measured.
 
-    A dual encoder (CLIP and its kin, the pre-training model of this package) is measured by its vision tower. A pooler
-    that the checkpoint has no weights for is left out, because transformers would fill it with random numbers; any
-    other missing weight is an error.
+    A dual encoder (CLIP and its kin, the pre-training model of this package) is measured by its vision tower. The
+    output of a pooler that the checkpoint has no weights for is not used, because transformers fills it with random
+    numbers; any other missing weight is an error.
 
     Args:
         encoder: a folder, a Hub id, a model, or an encoder loaded before.
@@ -84,9 +86,9 @@ def load_encoder(
                 f"A {type(encoder).__name__} came without an image processor, so its input size and normalisation are "
                 "unknown; pass image_processor, or the folder that holds both."
             )
-        model = encoder
+        model, has_pooler = encoder, True
     else:
-        model = _load_model(str(encoder), revision, trust_remote_code)
+        model, has_pooler = _load_model(str(encoder), revision, trust_remote_code)
         model.to(device if device is not None else default_device())
         if image_processor is None:
             try:
@@ -103,7 +105,7 @@ def load_encoder(
             name = type(encoder).__name__
         else:
             name = Path(encoder).resolve().name if Path(encoder).is_dir() else str(encoder)
-    return VisionEncoder(_vision_tower(model, name), image_processor, name)
+    return VisionEncoder(_vision_tower(model, name), image_processor, name, has_pooler)
 
 
 def default_device() -> torch.device:
@@ -130,27 +132,24 @@ def inference(model: nn.Module, device: str | torch.device | None = None) -> Ite
             module.training = training  # train() would also reach frozen sub-modules that were in eval mode
 
 
-def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> nn.Module:
-    arguments: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> tuple[nn.Module, bool]:
+    """The model, and whether all weights of its pooler were in the checkpoint."""
     try:
-        model, report = AutoModel.from_pretrained(source, output_loading_info=True, **arguments)
-        missing = set(report["missing_keys"])
-        if missing and all("pooler" in key for key in missing):
-            model, report = AutoModel.from_pretrained(
-                source, output_loading_info=True, add_pooling_layer=False, **arguments
-            )
-            missing = set(report["missing_keys"])
+        model, report = AutoModel.from_pretrained(
+            source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
         raise InputError(
             f"The encoder {source!r} cannot be loaded ({_first_line(error)}); give a folder written by "
             "save_pretrained or the id of a Hub repository that this machine can reach."
         ) from error
-    if missing:
+    poolers = {key for key in report["missing_keys"] if "pooler" in key.split(".")}
+    if missing := set(report["missing_keys"]) - poolers:
         raise InputError(
             f"The encoder {source!r} lacks weights for {len(missing)} tensors such as {min(missing)!r}, which would "
             "be random; give a checkpoint whose architecture matches its config.json."
         )
-    return model  # type: ignore[no-any-return]
+    return model, not poolers
 
 
 def _vision_tower(model: nn.Module, name: str) -> nn.Module:

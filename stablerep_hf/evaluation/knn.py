@@ -44,7 +44,7 @@ def nearest_neighbours(
         )
     if not 1 <= k <= len(bank_vectors):
         raise InputError(
-            f"K is {k} and the bank holds {len(bank_vectors)} images; choose k between 1 and that number."
+            f"There are no {k} neighbours in a bank of {len(bank_vectors)} images; choose k between 1 and that number."
         )
     similarities = torch.empty(len(query_vectors), k)
     indices = torch.empty(len(query_vectors), k, dtype=torch.int64)

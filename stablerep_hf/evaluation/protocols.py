@@ -341,7 +341,8 @@ def _check_request(
     artist_column: str | None,
 ) -> None:
     if not protocols or isinstance(protocols, str):
-        raise InputError(f"Protocols is {protocols!r} and must be a list of some of {', '.join(PROTOCOLS)}.")
+        known = ", ".join(PROTOCOLS)
+        raise InputError(f"The protocols {protocols!r} are no list of names; give a list of some of {known}.")
     for protocol in protocols:
         if protocol not in PROTOCOLS:
             raise InputError(f"There is no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}.")

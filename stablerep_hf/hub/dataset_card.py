@@ -14,7 +14,7 @@ from ..evaluation.figures import image_grid, png_bytes
 from ..evaluation.results import write_atomically
 from ..synthesis import image_features, read_provenance
 from .facts import DatasetFacts, check_license
-from .rendering import render
+from .rendering import public_name, render
 
 COLUMN_NOTES = {
     "image": "the picture, encoded as it was stored",
@@ -49,7 +49,7 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         tags=["synthetic", "stablerep", "caption-grouped", *facts.tags],
         license_name=facts.license_name or None,
         license_link=facts.license_link or None,
-        generator={name: generator[name] for name in ("name", "revision") if generator.get(name)} or None,
+        generator={name: public_name(generator[name]) for name in ("name", "revision") if generator.get(name)} or None,
         configs=[
             {
                 "config_name": "default",

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import datasets
+import pytest
+from card_reading import assert_no_empty_section, body_of, front_matter, numbers_in, numbers_of, python_blocks
+from huggingface_hub import DatasetCard
+from PIL import Image
+
+from stablerep_hf.captions import CaptionSet
+from stablerep_hf.errors import InputError
+from stablerep_hf.hub import dataset_facts, render_dataset_card, write_dataset_card
+from stablerep_hf.hub.dataset_card import COLUMN_NOTES, size_category
+from stablerep_hf.hub.rendering import duration, fact, size
+from stablerep_hf.synthesis import SynthesisPlan, image_features, synthesize
+
+
+def test_front_matter_says_what_the_facts_say(dataset_facts_by_hand):
+    data = front_matter(str(render_dataset_card(dataset_facts_by_hand)))
+    assert data["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
+    ]
+    assert data["size_categories"] == ["1K<n<10K"]
+    assert data["license"] == "cc-by-4.0"
+    assert data["language"] == ["en"]
+    assert data["generator"] == {"name": "small-generator", "revision": "c0ffee"}
+    assert {"synthetic", "stablerep", "caption-grouped"} <= set(data["tags"])
+
+
+def test_every_number_comes_from_the_facts(dataset_facts_by_hand):
+    text = body_of(str(render_dataset_card(dataset_facts_by_hand)))
+    assert numbers_in(text) <= numbers_of(dataset_facts_by_hand) | {"63"}  # the width of caption_id, by its definition
+    for wanted in ("1,276 images of 319 captions", "7.65 MB", "1 h 12 min", "2.375", "| 37 |", "facade", "| 29 |"):
+        assert wanted in text, wanted
+
+
+def test_card_is_deterministic_without_empty_sections_and_without_paths(dataset_facts_by_hand):
+    card = str(render_dataset_card(dataset_facts_by_hand))
+    assert card == str(render_dataset_card(dataclasses.replace(dataset_facts_by_hand)))
+    assert_no_empty_section(card)
+    assert "somebody" not in card
+    bare = dataclasses.replace(
+        dataset_facts_by_hand,
+        columns={},
+        grid="",
+        seconds=None,
+        versions={},
+        licensed_parts=(),
+        limits=(),
+        revision="",
+    )
+    assert_no_empty_section(str(render_dataset_card(bare)))
+    assert "![" not in str(render_dataset_card(bare))
+    assert "Made with" not in str(render_dataset_card(bare))
+
+
+def test_every_column_that_a_row_has_is_explained():
+    assert set(COLUMN_NOTES) == set(image_features())
+
+
+class Painter:
+    """Paints one colour a seed, with a dot so that a frame is not blank."""
+
+    def describe(self) -> dict[str, object]:
+        return {"name": "painter", "revision": "1", "scheduler": "", "num_inference_steps": 1, "guidance_scale": 1.5}
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image | None]:
+        images: list[Image.Image | None] = []
+        for seed in seeds:
+            image = Image.new("RGB", (16, 16), (seed % 200, 80, 90))
+            image.paste((255, 255, 255), (4, 4, 9, 9))
+            images.append(image)
+        return images
+
+
+def test_a_drawn_folder_gets_its_card_from_its_provenance_and_still_loads(tmp_path, monkeypatch):
+    captions = CaptionSet.from_texts(f"thing number {index}" for index in range(5))
+    plan = SynthesisPlan(captions, Painter().describe(), images_per_caption=3, captions_per_shard=2, base_seed=17)
+    folder = tmp_path / "drawn"
+    synthesize(plan, Painter(), folder, progress=False)
+    facts = dataset_facts(folder, name="Painted", license="mit", grid="grid.png", location="drawn")
+    assert (facts.num_captions, facts.num_images, facts.revision) == (5, 15, plan.hash)
+    assert facts.num_bytes == sum(file.stat().st_size for file in (folder / "data").iterdir())
+    assert facts.plan["base_seed"] == 17
+    assert list(facts.columns) == list(image_features())
+    assert "datasets" in facts.versions
+    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    path = write_dataset_card(folder, facts, {"thing number 0": rows[:3]["image"]})
+    assert DatasetCard.load(path).data.pretty_name == "Painted"
+    assert Image.open(folder / "grid.png").format == "PNG"
+    assert "![One caption a row, its images side by side](grid.png)" in path.read_text()
+    # now `datasets` obeys the card: it must name the files that are there, and no other
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache-with-card")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(python_blocks(path.read_text())[0], names)
+    images = names["images"]
+    assert isinstance(images, datasets.Dataset)
+    assert images["caption_id"][:] == rows["caption_id"][:]
+    assert images.features["image"] == datasets.Image()
+
+
+def test_a_folder_without_provenance_has_no_facts(tmp_path):
+    with pytest.raises(InputError, match="provenance"):
+        dataset_facts(tmp_path, name="x", license="mit")
+
+
+def test_the_hub_wants_a_name_for_another_licence(dataset_facts_by_hand):
+    with pytest.raises(InputError, match="'other' without a name"):
+        render_dataset_card(dataclasses.replace(dataset_facts_by_hand, license="other"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (99_999, "10K<n<100K"),
+        (10**6, "1M<n<10M"),
+        (10**9, "1B<n<10B"),
+        (10**12 - 1, "100B<n<1T"),
+        (10**12, "n>1T"),
+    ],
+)
+def test_size_categories_are_the_hubs(rows, name):
+    assert size_category(rows) == name
+
+
+def test_values_read_as_a_person_writes_them():
+    assert [duration(seconds) for seconds in (0.2, 12, 60, 100, 3600, 7384)] == [
+        "0 s",
+        "12 s",
+        "1 min",
+        "1 min 40 s",
+        "1 h",
+        "2 h 3 min",
+    ]
+    assert [size(number) for number in (0, 999, 1500, 7_654_321, 3 * 10**12)] == [
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "7.65 MB",
+        "3 TB",
+    ]
+    assert [
+        fact(value) for value in (True, 12345, 2.0, 3.25e-4, (0.5, 0.25), {"a": 1, "b": "c"}, "/a/b/c", "a/b")
+    ] == [
+        "yes",
+        "12,345",
+        "2",
+        "0.000325",
+        "0.5, 0.25",
+        "a 1, b c",
+        "c",
+        "a/b",
+    ]

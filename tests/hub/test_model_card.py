@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from card_reading import assert_no_empty_section, body_of, front_matter, numbers_in, numbers_of, python_blocks
+from huggingface_hub import ModelCard
+from PIL import Image
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+from stablerep_hf.errors import InputError
+from stablerep_hf.hub import ModelFacts, describe_encoder, model_index_results, render_model_card, write_model_card
+
+
+def test_front_matter_says_what_the_facts_say(model_facts):
+    data = front_matter(str(render_model_card(model_facts)))
+    assert data["license"] == "cc-by-4.0"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "image-feature-extraction"
+    assert {"stablerep", "synthetic-data"} <= set(data["tags"])
+    assert "datasets" not in data  # the data set is on no Hub
+    (entry,) = data["model-index"]
+    assert entry["name"] == model_facts.name
+    (group,) = entry["results"]
+    assert group["dataset"] == {
+        "name": "real pictograms",
+        "type": "real-pictograms",
+        "split": "held_out_concepts",
+        "revision": "beef",
+    }
+    knn, probe = group["metrics"]
+    assert (knn["type"], knn["value"], knn["name"]) == ("accuracy", 0.5432, "kNN accuracy (k = 19)")
+    assert knn["args"] == {
+        "protocol": "knn",
+        "low": 0.5219,
+        "high": 0.5659,
+        "interval": "bootstrap over test groups",
+        "n": 1783,
+        "seeds": [31],
+        "chance": 0.2468,
+        "settings": {"k": 19},
+    }
+    assert probe["value"] == 0.5678  # and the encoder that is shown for comparison is not in the index
+
+
+def test_hub_clients_read_the_results_back(model_facts, tmp_path):
+    path = write_model_card(tmp_path, model_facts)
+    assert path == tmp_path / "README.md"
+    loaded = ModelCard.load(path)
+    assert loaded.data.model_name == model_facts.name
+    assert loaded.data.eval_results == model_index_results(model_facts.results[:2])
+    assert str(loaded) == path.read_text()
+
+
+def test_every_number_comes_from_the_facts(model_facts):
+    known = numbers_of(model_facts) | {"95"}  # the confidence of the intervals, a word of the house
+    assert numbers_in(body_of(str(render_model_card(model_facts)))) <= known
+    for wanted in (
+        "54.3 [52.2, 56.6]",
+        "1,234,567",
+        "321",
+        "1,284",
+        "0.000325",
+        "417",
+        "2 min 24 s",
+        "2.375",
+        "1,783",
+    ):
+        assert wanted in body_of(str(render_model_card(model_facts))), wanted
+
+
+def test_the_same_facts_give_the_same_card_and_other_facts_another(model_facts):
+    card = str(render_model_card(model_facts))
+    assert card == str(render_model_card(dataclasses.replace(model_facts)))
+    assert card != str(render_model_card(dataclasses.replace(model_facts, hardware="GPU")))
+    assert "somebody/models" not in card  # of a path on somebody's machine only the last part
+    assert "small-generator" in card
+
+
+def test_what_is_unknown_takes_its_section_with_it(model_facts):
+    assert_no_empty_section(str(render_model_card(model_facts)))
+    bare = ModelFacts(name="untrained", license="apache-2.0")
+    card = str(render_model_card(bare))
+    assert_no_empty_section(card)
+    for heading in ("Training", "Results", "Architecture", "Made with"):
+        assert f"## {heading}" not in card
+        assert f"## {heading}" in str(render_model_card(model_facts))
+    assert "model-index" not in card
+    assert "untrained weights" in card
+    assert numbers_in(body_of(card)) == {"2.0"}  # of the licence's name
+    real = dataclasses.replace(
+        model_facts, data=dataclasses.replace(model_facts.data, generator={}), objective="simclr", licensed_parts=()
+    )
+    card = str(render_model_card(real))
+    assert_no_empty_section(card)
+    assert "generator" not in card
+    assert "synthetic-data" not in card
+    assert "Two views of one image" in card
+
+
+def test_terms_and_sources_are_named(model_facts):
+    text = body_of(str(render_model_card(model_facts)))
+    assert (
+        "[Twemoji](https://github.com/jdecked/twemoji) (pictures the generator learned from): CC BY 4.0. Graphics"
+        in text
+    )
+    assert "- the captions (prompts): MIT" in text
+    assert "- Drawings, not photos." in text
+    card = str(render_model_card(model_facts))
+    assert (
+        "author    = {Tian, Yonglong and Fan, Lijie and Isola, Phillip and Chang, Huiwen and Krishnan, Dilip}" in card
+    )
+    named = dataclasses.replace(
+        model_facts, license="other", license_name="the-licence", license_link="https://l.example"
+    )
+    assert front_matter(str(render_model_card(named)))["license_name"] == "the-licence"
+    assert "under the-licence ([text](https://l.example))" in str(render_model_card(named))
+
+
+def test_a_data_set_on_the_hub_is_linked(model_facts):
+    data = dataclasses.replace(model_facts.data, hub_id="somebody/drawn")
+    card = render_model_card(dataclasses.replace(model_facts, data=data))
+    assert front_matter(str(card))["datasets"] == ["somebody/drawn"]
+
+
+def test_cards_that_would_be_wrong_are_refused(model_facts):
+    with pytest.raises(InputError, match="its results are of 'StableRep on pictograms', 'untrained'"):
+        render_model_card(dataclasses.replace(model_facts, name="another"))
+    with pytest.raises(InputError, match="'other' without a name"):
+        render_model_card(dataclasses.replace(model_facts, license="other"))
+
+
+@pytest.fixture
+def encoder_folder(tmp_path) -> Path:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48}
+    model = ViTModel(ViTConfig(**shape, image_size=16, patch_size=8))
+    model.save_pretrained(tmp_path / "encoder")
+    ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.1, 0.2, 0.3]).save_pretrained(
+        tmp_path / "encoder"
+    )
+    return tmp_path / "encoder"
+
+
+def test_an_encoder_is_described_from_its_files(encoder_folder):
+    described = describe_encoder(encoder_folder)
+    model = ViTModel.from_pretrained(encoder_folder)
+    assert described == {
+        "model_type": "vit",
+        "image_size": 16,
+        "patch_size": 8,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "image_mean": [0.1, 0.2, 0.3],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    with pytest.raises(InputError, match=r"no readable config\.json"):
+        describe_encoder(encoder_folder.parent)
+    (encoder_folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no safetensors weights"):
+        describe_encoder(encoder_folder)
+
+
+def test_the_lines_under_use_run_as_they_stand(model_facts, encoder_folder, tmp_path, monkeypatch):
+    Image.new("L", (40, 30)).save(tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    (code,) = python_blocks(str(render_model_card(dataclasses.replace(model_facts, location="encoder"))))
+    names: dict[str, object] = {}
+    exec(code, names)
+    features = names["features"]
+    assert isinstance(features, torch.Tensor)
+    assert features.shape == (1, 24)
+
+
+def test_the_lines_for_the_full_model_run_as_they_stand(model_facts, encoder_folder, tmp_path, monkeypatch):
+    from stablerep_hf.models import StableRepConfig, StableRepModel
+
+    vision = ViTConfig.from_pretrained(encoder_folder).to_dict()
+    StableRepModel(StableRepConfig(vision_config=vision, projection_hidden_dim=8, projection_dim=4)).save_pretrained(
+        tmp_path / "full"
+    )
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "full")
+    Image.new("RGB", (40, 30)).save(tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    facts = dataclasses.replace(model_facts, form="pretraining", location="full")
+    (code,) = python_blocks(str(render_model_card(facts)))
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["features"].shape == (1, 24)  # type: ignore[attr-defined]
+    assert describe_encoder(tmp_path / "full")["hidden_size"] == 24
