@@ -21,7 +21,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def run_on_gloo() -> Iterator[Callable[..., list[Any]]]:
-    """``run_on_gloo(function, *args, world_size=2, timeout=120, fresh=False) -> [result of rank 0, of rank 1, ...]``.
+    """``run_on_gloo(function, *args, world_size=2, timeout=240, fresh=False) -> [result of rank 0, of rank 1, ...]``.
 
     `function` is at the top level of a test module. Ranks live on from test to test; `fresh=True` starts new ones for
     this call alone, for functions that leave their process changed (accelerate's state, environment variables).
@@ -29,7 +29,7 @@ def run_on_gloo() -> Iterator[Callable[..., list[Any]]]:
     kept: dict[int, GlooRanks] = {}
 
     def run(
-        function: Callable[..., Any], *args: Any, world_size: int = 2, timeout: float = 120.0, fresh: bool = False
+        function: Callable[..., Any], *args: Any, world_size: int = 2, timeout: float = 240.0, fresh: bool = False
     ) -> list[Any]:
         if fresh:
             ranks = GlooRanks(world_size)

@@ -37,7 +37,7 @@ class GlooRanks:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 120.0) -> list[Any]:
+    def __call__(self, function: Callable[..., Any], *args: Any, timeout: float = 240.0) -> list[Any]:
         """Run ``function(*args)`` on every rank. Returns the results, rank 0 first.
 
         Raises:
@@ -96,7 +96,7 @@ def _serve(pipe: Connection, rank: int, world_size: int, port: int) -> None:
     torch.set_num_threads(1)
     # gloo looks its own host name up otherwise, which not every machine can resolve
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform != "darwin" else "lo0")
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=120))
     while True:
         try:
             module, name, args = pickle.loads(pipe.recv_bytes())
