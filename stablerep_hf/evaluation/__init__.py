@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .encoder import VisionEncoder as VisionEncoder
     from .encoder import load_encoder as load_encoder
+    from .encoder import pixel_encoder as pixel_encoder
     from .features import Features as Features
     from .features import extract_features as extract_features
     from .figures import image_grid as image_grid
@@ -52,6 +53,7 @@ _EXPORTS = {
     "load_results": ".results",
     "logistic_regression_probe": ".linear_probe",
     "nearest_neighbours": ".knn",
+    "pixel_encoder": ".encoder",
     "results_table": ".tables",
     "retrieval_recall": ".retrieval",
     "save_results": ".results",

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor, AutoModel, ViTImageProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
 
@@ -38,7 +39,7 @@ class VisionEncoder:
 
         `pooler_output` where the model gives it, else the first token (CLS) of `last_hidden_state`.
         """
-        parameter = next(self.model.parameters())
+        parameter = next(self.model.parameters(), pixel_values)
         outputs = self.model(pixel_values=pixel_values.to(parameter.device, parameter.dtype))
         pooled = getattr(outputs, "pooler_output", None) if self.has_pooler else None
         if pooled is None:
@@ -108,6 +109,23 @@ def load_encoder(
     return VisionEncoder(_vision_tower(model, name), image_processor, name, has_pooler)
 
 
+def pixel_encoder(size: int = 8) -> VisionEncoder:
+    """The picture itself, shrunk to `size` x `size` colours, as an encoder of 3 size^2 features in [-1, 1].
+
+    Put it beside every encoder: it shows how much of a score plain colour and layout already give, and whoever does
+    not beat it has learned nothing that this data set can show.
+    """
+    processor = ViTImageProcessor(
+        size={"height": size, "width": size}, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]
+    )
+    return VisionEncoder(_Pixels(), processor, f"{size} x {size} pixels")
+
+
+class _Pixels(nn.Module):
+    def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(pooler_output=pixel_values.flatten(1))
+
+
 def default_device() -> torch.device:
     """The accelerator if this machine has one, else the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -118,7 +136,7 @@ def default_device() -> torch.device:
 def inference(model: nn.Module, device: str | torch.device | None = None) -> Iterator[None]:
     """No gradients and eval mode inside; afterwards each module's own mode, and the model's device, are as before."""
     modes = [(module, module.training) for module in model.modules()]
-    home = next(model.parameters()).device
+    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         model.eval()
         if device is not None:

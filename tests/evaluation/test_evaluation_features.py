@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation import extract_features, load_encoder
+from stablerep_hf.evaluation import evaluate_encoder, extract_features, load_encoder, pixel_encoder
 
 
 def encode_one_by_one(model, image_processor, images) -> np.ndarray:
@@ -205,6 +205,21 @@ def test_what_is_no_encoder_is_refused(vit, tmp_path):
     )
     with pytest.raises(InputError, match="takes 'input_ids' and no image"):
         load_encoder(text, image_processor=lambda **_: {})
+
+
+def test_the_pixel_baseline_is_the_shrunken_picture(train_world, test_world):
+    encoder = pixel_encoder(4)
+    found = extract_features(encoder, test_world, progress=False)
+    assert found.features.shape == (len(test_world), 48)
+    assert encoder.name == "4 x 4 pixels"
+    for row in (0, 5):
+        small = np.asarray(test_world[row]["image"].resize((4, 4), Image.Resampling.BILINEAR), dtype=np.float32)
+        expected = (small / 127.5 - 1).transpose(2, 0, 1).ravel()
+        np.testing.assert_allclose(found.features[row], expected, atol=0.02)  # uint8 rounding on either way
+    # the toy world is made of colour fields, so its known answer is 1
+    columns = {"label_column": "label", "group_column": "concept", "artist_column": "artist"}
+    results = evaluate_encoder(encoder, train_world, test_world, **columns, progress=False)
+    assert [result.value for result in results] == pytest.approx([1.0] * 4, abs=0.06)
 
 
 def test_half_precision_weights_get_pixels_of_their_type_and_give_float32(vit, image_processor, test_world):
