@@ -1,0 +1,64 @@
+"""The command `stablerep`: one file a command, each loaded only when it is called, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import InputError
+
+COMMANDS = {
+    "demo": "captions to images to encoder to scores, with what ships in the package",
+    "generate": "draw several images of each caption into a data set",
+    "train": "train an encoder on caption-grouped images",
+    "evaluate": "measure an encoder on labelled images",
+    "publish": "push a data set or an encoder folder to the Hub",
+}
+
+USAGE = "\n".join(
+    [
+        "usage: stablerep COMMAND [options]",
+        "",
+        "commands:",
+        *(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items()),
+        "",
+        "`stablerep COMMAND --help` lists a command's options.",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: The command's name and its options; the process's own if not given.
+
+    Returns:
+        Exit code: 0 done, 2 input that cannot work (one sentence on standard error), 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if arguments[0] == "--version":
+        print(f"stablerep {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"stablerep: there is no command {name!r}: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    # Progress bars and one sentence are what a person reads here; the libraries' own notices stay at errors.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    try:
+        importlib.import_module(f".{name}", __name__).main(rest)
+    except InputError as error:
+        print(f"stablerep {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stablerep {name}: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0

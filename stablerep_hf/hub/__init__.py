@@ -19,16 +19,22 @@ if TYPE_CHECKING:
     from .model_card import model_index_results as model_index_results
     from .model_card import render_model_card as render_model_card
     from .model_card import write_model_card as write_model_card
+    from .publishing import Publication as Publication
+    from .publishing import plan_publication as plan_publication
+    from .publishing import publish as publish
 
 _EXPORTS = {
     "DatasetFacts": ".facts",
     "LicensedPart": ".facts",
     "ModelFacts": ".facts",
+    "Publication": ".publishing",
     "TrainingData": ".facts",
     "render_dataset_card": ".dataset_card",
     "dataset_facts": ".dataset_card",
     "describe_encoder": ".model_card",
     "load_facts": ".facts",
+    "plan_publication": ".publishing",
+    "publish": ".publishing",
     "render_model_card": ".model_card",
     "model_index_results": ".model_card",
     "save_facts": ".facts",

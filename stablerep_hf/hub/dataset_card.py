@@ -53,6 +53,9 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         configs=[
             {
                 "config_name": "default",
+                # `load_dataset` caches a local folder by its name and these lines, not by its files: without the plan
+                # in them, another data set in a folder of the same name would be served from the cache.
+                "description": f"{facts.num_images} images of plan {facts.revision or 'unknown'}",
                 "data_files": [{"split": split, "path": pattern} for split, pattern in facts.data_files.items()],
             }
         ],

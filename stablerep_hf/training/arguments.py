@@ -21,13 +21,13 @@ class StableRepTrainingArguments(TrainingArguments):
 
     objective: Literal["stablerep", "stablerep+", "simclr", "clip"] = field(
         default="stablerep",
-        metadata={"help": "What is learned: siblings as positives, the same with text, two crops of an image, or text."},
+        metadata={
+            "help": "What is learned: siblings as positives, the same with text, two crops of an image, or text."
+        },
     )
     captions_per_batch: int = field(
         default=128,
-        metadata={
-            "help": "Captions (n) in a batch, over all processes; under simclr, images. The release uses 1,376 captions."
-        },
+        metadata={"help": "Captions (n) in a batch, over all processes; under simclr, images. 1,376 in the release."},
     )
     images_per_caption: int = field(
         default=6, metadata={"help": "Images (m) of each caption in a batch; 6 in the paper."}
@@ -41,7 +41,9 @@ class StableRepTrainingArguments(TrainingArguments):
     )
     min_crop_area: float | None = field(
         default=None,
-        metadata={"help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."},
+        metadata={
+            "help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."
+        },
     )
     max_bad_images: int = field(
         default=0, metadata={"help": "Images that may fail to decode (skipped and counted) before the training stops."}
@@ -65,7 +67,9 @@ class StableRepTrainingArguments(TrainingArguments):
             InputError: A value cannot work; the sentence says why.
         """
         if self.temperature <= 0:
-            raise InputError(f"temperature={self.temperature} divides the similarities: give a number above 0, say 0.1.")
+            raise InputError(
+                f"temperature={self.temperature} divides the similarities: give a number above 0, say 0.1."
+            )
         for name in ("captions_per_batch", "images_per_caption", "crops_per_image"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} leaves no image in the batch: give at least 1.")
@@ -87,6 +91,7 @@ class StableRepTrainingArguments(TrainingArguments):
                 "--gradient_checkpointing, or spread the batch over more processes."
             )
         # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
-        self.accelerator_config = {**(self.accelerator_config or {}), "split_batches": True}
+        config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}
+        self.accelerator_config = {**config, "split_batches": True}
         self.dataloader_drop_last = True
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]

@@ -83,9 +83,7 @@ class View:
     color: np.ndarray
 
 
-def draw_view(
-    rng: np.random.Generator, width: int, height: int, recipe: AugmentationRecipe, image_size: int
-) -> View:
+def draw_view(rng: np.random.Generator, width: int, height: int, recipe: AugmentationRecipe, image_size: int) -> View:
     """Draw one view of a `width` x `height` image, to be resized to `image_size`."""
     box = _draw_crop(rng, width, height, recipe)
     flip = bool(rng.random() < recipe.flip_probability)
@@ -171,7 +169,8 @@ class ColorAugmentation(nn.Module):
             images[gray] = F.rgb_to_grayscale(images[gray], num_output_channels=3)
             blurred = color[:, 9] > 0
             images[blurred] = gaussian_blur(images[blurred], color[blurred, 9])
-            return F.normalize(images, list(self.mean), list(self.std), inplace=True)
+            normalised: Tensor = F.normalize(images, list(self.mean), list(self.std), inplace=True)
+            return normalised
 
 
 def jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
@@ -241,7 +240,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     if not len(images):
         return images
     size = images.shape[-1]
-    radius = int(math.ceil(3 * float(sigma.max())))
+    radius = math.ceil(3 * float(sigma.max()))
     taps = torch.arange(-radius, size + radius, device=images.device)
     distance = (taps[None, :] - torch.arange(size, device=images.device)[:, None]).to(images.dtype)
     weights = torch.exp(-0.5 * (distance / sigma.view(-1, 1, 1)) ** 2)

@@ -125,7 +125,8 @@ class GroupedImages(Dataset[Group]):
                 bad.append(f"row {row} (caption {record.get('caption', '')!r})")
                 continue
             for _ in range(self.crops_per_image):
-                view = draw_view(rng, *image.size, self.recipe, self.image_size)
+                width, height = image.size
+                view = draw_view(rng, width, height, self.recipe, self.image_size)
                 pixels.append(crop_and_flip(image, view, self.image_size))
                 color.append(torch.from_numpy(view.color))
         return Group(
@@ -143,8 +144,8 @@ def _caption_ids(dataset: datasets.Dataset) -> np.ndarray:
     if "caption" in dataset.column_names:
         return np.fromiter((caption_id(text) for text in dataset["caption"]), dtype=np.int64, count=len(dataset))
     raise InputError(
-        f"The data has the columns {dataset.column_names} but neither 'caption_id' nor 'caption', so nothing says which "
-        "images are siblings: rename the column that does, or train with --objective simclr."
+        f"The data has the columns {dataset.column_names} but neither 'caption_id' nor 'caption', so nothing says "
+        "which images are siblings: rename the column that does, or train with --objective simclr."
     )
 
 
@@ -168,7 +169,7 @@ class GroupedBatchSampler:
     def __init__(self, num_groups: int, captions_per_batch: int, seed: int) -> None:
         if captions_per_batch < 1 or num_groups < captions_per_batch:
             raise InputError(
-                f"captions_per_batch={captions_per_batch} cannot be filled from {num_groups} captions: choose a number "
+                f"captions_per_batch={captions_per_batch} cannot be filled from {num_groups} captions: choose one "
                 f"from 1 to {num_groups}."
             )
         self.num_groups = num_groups

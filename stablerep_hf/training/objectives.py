@@ -60,9 +60,7 @@ class ObjectiveLoss(nn.Module):
         self.image_loss = MultiPositiveContrastiveLoss(temperature)
         self.image_text_loss = ImageTextContrastiveLoss()
 
-    def forward(
-        self, outputs: StableRepOutput, caption_ids: Tensor, text_caption_ids: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, outputs: StableRepOutput, caption_ids: Tensor, text_caption_ids: Tensor) -> dict[str, Tensor]:
         """Add up the parts.
 
         Args:
@@ -77,17 +75,18 @@ class ObjectiveLoss(nn.Module):
         if self.objective.image:
             parts["image_loss"] = self.image_loss(outputs.image_embeds, caption_ids)
         if self.objective.text:
+            assert outputs.logit_scale is not None  # the trainer checked that there is a text tower
             parts["image_text_loss"] = self.image_text_loss(
                 outputs.image_text_embeds, outputs.text_embeds, caption_ids, text_caption_ids, outputs.logit_scale
             )
         loss = torch.stack(list(parts.values())).sum()
-        if self.objective.text:
+        if outputs.logit_scale is not None and self.objective.text:
             parts["logit_scale"] = outputs.logit_scale.detach()
         return {"loss": loss, **parts}
 
 
 def freeze_unreached(model: StableRepModel, objective: Objective) -> None:
-    """Freeze what the objective gives no gradient, so that DistributedDataParallel need not search for it each step."""
+    """Freeze what the objective gives no gradient, so that DistributedDataParallel need not search each step."""
     if not objective.image:
         model.projection_head.requires_grad_(False)
     if not objective.text:

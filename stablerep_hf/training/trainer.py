@@ -64,6 +64,7 @@ class StableRepTrainer(Trainer):
             seed=args.seed,
             one_group_per_image=objective.one_group_per_image,
         )
+        self._groups = groups
         # Checked here, before a model is moved or a file written.
         self._batches = GroupedBatchSampler(len(groups), args.captions_per_batch, args.seed)
         args.per_device_train_batch_size = args.captions_per_batch // args.world_size
@@ -83,13 +84,13 @@ class StableRepTrainer(Trainer):
     @property
     def views_per_batch(self) -> int:
         """Views in a global batch, if no caption has fewer images than asked for."""
-        return self.args.captions_per_batch * self.train_dataset.views_per_group
+        return self.args.captions_per_batch * self._groups.views_per_group
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of groups; each process gets its slice of every global batch."""
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
-            self.train_dataset,
+            self._groups,
             batch_sampler=self._batches,
             collate_fn=self.data_collator,
             num_workers=workers,
@@ -152,7 +153,7 @@ class StableRepTrainer(Trainer):
             )
 
 
-class _FollowEpoch(TrainerCallback):  # type: ignore[misc]
+class _FollowEpoch(TrainerCallback):
     """Keeps what Trainer and Accelerate leave behind in step with a training.
 
     Trainer's own `set_epoch` does not reach a batch sampler under several processes in a resumed epoch, where
@@ -184,13 +185,13 @@ def _check_fit(model: StableRepModel, args: StableRepTrainingArguments, tokenize
         )
     if args.n_gpu > 1:
         raise InputError(
-            f"One process sees {args.n_gpu} GPUs, and DataParallel would cut the batch into parts that do not see each "
-            "other: start with `accelerate launch` (or torchrun), or make one GPU visible."
+            f"One process sees {args.n_gpu} GPUs, and DataParallel would cut the batch into parts that do not see "
+            "each other: start with `accelerate launch` (or torchrun), or make one GPU visible."
         )
     if args.captions_per_batch % args.world_size:
         raise InputError(
-            f"captions_per_batch={args.captions_per_batch} cannot be divided among {args.world_size} processes: choose "
-            f"a multiple of {args.world_size}."
+            f"captions_per_batch={args.captions_per_batch} cannot be divided among {args.world_size} processes: "
+            f"choose a multiple of {args.world_size}."
         )
 
 

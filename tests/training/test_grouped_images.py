@@ -4,16 +4,22 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from training_data import make_dataset
 
 from stablerep_hf.captions import caption_id
 from stablerep_hf.errors import InputError
 from stablerep_hf.training import GroupCollator, GroupedBatchSampler, GroupedImages
 from stablerep_hf.training.augmentation import RECIPES
-from training_data import make_dataset
 
 
 def grouped(dataset, **settings):
-    defaults = {"images_per_caption": 3, "crops_per_image": 1, "image_size": 16, "recipe": RECIPES["strong"], "seed": 0}
+    defaults = {
+        "images_per_caption": 3,
+        "crops_per_image": 1,
+        "image_size": 16,
+        "recipe": RECIPES["strong"],
+        "seed": 0,
+    }
     return GroupedImages(dataset, **(defaults | settings))
 
 

@@ -44,7 +44,7 @@ def make_arguments(folder, **settings):
 
 def letters(texts, padding, truncation, return_tensors):
     """A tokenizer: one token a character, 39 at the end."""
-    ids = [[2 + ord(c) % 30 for c in text][:14] + [39] for text in texts]
+    ids = [[*(2 + ord(c) % 30 for c in text[:14]), 39] for text in texts]
     width = max(map(len, ids))
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
     return {"input_ids": torch.tensor([row + [1] * (width - len(row)) for row in ids]), "attention_mask": mask}
@@ -141,7 +141,9 @@ def test_two_processes_reach_the_weights_of_one(run_on_gloo, tmp_path, norm):
     assert largest_difference(one["weights"], two[0]["weights"]) < 1e-5  # colours are float32: 1e-7 in
     assert largest_difference(two[0]["weights"], two[1]["weights"]) == 0.0
     assert two[0]["losses"] == pytest.approx(one["losses"], abs=1e-5)
-    assert largest_difference(one["weights"], weights(make_model(head_norm=norm))) > 1e-3, "the training must have moved"
+    assert largest_difference(one["weights"], weights(make_model(head_norm=norm))) > 1e-3, (
+        "the training must have moved"
+    )
 
 
 @pytest.mark.distributed
@@ -166,7 +168,13 @@ def test_workers_reach_the_same_weights(dataset, tmp_path):
     [
         ("stablerep", {}, {"image_loss"}, "projection_head.", "text_model."),
         ("stablerep+", {}, {"image_loss", "image_text_loss", "logit_scale"}, "text_model.", None),
-        ("clip", {"images_per_caption": 1}, {"image_text_loss", "logit_scale"}, "text_projection", "projection_head.fc"),
+        (
+            "clip",
+            {"images_per_caption": 1},
+            {"image_text_loss", "logit_scale"},
+            "text_projection",
+            "projection_head.fc",
+        ),
         ("simclr", {"crops_per_image": 2}, {"image_loss"}, "projection_head.", "text_model."),
     ],
 )

@@ -1,0 +1,46 @@
+"""Put measured numbers into the README: every table between markers is generated from a result file.
+
+    python scripts/update_readme.py            # rewrite
+    python scripts/update_readme.py --check    # exit 1 if the README is not what the results say (CI)
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from stablerep_hf.evaluation import load_results, results_table
+
+ROOT = Path(__file__).parents[1]
+TABLES = {"pictograms": ROOT / "model_cards" / "results" / "pictograms.json"}
+
+
+def updated(text: str) -> str:
+    """The README with every table made anew.
+
+    Raises:
+        ValueError: A marker is missing.
+    """
+    for name, file in TABLES.items():
+        pattern = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end of results -->)", re.DOTALL)
+        table = results_table(load_results(file))
+        text, count = pattern.subn(lambda found, table=table: f"{found[1]}{table.strip()}\n{found[2]}", text)
+        if count != 1:
+            raise ValueError(f"README.md has {count} places for the results {name!r}, not one")
+    return text
+
+
+def main() -> int:
+    """Rewrite or check."""
+    readme = ROOT / "README.md"
+    before = readme.read_text("utf-8")
+    after = updated(before)
+    if "--check" in sys.argv[1:]:
+        return int(before != after)
+    readme.write_text(after, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What the runs of this package tell their cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL import Image
+
+    from ..evaluation import EvaluationResult
+    from ..hub import LicensedPart, TrainingData
+
+EMBEDDED = "embedded"
+CAPTIONS_SHOWN = 12
+
+
+def write_data_card(folder: str | Path, license: str, embedded: bool) -> None:
+    """Write the card of a finished synthetic data set, with a grid of siblings."""
+    from ..hub import dataset_facts, write_dataset_card
+    from .loading import load_images
+
+    facts = dataset_facts(
+        folder,
+        name=f"{Path(folder).resolve().name}: synthetic images grouped by caption",
+        license=license,
+        grid="grid.png",
+        licensed_parts=embedded_parts() if embedded else (),
+    )
+    write_dataset_card(folder, facts, siblings(load_images(folder, "train")))
+
+
+def write_encoder_card(
+    folder: str | Path, record: dict[str, Any], name: str, results: Sequence[EvaluationResult] = ()
+) -> None:
+    """Write the card of a trained encoder from its record and, once there are any, its results."""
+    from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
+
+    settings = record["settings"]
+    data = TrainingData(**record["data"])
+    facts = ModelFacts(
+        name=name,
+        license=settings["license"],
+        objective=settings["objective"],
+        architecture=describe_encoder(folder),
+        data=data,
+        training={
+            "steps": record["steps"],
+            "views seen": record["views_seen"],
+            **{key: value for key, value in settings.items() if key not in ("data", "split", "license", "objective")},
+        },
+        hardware=f"{record['device']}, {record['processes']} processes"
+        if record["processes"] > 1
+        else record["device"],
+        training_seconds=record["seconds"],
+        results=tuple(results),
+        licensed_parts=embedded_parts() if data.generator.get("name") == EMBEDDED else (),
+        versions=record["versions"],
+    )
+    write_model_card(folder, facts)
+
+
+def training_data(source: str, dataset: datasets.Dataset) -> TrainingData:
+    """What a data set is, from its provenance where this package drew it, else from its columns."""
+    from ..hub import TrainingData
+    from ..synthesis import read_provenance
+
+    columns = dataset.column_names
+    captions = "caption_id" if "caption_id" in columns else "caption" if "caption" in columns else None
+    local = Path(source)
+    provenance = read_provenance(local) if (local / "provenance").is_dir() else None
+    return TrainingData(
+        name=local.resolve().name if local.exists() else source,
+        num_captions=len(dataset.unique(captions)) if captions else len(dataset),
+        num_images=len(dataset),
+        revision=provenance.shards[0]["plan_hash"] if provenance else dataset._fingerprint,
+        generator=provenance.settings["generator"] if provenance else {},
+        hub_id="" if local.exists() else source,
+    )
+
+
+def siblings(dataset: datasets.Dataset) -> dict[str, list[Image.Image]]:
+    """The images of some captions, spread over a caption-grouped data set."""
+    import numpy as np
+
+    from ..synthesis import group_rows
+
+    groups = group_rows(np.asarray(dataset["caption_id"][:]))
+    chosen = np.unique(np.linspace(0, len(groups) - 1, CAPTIONS_SHOWN).round().astype(int))
+    rows = [dataset[groups[int(group)]] for group in chosen]
+    return {row["caption"][0]: row["image"] for row in rows}
+
+
+def training_versions() -> dict[str, str]:
+    """The packages a training depends on."""
+    return {name: version(name) for name in ("stablerep_hf", "transformers", "accelerate", "datasets", "torch")}
+
+
+def embedded_parts() -> tuple[LicensedPart, ...]:
+    """The licence chain of whatever the embedded generator drew."""
+    from .. import assets
+    from ..hub import LicensedPart
+
+    return tuple(LicensedPart(**part) for part in assets.licensed_parts())

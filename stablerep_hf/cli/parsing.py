@@ -1,0 +1,100 @@
+"""A command is a dataclass, which is also its flags, its YAML file and what its card records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+from transformers.utils.logging import disable_progress_bar
+
+from ..errors import InputError
+
+
+class CommandParser(HfArgumentParser):
+    """Flags of one or several dataclasses; whatever is wrong with them is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage of a hundred flags and leaving."""
+        raise InputError(f"{message}; `{self.prog} --help` lists the flags.")
+
+
+def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, description: str) -> tuple[Any, ...]:
+    """Fill a command's dataclasses from its flags and, below them, from the YAML file that `--config` names.
+
+    Args:
+        commands: Dataclasses; a field's metadata may hold "help".
+        argv: The flags.
+        name: Of the command, as typed.
+        description: One sentence for `--help`.
+
+    Returns:
+        The filled dataclasses, in order.
+
+    Raises:
+        InputError: Unknown flag, key or preset, or a value of the wrong type.
+    """
+    disable_progress_bar()  # of loading weights; what takes time in a command shows a bar of its own
+    parser = CommandParser(list(commands), prog=f"stablerep {name}", description=description, allow_abbrev=False)
+    parser.add_argument(
+        "--config", metavar="PRESET|FILE", help=f"YAML with any of these; presets: {', '.join(presets())}"
+    )
+    config = CommandParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    config.add_argument("--config")
+    chosen, flags = config.parse_known_args(list(argv))
+    if chosen.config is not None:
+        known = {field.name for command in commands for field in fields(command) if field.init}
+        flags = _as_flags(read_config(chosen.config), known, chosen.config) + flags
+    filled = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+    *values, _namespace, unknown = filled
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return tuple(values)
+
+
+def presets() -> list[str]:
+    """Names of the configurations that ship in `stablerep_hf/training/presets`."""
+    folder = resources.files("stablerep_hf.training") / "presets"
+    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Read a preset by name, or a YAML file by path.
+
+    Raises:
+        InputError: Neither exists, or the file is not a mapping.
+    """
+    if name in presets():
+        text = (resources.files("stablerep_hf.training") / "presets" / f"{name}.yaml").read_text("utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        raise InputError(f"--config {name} is neither a file nor a preset: the presets are {', '.join(presets())}.")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {name} is not YAML ({_first_line(error)}): correct it.") from error
+    if not isinstance(values, dict):
+        raise InputError(f"--config {name} holds no 'key: value' lines: write one a flag, without the dashes.")
+    return values
+
+
+def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]:
+    """YAML to flags, so that a value from a file is typed and checked as one from the command line."""
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InputError(f"--config {source} has the unknown key {unknown[0]!r}: the keys are the command's flags.")
+    flags = []
+    for key, value in values.items():
+        flags.append(f"--{key}")
+        flags += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return flags
+
+
+def _first_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()[:120]
