@@ -20,7 +20,11 @@ from stablerep_hf.synthesis import SynthesisPlan, image_features, synthesize
 def test_front_matter_says_what_the_facts_say(dataset_facts_by_hand):
     data = front_matter(str(render_dataset_card(dataset_facts_by_hand)))
     assert data["configs"] == [
-        {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
+        {
+            "config_name": "default",
+            "description": "1276 images of plan feed",
+            "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
+        }
     ]
     assert data["size_categories"] == ["1K<n<10K"]
     assert data["license"] == "cc-by-4.0"
@@ -100,6 +104,20 @@ def test_a_drawn_folder_gets_its_card_from_its_provenance_and_still_loads(tmp_pa
     assert isinstance(images, datasets.Dataset)
     assert images["caption_id"][:] == rows["caption_id"][:]
     assert images.features["image"] == datasets.Image()
+
+
+def test_a_data_set_in_place_of_another_is_not_served_from_the_others_cache(tmp_path):
+    # `datasets` keys the cache of a local folder by its name and its card, not by its files
+    loaded = []
+    for base_seed in (1, 2):
+        folder = tmp_path / str(base_seed) / "drawn"
+        plan = SynthesisPlan(CaptionSet.from_texts(["a", "b"]), Painter().describe(), base_seed=base_seed)
+        synthesize(plan, Painter(), folder, progress=False)
+        write_dataset_card(folder, dataset_facts(folder, name="Painted", license="mit"))
+        rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        loaded.append(rows["seed"][:])
+        assert loaded[-1] == [plan.seed(id_, index) for id_ in plan.captions.caption_ids for index in range(4)]
+    assert loaded[0] != loaded[1]
 
 
 def test_a_folder_without_provenance_has_no_facts(tmp_path):
