@@ -126,7 +126,9 @@ class DiffusersGenerator:
         if self.width is not None:
             settings["width"] = self.width
         pipeline = self.pipeline
-        if unknown := [key for key in settings if key not in inspect.signature(pipeline.__call__).parameters]:
+        parameters = inspect.signature(pipeline.__call__).parameters
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        if unknown := [key for key in settings if not takes_all and key not in parameters]:
             raise InputError(
                 f"The pipeline {self.name!r} is a {type(pipeline).__name__}, which takes no "
                 f"{' and no '.join(unknown)}; give another pipeline, or leave that out."

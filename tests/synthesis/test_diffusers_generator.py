@@ -261,3 +261,17 @@ def test_a_pipeline_without_guidance_says_so(tiny_pipeline: Path) -> None:
     generator.__dict__["pipeline"] = Unguided()
     with pytest.raises(InputError, match="is a Unguided, which takes no guidance_scale; give another pipeline"):
         generator(["a"], [1])
+
+
+def test_a_wrapped_pipeline_that_hides_its_arguments_gets_them_all(tiny_pipeline: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def wrapped(**settings: Any) -> types.SimpleNamespace:
+        seen.update(settings)
+        return types.SimpleNamespace(images=[Image.new("RGB", (8, 8), "red")])
+
+    generator = DiffusersGenerator(tiny_pipeline, guidance_scale=3.0, negative_prompt="b")
+    generator.__dict__["pipeline"] = wrapped
+    assert len(generator(["a"], [5])) == 1
+    assert (seen["prompt"], seen["guidance_scale"], seen["negative_prompt"]) == (["a"], 3.0, ["b"])
+    assert [source.initial_seed() for source in seen["generator"]] == [5]
