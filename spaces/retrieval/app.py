@@ -64,10 +64,9 @@ def index() -> Index:
     return Index(ENCODER, load_dataset(DATASET, split=SPLIT))
 
 
-def label(row: dict[str, Any], similarity: float) -> str:
-    """What is written below a result."""
-    parts = [str(row[name]) for name in ("caption", "artist") if row.get(name)]
-    return " · ".join([*parts, f"{similarity:.2f}"])
+def label(row: dict[str, Any]) -> str:
+    """What is written below a picture."""
+    return " · ".join(str(row[name]) for name in ("caption", "artist") if row.get(name))
 
 
 def search(image: Image.Image | None, row: int | None = None) -> tuple[list[tuple[Image.Image, str]], list[int], str]:
@@ -76,9 +75,11 @@ def search(image: Image.Image | None, row: int | None = None) -> tuple[list[tupl
         return [], [], "Drop a picture, or choose one of the examples."
     found = index().nearest(image, RESULTS, row)
     rows = [index().dataset[place] for place, _ in found]
-    labels = [label(entry, similarity) for entry, (_, similarity) in zip(rows, found, strict=True)]
+    labels = [f"{label(entry)} · {similarity:.2f}" for entry, (_, similarity) in zip(rows, found, strict=True)]
     pictures = [(entry["image"].convert("RGB"), text) for entry, text in zip(rows, labels, strict=True)]
-    return pictures, [place for place, _ in found], f"{len(index().dataset):,} pictures searched."
+    query = "your picture" if row is None else label(index().dataset[row])
+    note = f"{len(pictures)} of {len(index().dataset):,} pictures, most like {query} first."
+    return pictures, [place for place, _ in found], note
 
 
 def search_again(shown: list[int], chosen: gr.SelectData) -> tuple[Any, ...]:
@@ -110,7 +111,13 @@ def build_demo() -> gr.Blocks:
                 note = gr.Markdown()
             with gr.Column(scale=3):
                 gallery = gr.Gallery(
-                    label="Most similar pictures", columns=6, height="auto", object_fit="contain", interactive=False
+                    label="Most similar pictures",
+                    columns=6,
+                    height="auto",
+                    object_fit="contain",
+                    interactive=False,
+                    allow_preview=False,
+                    elem_id="results",
                 )
         outputs = [gallery, shown, note]
         gr.Examples(examples(), inputs=query, outputs=outputs, fn=search, run_on_click=True, label="Examples")
