@@ -4,23 +4,27 @@
 
 Draws one synthetic data set with the embedded generator, trains SimCLR and StableRep on it and on the real artists'
 drawings of the same concepts (equal steps and views), measures all of them and untrained twins on the real pictograms
-of concepts that neither the generator nor any encoder saw, and writes `model_cards/results/pictograms.json`. Killed and
-started again, it goes on where it was. `scripts/update_readme.py` puts the numbers into the README.
+of concepts that neither the generator nor any encoder saw, and writes `model_cards/results/pictograms.json`. Killed
+and started again, it goes on where it was. `scripts/update_readme.py` puts the numbers into the README.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 from pathlib import Path
 
 import torch
 
 from stablerep_hf import assets
-from stablerep_hf.cli import evaluate, generate, train
+from stablerep_hf.cli import evaluate, facts, generate, train
 from stablerep_hf.evaluation import EvaluationResult, combine_seeds, load_results, save_results
 from stablerep_hf.models import export_encoder
 
-RESULTS = Path(__file__).parents[1] / "model_cards" / "results" / "pictograms.json"
+CARDS = Path(__file__).parents[1] / "model_cards"
+RESULTS = CARDS / "results" / "pictograms.json"
+RELEASED = "StableRep, synthetic images"
 PRESETS = {"SimCLR": "pictograms-simclr", "StableRep": "pictograms"}
 UNTRAINED = "untrained"
 
@@ -54,6 +58,19 @@ def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationR
     return results
 
 
+def release(encoder: Path, results: list[EvaluationResult]) -> None:
+    """Put one encoder, with a card that shows all results, into the assets; the search page uses it."""
+    record = json.loads((encoder / train.RECORD).read_text("utf-8"))
+    facts.write_encoder_card(encoder, record, RELEASED, results)
+    folder = assets.encoder_path()
+    folder.mkdir(exist_ok=True)
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "README.md"):
+        shutil.copy(encoder / name, folder / name)
+    card = CARDS / "stablerep-pictograms" / "README.md"
+    card.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(encoder / "README.md", card)
+
+
 def main() -> None:
     """Run it all, or the part of it that `--seeds` names (two processes share the cores well)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,7 +83,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     results = run(arguments.output, range(*arguments.seeds), arguments.images_per_caption)
     if tuple(arguments.seeds) == (0, 5):
-        save_results(RESULTS, combine_seeds(results))
+        combined = combine_seeds(results)
+        save_results(RESULTS, combined)
+        release(arguments.output / "stablerep-synthetic-images-0", combined)
         print(RESULTS)
 
 

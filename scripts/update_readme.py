@@ -1,7 +1,7 @@
 """Put measured numbers into the README: every table between markers is generated from a result file.
 
-    python scripts/update_readme.py            # rewrite
-    python scripts/update_readme.py --check    # exit 1 if the README is not what the results say (CI)
+python scripts/update_readme.py            # rewrite
+python scripts/update_readme.py --check    # exit 1 if the README is not what the results say (CI)
 """
 
 from __future__ import annotations

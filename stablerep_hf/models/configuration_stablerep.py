@@ -10,7 +10,7 @@ LAYER_NORM_EPS = 1e-6  # of timm's ViT, on which the release trains; ViTConfig's
 
 SIZES: dict[str, tuple[int, int, int]] = {
     # hidden_size, num_hidden_layers, num_attention_heads; the MLP is four times as wide
-    "micro": (128, 6, 4),  # ours, for pictograms of 32 pixels on a laptop
+    "micro": (96, 4, 3),  # ours, for pictograms of 32 pixels on a laptop
     "tiny": (192, 12, 3),  # DeiT-Ti; ours, for small data and small machines
     "small": (384, 12, 6),  # these three: StableRep/models_stablerep.py
     "base": (768, 12, 12),
@@ -77,7 +77,7 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         """A configuration by the common name of its Vision Transformer.
 
         Args:
-            size: "micro" (128 wide, 6 layers), "tiny" (192, 12), "small" (384, 12), "base" (768, 12) or "large"
+            size: "micro" (96 wide, 4 layers), "tiny" (192, 12), "small" (384, 12), "base" (768, 12) or "large"
                 (1024, 24).
             image_size: Height and width in pixels, a multiple of `patch_size`.
             patch_size: Height and width of a patch in pixels.

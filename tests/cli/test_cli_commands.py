@@ -161,7 +161,9 @@ def test_prompt_templates_vary_siblings(stablerep, captions, pipeline, tmp_path)
 def test_two_data_sets_in_folders_of_one_name_are_not_taken_for_each_other(stablerep, captions, pipeline, tmp_path):
     for name, seed in (("first", 1), ("second", 2)):
         assert stablerep(*generate_flags(captions, pipeline, tmp_path / name / "images"), "--seed", seed)[0] == 0
-    first, second = (datasets.load_dataset(str(tmp_path / name / "images"), split="train") for name in ("first", "second"))
+    first, second = (
+        datasets.load_dataset(str(tmp_path / name / "images"), split="train") for name in ("first", "second")
+    )
     assert first["seed"][:] != second["seed"][:]
 
 
@@ -309,9 +311,7 @@ def test_evaluate_prints_and_saves_scores(stablerep, trained, labelled_folder, t
     ],
 )
 def test_evaluate_refuses_what_cannot_work(stablerep, trained, labelled_folder, flags, parts):
-    assert refused(
-        stablerep("evaluate", trained, "--data", labelled_folder, "--protocols", "knn", *flags), *parts
-    )
+    assert refused(stablerep("evaluate", trained, "--data", labelled_folder, "--protocols", "knn", *flags), *parts)
 
 
 def test_evaluate_needs_an_encoder_that_is_there(stablerep, labelled_folder):
