@@ -1,0 +1,1 @@
+"""Parts of the training of the embedded text-to-image generator."""

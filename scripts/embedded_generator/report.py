@@ -1,0 +1,170 @@
+"""Grids, the loss curve and the two cards of the embedded generator, from its measured numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from . import export, pictures
+
+CARD = Path("model_cards/embedded-generator")
+
+FRONT = """---
+library_name: diffusers
+pipeline_tag: text-to-image
+license: [apache-2.0, mit, cc-by-4.0]
+language: [en]
+tags: [stable-diffusion, text-to-image, pictograms, stablerep]
+---
+"""
+
+BODY = """
+# The embedded generator
+
+A `StableDiffusionPipeline` of {total:.1f} M parameters ({megabytes:.1f} MB in half precision) that draws pictograms of
+{pixels} x {pixels} pixels from a caption. It stands in for Stable Diffusion where no Hub can be reached, and runs the
+same code. It draws emoji-like pictures of the {train_concepts:,} concepts it learned; anything else is a guess.
+
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from stablerep_hf import assets
+
+    pipeline = StableDiffusionPipeline.from_pretrained(assets.generator_path(), dtype=torch.float32)
+    image = pipeline("rocket, blob style", guidance_scale={guidance}, num_inference_steps={steps}).images[0]
+
+Style words name the hand: {styles}. A caption without one works too. Best asked with guidance {guidance} and {steps}
+steps of DPM-Solver++ (in the folder's `drawing.json`).
+
+{grids}
+## Measured
+
+| | |
+|---|---|
+| autoencoder, PSNR on held-out concepts | {psnr:.2f} dB |
+| parameters: autoencoder, UNet, text encoder | {vae:.2f} M, {unet:.2f} M, {text_encoder:.2f} M |
+
+{concepts_measured} training concepts, {siblings} images each, every one in another style; {steps} steps.
+
+| | R@1 | R@5 | diversity | nearest training drawing: same concept | very close to it | seconds an image |
+|---|---:|---:|---:|---:|---:|---:|
+{rows}
+
+- **R@1, R@5**: how often the real drawing of the same concept, by an artist the generator never saw (Twemoji,
+  {gallery:,} drawings), is the nearest, or among the five nearest, in the features of a small encoder trained on the
+  real training drawings. The row "real training drawings" flatters: that encoder was trained on them.
+- **Diversity**: mean cosine distance between images of one caption in those features.
+- **Very close**: root mean square difference below 0.05 at 16 x 16 pixels to some training drawing, the measure of
+  copying. Unseen real drawings: {close_artist:.1%} (held-out artist), {close_concepts:.1%} (held-out concepts).
+- Seconds on two CPU cores shared with other work, {pixels} x {pixels} pixels, batches of 96.
+
+## Training
+
+On the split `train` of the pictograms that ship beside it: six styles, training concepts only, no drawing by the
+held-out artist. Autoencoder {vae_minutes:.0f} minutes, PSNR {psnr:.1f} dB; then UNet and text encoder together
+{unet_minutes:.0f} minutes ({unet_samples:,} samples) on two shared CPU cores. v-prediction with zero terminal
+signal-to-noise ratio, cosine noise schedule, 10 % empty captions, averaged weights, AdamW. Clock faces, keycaps and
+lettered buttons were drawn less often in training: they cannot be told apart at this size.
+`scripts/train_embedded_generator.py` trains it again, `scripts/measure_embedded_generator.py` writes this card.
+
+{curve}
+## Licences
+
+The weights were trained on artwork under Apache-2.0 (Noto Emoji and Noto Emoji 1, Google), MIT (Fluent Emoji,
+Microsoft) and CC BY 4.0 (FxEmojis, Mozilla; EmojiTwo, its contributors), with names and tags of emojibase (MIT). They
+carry that attribution: keep the file NOTICE with them.
+
+## Weak points
+
+- Small pictures on white; lettering, clock hands and thin lines are lost.
+- Concepts it never learned come out as guesses from their words: use it for training captions.
+- High guidance (8) saturates colours and makes siblings alike.
+- Too little training time: the loss was still falling when it ended.
+- It repeats the choices of emoji artists, of people above all: hair, clothes and skin are theirs, not the world's.
+"""
+
+
+def save_grid(images: torch.Tensor, columns: int, path: Path, zoom: int = 2) -> None:
+    """Pictures (N, 3, H, W) in [-1, 1] as one PNG, row by row."""
+    big = F.interpolate((images.clamp(-1, 1) + 1) / 2, scale_factor=zoom, mode="nearest")
+    rows = [torch.cat(list(row), dim=2) for row in big.split(columns)]
+    # Blocks of rows stand side by side, so that a tall grid becomes a wide one.
+    half = (len(rows) + 1) // 2
+    left, right = torch.cat(rows[:half], dim=1), torch.cat(rows[half:], dim=1)
+    right = F.pad(right, (zoom * 8, 0, 0, left.shape[1] - right.shape[1]), value=1.0)
+    whole = torch.cat([left, right], dim=2)
+    pixels = (whole.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, optimize=True)
+
+
+def save_curve(training: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Loss of the UNet and held-out PSNR of the autoencoder over training time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    vae = [line for line in training["vae"] if "loss" in line]
+    left.plot([line["step"] for line in vae], [line["psnr_held_out"] for line in vae])
+    left.set(xlabel="step", ylabel="PSNR on held-out concepts (dB)", title="autoencoder")
+    unet = training["unet"]
+    right.plot([line["samples"] / 1000 for line in unet], [line["loss"] for line in unet])
+    right.set(xlabel="thousand samples", ylabel="loss", title="UNet and text encoder", yscale="log")
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The rows of the measured table."""
+    lines = []
+    for guidance, row in results["guidance"].items():
+        lines.append(
+            f"| generated, guidance {guidance} | {row['r@1']:.1%} | {row['r@5']:.1%} | {row['diversity']:.2f} | "
+            f"{row['nearest_has_same_concept']:.1%} | {row['very_close']:.1%} | {row['seconds_per_image']:.3f} |"
+        )
+    real, chance = results["real"], results["chance"]
+    lines.append(f"| real training drawings | {real['r@1']:.1%} | {real['r@5']:.1%} | {real['diversity']:.2f} | | | |")
+    lines.append(f"| chance | {chance['r@1']:.2%} | {chance['r@5']:.2%} | | | | |")
+    return "\n".join(lines)
+
+
+def write_cards(results: dict[str, Any], assets: Path) -> None:
+    """The full card in `model_cards/`, and the same without pictures beside the weights."""
+    save_curve(results["training"], CARD / "training.png")
+    names = {"training": "Captions it learned", "held_out": "Captions it never saw"}
+    grids = ""
+    for split, title in names.items():
+        grids += f"### {title}\n\nRow by row, left half then right: {', '.join(results['grids'][split])}.\n"
+        grids += f"Columns: {', '.join(pictures.STYLE_WORDS.values())}.\n\n"
+        grids += "".join(f"Guidance {g}\n\n![]({split}-guidance-{g}.png)\n\n" for g in results["guidance"])
+    vae, unet = results["training"]["vae"], results["training"]["unet"]
+    facts = {
+        "total": sum(results["parameters"].values()) / 1e6,
+        "megabytes": results["megabytes"],
+        "pixels": results["pixels"],
+        "train_concepts": results["train_concepts"],
+        "guidance": export.DRAWING["guidance_scale"],
+        "steps": results["steps"],
+        "styles": ", ".join(f"{word} ({style})" for style, word in pictures.STYLE_WORDS.items()),
+        "psnr": results["psnr_held_out_concepts"],
+        **{name: count / 1e6 for name, count in results["parameters"].items()},
+        "concepts_measured": results["concepts_measured"],
+        "siblings": results["siblings"],
+        "rows": table(results),
+        "gallery": results["gallery"],
+        "close_artist": results["real"]["very_close_held_out_artist"],
+        "close_concepts": results["real"]["very_close_held_out_concepts"],
+        "vae_minutes": results["minutes"]["vae"],
+        "unet_minutes": results["minutes"]["unet"],
+        "unet_samples": unet[-1]["samples"],
+    }
+    assert vae and unet
+    full = BODY.format(**facts, grids=grids, curve="![](training.png)\n")
+    short = BODY.format(**facts, grids="", curve="Sample grids and the curve: `model_cards/embedded-generator/`.\n")
+    (CARD / "README.md").write_text(FRONT + full, encoding="utf-8")
+    (assets / "generator" / "README.md").write_text(FRONT + short, encoding="utf-8")

@@ -1,0 +1,65 @@
+"""The embedded default: captions, a small text-to-image pipeline, and real artwork to evaluate on.
+
+Everything here is data; these functions say where it lies. Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = [
+    "captions_path",
+    "drawing_defaults",
+    "encoder_path",
+    "generator_path",
+    "licensed_parts",
+    "pictograms_path",
+    "prompt_templates",
+]
+
+_FOLDER = Path(__file__).resolve().parent
+
+
+def generator_path() -> Path:
+    """Folder of the embedded `StableDiffusionPipeline` (32 x 32 pixels, half precision)."""
+    return _FOLDER / "generator"
+
+
+def encoder_path() -> Path:
+    """Folder of a small StableRep encoder, a plain `ViTModel` that learned from drawings of the embedded generator."""
+    return _FOLDER / "encoder"
+
+
+def pictograms_path() -> Path:
+    """Folder that `datasets.load_dataset` loads: splits `train`, `held_out_concepts`, `held_out_artist`."""
+    return _FOLDER / "pictograms"
+
+
+def captions_path(split: Literal["train", "held_out"] = "train") -> Path:
+    """Parquet with `caption`, `caption_id`, `concept`, `group`, `subgroup`, `tags`.
+
+    Args:
+        split: `train` are the captions the generator learned; it never saw those of `held_out`.
+    """
+    return _FOLDER / "captions" / f"{split}.parquet"
+
+
+def drawing_defaults() -> dict[str, Any]:
+    """How the embedded generator is best asked: `guidance_scale`, `num_inference_steps`, `prompt_templates`.
+
+    The file was written with the weights, so the templates use the style words that those know.
+    """
+    defaults: dict[str, Any] = json.loads((generator_path() / "drawing.json").read_text(encoding="utf-8"))
+    return defaults
+
+
+def prompt_templates() -> tuple[str, ...]:
+    """Templates with the placeholder `{caption}`, one for each hand the embedded generator learned."""
+    return tuple(drawing_defaults()["prompt_templates"])
+
+
+def licensed_parts() -> tuple[dict[str, str], ...]:
+    """Artwork and names behind the embedded generator: `name`, `role`, `license`, `url`, `attribution`."""
+    return tuple(json.loads((_FOLDER / "licenses.json").read_text(encoding="utf-8")))
