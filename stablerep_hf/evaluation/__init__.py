@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .linear_probe import ProbeResult as ProbeResult
     from .linear_probe import logistic_regression_probe as logistic_regression_probe
     from .protocols import PROTOCOLS as PROTOCOLS
-    from .protocols import EvaluationSettings as EvaluationSettings
     from .protocols import evaluate_encoder as evaluate_encoder
     from .protocols import evaluate_features as evaluate_features
     from .report import write_report as write_report
@@ -31,12 +30,13 @@ if TYPE_CHECKING:
     from .results import save_results as save_results
     from .retrieval import RetrievalRecall as RetrievalRecall
     from .retrieval import retrieval_recall as retrieval_recall
+    from .scoring import EvaluationSettings as EvaluationSettings
     from .tables import results_table as results_table
 
 _EXPORTS = {
     "PROTOCOLS": ".protocols",
     "EvaluationResult": ".results",
-    "EvaluationSettings": ".protocols",
+    "EvaluationSettings": ".scoring",
     "Features": ".features",
     "ProbeResult": ".linear_probe",
     "RetrievalRecall": ".retrieval",

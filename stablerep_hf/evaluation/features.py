@@ -79,7 +79,7 @@ def extract_features(
         InputError: a column is missing or holds no images, the data set is empty, or too many images do not decode.
     """
     vision = load_encoder(encoder, image_processor, device=device)
-    _check_columns(dataset, image_column, [*columns, *([key_column] if key_column else [])])
+    check_columns(dataset, image_column, [*columns, *([key_column] if key_column else [])])
     plain = dataset.with_format(None)
     images = plain.cast_column(image_column, Image(decode=False)).select_columns([image_column])
     loader = DataLoader(
@@ -122,7 +122,8 @@ def extract_features(
     )
 
 
-def _check_columns(dataset: Dataset, image_column: str, others: Sequence[str]) -> None:
+def check_columns(dataset: Dataset, image_column: str, others: Sequence[str]) -> None:
+    """Refuse a data set without rows, without images in `image_column`, or without one of the other columns."""
     if len(dataset) == 0:
         raise InputError("The data set has 0 rows, so there is nothing to measure; give a split with images.")
     for column in [image_column, *others]:

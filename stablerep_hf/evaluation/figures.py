@@ -41,7 +41,7 @@ def image_grid(
     step = cell_size + _GAP
     sheet = Image.new("RGB", (caption_width + columns * step + _GAP, len(caption_images) * step + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    # DejaVu comes with matplotlib and draws most scripts; Pillow's own font knows Latin letters only
+    # DejaVu comes with matplotlib and knows Greek, Cyrillic, Arabic and more; Pillow's own font is Latin only
     font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), 13)
     for row, (caption, images) in enumerate(caption_images.items()):
         top = _GAP + row * step
@@ -82,6 +82,7 @@ def score_plot(results: Sequence[EvaluationResult]) -> bytes:
             panel.plot([100 * result.value], [place], "o", color=colour, markersize=6)
         if own[0].chance is not None:
             panel.axvline(100 * own[0].chance, color="0.4", linestyle="--", linewidth=1)
+            panel.text(100 * own[0].chance, -0.45, " chance", color="0.4", fontsize=7, va="top")
         panel.set_title(measure[0], fontsize=9)
         panel.set_xlabel("per cent", fontsize=8)
         panel.tick_params(labelsize=8)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from .figures import image_grid, png_bytes, score_plot
 from .results import EvaluationResult, save_results, write_atomically
-from .tables import markdown_table, results_table
+from .tables import markdown_table, readable, results_table
 
 _PROTOCOL_NOTES = {
     "knn": (
@@ -64,7 +64,7 @@ def write_report(
         sections += ["## Images", "One caption a row, its images side by side.", "![captions and images](grid.png)"]
         write_atomically(folder / "grid.png", png_bytes(image_grid(caption_images)))
     if facts:
-        rows = [["what", "value"], *([name, _text(value)] for name, value in facts.items())]
+        rows = [["what", "value"], *([name, readable(value)] for name, value in facts.items())]
         sections += ["## What was run", markdown_table(rows, align_right=False)]
     sections.append("The numbers of this page, with all their settings, are in [results.json](results.json).")
     write_atomically(folder / "scores.png", score_plot(results))
@@ -72,15 +72,3 @@ def write_report(
     path = folder / "report.md"
     write_atomically(path, ("\n\n".join(section for section in sections if section) + "\n").encode())
     return path
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_text(entry) for entry in value)
-    return str(value)

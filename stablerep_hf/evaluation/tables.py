@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
 
 from ..errors import InputError
 from .results import EvaluationResult
@@ -50,6 +52,29 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
     if any(chance is not None for chance in columns.values()):
         rows.append(["*chance*", *("" if chance is None else percent(chance) for chance in columns.values())])
     return f"{markdown_table(rows)}\n\n{_note(results)}\n"
+
+
+def readable(value: Any) -> str:
+    """A value as a person writes it: thousands separated, floats without noise, and of a path only its last part.
+
+    What is written here gets published, and a folder of somebody's machine says nothing to anybody else.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(readable(entry) for entry in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {readable(entry)}" for name, entry in value.items())
+    return public_name(str(value))
+
+
+def public_name(name: str) -> str:
+    """A repository id, or any other text, as it is; of an absolute path only its last part."""
+    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def markdown_table(rows: Sequence[Sequence[str]], *, align_right: bool = True) -> str:

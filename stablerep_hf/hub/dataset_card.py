@@ -12,9 +12,10 @@ from PIL import Image
 
 from ..evaluation.figures import image_grid, png_bytes
 from ..evaluation.results import write_atomically
+from ..evaluation.tables import public_name
 from ..synthesis import image_features, read_provenance
 from .facts import DatasetFacts, check_license
-from .rendering import public_name, render
+from .rendering import render
 
 COLUMN_NOTES = {
     "image": "the picture, encoded as it was stored",

@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
-from ..evaluation.tables import measure_name, results_table
+from ..evaluation.tables import measure_name, public_name, results_table
 from .facts import ModelFacts, check_license
-from .rendering import public_name, render
+from .rendering import render
 
 _TASKS = {  # protocol -> (Hub task, its name in the index)
     "knn": ("image-classification", "Image classification (frozen features)"),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import PurePath
 from typing import Any
 
 from huggingface_hub import CardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..evaluation.tables import markdown_table
+from ..evaluation.tables import markdown_table, readable
 
 _UNITS = (("h", 3600), ("min", 60), ("s", 1))
 
@@ -35,29 +34,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         autoescape=False,  # Markdown, not HTML
     )
-    environment.filters |= {"fact": fact, "facts_table": facts_table, "duration": duration, "size": size}
+    environment.filters |= {"readable": readable, "facts_table": facts_table, "duration": duration, "size": size}
     return environment
 
 
 def facts_table(facts: Mapping[str, Any]) -> str:
     """Name and value of each fact that has a value."""
-    rows = [[name.replace("_", " "), fact(value)] for name, value in facts.items() if not _is_empty(value)]
+    rows = [[name.replace("_", " "), readable(value)] for name, value in facts.items() if not _is_empty(value)]
     return markdown_table([["what", "value"], *rows], align_right=False)
-
-
-def fact(value: Any) -> str:
-    """A value as a reader wants it: thousands separated, floats without noise, paths without their folders."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(fact(entry) for entry in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {fact(entry)}" for name, entry in value.items())
-    return public_name(str(value))
 
 
 def duration(seconds: float) -> str:
@@ -77,11 +61,6 @@ def size(num_bytes: int) -> str:
     while amount >= 1000 and len(units) > 1:
         amount, units = amount / 1000, units[1:]
     return f"{amount:.3g} {units[0]}"
-
-
-def public_name(name: str) -> str:
-    """A repository id as it is, and of a path on somebody's machine only its last part."""
-    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def _is_empty(value: Any) -> bool:

@@ -142,6 +142,13 @@ def test_hands_join_artists_who_share_outlines():
     assert (apart.settings["hands"], joined.settings["hands"]) == (3, 2)
 
 
+def test_splits_of_one_name_are_not_confused(vit, image_processor, train_world, test_world):
+    arguments = {**COLUMNS, "protocols": ["knn"], "image_processor": image_processor, "progress": False}
+    apart = evaluate_encoder(vit, train_world, test_world, **arguments)[0]
+    same = evaluate_encoder(vit, train_world, test_world, train_split="train", split="train", **arguments)[0]
+    assert (same.value, same.settings["train_images"], same.n) == (apart.value, len(train_world), len(test_world))
+
+
 def test_concepts_on_both_sides_are_counted_in_the_result():
     train, test = make_features(20), make_features(20, seed=1, first=15)
     assert evaluate_features(train, test, **COLUMNS, encoder_name="e")[0].settings["groups_in_both"] == 5
@@ -152,6 +159,16 @@ def test_without_groups_images_stand_for_themselves():
     result = evaluate_features(train, test, label_column="label", protocols=["knn"], encoder_name="e")[0]
     assert result.interval == "bootstrap over test images"
     assert "groups_in_both" not in result.settings
+
+
+def test_retrieval_alone_needs_neither_labels_nor_a_training_set(vit, image_processor, train_world, test_world):
+    columns = {"group_column": "concept", "artist_column": "artist"}
+    counting = CountingProcessor(image_processor)
+    arguments = {"protocols": ["retrieval"], "image_processor": counting, "progress": False}
+    alone = evaluate_encoder(vit, None, test_world.remove_columns("label"), **columns, **arguments)
+    beside = evaluate_encoder(vit, train_world, test_world, label_column="label", **columns, **arguments)
+    assert [r.value for r in alone] == [r.value for r in beside]
+    assert counting.images == 2 * len(test_world)
 
 
 def test_skipped_images_are_reported_in_the_result():
@@ -170,17 +187,20 @@ def test_skipped_images_are_reported_in_the_result():
         ({"train_dataset": None}, "knn was given no training data set"),
         ({"artist_column": None}, "the artist column None"),
         ({"label_column": "kind"}, "no column 'kind'"),
-        ({"label_column": "image"}, "label column 'image'"),
+        ({"label_column": "image"}, "label column 'image' of split 'train' holds images"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(vit, image_processor, train_world, test_world, changes, message):
     arguments = {"train_dataset": train_world, "test_dataset": test_world, **COLUMNS, **changes}
+    counting = CountingProcessor(image_processor)
     with pytest.raises(InputError, match=message):
-        evaluate_encoder(vit, image_processor=image_processor, progress=False, **arguments)
+        evaluate_encoder(vit, image_processor=counting, progress=False, **arguments)
+    assert counting.images == 0  # before any work is done
 
 
 def test_missing_and_ambiguous_labels_are_refused(vit, image_processor, train_world, test_world):
-    arguments = {"label_column": "label", "protocols": ["knn"], "image_processor": image_processor, "progress": False}
+    counting = CountingProcessor(image_processor)
+    arguments = {"label_column": "label", "protocols": ["knn"], "image_processor": counting, "progress": False}
     other = datasets.ClassLabel(names=[f"label {index}" for index in (1, 0, 2, 3)])
     with pytest.raises(InputError, match="a number means another class"):
         evaluate_encoder(vit, train_world, test_world.cast_column("label", other), **arguments)
@@ -191,6 +211,7 @@ def test_missing_and_ambiguous_labels_are_refused(vit, image_processor, train_wo
     empty = plain.map(lambda row, index: {"label": None if index < 7 else row["label"]}, with_indices=True)
     with pytest.raises(InputError, match="7 of 36 labels"):
         evaluate_encoder(vit, train_world, empty, **arguments)
+    assert counting.images == 0
     words = test_world.cast_column("label", datasets.Value("string"))
     with pytest.raises(InputError, match="cannot be compared"):
         evaluate_encoder(vit, train_world, words, **arguments)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 
@@ -70,6 +71,13 @@ def test_captions_of_any_length_and_script_stay_in_their_row(caption):
     assert (sheet[96:104] == 255).all()  # nor into the next row
 
 
+def test_small_pictures_are_enlarged_without_smearing():
+    checks = Image.new("RGB", (2, 2), "red")
+    checks.putpixel((0, 0), (0, 0, 255))
+    cell = image_grid({"checks": [checks]}).crop((264, 4, 360, 100))
+    assert {colour for _, colour in cell.getcolors()} == {(255, 0, 0), (0, 0, 255)}
+
+
 def test_a_grid_of_nothing_is_refused():
     for nothing in ({}, {"caption": []}):
         with pytest.raises(InputError, match="have 0 images"):
@@ -78,9 +86,11 @@ def test_a_grid_of_nothing_is_refused():
 
 def test_the_plot_is_deterministic_and_moves_with_a_number():
     assert score_plot(RESULTS) == score_plot(RESULTS)
-    other = [result("StableRep", "knn", "accuracy", 0.9), *RESULTS[1:]]
-    assert score_plot(other) != score_plot(RESULTS)
+    plain = score_plot(RESULTS[:1])
+    for name, number in {"value": 0.505, "low": 0.45, "high": 0.55, "chance": 0.11}.items():
+        assert score_plot([dataclasses.replace(RESULTS[0], **{name: number})]) != plain, name
     picture = Image.open(io.BytesIO(score_plot(RESULTS)))
+    assert "Software" not in picture.info  # no version of matplotlib in the bytes
     assert picture.format == "PNG"
     assert picture.width > picture.height
     with pytest.raises(InputError, match="0 results"):

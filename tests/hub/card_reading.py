@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from stablerep_hf.hub.rendering import duration, fact, size
+from stablerep_hf.evaluation.tables import readable
+from stablerep_hf.hub.rendering import duration, size
 
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
@@ -41,7 +42,7 @@ def numbers_of(value: Any) -> set[str]:
         return numbers_in(value)
     if value is None or isinstance(value, bool):
         return set()
-    forms = [fact(value), f"{100 * value:.1f}", duration(value), size(int(value))]
+    forms = [readable(value), f"{100 * value:.1f}", duration(value), size(int(value))]
     return set().union(*map(numbers_in, forms))
 
 
@@ -59,3 +60,4 @@ def assert_no_empty_section(card: str) -> None:
         assert line.strip() not in ("-", "|"), line
         assert "None" not in line, line
     assert "\n\n\n" not in text
+    assert not re.search(r"^\| :---.*\n(?!\|)", text, re.MULTILINE), "a table without rows"

@@ -11,9 +11,10 @@ from PIL import Image
 
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
+from stablerep_hf.evaluation.tables import readable
 from stablerep_hf.hub import dataset_facts, render_dataset_card, write_dataset_card
 from stablerep_hf.hub.dataset_card import COLUMN_NOTES, size_category
-from stablerep_hf.hub.rendering import duration, fact, size
+from stablerep_hf.hub.rendering import duration, size
 from stablerep_hf.synthesis import SynthesisPlan, image_features, synthesize
 
 
@@ -106,6 +107,29 @@ def test_a_drawn_folder_gets_its_card_from_its_provenance_and_still_loads(tmp_pa
     assert images.features["image"] == datasets.Image()
 
 
+class UnsurePainter(Painter):
+    """Withholds every picture of one caption, and each seed of the others once in five."""
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image | None]:
+        images = super().__call__(prompts, seeds)
+        return [
+            None if prompt == "unspeakable" or seed % 5 == 0 else image
+            for prompt, seed, image in zip(prompts, seeds, images, strict=True)
+        ]
+
+
+def test_what_went_wrong_in_drawing_is_told(tmp_path):
+    captions = CaptionSet.from_texts(["unspeakable", *(f"thing number {index}" for index in range(8))])
+    plan = SynthesisPlan(captions, Painter().describe())
+    summary = synthesize(plan, UnsurePainter(), tmp_path, progress=False, max_failed_captions=1)
+    facts = dataset_facts(tmp_path, name="Painted", license="mit")
+    assert (facts.num_captions, facts.num_images, facts.num_failed_captions) == (8, 32, 1)
+    assert facts.num_redrawn == summary.num_redrawn > 0
+    text = body_of(str(render_dataset_card(facts)))
+    assert "| captions left out because they got no picture | 1 |" in text
+    assert f"| frames drawn again because they carried no picture | {summary.num_redrawn} |" in text
+
+
 def test_a_data_set_in_place_of_another_is_not_served_from_the_others_cache(tmp_path):
     # `datasets` keys the cache of a local folder by its name and its card, not by its files
     loaded = []
@@ -164,7 +188,7 @@ def test_values_read_as_a_person_writes_them():
         "3 TB",
     ]
     assert [
-        fact(value) for value in (True, 12345, 2.0, 3.25e-4, (0.5, 0.25), {"a": 1, "b": "c"}, "/a/b/c", "a/b")
+        readable(value) for value in (True, 12345, 2.0, 3.25e-4, (0.5, 0.25), {"a": 1, "b": "c"}, "/a/b/c", "a/b")
     ] == [
         "yes",
         "12,345",

@@ -76,6 +76,10 @@ def test_the_same_facts_give_the_same_card_and_other_facts_another(model_facts):
     assert card == str(render_model_card(dataclasses.replace(model_facts)))
     assert card != str(render_model_card(dataclasses.replace(model_facts, hardware="GPU")))
     assert "somebody/models" not in card  # of a path on somebody's machine only the last part
+    local = [dataclasses.replace(result, dataset="/home/somebody/pictures") for result in model_facts.results]
+    elsewhere = str(render_model_card(dataclasses.replace(model_facts, results=tuple(local))))
+    assert "somebody/pictures" not in elsewhere
+    assert front_matter(elsewhere)["model-index"][0]["results"][0]["dataset"]["type"] == "pictures"
     assert "small-generator" in card
 
 
@@ -90,6 +94,7 @@ def test_what_is_unknown_takes_its_section_with_it(model_facts):
     assert "model-index" not in card
     assert "untrained weights" in card
     assert numbers_in(body_of(card)) == {"2.0"}  # of the licence's name
+    assert_no_empty_section(str(render_model_card(dataclasses.replace(model_facts, training={}, architecture={}))))
     real = dataclasses.replace(
         model_facts, data=dataclasses.replace(model_facts.data, generator={}), objective="simclr", licensed_parts=()
     )
