@@ -12,7 +12,7 @@ from ..errors import InputError
 from .generate import EMBEDDED
 
 if TYPE_CHECKING:
-    from ..evaluation import EvaluationResult
+    from ..evaluation import EvaluationResult, VisionEncoder
 
 
 @dataclass
@@ -74,12 +74,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run(
-    encoder: str | Path, command: EvaluateCommand, *, name: str | None = None, seeds: Sequence[int] = ()
+    encoder: str | Path | VisionEncoder,
+    command: EvaluateCommand,
+    *,
+    name: str | None = None,
+    seeds: Sequence[int] = (),
 ) -> list[EvaluationResult]:
     """Measure an encoder by the chosen protocols.
 
     Args:
-        encoder: Folder or Hub id.
+        encoder: Folder or Hub id, or an encoder that is loaded.
         command: What to measure on.
         name: What the results call it; its folder's name if not given.
         seeds: Of the training behind it.

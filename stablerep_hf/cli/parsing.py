@@ -39,7 +39,8 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     Raises:
         InputError: Unknown flag, key or preset, or a value of the wrong type.
     """
-    disable_progress_bar()  # of loading weights; what takes time in a command shows a bar of its own
+    # Of loading weights; what takes time in a command shows a bar of its own.
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     parser = CommandParser(list(commands), prog=f"stablerep {name}", description=description, allow_abbrev=False)
     parser.add_argument(
         "--config", metavar="PRESET|FILE", help=f"YAML with any of these; presets: {', '.join(presets())}"

@@ -45,7 +45,7 @@ def test_a_demo_killed_twice_goes_on_and_leaves_what_it_promises(tmp_path):
     assert kept == {path: path.stat().st_mtime_ns for path in kept}, "what stood was made again"
 
     results = json.loads((folder / "report" / "results.json").read_text())
-    assert {r["encoder"] for r in results} == {"untrained", "StableRep", "SimCLR"}
+    assert {r["encoder"] for r in results} == {"8 x 8 pixels", "untrained", "StableRep", "SimCLR"}
     assert {r["split"] for r in results} == {"held_out_concepts"}
     assert {r["settings"].get("groups_in_both", 0) for r in results} == {0}, "no concept is on both sides"
     assert all(r["low"] <= r["value"] <= r["high"] for r in results)
