@@ -20,9 +20,9 @@ from embedded_generator import autoencoder, judge, pictures, report
 
 STEPS = 12
 GUIDANCE = (1.0, 2.0, 4.0, 8.0)
-CONCEPTS = 240  # training concepts measured, drawn evenly from the list
+CONCEPTS = 120  # training concepts measured, drawn evenly from the list
 SIBLINGS = 4  # images of each
-BATCH = 96
+BATCH = 64
 VERY_CLOSE = 0.05  # root mean square difference at 16 pixels, values in [0, 1]
 SHOWN = (
     "grinning face", "red heart", "red apple", "soccer ball", "house", "rocket", "dog face", "cactus", "cat face",
@@ -131,7 +131,7 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
         print(guidance, results["guidance"][f"{guidance:g}"], flush=True)
     held_captions = sorted({row["caption"] for row in held_rows if row["group"] in ("animals-nature", "food-drink")})
     results["grids"] = {}
-    for name, captions in (("training", SHOWN), ("held_out", held_captions[:: max(1, len(held_captions) // 16)][:16])):
+    for name, captions in (("training", SHOWN), ("held_out", held_captions[:: max(1, len(held_captions) // 8)][:8])):
         grid = [t.format(caption=c) for c in captions for t in pictures.PROMPT_TEMPLATES]
         for guidance in GUIDANCE:
             path = report.CARD / f"{name}-guidance-{guidance:g}.png"

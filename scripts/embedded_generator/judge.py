@@ -15,7 +15,7 @@ from stablerep_hf.losses import MultiPositiveContrastiveLoss
 from . import checkpoint, pictures
 
 CAPTIONS, SIBLINGS = 48, 4  # a batch
-STEPS = 600
+STEPS = 400
 
 
 def new_encoder() -> nn.Sequential:

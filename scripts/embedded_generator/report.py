@@ -59,7 +59,7 @@ steps of DPM-Solver++ (in the folder's `drawing.json`).
 - **Diversity**: mean cosine distance between images of one caption in those features.
 - **Very close**: root mean square difference below 0.05 at 16 x 16 pixels to some training drawing, the measure of
   copying. Unseen real drawings: {close_artist:.1%} (held-out artist), {close_concepts:.1%} (held-out concepts).
-- Seconds on two CPU cores shared with other work, {pixels} x {pixels} pixels, batches of 96.
+- Seconds on two CPU cores shared with other work, {pixels} x {pixels} pixels, batches of 64.
 
 ## Training
 
