@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(".cache/evidence"))
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 5), metavar=("FIRST", "END"))
-    parser.add_argument("--images-per-caption", type=int, default=6)
+    parser.add_argument("--images-per-caption", type=int, default=4)
     parser.add_argument("--threads", type=int, default=None, help="of this process")
     arguments = parser.parse_args()
     if arguments.threads is not None:

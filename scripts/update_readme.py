@@ -13,7 +13,7 @@ from pathlib import Path
 from stablerep_hf.evaluation import load_results, results_table
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"pictograms": ROOT / "model_cards" / "results" / "pictograms.json"}
+TABLES = {"demo": ROOT / "model_cards" / "results" / "demo.json"}
 
 
 def updated(text: str) -> str:
