@@ -96,7 +96,7 @@ def run(
     """
     from .. import assets
     from ..evaluation import EvaluationSettings, evaluate_encoder, save_results
-    from .loading import load_images
+    from .loading import content_revision, load_images
 
     source = assets.pictograms_path() if command.data == EMBEDDED else command.data
     assert command.split is not None and command.protocols is not None  # filled in when the command was made
@@ -113,7 +113,7 @@ def run(
         protocols=command.protocols,
         encoder_name=name,
         dataset_name="embedded pictograms" if command.data == EMBEDDED else command.data,
-        dataset_revision=test._fingerprint,
+        dataset_revision=content_revision(source, test),
         train_split=command.train_split,
         split=command.split,
         seeds=seeds,

@@ -67,6 +67,7 @@ def training_data(source: str, dataset: datasets.Dataset) -> TrainingData:
     """What a data set is, from its provenance where this package drew it, else from its columns."""
     from ..hub import TrainingData
     from ..synthesis import read_provenance
+    from .loading import content_revision
 
     columns = dataset.column_names
     captions = "caption_id" if "caption_id" in columns else "caption" if "caption" in columns else None
@@ -76,7 +77,7 @@ def training_data(source: str, dataset: datasets.Dataset) -> TrainingData:
         name=local.resolve().name if local.exists() else source,
         num_captions=len(dataset.unique(captions)) if captions else len(dataset),
         num_images=len(dataset),
-        revision=provenance.shards[0]["plan_hash"] if provenance else dataset._fingerprint,
+        revision=content_revision(source, dataset),
         generator=provenance.settings["generator"] if provenance else {},
         hub_id="" if local.exists() else source,
     )

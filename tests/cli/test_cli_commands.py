@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -298,6 +299,10 @@ def test_evaluate_prints_and_saves_scores(stablerep, trained, labelled_folder, t
         ("linear_probe", "accuracy", 24, "test"),
     ]
     assert all(r["low"] <= r["value"] <= r["high"] for r in results)
+    copy = shutil.copytree(labelled_folder, tmp_path / "copy")
+    stablerep("evaluate", trained, "--data", copy, "--protocols", "knn", "--output", tmp_path / "again.json")
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again[0]["revision"] == results[0]["revision"], "the revision names the content, not the folder"
     assert f"{100 * results[0]['value']:.1f}" in out
 
 
