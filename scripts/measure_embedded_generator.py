@@ -65,6 +65,17 @@ def nearest(pictures_in: torch.Tensor, training: torch.Tensor) -> tuple[torch.Te
     return distance / small.shape[1] ** 0.5, index
 
 
+def seconds_per_image(pipeline: StableDiffusionPipeline, guidance: float) -> float:
+    """The fastest of three batches: on a shared machine the others measure the other work."""
+    prompts = ["rocket, blob style"] * BATCH
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        draw(pipeline, prompts, guidance)
+        times.append(time.perf_counter() - started)
+    return min(times) / BATCH
+
+
 def measure(assets: Path, work: Path) -> dict[str, Any]:
     """All numbers of the card."""
     pipeline = StableDiffusionPipeline.from_pretrained(assets / "generator", dtype=torch.float32)
@@ -114,9 +125,7 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
         close, _ = nearest(pictures.to_small(unseen), training)
         results["real"][f"very_close_{name}"] = (close < VERY_CLOSE).float().mean().item()
     for guidance in GUIDANCE:
-        started = time.perf_counter()
         images = draw(pipeline, prompts, guidance)
-        seconds = (time.perf_counter() - started) / len(prompts)
         mine = judge.features(encoder, images)
         distance, index = nearest(images, training)
         same = [rows[i]["concept"] == own for i, own in zip(index.tolist(), ids, strict=True)]
@@ -126,7 +135,7 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
             "nearest_has_same_concept": sum(same) / len(same),
             "very_close": (distance < VERY_CLOSE).float().mean().item(),
             "median_distance": distance.median().item(),
-            "seconds_per_image": seconds,
+            "seconds_per_image": seconds_per_image(pipeline, guidance),
         }
         print(guidance, results["guidance"][f"{guidance:g}"], flush=True)
     held_captions = sorted({row["caption"] for row in held_rows if row["group"] in ("animals-nature", "food-drink")})
