@@ -37,7 +37,8 @@ same code. It draws emoji-like pictures of the {train_concepts:,} concepts it le
     image = pipeline("rocket, blob style", guidance_scale={guidance}, num_inference_steps={steps}).images[0]
 
 Style words name the hand: {styles}.
-A caption without one works too. Best asked with guidance {guidance} and {steps} steps of DPM-Solver++ (in the folder's `drawing.json`).
+A caption without one works too. Best asked with guidance {guidance} and {steps} steps of DPM-Solver++
+(in the folder's `drawing.json`).
 
 {grids}
 ## Measured
