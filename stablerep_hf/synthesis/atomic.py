@@ -62,7 +62,12 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except FileNotFoundError:
+                # Another worker found every file in place, this one too, and swept up what looked like a leftover.
+                if not path.exists():
+                    raise
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -19,6 +19,7 @@ from painters import Painter, picture
 from stablerep_hf.captions import CaptionSet, read_captions
 from stablerep_hf.errors import InputError
 from stablerep_hf.synthesis import SynthesisPlan, image_features, read_provenance, synthesize
+from stablerep_hf.synthesis.atomic import remove_leftovers, replacing
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS
 
 MakePlan = Callable[..., SynthesisPlan]
@@ -426,3 +427,18 @@ def test_captions_of_a_store_are_its_captions_again(make_plan: MakePlan, tmp_pat
     plan = make_plan(captions=CaptionSet.from_texts(["a cat", "ein Café", "a cat"]))
     draw(plan, tmp_path)
     assert read_captions(tmp_path).captions == ["a cat", "ein Café"]
+
+
+def test_a_file_swept_up_by_a_worker_that_found_it_in_place_is_no_error(tmp_path: Path) -> None:
+    """Two workers on one shard: the faster one finds the folder finished and sweeps up the slower one's file."""
+    path = tmp_path / "shard.json"
+    path.write_bytes(b"the faster one's")
+    with replacing(path) as file:
+        file.write(b"the slower one's")
+        remove_leftovers(tmp_path, even_fresh=True)
+    assert path.read_bytes() == b"the faster one's"
+
+
+def test_a_file_that_vanishes_with_nothing_in_its_place_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "shard.json"):
+        remove_leftovers(tmp_path, even_fresh=True)
