@@ -25,7 +25,7 @@ from stablerep_hf import (
 OUTPUT = "quickstart"
 
 captions = CaptionSet.from_texts(["a red heart", "a green apple", "a smiling face", "a yellow star", "a blue car"])
-generator = DiffusersGenerator("embedded", guidance_scale=3.0, num_inference_steps=12)
+generator = DiffusersGenerator("embedded", guidance_scale=2.0, num_inference_steps=12)
 plan = SynthesisPlan(captions, generator.describe(), images_per_caption=4, prompt_templates=assets.prompt_templates())
 synthesize(plan, generator, f"{OUTPUT}/images")
 
