@@ -45,7 +45,7 @@ def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationR
     results = []
     for seed in seeds:
         twin = output / f"{UNTRAINED}-{seed}"
-        if not (twin / "model.safetensors").exists():
+        if not (twin / "results.json").exists():
             command, _ = train.parse(["--config", PRESETS["StableRep"]])
             export_encoder(train.build_model(command, seed)[0], twin)
         results += measure(twin, UNTRAINED, seed)

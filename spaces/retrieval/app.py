@@ -17,7 +17,7 @@ from datasets import Dataset, load_dataset
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-_PACKAGE = Path(__file__).parents[2] / "stablerep_hf" / "assets"
+_PACKAGE = Path(__file__).parent / ".." / ".." / "stablerep_hf" / "assets"  # in a clone of the repository
 ENCODER = os.environ.get("ENCODER", str(_PACKAGE / "encoder"))
 DATASET = os.environ.get("DATASET", str(_PACKAGE / "pictograms"))
 SPLIT = os.environ.get("SPLIT", "held_out_concepts")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from .evaluate import EvaluateCommand
 from .generate import GenerateCommand
 
@@ -57,6 +58,11 @@ def run(command: DemoCommand) -> Path:
     from . import facts, generate
     from .loading import load_images
 
+    if command.num_captions < 2 or command.images_per_caption < 2:
+        raise InputError(
+            f"A demo of {command.num_captions} captions x {command.images_per_caption} images has no siblings to "
+            "learn from: give at least 2 of each."
+        )
     folder = Path(command.output)
     _say(
         1, f"Drawing {command.num_captions} captions x {command.images_per_caption} images with the embedded pipeline"
@@ -112,7 +118,11 @@ def _say(step: int, what: str) -> None:
 def _train(command: DemoCommand, preset: str, data: Path, output: Path) -> dict[str, Any]:
     from . import train
 
+    captions, images = min(64, command.num_captions), min(4, command.images_per_caption)
+    if preset == PRESETS["SimCLR"]:  # as many views: two of each image
+        captions, images = captions * images // 2, 1
     flags = ["--config", preset, "--data", str(data), "--output", str(output), "--seed", str(command.seed)]
+    flags += ["--captions_per_batch", str(captions), "--images_per_caption", str(images)]
     if command.max_steps is not None:
         flags += ["--max_steps", str(command.max_steps)]
     return train.run(*train.parse(flags))
@@ -123,7 +133,7 @@ def _make_untrained_twin(command: DemoCommand, output: Path) -> None:
     from ..models import export_encoder
     from . import train
 
-    if not (output / "model.safetensors").exists():
+    if not (output / "results.json").exists():  # made in no time, so made again unless it was measured
         training, arguments = train.parse(["--config", PRESETS["StableRep"], "--seed", str(command.seed)])
         model, _ = train.build_model(training, arguments.seed)
         export_encoder(model, output)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from ..synthesis import SynthesisSummary
 
@@ -27,7 +29,7 @@ class GenerateCommand:
         default=EMBEDDED, metadata={"help": "Text, CSV, JSONL or parquet file, a data set, or 'embedded'."}
     )
     caption_column: str | None = field(default=None, metadata={"help": "Where the source has several text columns."})
-    num_captions: int | None = field(default=None, metadata={"help": "Use the first so many."})
+    num_captions: int | None = field(default=None, metadata={"help": "Use so many, spread evenly over the source."})
     generator: str = field(
         default=EMBEDDED,
         metadata={"help": "Text-to-image pipeline: Hub id or folder in diffusers format, or 'embedded'."},
@@ -97,6 +99,8 @@ def run(command: GenerateCommand) -> SynthesisSummary:
     from ..synthesis import DiffusersGenerator, SynthesisPlan, read_provenance, synthesize
     from . import facts
 
+    if command.num_captions is not None and command.num_captions < 1:
+        raise InputError(f"num_captions={command.num_captions} leaves nothing to draw: give at least 1.")
     source = assets.captions_path() if command.captions == EMBEDDED else command.captions
     captions = read_captions(source, command.caption_column)
     if command.num_captions is not None and command.num_captions < len(captions):
@@ -146,10 +150,12 @@ def _or(given: Any, default: Any) -> Any:
 
 
 def _rank_and_world_size() -> tuple[int, int]:
-    """Place among the launcher's workers: torchrun and `accelerate launch`, or a Slurm array."""
-    for rank, world_size in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
-        if rank in os.environ and world_size in os.environ:
-            return int(os.environ[rank]), int(os.environ[world_size])
+    """Place among the launcher's workers: torchrun and `accelerate launch`, or a Slurm array, wherever it starts."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        task, first, count = (int(os.environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT"))
+        return (task - first) // int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1")), count
     return 0, 1
 
 

@@ -51,7 +51,12 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     if chosen.config is not None:
         known = {field.name for command in commands for field in fields(command) if field.init}
         flags = _as_flags(read_config(chosen.config), known, chosen.config) + flags
-    filled = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+    try:
+        filled = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
+    except InputError:
+        raise
+    except ValueError as error:  # transformers' arguments check their values so
+        parser.error(_first_line(error))
     *values, _namespace, unknown = filled
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")

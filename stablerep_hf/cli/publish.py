@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,15 +22,15 @@ def main(argv: Sequence[str]) -> None:
     """Parse and run."""
     from .parsing import parse_command
 
-    names = [argument for argument in argv[:2] if not argument.startswith("-")]
+    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
     (command,) = parse_command(
         [PublishCommand],
         argv[len(names) :],
         name="publish",
         description="stablerep publish FOLDER OWNER/NAME [options]: push a data set or an encoder to the Hub.",
     )
-    if len(names) < 2:
-        raise InputError("Two names are needed: the folder, then the repository, as in `publish encoder me/encoder`.")
+    if len(names) != 2:
+        raise InputError("Two names come first: the folder, then the repository, as in `publish encoder me/encoder`.")
     run(names[0], names[1], command)
 
 

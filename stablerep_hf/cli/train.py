@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from ..training import StableRepTrainingArguments
 
 RECORD = "training.json"
-# Where a run goes and what it tells on the way change nothing that it learns; a resumed run may differ in these.
+# Where a run goes and what it tells on the way change nothing that it learns; a resumed run may differ in these. None
+# of them is recorded: the record and the card are published, and `hub_token` is a secret.
 _FREE = re.compile(
     "output_dir|logging_.*|save_.*|report_to|run_name|project|disable_tqdm|dataloader_.*|per_device_.*|ddp_.*"
-    "|accelerator_config|remove_unused_columns|max_bad_images|local_rank"
+    "|accelerator_config|remove_unused_columns|max_bad_images|local_rank|push_to_hub|hub_.*"
 )
 # Said of every training, also where the value is transformers' default.
 _ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "seed")
@@ -90,6 +91,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
         InputError: The flags do not fit together, or the folder holds another training.
     """
     from ..models import export_encoder
+    from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
     from ..training.checkpoints import latest_checkpoint
     from . import facts
@@ -102,31 +104,38 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
         return record
     dataset = load_images(command.data, command.split)
     model, tokenizer = build_model(command, arguments.seed)
-    trainer = StableRepTrainer(model, arguments, dataset, tokenizer)
+    try:
+        with explaining(output):
+            trainer = StableRepTrainer(model, arguments, dataset, tokenizer)
+    except InputError:
+        raise
+    except ValueError as error:  # transformers and accelerate refuse arguments so
+        raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
     checkpoint = latest_checkpoint(str(arguments.output_dir))
-    if trainer.is_world_process_zero():
-        output.mkdir(parents=True, exist_ok=True)
-        _write_record(output, {"settings": settings, "finished": False})
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    record = {
-        "settings": settings,
-        "finished": True,
-        "steps": trainer.state.global_step,
-        "views_seen": trainer.state.global_step * trainer.views_per_batch,
-        "parameters": sum(parameter.numel() for parameter in model.vision_model.parameters()),
-        # The time before an interruption is not known.
-        "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
-        "processes": arguments.world_size,
-        "device": _device_name(arguments),
-        "data": asdict(facts.training_data(command.data, dataset)),
-        "versions": facts.training_versions(),
-        "log": trainer.state.log_history,
-    }
-    if trainer.is_world_process_zero():
-        model.save_pretrained(output / "pretraining")
-        export_encoder(model, output)
-        facts.write_encoder_card(output, record, output.resolve().name)
-        _write_record(output, record)
+    with explaining(output):
+        if trainer.is_world_process_zero():
+            output.mkdir(parents=True, exist_ok=True)
+            _write_record(output, {"settings": settings, "finished": False})
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        record = {
+            "settings": settings,
+            "finished": True,
+            "steps": trainer.state.global_step,
+            "views_seen": trainer.state.global_step * trainer.views_per_batch,
+            "parameters": sum(parameter.numel() for parameter in model.vision_model.parameters()),
+            # The time before an interruption is not known.
+            "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
+            "processes": arguments.world_size,
+            "device": _device_name(arguments),
+            "data": asdict(facts.training_data(command.data, dataset)),
+            "versions": facts.training_versions(),
+            "log": trainer.state.log_history,
+        }
+        if trainer.is_world_process_zero():
+            model.save_pretrained(output / "pretraining")
+            export_encoder(model, output)
+            facts.write_encoder_card(output, record, output.resolve().name)
+            _write_record(output, record)
     return record
 
 

@@ -93,4 +93,4 @@ def publish(publication: Publication, repository: str, *, private: bool = False,
             f"{repository} was not published ({str(error).strip().splitlines()[0]}): check the name, `hf auth whoami` "
             "and the connection, then run the command again."
         ) from error
-    return str(commit)
+    return str(commit.pr_url or commit.commit_url)

@@ -32,7 +32,7 @@ def explaining(path: Path) -> Iterator[None]:
                 f"There is no room left for {path.name!r} in {str(path.parent)!r}; free some and run the same command "
                 "again: what is finished is kept."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise InputError(
                 f"{path.name!r} cannot be written in {str(path.parent)!r} ({error.strerror}); name another folder."
             ) from error

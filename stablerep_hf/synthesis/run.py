@@ -112,6 +112,9 @@ def synthesize(
     begin = time.perf_counter()
 
     store.claim()
+    for shard in damaged:
+        # Its record no longer holds; without it nobody takes the folder for finished while the shard is drawn again.
+        store.record_path(shard).unlink(missing_ok=True)
     total = num_kept + plan.images_per_caption * sum(len(plan.shard_captions(shard)) for shard in missing)
     label = "Drawing" if world_size == 1 else f"Drawing ({rank} of {world_size})"
     with tqdm(total=total, initial=num_kept, desc=label, unit="image", disable=not (progress and missing)) as bar:

@@ -40,8 +40,11 @@ class ShardStore:
         """
         self.folder = Path(folder)
         self.plan = plan
-        if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"The output {str(folder)!r} is a file, not a folder; name another.")
+        for place in (self.folder, *self.folder.parents):
+            if place.is_file():
+                raise InputError(
+                    f"The output {str(folder)!r} cannot be written: {place.name!r} is a file; name another folder."
+                )
         self._refuse_other_plan(claimed=False)
 
     def shard_path(self, shard: int) -> Path:
@@ -87,7 +90,7 @@ class ShardStore:
                     return None
                 file.seek(0)
                 return record if hashlib.file_digest(file, "sha256").hexdigest() == record["sha256"] else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
     def is_damaged(self, shard: int) -> bool:

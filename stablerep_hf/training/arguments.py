@@ -46,7 +46,8 @@ class StableRepTrainingArguments(TrainingArguments):
         },
     )
     max_bad_images: int = field(
-        default=0, metadata={"help": "Images that may fail to decode (skipped and counted) before the training stops."}
+        default=0,
+        metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
     )
 
     adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 
@@ -12,7 +13,8 @@ def latest_checkpoint(folder: str | Path) -> str | None:
     Trainer writes `trainer_state.json` last, so a checkpoint without a readable one was cut off while being saved;
     `transformers.trainer_utils.get_last_checkpoint` would choose it, and the resume would fail.
     """
-    steps = sorted((int(path.name.rpartition("-")[2]), path) for path in Path(folder).glob("checkpoint-*[0-9]"))
+    named = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in Path(folder).glob("checkpoint-*"))
+    steps = sorted((int(match[1]), path) for match, path in named if match)
     for _, path in reversed(steps):
         try:
             json.loads((path / "trainer_state.json").read_text("utf-8"))

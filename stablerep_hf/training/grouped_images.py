@@ -8,6 +8,8 @@ that the interrupted one would have seen.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -23,6 +25,9 @@ from ..captions import caption_id
 from ..errors import InputError
 from ..synthesis import group_rows
 from .augmentation import AugmentationRecipe, crop_and_flip, draw_view
+
+# What Pillow raises at bytes that are no image, a torn one, or a bomb.
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, zlib.error, struct.error, Image.DecompressionBombError)
 
 GroupKey = tuple[int, int]
 """(epoch, group)"""
@@ -121,7 +126,7 @@ class GroupedImages(Dataset[Group]):
         for row, record in zip(rows, records, strict=True):
             try:
                 image = decoder.decode_example(record["image"])
-            except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError, TypeError):
+            except _UNREADABLE:
                 bad.append(f"row {row} (caption {record.get('caption', '')!r})")
                 continue
             for _ in range(self.crops_per_image):
@@ -196,10 +201,12 @@ class GroupCollator:
 
     Args:
         tokenizer: Needed by objectives with a text side; called on the captions with padding and truncation.
+        max_length: Tokens that the text tower can take; longer captions are cut.
     """
 
-    def __init__(self, tokenizer: Any | None = None) -> None:
+    def __init__(self, tokenizer: Any | None = None, max_length: int | None = None) -> None:
         self.tokenizer = tokenizer
+        self.max_length = max_length
 
     def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
         """Concatenate, group by group.
@@ -221,7 +228,11 @@ class GroupCollator:
         }
         if self.tokenizer is not None:
             text = self.tokenizer(
-                [group.caption for group in groups], padding=True, truncation=True, return_tensors="pt"
+                [group.caption for group in groups],
+                padding=True,
+                truncation=True,
+                max_length=self.max_length,
+                return_tensors="pt",
             )
             batch["input_ids"], batch["attention_mask"] = text["input_ids"], text["attention_mask"]
         return batch

@@ -68,11 +68,14 @@ class StableRepTrainer(Trainer):
         # Checked here, before a model is moved or a file written.
         self._batches = GroupedBatchSampler(len(groups), args.captions_per_batch, args.seed)
         args.per_device_train_batch_size = args.captions_per_batch // args.world_size
+        collator = GroupCollator()
+        if objective.text:
+            collator = GroupCollator(tokenizer, model.config.text_config.max_position_embeddings)
         super().__init__(
             model=model,
             args=args,
             train_dataset=groups,
-            data_collator=GroupCollator(tokenizer if objective.text else None),
+            data_collator=collator,
             processing_class=tokenizer,
             callbacks=[_FollowEpoch(self._batches), *(callbacks or [])],
         )
@@ -183,6 +186,8 @@ def _check_fit(model: StableRepModel, args: StableRepTrainingArguments, tokenize
             f"objective={args.objective} learns from captions, but the model has no text tower or no tokenizer was "
             "given: build the model with a text_config and pass its tokenizer, or choose --objective stablerep."
         )
+    if OBJECTIVES[args.objective].text and getattr(tokenizer, "pad_token", "") is None:
+        raise InputError("The tokenizer has no padding token, so captions make no batch: set tokenizer.pad_token.")
     if args.n_gpu > 1:
         raise InputError(
             f"One process sees {args.n_gpu} GPUs, and DataParallel would cut the batch into parts that do not see "

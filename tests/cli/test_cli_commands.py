@@ -179,6 +179,7 @@ def test_two_data_sets_in_folders_of_one_name_are_not_taken_for_each_other(stabl
         (["--scheduler", "NoScheduler"], ["NoScheduler"]),
         (["--height", "13"], ["13"]),
         (["--device", "abacus"], ["abacus"]),
+        (["--num-captions", "-3"], ["num_captions=-3"]),
     ],
 )
 def test_generate_refuses_what_cannot_work(stablerep, captions, pipeline, tmp_path, flags, parts):
@@ -267,6 +268,8 @@ def test_train_killed_and_started_again_reaches_the_same_weights(trained, groupe
         (["--objective", "clip"], ["text tower"]),
         (["--gradient_accumulation_steps", "2"], ["gradient_accumulation_steps=2"]),
         (["--output_dir", "elsewhere"], ["--output"]),
+        (["--lr_scheduler_type", "sawtooth"], ["sawtooth"]),
+        (["--eval_strategy", "steps"], ["eval"]),
     ],
 )
 def test_train_refuses_what_cannot_work(stablerep, grouped_folder, tmp_path, flags, parts):
@@ -274,6 +277,30 @@ def test_train_refuses_what_cannot_work(stablerep, grouped_folder, tmp_path, fla
         stablerep("train", "--data", grouped_folder, "--output", tmp_path / "encoder", *TRAIN_FLAGS, *flags), *parts
     )
     assert not (tmp_path / "encoder").exists()
+
+
+def test_an_output_below_a_file_is_one_sentence(stablerep, captions, pipeline, grouped_folder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert refused(stablerep(*generate_flags(captions, pipeline, tmp_path / "file" / "images")), "cannot be written")
+    flags = ["train", "--data", grouped_folder, *TRAIN_FLAGS]
+    assert refused(stablerep(*flags, "--output", tmp_path / "file"), "cannot be written")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_secrets_are_not_recorded():
+    from stablerep_hf.cli.train import _settings, parse
+
+    command, arguments = parse([*TRAIN_FLAGS, "--hub_token", "hf_secret", "--hub_model_id", "me/encoder"])
+    assert "hf_secret" not in json.dumps(_settings(command, arguments))
+
+
+@pytest.mark.parametrize(("task", "first", "place"), [("0", "0", (0, 8)), ("8", "1", (7, 8)), ("1", "1", (0, 8))])
+def test_a_slurm_array_may_start_anywhere(monkeypatch, task, first, place):
+    from stablerep_hf.cli.generate import _rank_and_world_size
+
+    for name, value in (("ID", task), ("MIN", first), ("COUNT", "8")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert _rank_and_world_size() == place
 
 
 def test_train_refuses_data_without_images(stablerep, tmp_path):
@@ -354,6 +381,6 @@ def test_publish_without_the_hub_is_one_sentence(stablerep, trained):
 
 def test_publish_refuses_what_is_not_finished(stablerep, trained_copy, tmp_path):
     assert refused(stablerep("publish", tmp_path, "me/encoder"), "neither a model")
-    assert refused(stablerep("publish", trained_copy), "Two names")
+    assert refused(stablerep("publish", trained_copy), "Two names come first")
     (trained_copy / "README.md").unlink()
     assert refused(stablerep("publish", trained_copy, "me/encoder"), "no card")

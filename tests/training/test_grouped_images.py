@@ -83,10 +83,11 @@ def test_a_bad_image_is_left_out_and_named(dataset):
     rows = dataset.cast_column("image", datasets.Image(decode=False)).to_dict()
     rows["image"][1] = {"bytes": rows["image"][1]["bytes"][:60], "path": None}
     rows["image"][2] = {"bytes": b"no picture", "path": None}
+    rows["image"][3] = {"bytes": None, "path": None}
     broken = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
     group = grouped(broken, images_per_caption=4)[0, 0]
-    assert len(group.pixels) == 2
-    assert len(group.bad_images) == 2
+    assert len(group.pixels) == 1
+    assert len(group.bad_images) == 3
     assert all("thing 0" in key for key in group.bad_images)
 
 
@@ -125,13 +126,13 @@ def test_collating_keeps_groups_together(dataset):
 
 
 def test_collating_tokenizes_one_text_a_group(dataset):
-    def tokenizer(texts, padding, truncation, return_tensors):
-        assert (padding, truncation, return_tensors) == (True, True, "pt")
+    def tokenizer(texts, padding, truncation, max_length, return_tensors):
+        assert (padding, truncation, max_length, return_tensors) == (True, True, 7, "pt")
         ids = torch.tensor([[len(text)] for text in texts])
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     groups = grouped(dataset)
-    batch = GroupCollator(tokenizer)([groups[0, 0], groups[0, 11]])
+    batch = GroupCollator(tokenizer, 7)([groups[0, 0], groups[0, 11]])
     assert batch["input_ids"].tolist() == [[len("thing 0")], [len("thing 11")]]
 
 

@@ -42,9 +42,9 @@ def make_arguments(folder, **settings):
     return StableRepTrainingArguments(output_dir=str(folder), **(defaults | settings))
 
 
-def letters(texts, padding, truncation, return_tensors):
+def letters(texts, padding, truncation, max_length, return_tensors):
     """A tokenizer: one token a character, 39 at the end."""
-    ids = [[*(2 + ord(c) % 30 for c in text[:14]), 39] for text in texts]
+    ids = [[*(2 + ord(c) % 30 for c in text[: max_length - 2]), 39] for text in texts]
     width = max(map(len, ids))
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
     return {"input_ids": torch.tensor([row + [1] * (width - len(row)) for row in ids]), "attention_mask": mask}
@@ -114,7 +114,7 @@ def test_resume_with_other_weights_is_refused(dataset, tmp_path):
 
 def test_a_checkpoint_cut_off_while_saved_is_passed_over(tmp_path):
     assert latest_checkpoint(tmp_path) is None
-    for step, state in [(2, "{}"), (10, '{"global_step": 1'), (9, None)]:
+    for step, state in [(2, "{}"), (10, '{"global_step": 1'), (9, None), ("best1", "{}")]:
         (tmp_path / f"checkpoint-{step}").mkdir()
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
