@@ -21,7 +21,7 @@ _PACKAGE = Path(__file__).parent / ".." / ".." / "stablerep_hf" / "assets"  # in
 ENCODER = os.environ.get("ENCODER", str(_PACKAGE / "encoder"))
 DATASET = os.environ.get("DATASET", str(_PACKAGE / "pictograms"))
 SPLIT = os.environ.get("SPLIT", "held_out_concepts")
-RESULTS = int(os.environ.get("RESULTS", "18"))
+RESULTS = int(os.environ.get("RESULTS", "16"))
 MOST_PIXELS = 20_000_000
 
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # read from the header, before anything is decoded
@@ -112,7 +112,7 @@ def build_demo() -> gr.Blocks:
             with gr.Column(scale=3):
                 gallery = gr.Gallery(
                     label="Most similar pictures",
-                    columns=6,
+                    columns=4,
                     height="auto",
                     object_fit="contain",
                     interactive=False,
