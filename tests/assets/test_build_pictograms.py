@@ -12,8 +12,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-pytest.importorskip("resvg_py")
-
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHAPES = {
     "red-heart": '<path fill="#e11" d="M16 29 2 14a7 7 0 0 1 14-7 7 7 0 0 1 14 7z"/>',
