@@ -45,6 +45,13 @@ class StableRepTrainingArguments(TrainingArguments):
             "help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."
         },
     )
+    forward_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images (and texts) that the backbone of a process takes at once; any batch then fits, for "
+            "one more forward. All at once if not set."
+        },
+    )
     max_bad_images: int = field(
         default=0,
         metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
@@ -85,11 +92,15 @@ class StableRepTrainingArguments(TrainingArguments):
             )
         if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
             raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
+        if self.forward_chunk_size is not None and self.forward_chunk_size < 1:
+            raise InputError(
+                f"forward_chunk_size={self.forward_chunk_size} leaves the backbone no image: give at least 1."
+            )
         if self.gradient_accumulation_steps > 1:
             raise InputError(
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} does not make a contrastive batch "
-                "larger, since each part would see only its own negatives: leave it at 1 and save memory with "
-                "--gradient_checkpointing, or spread the batch over more processes."
+                "larger, since each part would see only its own negatives: leave it at 1 and give "
+                "--forward_chunk_size, which takes a batch of any size through the backbone in parts."
             )
         # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
         config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}

@@ -113,8 +113,13 @@ class StableRepTrainer(Trainer):
     ) -> Any:
         """Colour and normalise the views, run the model, add up the objective."""
         self._count_bad_images(inputs["bad_images"])
+        size = self.args.forward_chunk_size
+        views = zip(
+            *(rows.split(size or max(len(rows), 1)) for rows in (inputs["pixels"], inputs["color"])), strict=True
+        )
         outputs = model(
-            pixel_values=self.augment(inputs["pixels"], inputs["color"]),
+            pixel_values=torch.cat([self.augment(pixels, color) for pixels, color in views]),
+            forward_chunk_size=size,
             input_ids=inputs.get("input_ids"),
             attention_mask=inputs.get("attention_mask"),
             sibling_index=inputs["sibling_index"],

@@ -155,6 +155,20 @@ def test_two_processes_resume_in_the_order_of_their_epoch(run_on_gloo, tmp_path)
     assert largest_difference(whole[0]["weights"], resumed[0]["weights"]) == 0.0
 
 
+@pytest.mark.parametrize("objective", ["stablerep", "stablerep+"])
+def test_chunks_reach_the_weights_of_whole_batches(dataset, tmp_path, objective):
+    trained = []
+    for size in (None, 5):
+        model = make_model(text=True).double()
+        arguments = make_arguments(tmp_path, objective=objective, max_steps=4, forward_chunk_size=size)
+        trainer = StableRepTrainer(model, arguments, dataset, tokenizer=letters)
+        augment = trainer.augment.forward
+        trainer.augment.forward = lambda pixels, color, augment=augment: augment(pixels, color).double()
+        trainer.train()
+        trained.append(weights(model))
+    assert largest_difference(*trained) < 1e-6
+
+
 def test_workers_reach_the_same_weights(dataset, tmp_path):
     alone = StableRepTrainer(make_model(), make_arguments(tmp_path, max_steps=4), dataset)
     helped = StableRepTrainer(make_model(), make_arguments(tmp_path, max_steps=4, dataloader_num_workers=2), dataset)
@@ -246,7 +260,8 @@ def test_defaults_are_the_release_s(tmp_path):
         ({"images_per_caption": 1}, "gives no image a positive"),
         ({"objective": "simclr"}, "crops_per_image=1 gives no view a positive"),
         ({"min_crop_area": 1.5}, "min_crop_area=1.5"),
-        ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger"),
+        ({"forward_chunk_size": 0}, "forward_chunk_size=0"),
+        ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger.*--forward_chunk_size"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):
