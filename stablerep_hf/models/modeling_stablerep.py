@@ -262,7 +262,7 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
 def _by_chunk(tower: Callable[..., Any], size: int, *inputs: Tensor) -> Tensor:
     """The tower's `pooler_output` of all rows, holding the activations of one chunk at a time."""
     features = []
-    for chunk in zip(*(rows.split(size) for rows in inputs), strict=True):
+    for chunk in zip(*(torch.split(rows, size) for rows in inputs), strict=True):
         # Autocast keeps one half-precision copy of each weight, which would sum up the gradients of all chunks in half
         # precision; a copy for each chunk leaves that sum to the weight itself.
         torch.clear_autocast_cache()

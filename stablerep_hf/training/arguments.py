@@ -19,15 +19,19 @@ class StableRepTrainingArguments(TrainingArguments):
     weight decay 0.1, cosine schedule, no gradient clipping (`StableRep/main_stablerep.py` and the README's commands).
     """
 
-    objective: Literal["stablerep", "stablerep+", "simclr", "clip"] = field(
+    objective: Literal["stablerep", "stablerep+", "simclr", "supcon", "clip"] = field(
         default="stablerep",
         metadata={
-            "help": "What is learned: siblings as positives, the same with text, two crops of an image, or text."
+            "help": "What is learned: siblings as positives, the same with text, two crops of an image as positives, "
+            "images of a label, or text alone."
         },
     )
+    label_column: str = field(default="label", metadata={"help": "Column that supcon takes its positives from."})
     captions_per_batch: int = field(
         default=128,
-        metadata={"help": "Captions (n) in a batch, over all processes; under simclr, images. 1,376 in the release."},
+        metadata={
+            "help": "Captions (n), under simclr and supcon images in a batch over all processes; 1,376 in the release."
+        },
     )
     images_per_caption: int = field(
         default=6, metadata={"help": "Images (m) of each caption in a batch; 6 in the paper."}
@@ -59,6 +63,9 @@ class StableRepTrainingArguments(TrainingArguments):
 
     adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})
     weight_decay: float = field(default=0.1, metadata={"help": "Of weights and position and class tokens."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
+    )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 = none, as the release."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     remove_unused_columns: bool = field(

@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 
 
-def latest_checkpoint(folder: str | Path) -> str | None:
+def latest_checkpoint(folder: str | Path, *, finite: bool = False) -> str | None:
     """Return the newest complete checkpoint in a folder, or None.
+
+    Args:
+        folder: Holds `checkpoint-<step>` folders.
+        finite: Pass over checkpoints with a weight that is not a number.
 
     Trainer writes `trainer_state.json` last, so a checkpoint without a readable one was cut off while being saved;
     `transformers.trainer_utils.get_last_checkpoint` would choose it, and the resume would fail.
@@ -20,5 +24,17 @@ def latest_checkpoint(folder: str | Path) -> str | None:
             json.loads((path / "trainer_state.json").read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        return str(path)
+        if not finite or _is_finite(path):
+            return str(path)
     return None
+
+
+def _is_finite(checkpoint: Path) -> bool:
+    from safetensors.torch import load_file
+
+    return all(
+        bool(tensor.isfinite().all())
+        for file in checkpoint.glob("*.safetensors")
+        for tensor in load_file(file).values()
+        if tensor.is_floating_point()
+    )

@@ -190,6 +190,7 @@ def test_workers_reach_the_same_weights(dataset, tmp_path):
             "projection_head.fc",
         ),
         ("simclr", {"crops_per_image": 2}, {"image_loss"}, "projection_head.", "text_model."),
+        ("supcon", {"label_column": "caption"}, {"image_loss"}, "projection_head.", "text_model."),
     ],
 )
 def test_each_objective_trains_what_it_reaches_and_logs_its_parts(
@@ -210,6 +211,46 @@ def test_each_objective_trains_what_it_reaches_and_logs_its_parts(
     assert any(name.startswith(moved) for name in changed)
     assert any(name.startswith("vision_model.") for name in changed)
     assert still is None or not any(name.startswith(still) for name in changed)
+
+
+def test_similarities_of_the_last_batch_are_logged(dataset, tmp_path):
+    trainer = StableRepTrainer(make_model(), make_arguments(tmp_path, max_steps=60, augmentation="weak"), dataset)
+    trainer.train()
+    first, last = trainer.state.log_history[0], trainer.state.log_history[-2]
+    assert first["effective_positives"] == 2.0
+    gap = [log["mean_positive_similarity"] - log["mean_negative_similarity"] for log in (first, last)]
+    assert gap[1] > gap[0] + 0.2
+
+
+@pytest.mark.parametrize("poison_weights", [False, True])
+def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(dataset, tmp_path, poison_weights):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 4:  # saved as checkpoint-4
+                with torch.no_grad():
+                    model.projection_head.fc3.bias.fill_(torch.nan)
+
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8}
+    callbacks = [Poison()] if poison_weights else []
+    trainer = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=callbacks)
+    if not poison_weights:
+        criterion, calls = trainer.criterion.forward, []
+
+        def forward(*inputs):
+            calls.append(1)
+            parts = criterion(*inputs)
+            return parts | {"loss": parts["loss"] * (torch.nan if len(calls) == 5 else 1.0)}
+
+        trainer.criterion.forward = forward
+    good = 2 if poison_weights else 4
+    with pytest.raises(InputError, match=rf"loss is nan at step 5.*checkpoint-{good} is the last good checkpoint"):
+        trainer.train()
+
+
+def test_the_progress_bar_counts_images(dataset, tmp_path, capsys):
+    StableRepTrainer(make_model(), make_arguments(tmp_path, disable_tqdm=False), dataset).train()
+    shown = capsys.readouterr().err
+    assert " 72/72 " in shown and " images/s" in shown  # 6 steps of 4 captions x 3 images
 
 
 def test_the_loss_of_a_step_is_the_loss_of_its_parts_by_hand(dataset, tmp_path):
