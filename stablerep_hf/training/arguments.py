@@ -56,6 +56,17 @@ class StableRepTrainingArguments(TrainingArguments):
             "one more forward. All at once if not set."
         },
     )
+    downsample_probability: float = field(
+        default=0.0,
+        metadata={"help": "Share of images seen through a quarter or half of their resolution; 0.05 in the release."},
+    )
+    base_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Sets learning_rate to this x views in a batch / 512, the release's rule; 2e-4 there."},
+    )
+    warmup_epochs: float | None = field(
+        default=None, metadata={"help": "Sets warmup_steps to this many of num_train_epochs."}
+    )
     max_bad_images: int = field(
         default=0,
         metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
@@ -99,6 +110,11 @@ class StableRepTrainingArguments(TrainingArguments):
             )
         if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
             raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
+        if not 0 <= self.downsample_probability <= 1:
+            raise InputError(
+                f"downsample_probability={self.downsample_probability} is a probability: give a number in [0, 1]."
+            )
+        self._follow_release_rules()
         if self.forward_chunk_size is not None and self.forward_chunk_size < 1:
             raise InputError(
                 f"forward_chunk_size={self.forward_chunk_size} leaves the backbone no image: give at least 1."
@@ -114,3 +130,17 @@ class StableRepTrainingArguments(TrainingArguments):
         self.accelerator_config = {**config, "split_batches": True}
         self.dataloader_drop_last = True
         super().__post_init__()  # type: ignore[no-untyped-call]
+
+    def _follow_release_rules(self) -> None:
+        """Learning rate by batch size (main_stablerep.py: `lr`, `--blr`) and warm-up in epochs (`--warmup_epochs`)."""
+        if self.base_learning_rate is not None:
+            images = 1 if self.objective in ("simclr", "supcon") else self.images_per_caption
+            views = self.captions_per_batch * images * self.crops_per_image
+            self.learning_rate = self.base_learning_rate * views / 512
+        if self.warmup_epochs is not None:
+            if self.max_steps > 0 or not 0 <= self.warmup_epochs < self.num_train_epochs:
+                raise InputError(
+                    f"warmup_epochs={self.warmup_epochs} is a part of num_train_epochs={self.num_train_epochs}: give "
+                    "fewer epochs of warm-up than of training, and no max_steps; or give warmup_steps."
+                )
+            self.warmup_steps = self.warmup_epochs / self.num_train_epochs

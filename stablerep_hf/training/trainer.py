@@ -60,7 +60,7 @@ class StableRepTrainer(Trainer):
         objective = OBJECTIVES[args.objective]
         _check_fit(model, args, tokenizer)
         freeze_unreached(model, objective)
-        recipe = RECIPES[args.augmentation]
+        recipe = replace(RECIPES[args.augmentation], downsample_probability=args.downsample_probability)
         if args.min_crop_area is not None:
             recipe = replace(recipe, crop_scale=(args.min_crop_area, 1.0))
         groups = GroupedImages(

@@ -284,6 +284,23 @@ def test_biases_and_norms_are_not_decayed_but_tokens_are(dataset, tmp_path):
     assert not any(n.endswith("bias") or "layernorm" in n for n in decayed)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"captions_per_batch": 1376, "images_per_caption": 6}, 3.225e-3),
+        ({"captions_per_batch": 256, "objective": "simclr", "crops_per_image": 2}, 2e-4),
+    ],
+)
+def test_the_learning_rate_follows_the_batch_as_in_the_release(tmp_path, settings, expected):
+    arguments = make_arguments(tmp_path, base_learning_rate=2e-4, **settings)
+    assert arguments.learning_rate == pytest.approx(expected, rel=1e-4)
+
+
+def test_warm_up_in_epochs(tmp_path):
+    arguments = make_arguments(tmp_path, warmup_epochs=0.5, num_train_epochs=15, max_steps=-1)
+    assert arguments.get_warmup_steps(3000) == 100
+
+
 def test_defaults_are_the_release_s(tmp_path):
     arguments = StableRepTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.weight_decay) == (0.9, 0.98, 0.1)
@@ -302,6 +319,9 @@ def test_defaults_are_the_release_s(tmp_path):
         ({"objective": "simclr"}, "crops_per_image=1 gives no view a positive"),
         ({"min_crop_area": 1.5}, "min_crop_area=1.5"),
         ({"forward_chunk_size": 0}, "forward_chunk_size=0"),
+        ({"downsample_probability": 5}, "downsample_probability=5"),
+        ({"warmup_epochs": 1}, "warmup_epochs=1"),
+        ({"warmup_epochs": 9, "max_steps": -1}, "warmup_epochs=9"),
         ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger.*--forward_chunk_size"),
     ],
 )
