@@ -138,6 +138,8 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             "log": trainer.state.log_history,
         }
         if trainer.is_world_process_zero():
+            if trainer.average is not None:
+                trainer.average.load_into(model)
             model.save_pretrained(output / "pretraining")
             export_encoder(model, output)
             facts.write_encoder_card(output, record, output.resolve().name)

@@ -67,6 +67,10 @@ class StableRepTrainingArguments(TrainingArguments):
     warmup_epochs: float | None = field(
         default=None, metadata={"help": "Sets warmup_steps to this many of num_train_epochs."}
     )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Keep an exponential average of the weights and export it; say 0.999. None in the release."},
+    )
     max_bad_images: int = field(
         default=0,
         metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
@@ -114,6 +118,8 @@ class StableRepTrainingArguments(TrainingArguments):
             raise InputError(
                 f"downsample_probability={self.downsample_probability} is a probability: give a number in [0, 1]."
             )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay={self.ema_decay} is the share that the average keeps: give one in [0, 1).")
         self._follow_release_rules()
         if self.forward_chunk_size is not None and self.forward_chunk_size < 1:
             raise InputError(

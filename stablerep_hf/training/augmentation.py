@@ -142,8 +142,8 @@ def crop_and_flip(image: Image.Image, view: View, image_size: int) -> Tensor:
     """
     image = image.convert("RGB")
     if view.downsample < 1:
-        small = tuple(max(1, round(edge * view.downsample)) for edge in image.size)
-        image = image.resize(small, Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BILINEAR)
+        width, height = (max(1, round(edge * view.downsample)) for edge in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BILINEAR)
     # Crop, then resize, as torchvision does: `resize(box=...)` in one go would blend in pixels from outside the box.
     crop = image.crop(view.box).resize((image_size, image_size), Image.Resampling.BILINEAR)
     if view.flip:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -18,7 +19,7 @@ from ..losses import similarity_statistics
 from ..models import StableRepModel
 from .arguments import StableRepTrainingArguments
 from .augmentation import RECIPES, ColorAugmentation
-from .callbacks import ClampLogitScale, FollowEpoch, ImageProgress
+from .callbacks import AverageWeights, ClampLogitScale, FollowEpoch, ImageProgress
 from .checkpoints import latest_checkpoint
 from .grouped_images import GroupCollator, GroupedBatchSampler, GroupedImages
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
@@ -90,6 +91,10 @@ class StableRepTrainer(Trainer):
         )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImageProgress(self.views_per_batch))
+        self.average: AverageWeights | None = None
+        if args.ema_decay is not None:
+            self.average = AverageWeights(args.ema_decay)
+            self.add_callback(self.average)
         self.criterion = ObjectiveLoss(args.objective, args.temperature)
         self.augment = ColorAugmentation()
         self._bad_images: set[str] = set()
@@ -153,6 +158,12 @@ class StableRepTrainer(Trainer):
             if self._last_images is not None:
                 logs.update(similarity_statistics(*self._last_images))
         super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the weights and, with `ema_decay`, their average beside them."""
+        super().save_model(output_dir, _internal_call)
+        if self.average is not None and self.average.average and self.args.should_save:
+            self.average.save(Path(output_dir or str(self.args.output_dir)))
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases, norms and scalars; class and position tokens are decayed, as in the release."""

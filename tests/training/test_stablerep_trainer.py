@@ -104,6 +104,40 @@ def test_resume_goes_on_bit_for_bit(dataset, tmp_path, step):
     assert losses(resumed)[-1] == losses(whole)[-1]
 
 
+class Course(TrainerCallback):
+    """The weights after each step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        self.steps.append(weights(model))
+
+
+def test_the_average_of_the_weights_is_theirs_and_survives_an_interruption(dataset, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 5, "ema_decay": 0.3}
+    course = Course()
+    start = weights(make_model())
+    whole = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=[course])
+    whole.train()
+    name = "vision_model.layers.0.mlp.fc1.weight"
+    expected = start[name]
+    for step, after in enumerate(course.steps, start=1):
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * after[name]
+    torch.testing.assert_close(whole.average.average[name], expected)
+    resumed = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert largest_difference(whole.average.average, resumed.average.average) == 0.0
+    resumed.average.load_into(model := make_model())
+    assert torch.equal(weights(model)[name], whole.average.average[name])
+    (tmp_path / "checkpoint-2" / "ema.safetensors").unlink()
+    with pytest.raises(InputError, match=r"ema.safetensors is missing"):
+        StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+        )
+
+
 def test_resume_with_other_weights_is_refused(dataset, tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
     StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset).train()
@@ -320,6 +354,7 @@ def test_defaults_are_the_release_s(tmp_path):
         ({"min_crop_area": 1.5}, "min_crop_area=1.5"),
         ({"forward_chunk_size": 0}, "forward_chunk_size=0"),
         ({"downsample_probability": 5}, "downsample_probability=5"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0"),
         ({"warmup_epochs": 1}, "warmup_epochs=1"),
         ({"warmup_epochs": 9, "max_steps": -1}, "warmup_epochs=9"),
         ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger.*--forward_chunk_size"),
