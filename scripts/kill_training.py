@@ -26,8 +26,8 @@ from PIL import Image
 
 STEPS = 60
 FLAGS = (
-    "--size micro --image_size 16 --patch_size 8 --projection_hidden_dim 64 --projection_dim 32 --captions_per_batch 8 "
-    f"--images_per_caption 3 --max_steps {STEPS} --save_steps 5 --logging_steps 5 --save_total_limit 3 --use_cpu"
+    "--size micro --image_size 16 --patch_size 8 --projection_hidden_dim 64 --projection_dim 32 "
+    f"--captions_per_batch 8 --images_per_caption 3 --max_steps {STEPS} --save_steps 5 --logging_steps 5 --save_total_limit 3 --use_cpu"
 ).split()
 
 
@@ -105,9 +105,7 @@ def main() -> None:
             same = what_came_out(output) == alone[processes]
             equal += same
             print(f"trial {trial}: {processes} process(es), {'equal' if same else 'DIFFERENT'}", flush=True)
-        print(
-            f"{kills} kills in {options.trials} trials; {equal} ended with the weights and losses of the one left alone"
-        )
+        print(f"{kills} kills in {options.trials} trials; {equal} ended with weights and losses of the one left alone")
         if equal != options.trials:
             raise SystemExit(1)
 

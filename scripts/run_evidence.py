@@ -2,9 +2,9 @@
 
     python scripts/run_evidence.py --output .cache/evidence
 
-Draws one synthetic data set with the embedded generator, trains SimCLR and StableRep on it and on the real artists'
-drawings of the same concepts (equal steps and views), measures all of them and untrained twins on the real pictograms
-of concepts that neither the generator nor any encoder saw, and writes `model_cards/results/pictograms.json`. Killed
+Draws one synthetic data set with the embedded generator, trains SimCLR, StableRep, StableRep+ and CLIP on it, and the
+first two on the real artists' drawings of the same concepts (equal steps and views), measures all of them, untrained
+twins and the bare pixels on the real pictograms of concepts that neither the generator nor any encoder saw, and writes `model_cards/results/pictograms.json`. Killed
 and started again, it goes on where it was. `scripts/update_readme.py` puts the numbers into the README.
 """
 
@@ -19,13 +19,19 @@ import torch
 
 from stablerep_hf import assets
 from stablerep_hf.cli import evaluate, facts, generate, train
-from stablerep_hf.evaluation import EvaluationResult, combine_seeds, load_results, save_results
+from stablerep_hf.evaluation import EvaluationResult, combine_seeds, load_results, pixel_encoder, save_results
 from stablerep_hf.models import export_encoder
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 RESULTS = CARDS / "results" / "pictograms.json"
 RELEASED = "StableRep, synthetic images"
-PRESETS = {"SimCLR": "pictograms-simclr", "StableRep": "pictograms"}
+PRESETS = {
+    "SimCLR": "pictograms-simclr",
+    "StableRep": "pictograms",
+    "StableRep+": "pictograms-text",
+    "CLIP": "pictograms-clip",
+}
+ON_REAL_ARTISTS = ("SimCLR", "StableRep")
 UNTRAINED = "untrained"
 
 
@@ -42,7 +48,7 @@ def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationR
     synthetic = output / "dataset"
     generate.run(generate.GenerateCommand(images_per_caption=images_per_caption, output=str(synthetic)))
     sources = {"synthetic images": synthetic, "real artists": assets.pictograms_path()}
-    results = []
+    results = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand())
     for seed in seeds:
         twin = output / f"{UNTRAINED}-{seed}"
         if not (twin / "results.json").exists():
@@ -51,6 +57,8 @@ def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationR
         results += measure(twin, UNTRAINED, seed)
         for source, data in sources.items():
             for objective, preset in PRESETS.items():
+                if data != synthetic and objective not in ON_REAL_ARTISTS:
+                    continue
                 folder = output / f"{objective.lower()}-{source.replace(' ', '-')}-{seed}"
                 flags = ["--config", preset, "--data", str(data), "--output", str(folder), "--seed", str(seed)]
                 train.run(*train.parse(flags))
