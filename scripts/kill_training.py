@@ -27,7 +27,8 @@ from PIL import Image
 STEPS = 60
 FLAGS = (
     "--size micro --image_size 16 --patch_size 8 --projection_hidden_dim 64 --projection_dim 32 "
-    f"--captions_per_batch 8 --images_per_caption 3 --max_steps {STEPS} --save_steps 5 --logging_steps 5 --save_total_limit 3 --use_cpu"
+    f"--captions_per_batch 8 --images_per_caption 3 --max_steps {STEPS} "
+    "--save_steps 5 --logging_steps 5 --save_total_limit 3 --use_cpu"
 ).split()
 
 

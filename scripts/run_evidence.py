@@ -4,8 +4,9 @@
 
 Draws one synthetic data set with the embedded generator, trains SimCLR, StableRep, StableRep+ and CLIP on it, and the
 first two on the real artists' drawings of the same concepts (equal steps and views), measures all of them, untrained
-twins and the bare pixels on the real pictograms of concepts that neither the generator nor any encoder saw, and writes `model_cards/results/pictograms.json`. Killed
-and started again, it goes on where it was. `scripts/update_readme.py` puts the numbers into the README.
+twins and the bare pixels on the real pictograms of concepts that neither the generator nor any encoder saw, and writes
+`model_cards/results/pictograms.json`. Killed and started again, it goes on where it was. `scripts/update_readme.py`
+puts the numbers into the README.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationR
     synthetic = output / "dataset"
     generate.run(generate.GenerateCommand(images_per_caption=images_per_caption, output=str(synthetic)))
     sources = {"synthetic images": synthetic, "real artists": assets.pictograms_path()}
-    results = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand())
+    results = []
     for seed in seeds:
         twin = output / f"{UNTRAINED}-{seed}"
         if not (twin / "results.json").exists():
@@ -91,7 +92,8 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     results = run(arguments.output, range(*arguments.seeds), arguments.images_per_caption)
     if tuple(arguments.seeds) == (0, 5):
-        combined = combine_seeds(results)
+        pixels = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand())
+        combined = pixels + combine_seeds(results)
         save_results(RESULTS, combined)
         release(arguments.output / "stablerep-synthetic-images-0", combined)
         print(RESULTS)
