@@ -26,8 +26,7 @@ def export_encoder(model: StableRepModel, output_dir: str | Path, image_processo
     Args:
         model: Any `StableRepModel`; it is not changed.
         output_dir: Folder to write to; made if missing.
-        image_processor: What to save beside it. None: resize to the encoder's size, mean and deviation of ImageNet as
-            in the release's augmentation.
+        image_processor: What to save beside it; `encoder_image_processor`'s if not given.
 
     Returns:
         The folder.
@@ -44,12 +43,19 @@ def export_encoder(model: StableRepModel, output_dir: str | Path, image_processo
     nn.Module.to(encoder, model.vision_model.dtype)
     encoder.save_pretrained(output_dir)
     if image_processor is None:
-        height, width = _height_and_width(config.image_size)
-        image_processor = ViTImageProcessor(
-            size={"height": height, "width": width}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD
-        )
+        image_processor = encoder_image_processor(config)
     image_processor.save_pretrained(output_dir)
     return output_dir
+
+
+def encoder_image_processor(config: Any) -> ViTImageProcessor:
+    """What prepares images for an encoder: resized to its size, with mean and deviation of ImageNet as in the release.
+
+    Args:
+        config: A `ViTConfig`.
+    """
+    height, width = _height_and_width(config.image_size)
+    return ViTImageProcessor(size={"height": height, "width": width}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
 
 
 def _height_and_width(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:

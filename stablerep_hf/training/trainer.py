@@ -10,17 +10,18 @@ import datasets
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import InputError
 from ..models import StableRepModel
 from .arguments import StableRepTrainingArguments
 from .augmentation import RECIPES, ColorAugmentation
 from .grouped_images import GroupCollator, GroupedBatchSampler, GroupedImages
+from .hub_push import HubPushTrainer
 from .objectives import MAX_LOGIT_SCALE, OBJECTIVES, ObjectiveLoss, freeze_unreached
 
 
-class StableRepTrainer(Trainer):
+class StableRepTrainer(HubPushTrainer):
     """Trains a `StableRepModel` on caption-grouped images.
 
     The batch is global: one process and several see the same captions, the same images and the same views, and reach
