@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "draw several images of each caption into a data set",
     "train": "train an encoder on caption-grouped images",
     "evaluate": "measure an encoder on labelled images",
+    "convert": "turn checkpoints of the release, timm and transformers into encoder folders",
     "publish": "push a data set or an encoder folder to the Hub",
 }
 

@@ -70,7 +70,7 @@ def presets() -> list[str]:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """Read a preset by name, or a YAML file by path.
+    """Read a preset by name, or a YAML file by path; `extends: PRESET` in it stands for that preset's lines.
 
     Raises:
         InputError: Neither exists, or the file is not a mapping.
@@ -87,7 +87,12 @@ def read_config(name: str) -> dict[str, Any]:
         raise InputError(f"--config {name} is not YAML ({_first_line(error)}): correct it.") from error
     if not isinstance(values, dict):
         raise InputError(f"--config {name} holds no 'key: value' lines: write one a flag, without the dashes.")
-    return values
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if base not in presets():
+        raise InputError(f"--config {name} extends {base!r}, which is no preset: choose of {', '.join(presets())}.")
+    return {**read_config(base), **values}
 
 
 def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]:
@@ -97,6 +102,8 @@ def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]
         raise InputError(f"--config {source} has the unknown key {unknown[0]!r}: the keys are the command's flags.")
     flags = []
     for key, value in values.items():
+        if value is None:  # what an extended preset sets can be unset so
+            continue
         flags.append(f"--{key}")
         flags += [str(item) for item in value] if isinstance(value, list) else [str(value)]
     return flags

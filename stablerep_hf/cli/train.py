@@ -34,6 +34,12 @@ class TrainCommand:
     head_norm: Literal["batch_per_sibling", "batch", "layer"] = field(
         default="batch_per_sibling", metadata={"help": "Normalisation in the projection head; the paper's by default."}
     )
+    init_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "Vision Transformer to start from: a folder or Hub id of transformers or timm, of the size given."
+        },
+    )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Of the text tower, for stablerep+ and clip: a Hub id or folder."}
     )
@@ -127,6 +133,8 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             "versions": facts.training_versions(),
             "log": trainer.state.log_history,
         }
+        if trainer.average is not None and trainer.is_world_process_zero():
+            trainer.average.load_into(model)
         if arguments.push_to_hub:
             trainer.push_to_hub(license=command.license)
         if trainer.is_world_process_zero():
@@ -145,11 +153,11 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
     """Make the model that a training with this seed starts from, and the tokenizer of its text tower.
 
     Raises:
-        InputError: Sizes that do not fit each other, or no such tokenizer.
+        InputError: Sizes that do not fit each other or the encoder to start from, or no such encoder or tokenizer.
     """
     import transformers
 
-    from ..models import StableRepConfig, StableRepModel
+    from ..models import StableRepConfig, StableRepModel, load_vision_encoder
 
     tokenizer = None
     text: dict[str, Any] = {}
@@ -174,9 +182,22 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
             head_norm=command.head_norm,
             **text,
         )
+        encoder = None if command.init_from is None else load_vision_encoder(command.init_from)
     except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
         raise InputError(str(error)) from error
-    return StableRepModel(config), tokenizer
+    if encoder is None:
+        return StableRepModel(config), tokenizer
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "image_size"):
+        asked, given = getattr(config.vision_config, name), getattr(encoder.config, name)
+        if asked != given:
+            raise InputError(
+                f"--init_from {command.init_from} has {name} {given}, but --size, --image_size and --patch_size ask "
+                f"for {asked}: give the sizes of the encoder to start from."
+            )
+    config.vision_config = encoder.config
+    model = StableRepModel(config)
+    model.vision_model.load_state_dict(encoder.state_dict())
+    return model, tokenizer
 
 
 def _settings(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import AutoConfig, AutoModel
 
 from .configuration_stablerep import StableRepConfig
+from .conversion import convert_official_checkpoint, load_vision_encoder
 from .export import export_encoder
 from .modeling_stablerep import StableRepModel, StableRepOutput, StableRepVisionModel
 from .sibling_batch_norm import SiblingBatchNorm1d
@@ -15,7 +16,9 @@ __all__ = [
     "StableRepModel",
     "StableRepOutput",
     "StableRepVisionModel",
+    "convert_official_checkpoint",
     "export_encoder",
+    "load_vision_encoder",
 ]
 
 AutoConfig.register("stablerep", StableRepConfig)

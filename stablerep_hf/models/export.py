@@ -1,49 +1,64 @@
-"""The encoder alone, as a stock transformers checkpoint that needs no code of this project."""
+"""The encoder alone, as a stock transformers or timm checkpoint that needs no code of this project."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import ViTImageProcessor, ViTModel
 
-from .modeling_stablerep import StableRepModel
+from .modeling_stablerep import StableRepModel, StableRepVisionModel
+from .timm_layout import save_timm
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def export_encoder(model: StableRepModel, output_dir: str | Path, image_processor: Any | None = None) -> Path:
-    """Write the vision encoder as a plain `ViTModel` with its image processor.
+def export_encoder(
+    model: StableRepModel | StableRepVisionModel,
+    output_dir: str | Path,
+    image_processor: Any | None = None,
+    *,
+    format: Literal["transformers", "timm"] = "transformers",
+) -> Path:
+    """Write the vision encoder as a plain `ViTModel` with its image processor, or as a timm checkpoint.
 
-    `AutoModel.from_pretrained(output_dir)` and `AutoImageProcessor.from_pretrained(output_dir)` load it, with no
-    warning and no weight made up. The stock model has a pooler (a linear layer and an activation on the class token);
-    it is written as the identity, so that `pooler_output` is exactly the class token after the final norm.
+    "transformers": `AutoModel.from_pretrained(output_dir)` and `AutoImageProcessor.from_pretrained(output_dir)` load
+    it, with no warning and no weight made up. The stock model has a pooler (a linear layer and an activation on the
+    class token); it is written as the identity, so that `pooler_output` is exactly the class token after the final
+    norm. "timm": `timm.create_model("local-dir:...", pretrained=True)`, or "hf-hub:..." from a repository of these
+    files, gives the class token; so does transformers' TimmWrapper, under its name for it.
 
     Args:
-        model: Any `StableRepModel`; it is not changed.
+        model: A `StableRepModel` or its encoder; it is not changed.
         output_dir: Folder to write to; made if missing.
-        image_processor: What to save beside it; `encoder_image_processor`'s if not given.
+        image_processor: What to save beside it, that of `encoder_image_processor` if not given; of a timm checkpoint
+            its mean and deviation are.
+        format: Whose checkpoint to write.
 
     Returns:
         The folder.
     """
     output_dir = Path(output_dir)
-    config = copy.deepcopy(model.config.vision_config)
+    vision_model = model.vision_model if isinstance(model, StableRepModel) else model
+    if image_processor is None:
+        image_processor = encoder_image_processor(vision_model.config)
+    if format == "timm":
+        save_timm(vision_model, output_dir, tuple(image_processor.image_mean), tuple(image_processor.image_std))
+        return output_dir
+    config = copy.deepcopy(vision_model.config)
     config.pooler_act = "linear"
     config.pooler_output_size = config.hidden_size
     encoder = ViTModel(config)
-    weights = {name: weight.detach() for name, weight in model.vision_model.state_dict().items()}
+    weights = {name: weight.detach() for name, weight in vision_model.state_dict().items()}
     weights["pooler.dense.weight"] = torch.eye(config.hidden_size)
     weights["pooler.dense.bias"] = torch.zeros(config.hidden_size)
     encoder.load_state_dict(weights)
-    nn.Module.to(encoder, model.vision_model.dtype)
+    nn.Module.to(encoder, vision_model.dtype)
     encoder.save_pretrained(output_dir)
-    if image_processor is None:
-        image_processor = encoder_image_processor(config)
     image_processor.save_pretrained(output_dir)
     return output_dir
 

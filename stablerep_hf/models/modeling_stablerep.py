@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedModel, ViTConfig, ViTModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -21,15 +24,16 @@ class StableRepOutput(ModelOutput):
     """What `StableRepModel` returns; N images, C texts.
 
     Attributes:
-        last_hidden_state: (N, 1 + patches, hidden_size), after the final norm; the class token comes first.
+        last_hidden_state: (N, 1 + patches, hidden_size), after the final norm; the class token comes first. None
+        with `forward_chunk_size`.
         pooler_output: (N, hidden_size), the class token of it: the feature of an image.
         image_embeds: (N, projection_dim), for the loss between images; not normalised (the loss does that).
         image_text_embeds: (N, image_text_dim), images in the space shared with texts; not normalised. None without
         text.
         text_embeds: (C, image_text_dim), texts in that space; not normalised. None without text.
         logit_scale: Scalar, logarithm of 1 / temperature of the image-text loss. None without text.
-        hidden_states: Of the vision encoder, if asked for.
-        attentions: Of the vision encoder, if asked for.
+        hidden_states: Of the vision encoder, if asked for; None with `forward_chunk_size`.
+        attentions: Likewise.
     """
 
     last_hidden_state: Tensor | None = None
@@ -153,9 +157,16 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         sibling_index: Tensor | None = None,
+        forward_chunk_size: int | None = None,
         **kwargs: Any,
     ) -> StableRepOutput:
         """Embed images, and texts if given.
+
+        A contrastive loss needs all its images at once, a Vision Transformer does not: with `forward_chunk_size` the
+        towers run that many images and texts at a time and keep their features alone; the head sees the whole batch,
+        batch statistics included; and in the backward each chunk runs once more, to get its gradient. So the gradient
+        is the whole batch's, for the memory of one chunk and one more forward (GradCache, Gao et al. 2021, cut at the
+        backbone).
 
         Args:
             pixel_values: (N, channels, height, width), normalised as the encoder's image processor does.
@@ -163,12 +174,23 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             attention_mask: (C, L), 1 for tokens, 0 for padding.
             sibling_index: (N,) int64, which image of its caption each is, for `head_norm="batch_per_sibling"` in
                 training; elsewhere without effect. None: all images form one group.
+            forward_chunk_size: Images, and texts, that a tower takes at once, >= 1. None: all.
             kwargs: For the vision encoder: `interpolate_pos_encoding`, `output_hidden_states`, `output_attentions`.
 
         Raises:
             ValueError: Texts without a text tower.
         """
-        vision = self.vision_model(pixel_values, return_dict=True, **kwargs)
+        text_embeds = None
+        if forward_chunk_size is None:
+            vision = self.vision_model(pixel_values, return_dict=True, **kwargs)
+            if input_ids is not None:
+                text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
+        else:
+            tower = partial(self.vision_model, return_dict=True, **kwargs)
+            vision = BaseModelOutputWithPooling(pooler_output=_by_chunk(tower, forward_chunk_size, pixel_values))
+            if input_ids is not None:
+                texts = (input_ids,) if attention_mask is None else (input_ids, attention_mask)
+                text_embeds = _by_chunk(self.get_text_features, forward_chunk_size, *texts)
         features = vision.pooler_output
         has_text = self.text_model is not None
         return StableRepOutput(
@@ -176,7 +198,7 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             pooler_output=features,
             image_embeds=self.project(features, sibling_index),
             image_text_embeds=self.image_projection(features) if has_text else None,
-            text_embeds=None if input_ids is None else self.get_text_features(input_ids, attention_mask).pooler_output,
+            text_embeds=text_embeds,
             logit_scale=self.logit_scale.squeeze(0) if has_text else None,
             hidden_states=vision.hidden_states,
             attentions=vision.attentions,
@@ -235,6 +257,17 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
         pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), position]
         outputs.pooler_output = self.text_projection(pooled)
         return outputs
+
+
+def _by_chunk(tower: Callable[..., Any], size: int, *inputs: Tensor) -> Tensor:
+    """The tower's `pooler_output` of all rows, holding the activations of one chunk at a time."""
+    features = []
+    for chunk in zip(*(torch.split(rows, size) for rows in inputs), strict=True):
+        # Autocast keeps one half-precision copy of each weight, which would sum up the gradients of all chunks in half
+        # precision; a copy for each chunk leaves that sum to the weight itself.
+        torch.clear_autocast_cache()
+        features.append(checkpoint(lambda *rows: tower(*rows).pooler_output, *chunk, use_reentrant=False))
+    return torch.cat(features)
 
 
 def _end_of_text(input_ids: Tensor, attention_mask: Tensor | None, eos_token_id: int) -> Tensor:

@@ -30,15 +30,19 @@ class StableRepTrainingArguments(TrainingArguments):
     weight decay 0.1, cosine schedule, no gradient clipping (`StableRep/main_stablerep.py` and the README's commands).
     """
 
-    objective: Literal["stablerep", "stablerep+", "simclr", "clip"] = field(
+    objective: Literal["stablerep", "stablerep+", "simclr", "supcon", "clip"] = field(
         default="stablerep",
         metadata={
-            "help": "What is learned: siblings as positives, the same with text, two crops of an image, or text."
+            "help": "What is learned: siblings as positives, the same with text, two crops of an image as positives, "
+            "images of a label, or text alone."
         },
     )
+    label_column: str = field(default="label", metadata={"help": "Column that supcon takes its positives from."})
     captions_per_batch: int = field(
         default=128,
-        metadata={"help": "Captions (n) in a batch, over all processes; under simclr, images. 1,376 in the release."},
+        metadata={
+            "help": "Captions (n), under simclr and supcon images in a batch over all processes; 1,376 in the release."
+        },
     )
     images_per_caption: int = field(
         default=6, metadata={"help": "Images (m) of each caption in a batch; 6 in the paper."}
@@ -56,6 +60,28 @@ class StableRepTrainingArguments(TrainingArguments):
             "help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."
         },
     )
+    forward_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images (and texts) that the backbone of a process takes at once; any batch then fits, for "
+            "one more forward. All at once if not set."
+        },
+    )
+    downsample_probability: float = field(
+        default=0.0,
+        metadata={"help": "Share of images seen through a quarter or half of their resolution; 0.05 in the release."},
+    )
+    base_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Sets learning_rate to this x views in a batch / 512, the release's rule; 2e-4 there."},
+    )
+    warmup_epochs: float | None = field(
+        default=None, metadata={"help": "Sets warmup_steps to this many of num_train_epochs."}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Keep an exponential average of the weights and export it; say 0.999. None in the release."},
+    )
     max_bad_images: int = field(
         default=0,
         metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
@@ -63,6 +89,9 @@ class StableRepTrainingArguments(TrainingArguments):
 
     adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})
     weight_decay: float = field(default=0.1, metadata={"help": "Of weights and position and class tokens."})
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
+    )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 = none, as the release."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     remove_unused_columns: bool = field(
@@ -96,17 +125,42 @@ class StableRepTrainingArguments(TrainingArguments):
             )
         if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
             raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
+        if not 0 <= self.downsample_probability <= 1:
+            raise InputError(
+                f"downsample_probability={self.downsample_probability} is a probability: give a number in [0, 1]."
+            )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay={self.ema_decay} is the share that the average keeps: give one in [0, 1).")
+        self._follow_release_rules()
+        if self.forward_chunk_size is not None and self.forward_chunk_size < 1:
+            raise InputError(
+                f"forward_chunk_size={self.forward_chunk_size} leaves the backbone no image: give at least 1."
+            )
         if self.gradient_accumulation_steps > 1:
             raise InputError(
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} does not make a contrastive batch "
-                "larger, since each part would see only its own negatives: leave it at 1 and save memory with "
-                "--gradient_checkpointing, or spread the batch over more processes."
+                "larger, since each part would see only its own negatives: leave it at 1 and give "
+                "--forward_chunk_size, which takes a batch of any size through the backbone in parts."
             )
         # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
         config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}
         self.accelerator_config = {**config, "split_batches": True}
         self.dataloader_drop_last = True
         super().__post_init__()  # type: ignore[no-untyped-call]
+
+    def _follow_release_rules(self) -> None:
+        """Learning rate by batch size (main_stablerep.py: `lr`, `--blr`) and warm-up in epochs (`--warmup_epochs`)."""
+        if self.base_learning_rate is not None:
+            images = 1 if self.objective in ("simclr", "supcon") else self.images_per_caption
+            views = self.captions_per_batch * images * self.crops_per_image
+            self.learning_rate = self.base_learning_rate * views / 512
+        if self.warmup_epochs is not None:
+            if self.max_steps > 0 or not 0 <= self.warmup_epochs < self.num_train_epochs:
+                raise InputError(
+                    f"warmup_epochs={self.warmup_epochs} is a part of num_train_epochs={self.num_train_epochs}: give "
+                    "fewer epochs of warm-up than of training, and no max_steps; or give warmup_steps."
+                )
+            self.warmup_steps = self.warmup_epochs / self.num_train_epochs
 
 
 def recipe_of(arguments: StableRepTrainingArguments) -> dict[str, Any]:

@@ -42,6 +42,9 @@ class AugmentationRecipe:
         blur_probability: Of a Gaussian blur.
         blur_sigma: Range of its standard deviation, in pixels of a 224 pixel crop; scaled to the crop's real size
             (ours, because on a 32 pixel crop two pixels of blur leave nothing).
+        downsample_probability: Of seeing the image through a lower resolution, before anything else.
+        downsample_scales: Which resolutions, as shares of the image's edges, with equal odds. The release shrinks its
+            256 pixel images to 64 or 128 pixels and enlarges them again (`--downsample --down_res 64 128`).
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -52,6 +55,8 @@ class AugmentationRecipe:
     grayscale_probability: float = 0.2
     blur_probability: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    downsample_probability: float = 0.0
+    downsample_scales: tuple[float, ...] = (0.25, 0.5)
 
 
 RECIPES = {
@@ -76,11 +81,13 @@ class View:
         color: float32 (10,): brightness, contrast, saturation factors, hue shift, the order of those four (4 values,
             a permutation of 0..3), grayscale (0 or 1), blur sigma in output pixels (0 = none). One flat row, so that
             a batch of views is one tensor.
+        downsample: Share of the image's edges that it is shrunk to and enlarged from first; 1 = not at all.
     """
 
     box: tuple[int, int, int, int]
     flip: bool
     color: np.ndarray
+    downsample: float = 1.0
 
 
 def draw_view(rng: np.random.Generator, width: int, height: int, recipe: AugmentationRecipe, image_size: int) -> View:
@@ -98,7 +105,10 @@ def draw_view(rng: np.random.Generator, width: int, height: int, recipe: Augment
     color[8] = rng.random() < recipe.grayscale_probability
     if rng.random() < recipe.blur_probability:
         color[9] = rng.uniform(*recipe.blur_sigma) * image_size / _REFERENCE_IMAGE_SIZE
-    return View(box, flip, color)
+    downsample = 1.0
+    if recipe.downsample_probability and rng.random() < recipe.downsample_probability:
+        downsample = float(rng.choice(recipe.downsample_scales))
+    return View(box, flip, color, downsample)
 
 
 def _draw_crop(
@@ -130,8 +140,12 @@ def crop_and_flip(image: Image.Image, view: View, image_size: int) -> Tensor:
     Returns:
         uint8 (3, image_size, image_size) in [0, 255].
     """
+    image = image.convert("RGB")
+    if view.downsample < 1:
+        width, height = (max(1, round(edge * view.downsample)) for edge in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BILINEAR)
     # Crop, then resize, as torchvision does: `resize(box=...)` in one go would blend in pixels from outside the box.
-    crop = image.convert("RGB").crop(view.box).resize((image_size, image_size), Image.Resampling.BILINEAR)
+    crop = image.crop(view.box).resize((image_size, image_size), Image.Resampling.BILINEAR)
     if view.flip:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous()

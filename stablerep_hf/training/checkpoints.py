@@ -8,8 +8,12 @@ import shutil
 from pathlib import Path
 
 
-def latest_checkpoint(folder: str | Path) -> str | None:
+def latest_checkpoint(folder: str | Path, *, finite: bool = False) -> str | None:
     """Return the newest complete checkpoint in a folder, or None.
+
+    Args:
+        folder: Holds `checkpoint-<step>` folders.
+        finite: Pass over checkpoints with a weight that is not a number.
 
     Trainer writes `trainer_state.json` last, so a checkpoint without a readable one was cut off while being saved;
     `transformers.trainer_utils.get_last_checkpoint` would choose it, and the resume would fail.
@@ -21,7 +25,8 @@ def latest_checkpoint(folder: str | Path) -> str | None:
             json.loads((path / "trainer_state.json").read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        return str(path)
+        if not finite or _is_finite(path):
+            return str(path)
     return None
 
 
@@ -52,3 +57,14 @@ def pushed_checkpoint(repository: str | None, folder: str | Path, revision: str 
     place = root / f"checkpoint-{step}"
     shutil.rmtree(place, ignore_errors=True)  # cut off while it was saved here, or it would not have been asked for
     return str(checkpoint.rename(place))
+
+
+def _is_finite(checkpoint: Path) -> bool:
+    from safetensors.torch import load_file
+
+    return all(
+        bool(tensor.isfinite().all())
+        for file in checkpoint.glob("*.safetensors")
+        for tensor in load_file(file).values()
+        if tensor.is_floating_point()
+    )

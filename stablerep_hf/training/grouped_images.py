@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -63,10 +63,12 @@ class GroupedImages(Dataset[Group]):
         image_size: Edge of a view in pixels.
         recipe: Distribution of the views.
         seed: Of every draw.
-        one_group_per_image: Every image is a group of its own (SimCLR, CLIP on single images).
+        positives: What makes views positives of one another. "caption": an item is a caption. "image" (SimCLR): an
+            item is one image. "label" (SupCon): an item is one image and its group id is its label.
+        label_column: Holds the labels, integers or text.
 
     Raises:
-        InputError: A column is missing, or no caption has `images_per_caption` images.
+        InputError: A column is missing, a label is, or no caption has `images_per_caption` images.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class GroupedImages(Dataset[Group]):
         image_size: int,
         recipe: AugmentationRecipe,
         seed: int,
-        one_group_per_image: bool = False,
+        positives: Literal["caption", "image", "label"] = "caption",
+        label_column: str = "label",
     ) -> None:
         columns = dataset.column_names
         if "image" not in columns:
@@ -86,13 +89,13 @@ class GroupedImages(Dataset[Group]):
         self._has_captions = "caption" in columns
         used = ["image", "caption"] if self._has_captions else ["image"]
         self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))
-        if one_group_per_image:
-            self.group_ids = np.arange(len(dataset), dtype=np.int64)
-            self._offsets = np.arange(len(dataset) + 1, dtype=np.int64)
-            self._rows = np.arange(len(dataset), dtype=np.int64)
-        else:
+        if positives == "caption":
             groups = group_rows(_caption_ids(dataset))
             self.group_ids, self._offsets, self._rows = groups.ids, groups.offsets, groups.rows
+        else:
+            self._rows = np.arange(len(dataset), dtype=np.int64)
+            self._offsets = np.arange(len(dataset) + 1, dtype=np.int64)
+            self.group_ids = self._rows if positives == "image" else _label_ids(dataset, label_column)
         largest = int(np.diff(self._offsets).max(initial=0))
         if images_per_caption > largest:
             raise InputError(
@@ -162,6 +165,19 @@ def _caption_ids(dataset: datasets.Dataset) -> np.ndarray:
         f"The data has the columns {dataset.column_names} but neither 'caption_id' nor 'caption', so nothing says "
         "which images are siblings: rename the column that does, or train with --objective simclr."
     )
+
+
+def _label_ids(dataset: datasets.Dataset, column: str) -> np.ndarray:
+    if column not in dataset.column_names:
+        raise InputError(
+            f"The data has the columns {dataset.column_names} but no {column!r}, so nothing says which images are of "
+            "one label: name the column with --label_column."
+        )
+    labels = dataset[column][:]
+    missing = sum(label is None for label in labels)
+    if missing:
+        raise InputError(f"{missing} of {len(labels)} images have no {column!r}: label them or leave them out.")
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 class GroupedBatchSampler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,13 @@ class Objective:
     Attributes:
         image: The multi-positive loss among images.
         text: The image-text loss; needs a text tower, a tokenizer and captions.
-        one_group_per_image: Positives are the views of one image, not the images of one caption.
+        positives: What views that are positives of one another have in common: the caption they were drawn from, the
+            image they are crops of, or its label. Under "image" and "label" a batch is made of single images.
     """
 
     image: bool
     text: bool
-    one_group_per_image: bool = False
+    positives: Literal["caption", "image", "label"] = "caption"
 
 
 OBJECTIVES = {
@@ -40,7 +41,9 @@ OBJECTIVES = {
     # StableRep+ ("++" in the code release): image loss + (image-to-text + text-to-image) / 2, weights 1 and 1.
     "stablerep+": Objective(image=True, text=True),
     # SimCLR's NT-Xent: the same loss with an id per image and two crops.
-    "simclr": Objective(image=True, text=False, one_group_per_image=True),
+    "simclr": Objective(image=True, text=False, positives="image"),
+    # SupCon (Khosla et al. 2020), the form with the mean outside the logarithm: the same loss with labels as ids.
+    "supcon": Objective(image=True, text=False, positives="label"),
     # CLIP; with several images a caption its text-to-image target is uniform over them, as in the release.
     "clip": Objective(image=False, text=True),
 }

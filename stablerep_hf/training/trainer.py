@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
 
 from ..errors import InputError
+from ..losses import similarity_statistics
 from ..models import StableRepModel
 from .arguments import StableRepTrainingArguments
 from .augmentation import RECIPES, ColorAugmentation
+from .callbacks import AverageWeights, ClampLogitScale, FollowEpoch, ImageProgress
+from .checkpoints import latest_checkpoint
 from .grouped_images import GroupCollator, GroupedBatchSampler, GroupedImages
 from .hub_push import HubPushTrainer
-from .objectives import MAX_LOGIT_SCALE, OBJECTIVES, ObjectiveLoss, freeze_unreached
+from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 
 
 class StableRepTrainer(HubPushTrainer):
@@ -34,8 +39,12 @@ class StableRepTrainer(HubPushTrainer):
         tokenizer: Of the text tower, if the objective has a text side.
         callbacks: As for `transformers.Trainer`.
 
+    Logged with the loss: its parts by name, the logit scale, and of the last batch the mean similarity of positives
+    and of negatives and the number of positives an image has.
+
     Raises:
-        InputError: Model, data and objective do not fit; the sentence says how.
+        InputError: Model, data and objective do not fit; the sentence says how. In `train`: the loss is not a number,
+            or more images than `max_bad_images` cannot be decoded.
     """
 
     loss_is_scaled_for_ga = False  # the losses are means over the global batch
@@ -53,17 +62,18 @@ class StableRepTrainer(HubPushTrainer):
         objective = OBJECTIVES[args.objective]
         _check_fit(model, args, tokenizer)
         freeze_unreached(model, objective)
-        recipe = RECIPES[args.augmentation]
+        recipe = replace(RECIPES[args.augmentation], downsample_probability=args.downsample_probability)
         if args.min_crop_area is not None:
             recipe = replace(recipe, crop_scale=(args.min_crop_area, 1.0))
         groups = GroupedImages(
             train_dataset,
-            images_per_caption=1 if objective.one_group_per_image else args.images_per_caption,
+            images_per_caption=args.images_per_caption if objective.positives == "caption" else 1,
             crops_per_image=args.crops_per_image,
             image_size=model.config.vision_config.image_size,
             recipe=recipe,
             seed=args.seed,
-            one_group_per_image=objective.one_group_per_image,
+            positives=objective.positives,
+            label_column=args.label_column,
         )
         self._groups = groups
         # Checked here, before a model is moved or a file written.
@@ -78,12 +88,19 @@ class StableRepTrainer(HubPushTrainer):
             train_dataset=groups,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[_FollowEpoch(self._batches), *(callbacks or [])],
+            callbacks=[FollowEpoch(self._batches), ClampLogitScale(), *(callbacks or [])],
         )
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ImageProgress(self.views_per_batch))
+        self.average: AverageWeights | None = None
+        if args.ema_decay is not None:
+            self.average = AverageWeights(args.ema_decay)
+            self.add_callback(self.average)
         self.criterion = ObjectiveLoss(args.objective, args.temperature)
         self.augment = ColorAugmentation()
         self._bad_images: set[str] = set()
         self._parts: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self._last_images: tuple[Tensor, Tensor] | None = None
 
     @property
     def views_per_batch(self) -> int:
@@ -114,28 +131,53 @@ class StableRepTrainer(HubPushTrainer):
     ) -> Any:
         """Colour and normalise the views, run the model, add up the objective."""
         self._count_bad_images(inputs["bad_images"])
+        size = self.args.forward_chunk_size
+        views = zip(
+            *(rows.split(size or max(len(rows), 1)) for rows in (inputs["pixels"], inputs["color"])), strict=True
+        )
         outputs = model(
-            pixel_values=self.augment(inputs["pixels"], inputs["color"]),
+            pixel_values=torch.cat([self.augment(pixels, color) for pixels, color in views]),
+            forward_chunk_size=size,
             input_ids=inputs.get("input_ids"),
             attention_mask=inputs.get("attention_mask"),
             sibling_index=inputs["sibling_index"],
         )
         parts = self.criterion(outputs, inputs["caption_ids"], inputs["text_caption_ids"])
+        self._check_finite(parts["loss"])
         for name, value in parts.items():
             if name != "loss":
                 self._parts[name].append(value.detach())
+        if self.criterion.objective.image:
+            self._last_images = outputs.image_embeds.detach(), inputs["caption_ids"]
         return (parts["loss"], outputs) if return_outputs else parts["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, averaged since the last log, to what Trainer logs."""
+        """Add the parts of the loss, averaged since the last log, and similarities of the last batch."""
         if "loss" in logs:
             logs.update({name: torch.stack(values).mean().item() for name, values in self._parts.items()})
             self._parts.clear()
+            if self._last_images is not None:
+                logs.update(similarity_statistics(*self._last_images))
         super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the weights and, with `ema_decay`, their average beside them."""
+        super().save_model(output_dir, _internal_call)
+        if self.average is not None and self.average.average and self.args.should_save:
+            self.average.save(Path(output_dir or str(self.args.output_dir)))
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases, norms and scalars; class and position tokens are decayed, as in the release."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """Stop before a gradient that is not a number reaches the weights. The loss is the same on all ranks."""
+        if not torch.isfinite(loss):
+            good = latest_checkpoint(str(self.args.output_dir), finite=True)
+            raise InputError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}: lower the learning rate or train in "
+                f"bf16, not fp16; {f'{good} is the last good checkpoint' if good else 'there is no checkpoint'}."
+            )
 
     def _count_bad_images(self, keys: list[str]) -> None:
         self._bad_images.update(keys)
@@ -155,30 +197,6 @@ class StableRepTrainer(HubPushTrainer):
                 f"The checkpoint is of another architecture: it lacks {_named(load_result.missing_keys)} and has "
                 f"{_named(load_result.unexpected_keys)} besides; resume with the model it was made by."
             )
-
-
-class _FollowEpoch(TrainerCallback):
-    """Keeps what Trainer and Accelerate leave behind in step with a training.
-
-    Trainer's own `set_epoch` does not reach a batch sampler under several processes in a resumed epoch, where
-    Accelerate wraps it twice; the resumed epoch would be served in the order of epoch 0.
-    """
-
-    def __init__(self, batches: GroupedBatchSampler) -> None:
-        self.batches = batches
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.batches.set_epoch(state.global_step // len(self.batches))
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        logit_scale = getattr(kwargs["model"], "logit_scale", None)
-        if logit_scale is not None:
-            with torch.no_grad():
-                logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
 def _check_fit(model: StableRepModel, args: StableRepTrainingArguments, tokenizer: Any | None) -> None:

@@ -16,6 +16,7 @@ from tiny_training import TRAIN_FLAGS
 from transformers import AutoImageProcessor, AutoModel
 
 from stablerep_hf.cli import COMMANDS
+from stablerep_hf.errors import InputError
 
 
 def in_a_process(*argv, **options):
@@ -87,14 +88,56 @@ def test_a_configuration_file_stands_below_the_flags(tmp_path, stablerep):
     assert refused(stablerep("train", "--config", "cc12m-9x"), "cc12m-9x", "cc12m-1x")
 
 
-def test_the_release_s_preset_says_what_the_release_did():
+@pytest.mark.parametrize(
+    ("preset", "epochs", "warmup", "downsample", "objective"),
+    [
+        ("cc12m-1x", 15, 0.5, 0.0, "stablerep"),
+        ("cc12m-2x", 31, 1.0, 0.0, "stablerep"),
+        ("cc12m-3x", 46, 1.5, 0.0, "stablerep"),
+        ("cc12m-1x-downsample", 15, 0.5, 0.05, "stablerep"),
+        ("cc12m-3x-downsample", 46, 1.5, 0.05, "stablerep"),
+        ("cc12m-1x-text", 15, 0.5, 0.0, "stablerep+"),
+        ("redcaps-1x", 13, 0.45, 0.0, "stablerep"),
+        ("redcaps-2x", 27, 0.9, 0.0, "stablerep"),
+        ("redcaps-3x", 40, 1.35, 0.0, "stablerep"),
+        ("redcaps-1x-downsample", 13, 0.45, 0.05, "stablerep"),
+        ("redcaps-3x-downsample", 40, 1.35, 0.05, "stablerep"),
+        ("redcaps-1x-text", 13, 0.45, 0.0, "stablerep+"),
+    ],
+)
+def test_the_presets_of_the_release_say_what_the_release_did(preset, epochs, warmup, downsample, objective):
     from stablerep_hf.cli.train import parse
 
-    command, arguments = parse(["--config", "cc12m-1x", "--fp16", "false"])
+    command, arguments = parse(["--config", preset, "--fp16", "false"])
     assert (command.size, command.image_size, command.patch_size) == ("base", 224, 16)
     assert arguments.captions_per_batch * arguments.images_per_caption == 8256
-    assert arguments.learning_rate == pytest.approx(2e-4 * 8256 / 256 / 2, rel=1e-3)
-    assert arguments.warmup_steps * arguments.num_train_epochs == pytest.approx(0.5, abs=1e-3)
+    assert arguments.learning_rate == pytest.approx(3.225e-3)
+    assert (arguments.num_train_epochs, arguments.warmup_epochs) == (epochs, warmup)
+    assert arguments.get_warmup_steps(epochs * 1000) == pytest.approx(warmup * 1000, abs=1)
+    assert (arguments.downsample_probability, arguments.objective) == (downsample, objective)
+    assert (command.tokenizer is None) == (objective == "stablerep")
+
+
+def test_every_preset_parses():
+    from stablerep_hf.cli.parsing import presets
+    from stablerep_hf.cli.train import parse
+
+    for preset in presets():
+        _, arguments = parse(["--config", preset, "--fp16", "false"])
+        assert arguments.captions_per_batch * arguments.images_per_caption * arguments.crops_per_image in (256, 8256)
+
+
+def test_a_configuration_file_can_extend_a_preset(tmp_path):
+    from stablerep_hf.cli.parsing import read_config
+    from stablerep_hf.cli.train import parse
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: cc12m-2x\nwarmup_epochs: null\nwarmup_steps: 7\nfp16: false\n")
+    _, arguments = parse(["--config", str(file)])
+    assert (arguments.num_train_epochs, arguments.warmup_steps, arguments.warmup_epochs) == (31, 7, None)
+    file.write_text("extends: cc99m\n")
+    with pytest.raises(InputError, match=r"extends 'cc99m'.*cc12m-1x"):
+        read_config(str(file))
 
 
 # ---------------------------------------------------------------- generate

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.distributed
 # caption 5 lies on both ranks however the rows are cut; 1, 4 and 9 are singletons, all at one end
 IMAGE_IDS = torch.tensor([5, 2, 2, 2, 7, 7, 3, 3, 5, 5, 9, 1, 4])
 TEXT_IDS = torch.tensor([2, 5, 7, 3, 9, 1, 4, 77])
-CUTS = [7, 3, 12, 13]  # images of rank 0; rank 1 gets the rest: nearly even, uneven, one, none
+# Where the images are cut into ranks: nearly even, uneven, one on the last rank, none there; then the same for four.
+CUTS = [(7,), (3,), (12,), (13,), (3, 6, 10), (1, 1, 11)]
 
 
 class TwoTowers(nn.Module):
@@ -57,20 +58,21 @@ def loss_and_gradients(images, texts, temperature):
     )
 
 
-def on_rank(cut, temperature):
-    """Rank 0 takes the first images, rank 1 the others; each encodes the captions of its images (5 twice, that is)."""
-    images = [slice(0, cut), slice(cut, None)][dist.get_rank()]
+def on_rank(cuts, temperature):
+    """Ranks take the images in turn; each encodes the captions of its own (5 more than once, that is)."""
+    images = slice(*[0, *cuts, None][dist.get_rank() :][:2])
     texts = torch.isin(TEXT_IDS, IMAGE_IDS[images])
     if dist.get_rank() == 0:
         texts[-1] = True  # the caption without an image
     return loss_and_gradients(images, texts, temperature)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("temperature", [0.1, 0.001])
-def test_two_ranks_equal_one(run_on_gloo, cut, temperature):
+def test_several_ranks_equal_one(run_on_gloo, cuts, temperature):
     losses, gradients, statistics = loss_and_gradients(slice(None), slice(None), temperature)
-    for rank_losses, rank_gradients, rank_statistics in run_on_gloo(on_rank, cut, temperature):
+    results = run_on_gloo(on_rank, cuts, temperature, world_size=len(cuts) + 1)
+    for rank_losses, rank_gradients, rank_statistics in results:
         torch.testing.assert_close(rank_losses, losses)
         torch.testing.assert_close(rank_gradients, gradients)
         assert rank_statistics == pytest.approx(statistics)

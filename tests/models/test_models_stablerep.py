@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
-from tiny_stablerep import pixels, tiny_model
+from tiny_stablerep import VISION, pixels, tiny_model
 from torch import nn
 from torch.nn.functional import linear, relu
 from torch.nn.parallel import DistributedDataParallel
 from transformers import ViTModel
 
 from stablerep_hf.losses import ImageTextContrastiveLoss, MultiPositiveContrastiveLoss
-from stablerep_hf.models import StableRepModel
+from stablerep_hf.models import StableRepConfig, StableRepModel
 
 SIBLINGS = torch.arange(3).repeat(4)  # 4 captions x 3 images
 
@@ -184,14 +184,19 @@ def test_trainer_does_not_scale_its_losses():
     assert StableRepModel.accepts_loss_kwargs is False
 
 
-def train_step(own_captions):
+def train_step(own_captions, forward_chunk_size=None):
     """Losses, gradients and running statistics of a step on images and texts of some captions."""
     model = tiny_model(text=True).double()
     ids = torch.arange(4)
     captions = ids[own_captions]
     images = torch.isin(ids.repeat_interleave(3), captions)
     called = DistributedDataParallel(model) if dist.is_initialized() else model
-    outputs = called(pixels(12)[images], texts()[own_captions], sibling_index=SIBLINGS[images])
+    outputs = called(
+        pixels(12)[images],
+        texts()[own_captions],
+        sibling_index=SIBLINGS[images],
+        forward_chunk_size=forward_chunk_size,
+    )
     caption_ids = ids.repeat_interleave(3)[images]
     image_loss = MultiPositiveContrastiveLoss()(outputs.image_embeds, caption_ids)
     text_loss = ImageTextContrastiveLoss()(
@@ -201,13 +206,64 @@ def train_step(own_captions):
     return image_loss.detach(), text_loss.detach(), gradients(model), dict(model.named_buffers())
 
 
-def train_step_on_rank(cut):
-    return train_step([slice(0, cut), slice(cut, None)][dist.get_rank()])
+@pytest.mark.parametrize("size", [1, 5, 12, 100])
+def test_chunks_give_the_gradients_of_the_whole_batch(size):
+    torch.testing.assert_close(train_step(slice(None), size), train_step(slice(None)))
+
+
+def test_chunks_of_texts_keep_their_attention_mask():
+    model, tokens = tiny_model(text=True), texts()
+    mask = torch.ones_like(tokens)
+    mask[1, 4:], tokens[1, 4:], tokens[1, 3] = 0, 0, 99
+    whole, chunked = (model(pixels(4), tokens, mask, forward_chunk_size=size) for size in (None, 3))
+    torch.testing.assert_close(chunked.text_embeds, whole.text_embeds)
+
+
+def test_the_backbone_meets_one_chunk_at_a_time_and_again_in_the_backward():
+    model, met = tiny_model(), []
+    model.vision_model.layers[0].register_forward_hook(lambda layer, inputs, outputs: met.append(len(inputs[0])))
+    outputs = model(pixels(12), sibling_index=SIBLINGS, forward_chunk_size=5)
+    assert (met, outputs.last_hidden_state) == ([5, 5, 2], None)
+    outputs.image_embeds.square().sum().backward()
+    assert met == [5, 5, 2, 2, 5, 5]
+    met.clear()
+    with torch.no_grad():
+        model.eval()(pixels(12), forward_chunk_size=5)
+    assert met == [5, 5, 2]
+
+
+def test_chunks_in_bfloat16_sum_their_gradients_in_float32():
+    """Autocast keeps one bfloat16 copy of a weight; all chunks summed in that would be 1.0 % off instead of 0.2 %."""
+    vision = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    torch.manual_seed(0)
+    model = StableRepModel(
+        StableRepConfig(vision_config={**VISION, **vision}, projection_hidden_dim=40, projection_dim=16)
+    )
+    images = pixels(64).add_(pixels(16, seed=2).repeat_interleave(4, 0))
+    grads = []
+    for size in (None, 1):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            embeds = model(images, sibling_index=torch.arange(4).repeat(16), forward_chunk_size=size).image_embeds
+            MultiPositiveContrastiveLoss()(embeds, torch.arange(16).repeat_interleave(4)).backward()
+        grads.append({name: grad.clone() for name, grad in gradients(model.vision_model).items()})
+    whole, chunked = grads
+    errors = [
+        float((chunked[name] - whole[name]).norm() / whole[name].norm())
+        for name in whole
+        if "k_proj.bias" not in name  # has no gradient: attention is blind to it
+    ]
+    assert sorted(errors)[len(errors) // 2] < 0.005
+
+
+def train_step_on_rank(cut, size):
+    return train_step([slice(0, cut), slice(cut, None)][dist.get_rank()], size)
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("size", [None, 2])
 @pytest.mark.parametrize("cut", [2, 3])
-def test_a_step_on_two_ranks_equals_one_on_one(run_on_gloo, cut):
+def test_a_step_on_two_ranks_equals_one_on_one(run_on_gloo, cut, size):
     expected = train_step(slice(None))
-    for actual in run_on_gloo(train_step_on_rank, cut):
+    for actual in run_on_gloo(train_step_on_rank, cut, size):
         torch.testing.assert_close(actual, expected)

@@ -59,8 +59,24 @@ def test_ids_come_from_captions_where_there_is_no_id_column(dataset):
     assert grouped(without)[0, 0].group_id == caption_id("thing 0")
 
 
+@pytest.mark.parametrize("values", [[3, 1, 3], ["cat", "ant", "cat"]])
+def test_labels_are_the_group_ids_of_single_images(dataset, values):
+    labelled = dataset.select(range(3)).add_column("kind", values)
+    groups = grouped(labelled, images_per_caption=1, crops_per_image=2, positives="label", label_column="kind")
+    assert [groups[0, item].group_id for item in range(3)] == [1, 0, 1]
+    assert len(groups[0, 0].pixels) == 2
+
+
+def test_labels_that_are_not_there_are_refused(dataset):
+    with pytest.raises(InputError, match="no 'label'"):
+        grouped(dataset, images_per_caption=1, positives="label")
+    holes = dataset.select(range(3)).add_column("label", [1, None, None])
+    with pytest.raises(InputError, match="2 of 3 images have no 'label'"):
+        grouped(holes, images_per_caption=1, positives="label")
+
+
 def test_one_group_per_image(dataset):
-    groups = grouped(dataset, images_per_caption=1, crops_per_image=2, one_group_per_image=True)
+    groups = grouped(dataset, images_per_caption=1, crops_per_image=2, positives="image")
     assert len(groups) == len(dataset)
     assert len(groups[0, 7].pixels) == 2
     assert groups[0, 7].group_id == 7

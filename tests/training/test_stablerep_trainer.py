@@ -104,6 +104,40 @@ def test_resume_goes_on_bit_for_bit(dataset, tmp_path, step):
     assert losses(resumed)[-1] == losses(whole)[-1]
 
 
+class Course(TrainerCallback):
+    """The weights after each step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        self.steps.append(weights(model))
+
+
+def test_the_average_of_the_weights_is_theirs_and_survives_an_interruption(dataset, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 5, "ema_decay": 0.3}
+    course = Course()
+    start = weights(make_model())
+    whole = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=[course])
+    whole.train()
+    name = "vision_model.layers.0.mlp.fc1.weight"
+    expected = start[name]
+    for step, after in enumerate(course.steps, start=1):
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * after[name]
+    torch.testing.assert_close(whole.average.average[name], expected)
+    resumed = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert largest_difference(whole.average.average, resumed.average.average) == 0.0
+    resumed.average.load_into(model := make_model())
+    assert torch.equal(weights(model)[name], whole.average.average[name])
+    (tmp_path / "checkpoint-2" / "ema.safetensors").unlink()
+    with pytest.raises(InputError, match=r"ema.safetensors is missing"):
+        StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+        )
+
+
 def test_resume_with_other_weights_is_refused(dataset, tmp_path):
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2}
     StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset).train()
@@ -155,6 +189,20 @@ def test_two_processes_resume_in_the_order_of_their_epoch(run_on_gloo, tmp_path)
     assert largest_difference(whole[0]["weights"], resumed[0]["weights"]) == 0.0
 
 
+@pytest.mark.parametrize("objective", ["stablerep", "stablerep+"])
+def test_chunks_reach_the_weights_of_whole_batches(dataset, tmp_path, objective):
+    trained = []
+    for size in (None, 5):
+        model = make_model(text=True).double()
+        arguments = make_arguments(tmp_path, objective=objective, max_steps=4, forward_chunk_size=size)
+        trainer = StableRepTrainer(model, arguments, dataset, tokenizer=letters)
+        augment = trainer.augment.forward
+        trainer.augment.forward = lambda pixels, color, augment=augment: augment(pixels, color).double()
+        trainer.train()
+        trained.append(weights(model))
+    assert largest_difference(*trained) < 1e-6
+
+
 def test_workers_reach_the_same_weights(dataset, tmp_path):
     alone = StableRepTrainer(make_model(), make_arguments(tmp_path, max_steps=4), dataset)
     helped = StableRepTrainer(make_model(), make_arguments(tmp_path, max_steps=4, dataloader_num_workers=2), dataset)
@@ -176,6 +224,7 @@ def test_workers_reach_the_same_weights(dataset, tmp_path):
             "projection_head.fc",
         ),
         ("simclr", {"crops_per_image": 2}, {"image_loss"}, "projection_head.", "text_model."),
+        ("supcon", {"label_column": "caption"}, {"image_loss"}, "projection_head.", "text_model."),
     ],
 )
 def test_each_objective_trains_what_it_reaches_and_logs_its_parts(
@@ -196,6 +245,46 @@ def test_each_objective_trains_what_it_reaches_and_logs_its_parts(
     assert any(name.startswith(moved) for name in changed)
     assert any(name.startswith("vision_model.") for name in changed)
     assert still is None or not any(name.startswith(still) for name in changed)
+
+
+def test_similarities_of_the_last_batch_are_logged(dataset, tmp_path):
+    trainer = StableRepTrainer(make_model(), make_arguments(tmp_path, max_steps=60, augmentation="weak"), dataset)
+    trainer.train()
+    first, last = trainer.state.log_history[0], trainer.state.log_history[-2]
+    assert first["effective_positives"] == 2.0
+    gap = [log["mean_positive_similarity"] - log["mean_negative_similarity"] for log in (first, last)]
+    assert gap[1] > gap[0] + 0.2
+
+
+@pytest.mark.parametrize("poison_weights", [False, True])
+def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(dataset, tmp_path, poison_weights):
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            if state.global_step == 4:  # saved as checkpoint-4
+                with torch.no_grad():
+                    model.projection_head.fc3.bias.fill_(torch.nan)
+
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 8}
+    callbacks = [Poison()] if poison_weights else []
+    trainer = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=callbacks)
+    if not poison_weights:
+        criterion, calls = trainer.criterion.forward, []
+
+        def forward(*inputs):
+            calls.append(1)
+            parts = criterion(*inputs)
+            return parts | {"loss": parts["loss"] * (torch.nan if len(calls) == 5 else 1.0)}
+
+        trainer.criterion.forward = forward
+    good = 2 if poison_weights else 4
+    with pytest.raises(InputError, match=rf"loss is nan at step 5.*checkpoint-{good} is the last good checkpoint"):
+        trainer.train()
+
+
+def test_the_progress_bar_counts_images(dataset, tmp_path, capsys):
+    StableRepTrainer(make_model(), make_arguments(tmp_path, disable_tqdm=False), dataset).train()
+    shown = capsys.readouterr().err
+    assert " 72/72 " in shown and " images/s" in shown  # 6 steps of 4 captions x 3 images
 
 
 def test_the_loss_of_a_step_is_the_loss_of_its_parts_by_hand(dataset, tmp_path):
@@ -229,6 +318,23 @@ def test_biases_and_norms_are_not_decayed_but_tokens_are(dataset, tmp_path):
     assert not any(n.endswith("bias") or "layernorm" in n for n in decayed)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"captions_per_batch": 1376, "images_per_caption": 6}, 3.225e-3),
+        ({"captions_per_batch": 256, "objective": "simclr", "crops_per_image": 2}, 2e-4),
+    ],
+)
+def test_the_learning_rate_follows_the_batch_as_in_the_release(tmp_path, settings, expected):
+    arguments = make_arguments(tmp_path, base_learning_rate=2e-4, **settings)
+    assert arguments.learning_rate == pytest.approx(expected, rel=1e-4)
+
+
+def test_warm_up_in_epochs(tmp_path):
+    arguments = make_arguments(tmp_path, warmup_epochs=0.5, num_train_epochs=15, max_steps=-1)
+    assert arguments.get_warmup_steps(3000) == 100
+
+
 def test_defaults_are_the_release_s(tmp_path):
     arguments = StableRepTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.weight_decay) == (0.9, 0.98, 0.1)
@@ -246,7 +352,12 @@ def test_defaults_are_the_release_s(tmp_path):
         ({"images_per_caption": 1}, "gives no image a positive"),
         ({"objective": "simclr"}, "crops_per_image=1 gives no view a positive"),
         ({"min_crop_area": 1.5}, "min_crop_area=1.5"),
-        ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger"),
+        ({"forward_chunk_size": 0}, "forward_chunk_size=0"),
+        ({"downsample_probability": 5}, "downsample_probability=5"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0"),
+        ({"warmup_epochs": 1}, "warmup_epochs=1"),
+        ({"warmup_epochs": 9, "max_steps": -1}, "warmup_epochs=9"),
+        ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger.*--forward_chunk_size"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):

@@ -1,5 +1,7 @@
 """The split augmentation against torchvision's, operation by operation, and in distribution."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -186,3 +188,24 @@ def test_any_image_mode_becomes_rgb(mode):
     image = Image.new("RGB", (16, 16), (200, 10, 10)).convert(mode)
     view = draw_view(np.random.default_rng(0), 16, 16, RECIPES["weak"], 8)
     assert crop_and_flip(image, view, 8).shape == (3, 8, 8)
+
+
+def test_downsampling_happens_at_its_rate_and_before_the_rest():
+    recipe = replace(RECIPES["weak"], crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), downsample_probability=0.3)
+    rng = np.random.default_rng(0)
+    views = [draw_view(rng, 64, 64, recipe, 64) for _ in range(4000)]
+    drawn = np.array([view.downsample for view in views])
+    assert (drawn < 1).mean() == pytest.approx(0.3, abs=0.03)
+    assert (drawn[drawn < 1] == 0.25).mean() == pytest.approx(0.5, abs=0.05)
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8))
+    for share in (0.25, 0.5):
+        view = next(view for view in views if view.downsample == share)
+        edge = round(64 * share)
+        expected = noise.resize((edge, edge), Image.Resampling.BILINEAR).resize((64, 64), Image.Resampling.BILINEAR)
+        assert np.array_equal(crop_and_flip(noise, view, 64).permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+def test_a_recipe_without_downsampling_draws_what_it_always_drew():
+    with_it = replace(RECIPES["strong"], downsample_probability=0.5)
+    one, other = (draw_view(np.random.default_rng(3), 50, 40, recipe, 32) for recipe in (RECIPES["strong"], with_it))
+    assert (one.box, one.flip) == (other.box, other.flip) and np.array_equal(one.color, other.color)

@@ -1,0 +1,150 @@
+"""A large contrastive batch through the backbone in chunks: its cost, its memory, and that it is the same step.
+
+    python scripts/bench_chunks.py                     # cost against a plain step at equal N
+    python scripts/bench_chunks.py --paper             # the paper's 8,256 images, ViT-S/16 at 96 pixels
+
+`--paper` takes the step twice, in processes of their own: by the model's `forward_chunk_size`, and assembled by hand
+(features by chunk without gradient; head and loss on the whole batch; the backbone again by chunk, driven by the
+gradients of the features). It prints the memory of each and the largest difference of their gradients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import set_seed
+
+from stablerep_hf.losses import MultiPositiveContrastiveLoss
+from stablerep_hf.models import StableRepConfig, StableRepModel
+
+
+def batch(captions: int, siblings: int, edge: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels whose siblings resemble each other, caption ids, sibling indices."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(captions * siblings, 3, edge, edge, generator=generator)
+    pixels += torch.randn(captions, 3, 1, 1, generator=generator).repeat_interleave(siblings, 0)
+    return pixels, torch.arange(captions).repeat_interleave(siblings), torch.arange(siblings).repeat(captions)
+
+
+def step(model: StableRepModel, pixels: Tensor, ids: Tensor, siblings: Tensor, chunk: int | None) -> float:
+    """Loss and gradients by the model's own chunks; None: the plain step."""
+    outputs = model(pixels, sibling_index=siblings, forward_chunk_size=chunk)
+    loss = MultiPositiveContrastiveLoss()(outputs.image_embeds, ids)
+    loss.backward()
+    return loss.item()
+
+
+def step_by_hand(model: StableRepModel, pixels: Tensor, ids: Tensor, siblings: Tensor, chunk: int) -> float:
+    """The same, with nothing of the model but its parts."""
+    with torch.no_grad():
+        features = torch.cat([model.vision_model(part).pooler_output for part in pixels.split(chunk)])
+    features.requires_grad_()
+    loss = MultiPositiveContrastiveLoss()(model.project(features, siblings), ids)
+    loss.backward()
+    assert features.grad is not None
+    for part, gradient in zip(pixels.split(chunk), features.grad.split(chunk), strict=True):
+        model.vision_model(part).pooler_output.backward(gradient)
+    return loss.item()
+
+
+def compare_cost(options: argparse.Namespace) -> None:
+    """Seconds a step, plain and in chunks."""
+    model = new_model(options)
+    data = batch(options.captions, options.siblings, options.image_size)
+    seconds: dict[int | None, list[float]] = {None: [], options.chunk: []}
+    for _ in range(options.repeats + 1):
+        for chunk, times in seconds.items():
+            model.zero_grad()
+            start = time.perf_counter()
+            step(model, *data, chunk)
+            times.append(time.perf_counter() - start)
+    plain, chunked = (min(times[1:]) for times in seconds.values())
+    print(
+        f"N = {len(data[0])}: plain {plain:.2f} s, chunks of {options.chunk} {chunked:.2f} s: {chunked / plain:.2f} x"
+    )
+
+
+def new_model(options: argparse.Namespace) -> StableRepModel:
+    """The same weights each time."""
+    set_seed(0)
+    return StableRepModel(StableRepConfig.from_size(options.size, image_size=options.image_size)).train()
+
+
+def one(options: argparse.Namespace) -> None:
+    """One large step in this process; gradients to a file, time and memory to standard output."""
+    model = new_model(options)
+    data = batch(options.captions, options.siblings, options.image_size)
+    start = time.perf_counter()
+    loss = (step if options.one == "chunked" else step_by_hand)(model, *data, options.chunk)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    save_file(gradients, options.gradients)
+    print(json.dumps({"loss": loss, "seconds": seconds, "peak": peak}))
+
+
+def paper_step(options: argparse.Namespace) -> None:
+    """The paper's batch, both ways."""
+    reports, gradients = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for way in ("chunked", "by hand"):
+            file = Path(folder) / f"{way}.safetensors"
+            flags = ["--one", way, "--gradients", str(file), *options.passed_on]
+            run = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True)
+            reports[way] = json.loads(run.stdout.strip().splitlines()[-1])
+            seconds, peak = reports[way]["seconds"], reports[way]["peak"] / 2**30
+            print(
+                f"{way}: {seconds:.0f} s, peak of the process {peak:.2f} GiB, loss {reports[way]['loss']:.6f}",
+                flush=True,
+            )
+            gradients[way] = load_file(file)
+    ours, hand = gradients["chunked"], gradients["by hand"]
+    whole = max(float(gradient.norm()) for gradient in hand.values())
+    # biases before a batch norm and of keys have no gradient: what stands there is rounding
+    largest = max(
+        float((ours[name] - gradient).norm() / gradient.norm())
+        for name, gradient in hand.items()
+        if gradient.norm() > 1e-5 * whole
+    )
+    print(f"largest difference of a gradient: {largest:.1e} of its norm")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--captions", type=int, default=64)
+    parser.add_argument("--siblings", type=int, default=6)
+    parser.add_argument("--chunk", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--paper", action="store_true", help="1,376 captions x 6 images, twice")
+    parser.add_argument("--one", choices=("chunked", "by hand"), help=argparse.SUPPRESS)
+    parser.add_argument("--gradients", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        one(options)
+    elif options.paper:
+        captions = options.captions if options.captions != 64 else 1376
+        values = {"size": options.size, "image-size": options.image_size, "captions": captions,
+                  "siblings": options.siblings, "chunk": options.chunk, "threads": options.threads}  # fmt: skip
+        options.passed_on = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+        paper_step(options)
+    else:
+        compare_cost(options)
+
+
+if __name__ == "__main__":
+    main()

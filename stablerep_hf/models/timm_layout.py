@@ -1,0 +1,106 @@
+"""timm's Vision Transformer and ours: the same network under other names, q, k and v in one matrix there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .modeling_stablerep import StableRepVisionModel
+
+_OUTSIDE_BLOCKS = {"patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm"}
+_IN_A_BLOCK = {
+    "norm1": ("layernorm_before",),
+    "attn.qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    "attn.proj": ("attention.o_proj",),
+    "norm2": ("layernorm_after",),
+    "mlp.fc1": ("mlp.fc1",),
+    "mlp.fc2": ("mlp.fc2",),
+}
+
+
+def from_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of timm's `VisionTransformer` (no head, class token, learned positions) under the names of ours.
+
+    Raises:
+        ValueError: Weights that the plain architecture does not have, or too few; the sentence lists them.
+    """
+    depth = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("blocks.")), default=-1)
+    names = dict(_names(depth))
+    missing, unknown = sorted(names.keys() - weights.keys()), sorted(weights.keys() - names.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"These are not the weights of a plain Vision Transformer: they lack {missing or 'nothing'} and have "
+            f"{unknown or 'nothing'} besides."
+        )
+    return {
+        name: share.contiguous()
+        for theirs, ours in names.items()
+        for name, share in zip(ours, weights[theirs].tensor_split(len(ours)), strict=True)
+    }
+
+
+def to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a `StableRepVisionModel` under timm's names; the inverse of `from_timm`."""
+    depth = sum(name.endswith(".layernorm_before.bias") for name in weights)
+    return {theirs: torch.cat([weights[name] for name in ours]) for theirs, ours in _names(depth)}
+
+
+def _names(depth: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Name of each weight in timm and in ours, which are three where timm keeps q, k and v in one matrix."""
+    yield "cls_token", ("embeddings.cls_token",)
+    yield "pos_embed", ("embeddings.position_embeddings",)
+    for kind in ("weight", "bias"):
+        for theirs, ours in _OUTSIDE_BLOCKS.items():
+            yield f"{theirs}.{kind}", (f"{ours}.{kind}",)
+        for block in range(depth):
+            for theirs, parts in _IN_A_BLOCK.items():
+                yield f"blocks.{block}.{theirs}.{kind}", tuple(f"layers.{block}.{part}.{kind}" for part in parts)
+
+
+def save_timm(model: StableRepVisionModel, output_dir: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Write `model.safetensors` and the `config.json` that `timm.create_model("local-dir:...")` and the Hub read.
+
+    `num_classes` stands beside `model_args` and not in it: transformers' TimmWrapper gives it a second time and fails.
+    """
+    config: Any = model.config
+    size, patch = config.image_size, config.patch_size
+    height, width = (size, size) if isinstance(size, int) else size
+    architecture = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large"}
+    args = {
+        "img_size": [height, width],
+        "patch_size": patch,
+        "embed_dim": config.hidden_size,
+        "depth": config.num_hidden_layers,
+        "num_heads": config.num_attention_heads,
+        "mlp_ratio": config.intermediate_size / config.hidden_size,
+    }
+    hub_config = {
+        "architecture": f"{architecture.get(config.hidden_size, 'vit_tiny')}_patch16_224",
+        "num_classes": 0,
+        "num_features": config.hidden_size,
+        "global_pool": "token",
+        "model_args": args,
+        "pretrained_cfg": {
+            "input_size": [3, height, width],
+            "fixed_input_size": True,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "mean": list(mean),
+            "std": list(std),
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+    output_dir.mkdir(parents=True, exist_ok=True)
+    weights = to_timm({name: tensor.detach() for name, tensor in model.state_dict().items()})
+    save_file(weights, output_dir / "model.safetensors", metadata={"format": "pt"})
+    (output_dir / "config.json").write_text(json.dumps(hub_config, indent=2) + "\n", "utf-8")

@@ -1,0 +1,123 @@
+"""What happens around the steps of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from ..errors import InputError
+from .grouped_images import GroupedBatchSampler
+from .objectives import MAX_LOGIT_SCALE
+
+
+class FollowEpoch(TrainerCallback):
+    """Keeps the batches in step with the epoch.
+
+    Trainer's own `set_epoch` does not reach a batch sampler under several processes in a resumed epoch, where
+    Accelerate wraps it twice; the resumed epoch would be served in the order of epoch 0.
+    """
+
+    def __init__(self, batches: GroupedBatchSampler) -> None:
+        self.batches = batches
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Choose the epoch of the step that comes next."""
+        self.batches.set_epoch(state.global_step // len(self.batches))
+
+
+class ClampLogitScale(TrainerCallback):
+    """Keeps a learned logit scale in [0, ln 100] after each step, as the release does."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Clamp in place."""
+        logit_scale = getattr(kwargs["model"], "logit_scale", None)
+        if logit_scale is not None:
+            with torch.no_grad():
+                logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
+class AverageWeights(TrainerCallback):
+    """An exponential moving average of the trained weights, saved with each checkpoint and resumed from it.
+
+    After step t the average is decay x average + (1 - decay) x weights, with min(decay, (1 + t) / (10 + t)) for decay,
+    so that the first steps do not stay in it.
+
+    Args:
+        decay: In [0, 1).
+    """
+
+    FILE = "ema.safetensors"
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.average: dict[str, Tensor] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start from the weights, or from the checkpoint that is resumed."""
+        trained = _trained(kwargs["model"])
+        self.average = {name: parameter.detach().clone() for name, parameter in trained.items()}
+        if state.global_step:
+            file = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / self.FILE
+            if not file.is_file():
+                raise InputError(
+                    f"{file} is missing, so the average of the weights cannot go on: resume from a checkpoint that "
+                    "was trained with ema_decay, or leave it out."
+                )
+            for name, tensor in load_file(file).items():
+                self.average[name].copy_(tensor)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the step's weights in."""
+        share = 1 - min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        trained = _trained(kwargs["model"])
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), [trained[name] for name in self.average], share)
+
+    def save(self, folder: Path) -> None:
+        """Write the average beside a checkpoint's weights."""
+        save_file({name: tensor.contiguous() for name, tensor in self.average.items()}, folder / self.FILE)
+
+    def load_into(self, model: nn.Module) -> None:
+        """Replace a model's weights by their average."""
+        trained = _trained(model)
+        with torch.no_grad():
+            for name, tensor in self.average.items():
+                trained[name].copy_(tensor)
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class ImageProgress(ProgressCallback):
+    """Trainer's progress bar, in images instead of steps.
+
+    Args:
+        views_per_batch: Views in a step, over all processes.
+    """
+
+    def __init__(self, views_per_batch: int) -> None:
+        super().__init__()
+        self.views_per_batch = views_per_batch
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar."""
+        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
+        if self.training_bar is not None:
+            self.training_bar.unit, self.training_bar.unit_scale = " images", self.views_per_batch

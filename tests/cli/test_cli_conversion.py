@@ -1,0 +1,65 @@
+"""`stablerep convert`, and trainings that start from somebody else's encoder."""
+
+import json
+
+import pytest
+import timm
+import torch
+from test_cli_commands import refused
+from test_models_conversion import official, save
+from tiny_training import TRAIN_FLAGS
+from training_data import make_dataset
+from transformers import AutoModel
+
+from stablerep_hf.models import StableRepModel
+
+
+def test_a_checkpoint_of_the_release_becomes_a_folder_that_from_pretrained_loads(tmp_path, stablerep):
+    theirs, images = official(text=True), torch.randn(2, 3, 16, 16)
+    save(theirs, tmp_path / "official.pth")
+    code, out, _ = stablerep("convert", tmp_path / "official.pth", tmp_path / "encoder")
+    assert code == 0 and str(tmp_path / "encoder") in out
+    encoder = AutoModel.from_pretrained(tmp_path / "encoder")
+    torch.testing.assert_close(encoder(images).pooler_output, theirs.visual(images), rtol=1e-5, atol=1e-5)
+    whole = StableRepModel.from_pretrained(tmp_path / "encoder" / "pretraining").eval()
+    torch.testing.assert_close(whole(images).image_embeds, theirs.embed_images(images), rtol=1e-5, atol=1e-5)
+    assert stablerep("convert", tmp_path / "encoder", tmp_path / "timm", "--format", "timm")[0] == 0
+    there = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    torch.testing.assert_close(there(images), theirs.visual(images), rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_converted_is_one_sentence(tmp_path, stablerep):
+    (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
+    assert refused(stablerep("convert"), "CHECKPOINT DIR")
+    assert refused(stablerep("convert", tmp_path / "broken.pth", tmp_path / "out"), "broken.pth")
+    assert refused(stablerep("convert", tmp_path / "nowhere", tmp_path / "out"), "nowhere")
+    assert refused(stablerep("convert", "x", tmp_path), "is not an empty folder")
+    assert refused(stablerep("convert", "x", tmp_path / "out", "--format", "onnx"), "onnx")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def start(tmp_path):
+    model = timm.create_model("vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=96, depth=4, num_heads=3,
+                              num_classes=0)  # fmt: skip
+    timm.models.save_for_hf(model, tmp_path / "start", safe_serialization=True)
+    return tmp_path / "start", model
+
+
+def test_a_training_starts_from_a_given_encoder(tmp_path, stablerep, start):
+    folder, model = start
+    make_dataset([4] * 12).to_parquet(tmp_path / "data" / "train.parquet")
+    flags = ["--data", tmp_path / "data", "--output", tmp_path / "out", *TRAIN_FLAGS, "--init-from", folder]
+    assert stablerep("train", *flags, "--learning_rate", 0)[0] == 0
+    images = torch.randn(2, 3, 16, 16)
+    trained = AutoModel.from_pretrained(tmp_path / "out").eval()
+    torch.testing.assert_close(trained(images).pooler_output, model.eval()(images), rtol=1e-5, atol=1e-5)
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["settings"]["init_from"] == str(folder)
+
+
+def test_an_encoder_of_another_size_is_refused_before_anything_is_written(tmp_path, stablerep, start):
+    make_dataset([4] * 12).to_parquet(tmp_path / "data" / "train.parquet")
+    flags = ["--data", tmp_path / "data", "--output", tmp_path / "out", *TRAIN_FLAGS]
+    assert refused(stablerep("train", *flags, "--init-from", start[0], "--size", "tiny"), "hidden_size 96", "192")
+    assert refused(stablerep("train", *flags, "--init-from", tmp_path / "nowhere"), "nowhere")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,255 @@
+"""The release's checkpoints in, timm's in and out: the same features to rounding, and nothing lost in silence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections import OrderedDict
+from functools import partial
+
+import pytest
+import timm
+import torch
+from tiny_stablerep import pixels, tiny_model
+from torch import nn
+from transformers import ViTConfig, ViTModel
+
+from stablerep_hf.models import convert_official_checkpoint, export_encoder, load_vision_encoder
+from stablerep_hf.models.timm_layout import from_timm, to_timm
+
+
+class OfficialBlock(nn.Module):
+    """A block of CLIP's text tower, after the description in the paper, under the release's names."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, width // 64)
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=nn.Identity(), c_proj=nn.Linear(4 * width, width))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (L, C, width)
+        y, length = self.ln_1(x), len(x)
+        causal = torch.full((length, length), -torch.inf).triu(1)
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=causal)[0]
+        hidden = self.mlp.c_fc(self.ln_2(x))
+        return x + self.mlp.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+
+
+class Official(nn.Module):
+    """The release's model in small: timm's ViT, the head called once a sibling, and optionally the text tower."""
+
+    def __init__(self, text: bool) -> None:
+        super().__init__()
+        self.visual = timm.models.VisionTransformer(
+            img_size=16, patch_size=8, embed_dim=128, depth=2, num_heads=2, num_classes=0,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        )  # fmt: skip
+        self.image_mlp = nn.ModuleDict(
+            {
+                "layer1": nn.Linear(128, 40), "bn1": nn.BatchNorm1d(40), "layer2": nn.Linear(40, 40),
+                "bn2": nn.BatchNorm1d(40), "layer3": nn.Linear(40, 16),
+            }
+        )  # fmt: skip
+        if text:
+            self.token_embedding = nn.Embedding(30, 64)
+            self.positional_embedding = nn.Parameter(torch.randn(9, 64))
+            self.transformer = nn.ModuleDict({"resblocks": nn.Sequential(OfficialBlock(64), OfficialBlock(64))})
+            self.ln_final = nn.LayerNorm(64)
+            self.image_projection = nn.Parameter(torch.randn(128, 12))
+            self.text_projection = nn.Parameter(torch.randn(64, 12))
+            self.logit_scale = nn.Parameter(torch.tensor(3.0))
+
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+        head, x = self.image_mlp, self.visual(images)
+        x = torch.relu(head["bn1"](head["layer1"](x)))
+        return head["layer3"](torch.relu(head["bn2"](head["layer2"](x))))
+
+    def embed_texts(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        x = self.ln_final(self.transformer["resblocks"](x.transpose(0, 1)).transpose(0, 1))
+        return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ self.text_projection
+
+
+def official(text: bool) -> Official:
+    torch.manual_seed(0)
+    model = Official(text)
+    for parameter in model.parameters():  # no weight left at 0 or 1, where a mix-up would not show
+        parameter.data.add_(torch.randn_like(parameter) * 0.05)
+    model.embed_images(torch.randn(16, 3, 16, 16))  # running statistics of its own
+    return model.eval()
+
+
+def save(model: nn.Module, path, **extra) -> None:
+    content = {"model": model.state_dict(), "optimizer": {"state": {0: torch.zeros(3)}}, "epoch": 14}
+    torch.save({**content, "scaler": {"scale": 65536.0}, "args": argparse.Namespace(lr=1e-3), **extra}, path)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_checkpoint_of_the_release_gives_the_same_features_and_embeddings(tmp_path, text):
+    theirs = official(text)
+    save(theirs, tmp_path / "official.pth")
+    ours = convert_official_checkpoint(tmp_path / "official.pth")
+    tokens = torch.tensor([[28, 3, 5, 29, 0, 0], [28, 7, 8, 9, 10, 29]])
+    outputs = ours(pixels(5), tokens if text else None)
+    torch.testing.assert_close(outputs.pooler_output, theirs.visual(pixels(5)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.image_embeds, theirs.embed_images(pixels(5)), rtol=1e-5, atol=1e-5)
+    if text:
+        torch.testing.assert_close(outputs.text_embeds, theirs.embed_texts(tokens), rtol=1e-5, atol=1e-5)
+        images = theirs.visual(pixels(5)) @ theirs.image_projection
+        torch.testing.assert_close(outputs.image_text_embeds, images, rtol=1e-5, atol=1e-5)
+        assert outputs.logit_scale == theirs.logit_scale
+    assert ours.config.head_norm == "batch_per_sibling"
+    assert not ours.training
+
+
+def test_bare_weights_and_weights_of_parallel_training_are_read_too(tmp_path):
+    model = official(False)
+    torch.save({f"module.{name}": tensor for name, tensor in model.state_dict().items()}, tmp_path / "bare.pth")
+    converted = convert_official_checkpoint(tmp_path / "bare.pth")
+    torch.testing.assert_close(converted(pixels(2)).pooler_output, model.visual(pixels(2)), rtol=1e-5, atol=1e-5)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil_was_here",)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(official(False), tmp_path / "official.pth", args=Evil())
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        convert_official_checkpoint(tmp_path / "official.pth")
+    assert not (tmp_path / "evil_was_here").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: w.pop("image_mlp.bn2.running_var"), "lacks .*norm2.running_var"),
+        (lambda w: w.update({"predictor.weight": torch.ones(3)}), "has .*predictor.weight"),
+        (lambda w: w.update({"visual.dist_token": torch.ones(3)}), "dist_token"),
+        (lambda w: w.pop("visual.blocks.1.mlp.fc2.bias"), "blocks.1.mlp.fc2.bias"),
+        (lambda w: w.clear(), "lack"),
+    ],
+)
+def test_weights_too_many_or_too_few_are_listed(tmp_path, change, sentence):
+    weights = official(False).state_dict()
+    change(weights)
+    torch.save({"model": weights}, tmp_path / "official.pth")
+    with pytest.raises(ValueError, match=sentence):
+        convert_official_checkpoint(tmp_path / "official.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps([1, 2])])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "official.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot be read|holds no weights"):
+        convert_official_checkpoint(tmp_path / "official.pth")
+
+
+def test_the_layouts_are_inverse_to_each_other():
+    weights = dict(tiny_model().vision_model.state_dict())
+    torch.testing.assert_close(from_timm(to_timm(weights)), weights, rtol=0, atol=0)
+
+
+def test_a_timm_checkpoint_starts_an_encoder(tmp_path):
+    timm.models.save_for_hf(
+        theirs := timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=0).eval(),
+        tmp_path,
+        safe_serialization=True,
+    )
+    images = torch.randn(2, 3, 32, 32)
+    for source in (f"local-dir:{tmp_path}", str(tmp_path)):
+        ours = load_vision_encoder(source).eval()
+        torch.testing.assert_close(ours(images).pooler_output, theirs(images), rtol=1e-5, atol=1e-5)
+    assert ours.config.layer_norm_eps == 1e-6
+
+
+def test_a_transformers_checkpoint_starts_an_encoder(tmp_path):
+    config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=16,
+                       patch_size=8)  # fmt: skip
+    theirs = ViTModel(config).eval()
+    theirs.save_pretrained(tmp_path / "stock")
+    ours = load_vision_encoder(str(tmp_path / "stock")).eval()
+    expected = theirs(pixels(3)).last_hidden_state
+    torch.testing.assert_close(ours(pixels(3)).last_hidden_state, expected)
+    model = tiny_model().eval()
+    model.save_pretrained(tmp_path / "whole")
+    again = load_vision_encoder(str(tmp_path / "whole")).eval()
+    torch.testing.assert_close(again(pixels(3)).pooler_output, model(pixels(3)).pooler_output)
+
+
+def test_other_architectures_are_refused(tmp_path):
+    from transformers import Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
+    Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    with pytest.raises(ValueError, match="dinov2"):
+        load_vision_encoder(str(tmp_path / "dino"))
+    with pytest.raises(ValueError, match="neither a folder nor a repository"):
+        load_vision_encoder(str(tmp_path / "nothing"))
+    registers = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=0, reg_tokens=4)
+    timm.models.save_for_hf(registers, tmp_path / "registers", safe_serialization=True)
+    with pytest.raises(ValueError, match="reg_token"):
+        load_vision_encoder(str(tmp_path / "registers"))
+
+
+CHILD = """
+import json, sys
+import timm, torch
+from safetensors.torch import load_file, save_file
+try:
+    import stablerep_hf
+    raise SystemExit("stablerep_hf is importable here")
+except ModuleNotFoundError:
+    pass
+from transformers import AutoImageProcessor, AutoModel
+folder, out = sys.argv[1:]
+pixels = load_file(out + "/pixels.safetensors")["pixels"]
+model = timm.create_model("local-dir:" + folder, pretrained=True).eval()
+wrapped, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+data = timm.data.resolve_model_data_config(model)
+outputs = {"timm": model(pixels), "wrapper": wrapped.eval()(pixels).pooler_output}
+save_file({name: features.contiguous() for name, features in outputs.items()}, out + "/outputs.safetensors")
+processor = type(AutoImageProcessor.from_pretrained(folder)).__name__
+json.dump(
+    {"data": data, "lost": [sorted(info[k]) for k in ("missing_keys", "unexpected_keys")], "processor": processor,
+     "wrapper": type(wrapped).__name__},
+    open(out + "/report.json", "w"),
+)
+"""
+
+
+@pytest.mark.parametrize("size", ["tiny", "micro"])
+def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
+    from safetensors.torch import load_file, save_file
+
+    from stablerep_hf.models import StableRepConfig, StableRepModel
+
+    torch.manual_seed(0)
+    model = StableRepModel(
+        StableRepConfig.from_size(size, image_size=32, patch_size=8, projection_hidden_dim=8)
+    ).eval()
+    images = torch.randn(3, 3, 32, 32)
+    export_encoder(model, tmp_path / "timm", format="timm")
+    save_file({"pixels": images}, tmp_path / "pixels.safetensors")
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    (tmp_path / "child.py").write_text(CHILD)
+    done = subprocess.run(
+        [sys.executable, "-S", tmp_path / "child.py", tmp_path / "timm", tmp_path],
+        env={**os.environ, "PYTHONPATH": site}, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    outputs, report = load_file(tmp_path / "outputs.safetensors"), json.loads((tmp_path / "report.json").read_text())
+    expected = model(images).pooler_output
+    torch.testing.assert_close(outputs["timm"], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs["wrapper"], expected, rtol=1e-5, atol=1e-5)
+    assert report["lost"] == [[], []] and report["wrapper"] == "TimmWrapperModel"
+    assert (report["data"]["input_size"], report["data"]["crop_pct"]) == ([3, 32, 32], 1.0)
+    assert report["data"]["mean"] == [0.485, 0.456, 0.406]
