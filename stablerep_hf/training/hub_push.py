@@ -18,9 +18,10 @@ from transformers.utils.hub import hf_api
 from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
 from ..models.export import encoder_image_processor
 from .arguments import StableRepTrainingArguments, recipe_of
+from .callbacks import AverageWeights
 from .grouped_images import GroupedImages
 
-_STATE = ("*.pt", "*.pth", "*.bin", "trainer_state.json")  # of a training; only a resume needs it
+_STATE = ("*.pt", "*.pth", "*.bin", "trainer_state.json", AverageWeights.FILE)  # of a training; only a resume needs it
 _LOGGER = logging.getLogger(__name__)
 
 

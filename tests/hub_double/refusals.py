@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from starlette.requests import Request
@@ -14,7 +15,8 @@ class Refusal(Exception):
     def __init__(self, status: int, message: str, code: str = "", **headers: str) -> None:
         super().__init__(message)
         self.status, self.message = status, message
-        self.headers = {"X-Error-Message": message, **headers}
+        one_line = " ".join(message.encode("ascii", "replace").decode().split())
+        self.headers = {"X-Error-Message": one_line, **headers}
         if code:
             self.headers["X-Error-Code"] = code
 
@@ -24,7 +26,7 @@ class Refusal(Exception):
         return JSONResponse({"error": error.message}, error.status, headers=error.headers)
 
 
-def only_keys(value: Any, required: set[str], optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+def only_keys(value: Any, required: set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
     """The value, if it is an object with these keys and no other."""
     if not isinstance(value, dict):
         raise Refusal(400, f"expected an object, got {type(value).__name__}")
@@ -35,7 +37,7 @@ def only_keys(value: Any, required: set[str], optional: set[str] = frozenset()) 
     return value
 
 
-async def json_body(request: Request, required: set[str], optional: set[str] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+async def json_body(request: Request, required: set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
     try:
         value = await request.json()
     except ValueError as error:

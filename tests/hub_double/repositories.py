@@ -79,14 +79,11 @@ class Repositories:
         namespace = body.get("organization") or account.name
         require_write(account, namespace)
         repository = Repository(type, f"{namespace}/{body['name']}", VISIBILITIES[visibility], sdk=body.get("sdk"))
-        try:
-            self.store.create(repository)
-        except Refusal as error:
-            if error.status != 409:
-                raise
-            url = self._page(self.store.repositories[type, repository.id])
-            return JSONResponse({"error": error.message, "url": url}, 409)
-        return JSONResponse({"url": self._page(repository), "name": repository.id, "id": repository.id})
+        answer = {"url": self._page(repository), "name": repository.id, "id": repository.id}
+        if self.store.get(type, repository.id):
+            return JSONResponse({"error": "You already created this repo"} | answer, 409)
+        self.store.create(repository)
+        return JSONResponse(answer)
 
     async def delete(self, request: Request) -> Response:
         account = require_account(request)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,7 +126,6 @@ class Store:
         self.folder = folder
         self.contents = folder / "contents"
         self.contents.mkdir(parents=True, exist_ok=True)
-        self.lock = threading.RLock()
         self.repositories: dict[tuple[str, str], Repository] = {}
         for path in sorted(folder.glob("repos/*/*/*.json")):
             repository = _read(path)
@@ -137,8 +135,7 @@ class Store:
         return self.repositories.get((type, id))
 
     def create(self, repository: Repository) -> Repository:
-        if (repository.type, repository.id) in self.repositories:
-            raise Refusal(409, "You already created this repo", url=repository.id)
+        assert (repository.type, repository.id) not in self.repositories
         if not all(NAME.fullmatch(part) for part in repository.id.split("/")):
             raise Refusal(400, f"Invalid repo name: {repository.id}")
         repository.created = now()
