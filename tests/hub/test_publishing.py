@@ -55,7 +55,10 @@ def test_what_ships_in_this_project_can_be_published(hub_here):
     push(assets.pictograms_path(), "alice/pictograms")
     assert sum(name.startswith("data/") for name in hub_here.files("alice/pictograms", "datasets")) == 3
     push(assets.encoder_path(), "lab/encoder")
-    assert b'"lab/encoder"' in hub_here.files("lab/encoder")["README.md"]
+    for name, type in (("alice/generator", "models"), ("alice/pictograms", "datasets"), ("lab/encoder", "models")):
+        card = hub_here.files(name, type)["README.md"].decode()
+        assert f'"{name}"' in card
+        assert "path/to/this/folder" not in card, "its examples load the repository"
     push(SPACE, "alice/search", variables={"ENCODER": "lab/encoder"})
     space = hub_here.repository("alice/search", "spaces")
     assert space.variables["ENCODER"]["value"] == "lab/encoder"
