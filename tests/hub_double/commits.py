@@ -139,6 +139,7 @@ class Commits:
     def _check_may_commit(self, request: Request, repository: Repository, reference: str) -> None:
         """Anybody may propose; the rest is the owner's, and a proposal its author's too."""
         account = require_account(request)
+        repository.find(reference)
         own = reference.startswith("refs/pr/") and repository.pulls[int(reference.split("/")[-1]) - 1]["author"]
         if request.query_params.get("create_pr") != "1" and own != account.name:
             writable(request, self.store)
