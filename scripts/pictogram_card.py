@@ -32,7 +32,7 @@ images each. This is real *artwork*, rendered from vector drawings; it holds no 
 the small real world that the embedded generator learns from and encoders are measured on.
 
     from datasets import load_dataset
-    pictograms = load_dataset("stablerep_hf/assets/pictograms")
+    pictograms = load_dataset("path/to/this/folder")
 
 ## Splits
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before anything else
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
@@ -10,6 +11,16 @@ from typing import Any
 
 import pytest
 from gloo import GlooRanks
+from hub_double import HubDouble, running_hub
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Nothing touches anybody's account unless both a token is there and these tests were asked for."""
+    if os.environ.get("HF_TOKEN") and "live" in config.option.markexpr:
+        return
+    for item in items:
+        if "live" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="uses a real account: set HF_TOKEN and give -m live"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,3 +55,31 @@ def run_on_gloo() -> Iterator[Callable[..., list[Any]]]:
     yield run
     for ranks in kept.values():
         ranks.close()
+
+
+@pytest.fixture(scope="session")
+def _session_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubDouble]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(_session_hub: HubDouble) -> HubDouble:
+    """An empty Hub on loopback. Processes find it by `hub.environment(home)`, this one by `hub_here`."""
+    _session_hub.reset()
+    return _session_hub
+
+
+@pytest.fixture
+def hub_here(hub: HubDouble, monkeypatch: pytest.MonkeyPatch) -> HubDouble:
+    """The same, and huggingface_hub of this process talks to it as alice."""
+    from huggingface_hub import close_session, constants
+
+    files = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    close_session()
+    return hub

@@ -18,8 +18,8 @@ ROOMS = {
     "evaluation": set(),
     "assets": set(),
     "synthesis": {"captions", "assets"},
-    "training": {"captions", "models", "losses", "evaluation", "synthesis"},
     "hub": {"captions", "evaluation", "synthesis"},
+    "training": {"captions", "models", "losses", "evaluation", "synthesis", "hub"},  # what it pushes has a card
     "cli": {"captions", "models", "losses", "evaluation", "assets", "synthesis", "training", "hub"},
 }
 ALONE = {"models", "losses"}

@@ -31,9 +31,8 @@ same code. It draws emoji-like pictures of the {train_concepts:,} concepts it le
 
     import torch
     from diffusers import StableDiffusionPipeline
-    from stablerep_hf import assets
 
-    pipeline = StableDiffusionPipeline.from_pretrained(assets.generator_path(), dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained("path/to/this/folder", dtype=torch.float32)
     image = pipeline("rocket, blob style", guidance_scale={guidance}, num_inference_steps={steps}).images[0]
 
 Style words name the hand: {styles}.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import datasets
@@ -34,9 +35,13 @@ def write_data_card(folder: str | Path, license: str, embedded: bool) -> None:
 
 
 def write_encoder_card(
-    folder: str | Path, record: dict[str, Any], name: str, results: Sequence[EvaluationResult] = ()
+    folder: str | Path,
+    record: dict[str, Any],
+    name: str,
+    results: Sequence[EvaluationResult] = (),
+    form: Literal["encoder", "pretraining"] = "encoder",
 ) -> None:
-    """Write the card of a trained encoder from its record and, once there are any, its results."""
+    """Write the card of a trained model, in either form, from its record and, once there are any, its results."""
     from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
 
     settings = record["settings"]
@@ -44,10 +49,12 @@ def write_encoder_card(
     facts = ModelFacts(
         name=name,
         license=settings["license"],
+        form=form,
         objective=settings["objective"],
         architecture=describe_encoder(folder),
         data=data,
         training={
+            "preset": preset_of(settings),
             "steps": record["steps"],
             "views seen": record["views_seen"],
             **{key: value for key, value in settings.items() if key not in ("data", "split", "license", "objective")},
@@ -56,6 +63,7 @@ def write_encoder_card(
         if record["processes"] > 1
         else record["device"],
         training_seconds=record["seconds"],
+        **record.get("energy", {}),
         results=tuple(results),
         licensed_parts=embedded_parts() if data.generator.get("name") == EMBEDDED else (),
         versions=record["versions"],
@@ -93,6 +101,34 @@ def siblings(dataset: datasets.Dataset) -> dict[str, list[Image.Image]]:
     chosen = np.unique(np.linspace(0, len(groups) - 1, CAPTIONS_SHOWN).round().astype(int))
     rows = [dataset[groups[int(group)]] for group in chosen]
     return {row["caption"][0]: row["image"] for row in rows}
+
+
+def preset_of(settings: dict[str, Any]) -> str | None:
+    """The preset whose every value a training has, whatever it has besides; None if there is none."""
+    from .parsing import presets, read_config
+
+    for name in presets():
+        values = read_config(name)
+        if all(settings[key] == values[key] for key in values.keys() & settings.keys()):
+            return name
+    return None
+
+
+def estimated_energy(folder: str | Path) -> dict[str, float]:
+    """What codecarbon (`--report_to codecarbon`) wrote into the folder of a training, over all its starts.
+
+    Returns:
+        `energy_kwh` and `emissions_kg`; empty if it did not run.
+    """
+    path = Path(folder) / "emissions.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        "energy_kwh": sum(float(row["energy_consumed"]) for row in rows),
+        "emissions_kg": sum(float(row["emissions"]) for row in rows),
+    }
 
 
 def training_versions() -> dict[str, str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from enum import Enum
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,14 +15,6 @@ if TYPE_CHECKING:
     from ..training import StableRepTrainingArguments
 
 RECORD = "training.json"
-# Where a run goes and what it tells on the way change nothing that it learns; a resumed run may differ in these. None
-# of them is recorded: the record and the card are published, and `hub_token` is a secret.
-_FREE = re.compile(
-    "output_dir|logging_.*|save_.*|report_to|run_name|project|disable_tqdm|dataloader_.*|per_device_.*|ddp_.*"
-    "|accelerator_config|remove_unused_columns|max_bad_images|local_rank|push_to_hub|hub_.*"
-)
-# Said of every training, also where the value is transformers' default.
-_ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "seed")
 
 
 @dataclass
@@ -92,6 +82,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
     if any(flag.partition("=")[0] in ("--output_dir", "--output-dir") for flag in argv):
         raise InputError("--output_dir is made below --output: give --output alone.")
     arguments.output_dir = str(Path(command.output) / "checkpoints")
+    arguments.hub_model_id = arguments.hub_model_id or Path(command.output).resolve().name
     return command, arguments
 
 
@@ -107,10 +98,11 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     Raises:
         InputError: The flags do not fit together, or the folder holds another training.
     """
-    from ..models import export_encoder
+    from ..hub.publishing import explaining_refusals
+    from ..models.export import encoder_image_processor, export_encoder
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
-    from ..training.checkpoints import latest_checkpoint
+    from ..training.checkpoints import latest_checkpoint, pushed_checkpoint
     from . import facts
     from .loading import load_images
 
@@ -122,14 +114,17 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     dataset = load_images(command.data, command.split)
     model, tokenizer = build_model(command, arguments.seed)
     try:
-        with explaining(output):
+        with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
             trainer = StableRepTrainer(model, arguments, dataset, tokenizer)
     except InputError:
         raise
     except ValueError as error:  # transformers and accelerate refuse arguments so
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
-    checkpoint = latest_checkpoint(str(arguments.output_dir))
-    with explaining(output):
+    with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
+        with arguments.main_process_first(desc="looking for a checkpoint"):
+            checkpoint = latest_checkpoint(str(arguments.output_dir)) or pushed_checkpoint(
+                trainer.hub_model_id, str(arguments.output_dir), arguments.hub_revision
+            )
         if trainer.is_world_process_zero():
             output.mkdir(parents=True, exist_ok=True)
             _write_record(output, {"settings": settings, "finished": False})
@@ -145,15 +140,22 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             "processes": arguments.world_size,
             "device": _device_name(arguments),
             "data": asdict(facts.training_data(command.data, dataset)),
+            "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
             "log": trainer.state.log_history,
         }
+        if trainer.average is not None and trainer.is_world_process_zero():
+            trainer.average.load_into(model)
+        if arguments.push_to_hub:
+            trainer.push_to_hub(license=command.license)
         if trainer.is_world_process_zero():
-            if trainer.average is not None:
-                trainer.average.load_into(model)
-            model.save_pretrained(output / "pretraining")
+            full = output / "pretraining"
+            model.save_pretrained(full)
+            encoder_image_processor(model.config.vision_config).save_pretrained(full)
             export_encoder(model, output)
-            facts.write_encoder_card(output, record, output.resolve().name)
+            name = output.resolve().name
+            facts.write_encoder_card(output, record, name)
+            facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")
             _write_record(output, record)
     return record
 
@@ -226,17 +228,9 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
 
 
 def _settings(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[str, Any]:
-    """What was chosen and what the recipe is made of, as JSON values."""
-    own = set(type(arguments).__annotations__) | set(_ALWAYS)
-    chosen = {
-        field.name: value
-        for field in fields(arguments)
-        if field.init
-        and not _FREE.fullmatch(field.name)
-        and ((value := getattr(arguments, field.name)) != field.default or field.name in own)
-    }
-    settings = {**{name: value for name, value in asdict(command).items() if name != "output"}, **chosen}
-    return {name: value.value if isinstance(value, Enum) else value for name, value in settings.items()}
+    from ..training.arguments import recipe_of
+
+    return {name: value for name, value in asdict(command).items() if name != "output"} | recipe_of(arguments)
 
 
 def _read_record(output: Path, settings: dict[str, Any]) -> dict[str, Any]:

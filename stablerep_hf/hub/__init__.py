@@ -1,4 +1,4 @@
-"""Model and dataset cards, generated from facts."""
+"""Cards generated from facts, and publishing."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from .model_card import model_index_results as model_index_results
     from .model_card import render_model_card as render_model_card
     from .model_card import write_model_card as write_model_card
-    from .publishing import Publication as Publication
-    from .publishing import plan_publication as plan_publication
+    from .publication import Publication as Publication
+    from .publication import plan_publication as plan_publication
     from .publishing import publish as publish
 
 _EXPORTS = {
     "DatasetFacts": ".facts",
     "LicensedPart": ".facts",
     "ModelFacts": ".facts",
-    "Publication": ".publishing",
+    "Publication": ".publication",
     "TrainingData": ".facts",
     "dataset_facts": ".dataset_card",
     "describe_encoder": ".model_card",
     "load_facts": ".facts",
     "model_index_results": ".model_card",
-    "plan_publication": ".publishing",
+    "plan_publication": ".publication",
     "publish": ".publishing",
     "render_dataset_card": ".dataset_card",
     "render_model_card": ".model_card",

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset
 from datasets import Value
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image
+from pyarrow import compute
 
 from ..evaluation.figures import image_grid, png_bytes
 from ..evaluation.results import write_atomically
-from ..evaluation.tables import public_name
+from ..evaluation.tables import markdown_table, public_name, readable
 from ..synthesis import image_features, read_provenance
 from .facts import DatasetFacts, check_license
 from .rendering import render
@@ -68,6 +70,7 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         generator=generator,
         split=next(iter(facts.data_files)),
         column_notes=COLUMN_NOTES,
+        scores=_scores_table(facts.scores),
     )
     return DatasetCard(text)
 
@@ -99,6 +102,7 @@ def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any)
         num_failed_captions=len(provenance.failed_captions),
         seconds=provenance.seconds,
         columns={column: _type_name(feature) for column, feature in image_features().items()},
+        scores=_scores(Path(folder)),
         **others,
     )
 
@@ -131,6 +135,31 @@ def size_category(num_rows: int) -> str:
         if num_rows < 10 ** (power + 3):
             return f"n<{bound}" if power == 0 else f"{bounds[power - 1]}<n<{bound}"
     return f"n>{bounds[-1]}"
+
+
+def _scores(folder: Path) -> dict[str, dict[str, float]]:
+    """Of every column of decimal numbers that is no setting of the generator."""
+    rows = pyarrow.dataset.dataset(sorted(map(str, folder.glob("data/*.parquet"))))
+    names = [
+        column.name
+        for column in rows.schema
+        if pyarrow.types.is_floating(column.type) and column.name not in image_features()
+    ]
+    table = rows.to_table(columns=names)
+    summaries = {name: (compute.mean(table[name]).as_py(), compute.min_max(table[name]).as_py()) for name in names}
+    return {
+        name: {"mean": mean, "lowest": ends["min"], "highest": ends["max"]}
+        for name, (mean, ends) in summaries.items()
+        if mean is not None
+    }
+
+
+def _scores_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    if not scores:
+        return ""
+    names = ["mean", "lowest", "highest"]
+    rows = [[f"`{column}`", *(readable(summary[name]) for name in names)] for column, summary in scores.items()]
+    return markdown_table([["column", *names], *rows])
 
 
 def _type_name(feature: Any) -> str:

@@ -72,6 +72,8 @@ class ModelFacts:
         training: setting -> value of the training, JSON values, in the order to show.
         hardware: what it ran on; empty if unknown.
         training_seconds: how long; None if unknown.
+        energy_kwh: what codecarbon estimated that the training used; None if it did not run.
+        emissions_kg: CO2 equivalent of that, by the same estimate.
         results: measured numbers of this and of other encoders, to compare; those whose `encoder` is `name` go into
             the model index.
         limits: sentences on what the model cannot do, beside those every such model shares.
@@ -92,6 +94,8 @@ class ModelFacts:
     training: Mapping[str, Any] = field(default_factory=dict)
     hardware: str = ""
     training_seconds: float | None = None
+    energy_kwh: float | None = None
+    emissions_kg: float | None = None
     results: tuple[EvaluationResult, ...] = ()
     limits: tuple[str, ...] = ()
     licensed_parts: tuple[LicensedPart, ...] = ()
@@ -118,6 +122,7 @@ class DatasetFacts:
         num_failed_captions: captions left out because they got no picture.
         seconds: time spent on drawing, over all workers.
         columns: column -> type, in order.
+        scores: column of scores -> "mean", "lowest" and "highest" over the rows.
         data_files: split -> pattern of its files.
         grid: picture of sample rows, a path relative to the card; empty if there is none.
         language: of the captions, ISO 639-1.
@@ -141,6 +146,7 @@ class DatasetFacts:
     num_failed_captions: int = 0
     seconds: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     data_files: Mapping[str, str] = field(default_factory=lambda: {"train": "data/train-*.parquet"})
     grid: str = ""
     language: tuple[str, ...] = ("en",)

@@ -51,6 +51,7 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
         model_name=facts.name,
         eval_results=model_index_results(own) or None,
+        co2_eq_emissions=_emissions(facts),
     )
     text = render(
         "model_card.md.jinja",
@@ -141,6 +142,14 @@ def _count_parameters(root: Path) -> int:
         with safe_open(file, framework="numpy") as tensors:
             total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     return total
+
+
+def _emissions(facts: ModelFacts) -> dict[str, Any] | None:
+    """As the Hub wants it, in grams (https://huggingface.co/docs/hub/model-cards-co2)."""
+    if facts.emissions_kg is None:
+        return None
+    told = {"emissions": round(1000 * facts.emissions_kg, 3), "source": "codecarbon", "training_type": "pre-training"}
+    return told | ({"hardware_used": facts.hardware} if facts.hardware else {})
 
 
 def _synthetic_tag(facts: ModelFacts) -> list[str]:

@@ -1,96 +1,239 @@
-"""Pushing a folder that this package made to the Hub, and nothing of it that does not belong there."""
+"""Pushing a folder to the Hub: all of it in one commit, or nothing."""
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
+from huggingface_hub import get_session as http_session
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from ..errors import InputError
+from .publication import Publication, describe_kind, kind_of
 
-# No pickle (checkpoints hold optimiser state and `training_args.bin`), no cache, no half-written file.
-NEVER_PUBLISHED = ("checkpoints/*", "*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.tmp", ".*", "*/.*")
+# Files of an earlier version that must not stay: `load_dataset` and `from_pretrained` would read both.
+_WEIGHTS = r"\.safetensors(\.index\.json)?"
+_REPLACED = {
+    "dataset": re.compile(r"data/.+\.parquet|provenance/.+"),
+    "model": re.compile(r"[^/]+" + _WEIGHTS),
+    "generator": re.compile(r".+" + _WEIGHTS),
+    "space": re.compile(r"(?!)"),
+}
+_WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries of what huggingface_hub itself does not try again
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
 
-
-@dataclass(frozen=True)
-class Publication:
-    """What would go where.
-
-    Attributes:
-        folder: The local folder.
-        repo_type: "dataset" or "model", as the folder's content says.
-        files: Paths in the repository and their sizes in bytes, in order.
-    """
-
-    folder: Path
-    repo_type: str
-    files: tuple[tuple[str, int], ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all files."""
-        return sum(size for _, size in self.files)
+T = TypeVar("T")
 
 
-def plan_publication(folder: str | Path) -> Publication:
-    """Look at a folder and list what publishing it uploads.
+def publish(
+    publication: Publication,
+    repository: str,
+    *,
+    private: bool = False,
+    create_pr: bool = False,
+    tag: str | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> str:
+    """Upload to the Hub, in one commit.
 
-    Raises:
-        InputError: It is no folder that `generate` or `train` made, or its card is missing.
-    """
-    root = Path(folder)
-    if any((root / name).exists() for name in ("config.json", "model_index.json")):
-        repo_type = "model"
-    elif any(root.glob("data/*.parquet")):
-        repo_type = "dataset"
-    else:
-        raise InputError(
-            f"{folder} holds neither a model (config.json) nor a data set (data/*.parquet): give a folder that "
-            "`stablerep generate` or `stablerep train` finished."
-        )
-    if not (root / "README.md").is_file():
-        raise InputError(f"{folder} has no card (README.md), so its making was not finished: run that command again.")
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    named = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in paths]
-    kept = [entry for entry in named if not any(fnmatch(entry[0], pattern) for pattern in NEVER_PUBLISHED)]
-    return Publication(root, repo_type, tuple(kept))
-
-
-def publish(publication: Publication, repository: str, *, private: bool = False, create_pr: bool = False) -> str:
-    """Upload to the Hub.
+    Large files go first, each streamed from disk; the commit that names them comes last. Killed at any moment, the
+    repository is as it was, and the same call goes on: what has arrived is not sent again. A new version takes the
+    place of the old one: shards and weights that it does not have are removed in the same commit.
 
     Args:
         publication: From `plan_publication`.
         repository: "owner/name"; made if it is not there.
-        private: If it is made, whether others can see it.
+        private: If it is made, whether it is hidden from others.
         create_pr: Propose the change instead of making it.
+        tag: Name of this version, such as "v1".
+        variables: Of a Space: name -> value.
 
     Returns:
         Address of the commit or pull request.
 
     Raises:
-        InputError: The Hub cannot be reached or refuses.
+        InputError: The Hub cannot be reached or refuses, or the repository holds something else.
     """
-    from huggingface_hub import HfApi, get_session
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    # Connection errors are those of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x.
-    client = importlib.import_module(type(get_session()).__module__.partition(".")[0])
-    try:
+    if tag and create_pr:
+        raise InputError(f"--tag {tag} names a version and --create_pr only proposes one: tag it once it is merged.")
+    if variables and publication.kind != "space":
+        raise InputError(f"{describe_kind(publication.kind)} has no variables, only a Space has: leave them out.")
+    with explaining_refusals(repository, OSError, ValueError, RuntimeError):
+        if get_token() is None:
+            raise InputError(f"Publishing {repository} needs a token: run `hf auth login` or set HF_TOKEN.")
         api = HfApi()
-        api.create_repo(repository, repo_type=publication.repo_type, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repository,
-            folder_path=publication.folder,
-            repo_type=publication.repo_type,
-            allow_patterns=[name for name, _ in publication.files],
-            commit_message=f"Publish {publication.folder.resolve().name}",
-            create_pr=create_pr,
-        )
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError, client.HTTPError) as error:
+        _retrying(partial(RepoCard(publication.card(repository)).validate, publication.repo_type))
+        _prepare(api, publication, repository, private=private, create_pr=create_pr, tag=tag)
+        title = f"Publish {publication.folder.resolve().name}"
+        revision, address = "main", ""
+        if create_pr:
+            revision, address = _proposal(api, publication, repository, title)
+        commit = _retrying(lambda: _commit(api, publication, repository, revision, title))
+        if tag:
+            repo_type = publication.repo_type
+            _retrying(
+                partial(api.create_tag, repository, tag=tag, revision=commit.oid, repo_type=repo_type, exist_ok=True)
+            )
+        for name, value in (variables or {}).items():
+            _retrying(partial(api.add_space_variable, repository, name, value))
+    return address or str(commit.commit_url)
+
+
+def _prepare(
+    api: HfApi, publication: Publication, repository: str, *, private: bool, create_pr: bool, tag: str | None
+) -> None:
+    """Make the repository, or see that the one which is there takes this publication."""
+    kind, repo_type = publication.kind, publication.repo_type
+    try:
+        info = _retrying(lambda: api.repo_info(repository, repo_type=repo_type))
+    except RepositoryNotFoundError:
+        if create_pr:
+            raise InputError(
+                f"There is no {repo_type} {repository} to propose a change to: leave out --create_pr to make it."
+            ) from None
+        sdk = publication.metadata.get("sdk") if kind == "space" else None
+        make = partial(api.create_repo, repository, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
+        _retrying(partial(make, private=private or None))
+        return
+    other = kind_of(entry.rfilename for entry in info.siblings or [])
+    if other not in (None, kind):
         raise InputError(
-            f"{repository} was not published ({str(error).strip().splitlines()[0]}): check the name, `hf auth whoami` "
-            "and the connection, then run the command again."
-        ) from error
-    return str(commit.pr_url or commit.commit_url)
+            f"{repository} holds {describe_kind(other)}, and this is {describe_kind(kind)}: choose another name."
+        )
+    if private and not info.private:
+        raise InputError(
+            f"{repository} is there already and public, so --private cannot hide it: change its settings on the Hub, "
+            "or choose another name."
+        )
+    if tag and any(tag == known.name for known in api.list_repo_refs(repository, repo_type=repo_type).tags):
+        raise InputError(
+            f"{repository} has a version {tag!r} already, which must stay what it is: choose another tag."
+        )
+
+
+def _commit(api: HfApi, publication: Publication, repository: str, revision: str, title: str) -> CommitInfo:
+    """Upload what is missing and name all of it in one commit; once that is there, do nothing."""
+    head = api.repo_info(repository, repo_type=publication.repo_type, revision=revision).sha
+    there = api.list_repo_files(repository, repo_type=publication.repo_type, revision=head)
+    files = [name for name, _ in publication.files]
+    operations: list[Any] = [
+        CommitOperationAdd(
+            name,
+            publication.card(repository).encode() if name == "README.md" else publication.folder / name,
+        )
+        for name in files
+    ]
+    operations += [
+        CommitOperationDelete(name)
+        for name in there
+        if name not in files and _REPLACED[publication.kind].fullmatch(name)
+    ]
+    return api.create_commit(
+        repository,
+        operations,
+        commit_message=title,
+        repo_type=publication.repo_type,
+        revision=revision,
+        parent_commit=head,
+    )
+
+
+def _proposal(api: HfApi, publication: Publication, repository: str, title: str) -> tuple[str, str]:
+    """Reference and address of our open pull request, so that a second try goes on with the first one's."""
+    repo_type = publication.repo_type
+    author = api.whoami()["name"]
+    for known in api.get_repo_discussions(
+        repository, author=author, discussion_type="pull_request", repo_type=repo_type
+    ):
+        if known.title == title and known.status in ("draft", "open"):
+            return str(known.git_reference), known.url
+    made = api.create_pull_request(repository, title=title, repo_type=repo_type)
+    return str(made.git_reference), made.url
+
+
+def _retrying(call: Callable[[], T]) -> T:
+    """Call again after a transient error, which huggingface_hub does for uploads, but not for commits and settings.
+
+    A call must find out by itself what an earlier try has done, whose answer may have been lost.
+    """
+    for wait in _WAITS:
+        try:
+            return call()
+        except _http_errors() as error:
+            response = getattr(error, "response", None)
+            if response is not None and response.status_code not in _TRANSIENT:
+                raise
+            time.sleep(max(wait, _retry_after(response)))
+    return call()
+
+
+def _retry_after(response: Any) -> float:
+    """Seconds that a refusal asks to wait."""
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(asked) if asked.isdecimal() else 0.0
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    """Errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x."""
+    client = importlib.import_module(type(http_session()).__module__.partition(".")[0])
+    return HfHubHTTPError, client.TransportError
+
+
+@contextmanager
+def explaining_refusals(repository: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what the Hub and its client say into a sentence.
+
+    Args:
+        repository: What is being published.
+        others: Further errors that stop it.
+
+    Raises:
+        InputError: In place of those errors.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except OfflineModeIsEnabled as error:
+        raise InputError(f"Publishing {repository} needs the Hub, but HF_HUB_OFFLINE is set: unset it.") from error
+    except (HFValidationError, *_http_errors(), *others) as error:
+        # The client wraps what stopped an upload: "Error while uploading 'a.parquet' to the Hub."
+        cause = error.__cause__ if type(error) is RuntimeError and isinstance(error.__cause__, Exception) else error
+        raise InputError(f"Publishing {repository} stopped: {_reason(cause)}") from error
+
+
+def _reason(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if isinstance(error, HFValidationError):
+        return f"the name cannot be that of a repository ({said.rstrip('.')}); give OWNER/NAME."
+    if status == 401:
+        return "the Hub does not know the token; run `hf auth login` or set HF_TOKEN to a valid one."
+    if status == 403:
+        return f"the token may not write there ({said.rstrip('.')}); choose a namespace of yours (`hf auth whoami`)."
+    if status == 412:
+        return "somebody changed the repository meanwhile; look at it, then run the command again."
+    if status is None and isinstance(error, ValueError):
+        return f"the Hub refuses its card: {_card_errors(said)}; correct README.md."
+    server = getattr(error, "server_message", None)
+    return f"{server or said}; what has arrived is kept, so run the command again."
+
+
+def _card_errors(answer: str) -> str:
+    """The messages in the JSON that the validation of a card answers."""
+    try:
+        return "; ".join(entry["message"] for entry in json.loads(answer)["errors"])
+    except (ValueError, KeyError, TypeError):
+        return answer.rstrip(".")

@@ -35,8 +35,8 @@ def export_encoder(
     Args:
         model: A `StableRepModel` or its encoder; it is not changed.
         output_dir: Folder to write to; made if missing.
-        image_processor: What to save beside it; of a timm checkpoint its mean and deviation are. None: resize to the
-            encoder's size, mean and deviation of ImageNet as in the release's augmentation.
+        image_processor: What to save beside it, that of `encoder_image_processor` if not given; of a timm checkpoint
+            its mean and deviation are.
         format: Whose checkpoint to write.
 
     Returns:
@@ -45,10 +45,7 @@ def export_encoder(
     output_dir = Path(output_dir)
     vision_model = model.vision_model if isinstance(model, StableRepModel) else model
     if image_processor is None:
-        height, width = _height_and_width(vision_model.config.image_size)
-        image_processor = ViTImageProcessor(
-            size={"height": height, "width": width}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD
-        )
+        image_processor = encoder_image_processor(vision_model.config)
     if format == "timm":
         save_timm(vision_model, output_dir, tuple(image_processor.image_mean), tuple(image_processor.image_std))
         return output_dir
@@ -64,6 +61,16 @@ def export_encoder(
     encoder.save_pretrained(output_dir)
     image_processor.save_pretrained(output_dir)
     return output_dir
+
+
+def encoder_image_processor(config: Any) -> ViTImageProcessor:
+    """What prepares images for an encoder: resized to its size, with mean and deviation of ImageNet as in the release.
+
+    Args:
+        config: A `ViTConfig`.
+    """
+    height, width = _height_and_width(config.image_size)
+    return ViTImageProcessor(size={"height": height, "width": width}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
 
 
 def _height_and_width(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:

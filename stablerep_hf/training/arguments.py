@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import re
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, Literal
 
 from transformers import TrainingArguments
 
 from ..errors import InputError
+
+# Where a run goes and what it tells on the way change nothing that it learns; a resumed run may differ in these. None
+# of them is recorded: the record and the card are published, and `hub_token` is a secret.
+_FREE = re.compile(
+    "output_dir|logging_.*|save_.*|report_to|run_name|project|disable_tqdm|dataloader_.*|per_device_.*|ddp_.*"
+    "|accelerator_config|remove_unused_columns|max_bad_images|local_rank|push_to_hub|hub_.*"
+)
+# Said of every training, also where the value is transformers' default.
+_ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "seed")
 
 
 @dataclass
@@ -150,3 +161,16 @@ class StableRepTrainingArguments(TrainingArguments):
                     "fewer epochs of warm-up than of training, and no max_steps; or give warmup_steps."
                 )
             self.warmup_steps = self.warmup_epochs / self.num_train_epochs
+
+
+def recipe_of(arguments: StableRepTrainingArguments) -> dict[str, Any]:
+    """What was chosen and what the recipe is made of, as JSON values, for a record or a card."""
+    own = set(type(arguments).__annotations__) | set(_ALWAYS)
+    chosen = {
+        field.name: getattr(arguments, field.name)
+        for field in fields(arguments)
+        if field.init
+        and not _FREE.fullmatch(field.name)
+        and (field.name in own or getattr(arguments, field.name) != field.default)
+    }
+    return {name: value.value if isinstance(value, Enum) else value for name, value in chosen.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 
@@ -27,6 +28,35 @@ def latest_checkpoint(folder: str | Path, *, finite: bool = False) -> str | None
         if not finite or _is_finite(path):
             return str(path)
     return None
+
+
+def pushed_checkpoint(repository: str | None, folder: str | Path, revision: str | None = None) -> str | None:
+    """Fetch the checkpoint that `hub_strategy="checkpoint"` left on the Hub, or return None.
+
+    Args:
+        repository: Of the training, as `Trainer.hub_model_id`.
+        folder: Checkpoints go below it.
+        revision: Branch that was pushed to.
+
+    Returns:
+        Its folder, named by its step; None if the repository holds none that is whole.
+    """
+    from huggingface_hub import snapshot_download
+
+    if repository is None:
+        return None
+    root = Path(folder)
+    fetched = Path(
+        snapshot_download(repository, allow_patterns="last-checkpoint/*", revision=revision, local_dir=root)
+    )
+    checkpoint = fetched / "last-checkpoint"
+    try:
+        step = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError):
+        return None
+    place = root / f"checkpoint-{step}"
+    shutil.rmtree(place, ignore_errors=True)  # cut off while it was saved here, or it would not have been asked for
+    return str(checkpoint.rename(place))
 
 
 def _is_finite(checkpoint: Path) -> bool:

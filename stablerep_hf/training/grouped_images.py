@@ -117,6 +117,16 @@ class GroupedImages(Dataset[Group]):
         """Number of groups."""
         return len(self.group_ids)
 
+    @property
+    def num_captions(self) -> int:
+        """Distinct captions, as far as the data tells."""
+        return len(self._images.unique("caption")) if self._has_captions else len(self)
+
+    @property
+    def num_images(self) -> int:
+        """Images of all groups."""
+        return len(self._rows)
+
     def __getitem__(self, key: GroupKey) -> Group:
         epoch, group = key
         rng = np.random.default_rng((self.seed, epoch, group))

@@ -11,7 +11,7 @@ import datasets
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from ..errors import InputError
@@ -22,10 +22,11 @@ from .augmentation import RECIPES, ColorAugmentation
 from .callbacks import AverageWeights, ClampLogitScale, FollowEpoch, ImageProgress
 from .checkpoints import latest_checkpoint
 from .grouped_images import GroupCollator, GroupedBatchSampler, GroupedImages
+from .hub_push import HubPushTrainer
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 
 
-class StableRepTrainer(Trainer):
+class StableRepTrainer(HubPushTrainer):
     """Trains a `StableRepModel` on caption-grouped images.
 
     The batch is global: one process and several see the same captions, the same images and the same views, and reach

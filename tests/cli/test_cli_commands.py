@@ -413,12 +413,62 @@ def test_evaluate_needs_an_encoder_that_is_there(stablerep, labelled_folder):
 def test_publish_lists_what_it_would_upload_and_no_pickle(stablerep, trained):
     code, out, err = stablerep("publish", trained, "me/encoder", "--dry_run")
     assert code == 0, err
-    listing, card = out.split("model me/encoder")
-    assert "model.safetensors" in listing
-    assert "pretraining/modeling_stablerep.py" in listing
-    assert (trained / "checkpoints").exists()
-    assert not any(word in listing for word in ("checkpoints", ".bin", ".pt", "optimizer"))
-    assert card.strip() == (trained / "README.md").read_text().strip()
+    listing, rest = out.split("model me/encoder")
+    assert {line.split()[-1] for line in listing.splitlines()[:-1]} == {
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training.json",
+    }  # fmt: skip
+    left_out, card = rest.strip().split("\n\n", 1)
+    assert "files are left out: checkpoints/checkpoint-2/" in left_out
+    assert card.strip() == (trained / "README.md").read_text().strip().replace("path/to/this/folder", "me/encoder")
+    assert 'from_pretrained("me/encoder")' in card
+
+
+def test_publish_takes_the_full_model_as_a_repository_of_its_own(stablerep, trained):
+    code, out, err = stablerep("publish", trained / "pretraining", "me/full", "--dry_run")
+    assert code == 0, err
+    for name in ("modeling_stablerep.py", "configuration_stablerep.py", "preprocessor_config.json"):
+        assert name in out
+    assert 'from_pretrained("me/full", trust_remote_code=True)' in out
+
+
+def test_publish_uploads(stablerep, trained, hub_here):
+    code, out, err = stablerep("publish", trained, "alice/encoder", "--private", "--tag", "v1")
+    assert code == 0, err
+    assert out.strip().endswith(f"/alice/encoder/commit/{hub_here.repository('alice/encoder').tags['v1']}")
+    assert hub_here.repository("alice/encoder").private
+    assert refused(stablerep("publish", trained, "alice/encoder", "--variables", "A=b"), "has no variables")
+    assert refused(stablerep("publish", trained, "alice/encoder", "--variables", "A"), "NAME=VALUE")
+
+
+@pytest.mark.parametrize(
+    ("repository", "token", "parts"),
+    [("bob/encoder", "hf_alice", ["may not write there"]), ("alice/encoder", "hf_wrong", ["does not know the token"])],
+)
+def test_train_does_not_begin_when_it_cannot_push(
+    stablerep, grouped_folder, hub_here, tmp_path, monkeypatch, repository, token, parts
+):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    monkeypatch.setenv("HF_TOKEN", token)
+    flags = [*TRAIN_FLAGS, "--push_to_hub", "--hub_model_id", repository]
+    assert refused(stablerep("train", "--data", grouped_folder, "--output", tmp_path / "out", *flags), *parts)
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
+def test_train_pushes_and_goes_on_from_the_hub(stablerep, grouped_folder, hub_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    flags = [*TRAIN_FLAGS, "--push_to_hub", "--hub_model_id", "alice/encoder", "--hub_strategy", "checkpoint"]
+    code, _, err = stablerep(
+        "train", "--data", grouped_folder, "--output", tmp_path / "here", *flags, "--hub_always_push"
+    )
+    assert code == 0, err
+    files = hub_here.files("alice/encoder")
+    assert "last-checkpoint/optimizer.pt" in files
+    assert b"license: unknown" in files["README.md"]
+    code, _, err = stablerep("train", "--data", grouped_folder, "--output", tmp_path / "there", *flags)
+    assert code == 0, err
+    assert (tmp_path / "there" / "checkpoints" / "checkpoint-6" / "trainer_state.json").exists()
+    record = json.loads((tmp_path / "there" / "training.json").read_text())
+    assert (record["finished"], record["seconds"]) == (True, None), "the first steps were made elsewhere"
 
 
 def test_publish_knows_data_sets(stablerep, captions, pipeline, tmp_path):
@@ -432,11 +482,11 @@ def test_publish_knows_data_sets(stablerep, captions, pipeline, tmp_path):
 
 
 def test_publish_without_the_hub_is_one_sentence(stablerep, trained):
-    assert refused(stablerep("publish", trained, "me/encoder"), "me/encoder was not published")
+    assert refused(stablerep("publish", trained, "me/encoder"), "Publishing me/encoder needs")
 
 
 def test_publish_refuses_what_is_not_finished(stablerep, trained_copy, tmp_path):
-    assert refused(stablerep("publish", tmp_path, "me/encoder"), "neither a model")
+    assert refused(stablerep("publish", tmp_path, "me/encoder"), "holds none of")
     assert refused(stablerep("publish", trained_copy), "Two names come first")
     (trained_copy / "README.md").unlink()
     assert refused(stablerep("publish", trained_copy, "me/encoder"), "no card")

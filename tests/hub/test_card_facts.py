@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
-from huggingface_hub import CardData
+from hub_double.cards import check_card
+from huggingface_hub import CardData, RepoCard
 from jinja2 import UndefinedError
 
+from stablerep_hf.cli.facts import estimated_energy, preset_of
+from stablerep_hf.cli.parsing import read_config
 from stablerep_hf.errors import InputError
 from stablerep_hf.hub import load_facts, render_dataset_card, render_model_card, save_facts
 from stablerep_hf.hub.rendering import render
@@ -48,3 +53,36 @@ def test_saved_facts_are_plain_json(model_facts, tmp_path):
 def test_a_name_that_nobody_gave_stops_the_card(model_facts):
     with pytest.raises(UndefinedError, match="results"):
         render("model_card.md.jinja", CardData(), facts=model_facts)
+
+
+ROOT = Path(__file__).parents[2]
+CARDS = [*ROOT.glob("model_cards/*/README.md"), *ROOT.glob("stablerep_hf/assets/*/README.md")]
+
+
+def test_the_hub_takes_the_cards_that_are_rendered(model_facts, dataset_facts_by_hand):
+    full = dataclasses.replace(model_facts, form="pretraining", emissions_kg=0.1, license="other", license_name="mine")
+    for card in (render_model_card(model_facts), render_model_card(full)):
+        assert check_card(str(card), "model") == ([], [])
+    assert check_card(str(render_dataset_card(dataset_facts_by_hand)), "dataset") == ([], [])
+
+
+@pytest.mark.parametrize("path", [*CARDS, ROOT / "spaces/retrieval/README.md"], ids=lambda path: path.parent.name)
+def test_the_hub_takes_the_cards_that_are_committed(path):
+    kind = {"retrieval": "space", "pictograms": "dataset", "stablerep-pictograms": "model"}.get(
+        path.parent.name, "model"
+    )
+    assert check_card(path.read_text("utf-8"), kind) == ([], [])
+    assert RepoCard.load(path).data.to_dict()
+
+
+def test_a_preset_is_named_where_all_of_it_holds():
+    values = read_config("pictograms")
+    assert preset_of(values | {"seed": 7}) == "pictograms"
+    assert preset_of(values | {"max_steps": 7}) is None
+
+
+def test_energy_is_summed_over_the_starts_of_a_training(tmp_path):
+    assert estimated_energy(tmp_path) == {}
+    rows = ["timestamp,duration,emissions,energy_consumed", "2026-11-23,1.0,0.25,0.5", "2026-11-23,2.0,0.5,1.0"]
+    (tmp_path / "emissions.csv").write_text("\n".join(rows))
+    assert estimated_energy(tmp_path) == {"energy_kwh": 1.5, "emissions_kg": 0.75}

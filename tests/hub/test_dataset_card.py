@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from card_reading import assert_no_empty_section, body_of, front_matter, numbers_in, numbers_of, python_blocks
 from huggingface_hub import DatasetCard
@@ -199,3 +200,19 @@ def test_values_read_as_a_person_writes_them():
         "c",
         "a/b",
     ]
+
+
+def test_scores_are_summed_up(tmp_path):
+    captions = CaptionSet.from_texts(f"thing number {index}" for index in range(3))
+    plan = SynthesisPlan(captions, Painter().describe(), images_per_caption=2)
+    synthesize(plan, Painter(), tmp_path, progress=False)
+    assert dataset_facts(tmp_path, name="Painted", license="mit").scores == {}
+    (path,) = (tmp_path / "data").iterdir()
+    table = pq.read_table(path)
+    scored = table.append_column("alignment", [[0.25, 0.5, 0.375, 0.125, None, 0.5]])
+    pq.write_table(scored, path)
+    facts = dataset_facts(tmp_path, name="Painted", license="mit")
+    assert facts.scores == {"alignment": {"mean": 0.35, "lowest": 0.125, "highest": 0.5}}
+    card = str(render_dataset_card(facts))
+    assert "| `alignment` | 0.35 | 0.125 | 0.5 |" in card
+    assert_no_empty_section(card)

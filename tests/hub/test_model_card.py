@@ -130,6 +130,21 @@ def test_a_data_set_on_the_hub_is_linked(model_facts):
     assert front_matter(str(card))["datasets"] == ["somebody/drawn"]
 
 
+def test_an_estimate_of_energy_is_told_where_there_is_one(model_facts):
+    assert "energy" not in str(render_model_card(model_facts))
+    facts = dataclasses.replace(model_facts, energy_kwh=0.0781, emissions_kg=0.03194)
+    card = str(render_model_card(facts))
+    assert "| energy, estimated by codecarbon | 0.0781 kWh |" in card
+    assert "| emissions, by the same estimate | 0.03194 kg CO2eq |" in card
+    assert front_matter(card)["co2_eq_emissions"] == {
+        "emissions": 31.94,
+        "source": "codecarbon",
+        "training_type": "pre-training",
+        "hardware_used": "CPU",
+    }
+    assert_no_empty_section(card)
+
+
 def test_cards_that_would_be_wrong_are_refused(model_facts):
     with pytest.raises(InputError, match="its results are of 'StableRep on pictograms', 'untrained'"):
         render_model_card(dataclasses.replace(model_facts, name="another"))

@@ -1,0 +1,143 @@
+"""What of a folder belongs on the Hub, and as what."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from huggingface_hub import RepoCard
+
+from ..errors import InputError
+from .facts import PLACEHOLDER
+
+# Only what is known to be data, weights, text or pictures leaves the machine: neither pickles (`training_args.bin`,
+# `optimizer.pt`, `rng_state.pth`) nor anything nobody thought of.
+_TEXTS = frozenset(
+    {".json", ".jsonl", ".jinja", ".md", ".txt", ".py", ".csv", ".yaml", ".yml", ".toml", ".css", ".html"}
+)
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
+PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {".safetensors", ".parquet", ".model"}
+PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
+# State of a training, caches, hidden files, and the full model, which is published as a repository of its own.
+LEFT_OUT = ("checkpoints", "checkpoint-*", "last-checkpoint", "pretraining", "__pycache__", "runs", "wandb", ".*")
+_SECRET_NAME = re.compile(r"(^|[._-])(secrets?|credentials?|token|passwords?|id_rsa)([._-]|$)", re.IGNORECASE)
+_SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_MOST_FILES_IN_A_FOLDER = 10_000  # of the Hub: https://huggingface.co/docs/hub/storage-limits
+
+REPO_TYPES = {"model": "model", "generator": "model", "dataset": "dataset", "space": "space"}
+_NAMED = {
+    "model": "a model (config.json)",
+    "generator": "a diffusers pipeline (model_index.json)",
+    "dataset": "a data set (data/*.parquet)",
+    "space": "a Space (app.py)",
+}
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What would go where.
+
+    Attributes:
+        folder: The local folder.
+        kind: "model", "generator", "dataset" or "space", as the folder's content says.
+        files: Paths in the repository and their sizes in bytes, in order.
+        left_out: Paths of the folder that stay where they are.
+        metadata: The YAML of the card.
+    """
+
+    folder: Path
+    kind: str
+    files: tuple[tuple[str, int], ...]
+    left_out: tuple[str, ...]
+    metadata: dict[str, Any]
+
+    @property
+    def repo_type(self) -> str:
+        """The Hub's: "model", "dataset" or "space"."""
+        return REPO_TYPES[self.kind]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all files."""
+        return sum(size for _, size in self.files)
+
+    def card(self, repository: str) -> str:
+        """The card as it is published: its examples load the repository instead of the folder."""
+        return (self.folder / "README.md").read_text("utf-8").replace(PLACEHOLDER, repository)
+
+
+def plan_publication(folder: str | Path) -> Publication:
+    """Look at a folder and list what publishing it uploads.
+
+    Raises:
+        InputError: Nothing in it can be published, its card is missing or unreadable, a file holds a secret, or there
+            are more files than the Hub takes.
+    """
+    root = Path(folder)
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    kind = kind_of(paths)
+    if kind is None:
+        raise InputError(
+            f"{folder} holds none of {', '.join(_NAMED.values())}: give a folder that `stablerep generate` or "
+            "`stablerep train` finished, a diffusers pipeline or a Space."
+        )
+    if "README.md" not in paths:
+        raise InputError(f"{folder} has no card (README.md), so its making was not finished: run that command again.")
+    kept = [path for path in paths if _is_published(path)]
+    for path in kept:
+        if PurePosixPath(path).suffix in _TEXTS and _SECRET.search((root / path).read_bytes()):
+            raise InputError(
+                f"{path} in {folder} holds what looks like a Hub token or a private key, which must not be published: "
+                "remove it and revoke the token."
+            )
+    fullest, count = Counter(str(PurePosixPath(path).parent) for path in kept).most_common(1)[0]
+    if count > _MOST_FILES_IN_A_FOLDER:
+        raise InputError(
+            f"{folder} has {count:,} files in {fullest!r}, and the Hub takes {_MOST_FILES_IN_A_FOLDER:,} in a folder: "
+            "draw with more --captions-per-shard."
+        )
+    sizes = tuple((path, (root / path).stat().st_size) for path in kept)
+    return Publication(root, kind, sizes, tuple(path for path in paths if path not in set(kept)), _metadata(root))
+
+
+def kind_of(paths: Iterable[str]) -> str | None:
+    """What the files of a folder or repository are: a key of `REPO_TYPES`; None if nothing that is published here."""
+    names = set(paths)
+    for kind, pattern in (
+        ("generator", "model_index.json"),
+        ("model", "config.json"),
+        ("dataset", "data/*.parquet"),
+        ("space", "app.py"),
+    ):
+        if any(fnmatch(name, pattern) for name in names):
+            return kind
+    return None
+
+
+def describe_kind(kind: str) -> str:
+    """A kind in words."""
+    return _NAMED[kind]
+
+
+def _is_published(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    if any(fnmatch(part, pattern) for part in parts for pattern in LEFT_OUT) or _SECRET_NAME.search(parts[-1]):
+        return False
+    return parts[-1] in PUBLISHED_NAMES or PurePosixPath(path).suffix.lower() in PUBLISHED_SUFFIXES
+
+
+def _metadata(root: Path) -> dict[str, Any]:
+    try:
+        metadata: dict[str, Any] = RepoCard((root / "README.md").read_text("utf-8")).data.to_dict()
+    except (yaml.YAMLError, ValueError) as error:
+        problem = re.sub(r"\s+", " ", str(error)).strip()
+        raise InputError(
+            f"The card {root / 'README.md'} begins with YAML that cannot be read ({problem[:160]}): correct it."
+        ) from error
+    return metadata

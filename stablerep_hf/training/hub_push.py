@@ -1,0 +1,134 @@
+"""What `push_to_hub` sends while a model trains and when it has."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress
+from transformers.utils.hub import hf_api
+
+from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
+from ..models.export import encoder_image_processor
+from .arguments import StableRepTrainingArguments, recipe_of
+from .callbacks import AverageWeights
+from .grouped_images import GroupedImages
+
+_STATE = ("*.pt", "*.pth", "*.bin", "trainer_state.json", AverageWeights.FILE)  # of a training; only a resume needs it
+_LOGGER = logging.getLogger(__name__)
+
+
+class HubPushTrainer(Trainer):
+    """transformers' Trainer, but what it saves and pushes loads by itself and holds no pickled arguments.
+
+    Beside the weights stand the model's code, its image processor and a card made from facts. With `hub_strategy`
+    "checkpoint" or "all_checkpoints" the state of the optimiser goes along, since a resume needs it: PyTorch files
+    that Trainer reads with `weights_only`.
+    """
+
+    args: StableRepTrainingArguments
+    train_dataset: GroupedImages
+
+    def create_model_card(  # type: ignore[override]
+        self,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        dataset: str | None = None,
+        **_others: Any,
+    ) -> None:
+        """Write our card into the output folder; `push_to_hub` hands on its keywords.
+
+        Args:
+            license: Hub licence id of the weights.
+            tags: Of the Hub, beside those every such model has.
+            model_name: The heading; the repository's or folder's name if not given.
+            dataset: Repository of the training data.
+            _others: What else transformers' cards know; taken and not used.
+        """
+        self._write_card(Path(str(self.args.output_dir)), license, tags, model_name, dataset)
+
+    def _write_card(
+        self,
+        folder: Path,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        name: str | None = None,
+        dataset: str | None = None,
+    ) -> None:
+        location = self.hub_model_id or folder.name
+        images = self.train_dataset
+        facts = ModelFacts(
+            name=name or location.rpartition("/")[2],
+            license=license or "unknown",
+            form="pretraining",
+            objective=self.args.objective,
+            architecture=describe_encoder(folder),
+            data=TrainingData(
+                name=dataset or "unnamed",
+                num_captions=images.num_captions,
+                num_images=images.num_images,
+                hub_id=dataset or "",
+            ),
+            training={"steps": self.state.global_step, **recipe_of(self.args)},
+            hardware=torch.cuda.get_device_name(self.args.device) if self.args.device.type == "cuda" else "CPU",
+            versions={package: version(package) for package in ("stablerep_hf", "transformers", "torch")},
+            location=location,
+            tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
+        )
+        write_model_card(folder, facts)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or str(self.args.output_dir))
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
+            encoder_image_processor(self.model.config.vision_config).save_pretrained(folder)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a checkpoint; Trainer's own would add `training_args.bin` and forget the model's code."""
+        strategy = self.args.hub_strategy
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if busy and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        folder = Path(checkpoint_folder)
+        self._write_card(folder)
+        message = f"Training in progress, step {self.state.global_step}"
+        jobs = [self._upload(folder, message, "", list(_STATE))]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
+            jobs.append(self._upload(folder, f"{message}, checkpoint", place, []))
+        if busy:
+            self.push_in_progress.jobs.extend(jobs)
+        else:
+            self.push_in_progress = PushInProgress(jobs)  # type: ignore[no-untyped-call]
+
+    def _upload(self, folder: Path, message: str, place: str, ignored: list[str]) -> Future[Any]:
+        job: Future[Any] = hf_api().upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            path_in_repo=place,
+            commit_message=message,
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            ignore_patterns=ignored,
+            run_as_future=True,
+        )
+        job.add_done_callback(_tell_failure)
+        return job
+
+
+def _tell_failure(job: Future[Any]) -> None:
+    """A push that failed does not stop the training, but must not go unseen either."""
+    if not job.cancelled() and (error := job.exception()) is not None:
+        _LOGGER.warning("A push to the Hub failed; training goes on: %s", str(error).strip())

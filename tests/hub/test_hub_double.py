@@ -1,0 +1,210 @@
+"""The double itself: strict where the Hub is, and read the same way by a second, independent client."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_double import running_hub
+from hub_double.store import Repository
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from publishable import contents, published, write
+
+from stablerep_hf.hub import plan_publication, publish
+
+PUBLISH = "import sys; from stablerep_hf.cli import main; sys.exit(main(['publish', *sys.argv[1:]]))"
+DOWNLOAD = "import sys; from huggingface_hub import snapshot_download as s; print(s(sys.argv[1], repo_type='dataset'))"
+NPM_CLIENT = "@huggingface/hub@2.17.5"
+
+
+@pytest.fixture
+def api(hub_here):
+    api = HfApi()
+    api.create_repo("alice/thing")
+    return api
+
+
+def add(api, path, content, **options):
+    return api.create_commit("alice/thing", [CommitOperationAdd(path, content)], commit_message="add", **options)
+
+
+def test_repositories_come_and_go(hub_here, api):
+    with pytest.raises(HfHubHTTPError, match="already created"):
+        api.create_repo("alice/thing")
+    api.create_repo("lab/secret", repo_type="dataset", private=True)
+    for token in ("hf_bob", False):
+        with pytest.raises(RepositoryNotFoundError):
+            HfApi(token=token).dataset_info("lab/secret")
+    assert [entry.id for entry in HfApi(token="hf_bob").list_datasets()] == []
+    assert [entry.id for entry in api.list_datasets(author="lab")] == ["lab/secret"]
+    api.update_repo_settings("lab/secret", repo_type="dataset", private=False)
+    assert HfApi(token="hf_bob").dataset_info("lab/secret").private is False
+    api.delete_repo("lab/secret", repo_type="dataset")
+    with pytest.raises(RepositoryNotFoundError):
+        api.dataset_info("lab/secret")
+    with pytest.raises(HfHubHTTPError, match="403"):
+        HfApi(token="hf_bob").delete_repo("alice/thing")
+
+
+def test_references_and_what_is_missing(hub_here, api):
+    first = add(api, "a/b.txt", b"one").oid
+    api.create_branch("alice/thing", branch="side")
+    api.create_tag("alice/thing", tag="v1")
+    second = add(api, "a/b.txt", b"two").oid
+    add(api, "c.txt", b"three", revision="side")
+    cache = hub_here.folder / "cache"
+    read = {
+        name: Path(api.hf_hub_download("alice/thing", "a/b.txt", revision=name, cache_dir=cache)).read_bytes()
+        for name in ("main", "v1", first, second[:7], "side")
+    }
+    assert read == {"main": b"two", "v1": b"one", first: b"one", second[:7]: b"two", "side": b"one"}
+    refs = api.list_repo_refs("alice/thing")
+    assert ([branch.name for branch in refs.branches], [tag.name for tag in refs.tags]) == (["main", "side"], ["v1"])
+    assert [commit.title for commit in api.list_repo_commits("alice/thing")] == ["add", "add", "initial commit"]
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info("alice/thing", revision="v2")
+    with pytest.raises(EntryNotFoundError):
+        api.hf_hub_download("alice/thing", "none.txt", cache_dir=cache)
+    with pytest.raises(HfHubHTTPError, match="409"):
+        api.create_tag("alice/thing", tag="v1")
+    api.delete_tag("alice/thing", tag="v1")
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info("alice/thing", revision="v1")
+
+
+def test_long_trees_come_in_pages(api):
+    additions = [CommitOperationAdd(f"many/{number:03}.txt", b"x") for number in range(120)]
+    api.create_commit("alice/thing", additions, commit_message="many")
+    assert len(api.list_repo_files("alice/thing")) == 121
+    assert [entry.path for entry in api.list_repo_tree("alice/thing")] == [".gitattributes", "many"]
+    (found,) = api.get_paths_info("alice/thing", ["many/007.txt", "none"], expand=True)
+    assert (found.size, found.last_commit.title) == (1, "many")
+
+
+def test_a_commit_is_refused_whole(hub_here, api):
+    parent = add(api, "a.txt", b"one").oid
+    add(api, "a.txt", b"two")
+    with pytest.raises(HfHubHTTPError, match="412"):
+        add(api, "a.txt", b"three", parent_commit=parent)
+    with pytest.raises(EntryNotFoundError):
+        operations = [CommitOperationAdd("b.txt", b""), CommitOperationDelete("none.txt")]
+        api.create_commit("alice/thing", operations, commit_message="half")
+    assert hub_here.files("alice/thing") == {"a.txt": b"two"}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [{"key": "file", "value": {"path": "a", "content": ""}}],
+        [{"key": "header", "value": {"summary": "s", "colour": "red"}}],
+        [{"key": "header", "value": {"summary": "s"}}, {"key": "paint", "value": {}}],
+        [{"key": "header", "value": {"summary": "s"}}, {"key": "file", "value": {"path": "../a", "content": ""}}],
+        [
+            {"key": "header", "value": {"summary": "s"}},
+            {"key": "lfsFile", "value": {"path": "a", "algo": "sha256", "oid": "0" * 64}},
+        ],
+        [
+            {"key": "header", "value": {"summary": "s"}},
+            {"key": "file", "value": {"path": "README.md", "content": "---\nlicense: none\n---"}},
+        ],
+    ],
+)
+def test_commits_that_are_none(hub_here, api, lines):
+    body = "\n".join(map(json.dumps, lines))
+    answer = get_session().post(
+        f"{hub_here.endpoint}/api/models/alice/thing/commit/main",
+        content=body,
+        headers={"Authorization": "Bearer hf_alice"},
+    )
+    assert answer.status_code == 400
+    assert hub_here.files("alice/thing") == {}
+
+
+def test_unknown_keys_and_parameters_are_refused(hub_here, api):
+    ask = {"Authorization": "Bearer hf_alice"}
+    session, one = get_session(), f"{hub_here.endpoint}/api/models/alice/thing"
+    create = session.post(f"{hub_here.endpoint}/api/repos/create", json={"name": "x", "colour": 1}, headers=ask)
+    assert [
+        create.status_code,
+        session.get(f"{one}?colour=1", headers=ask).status_code,
+        session.put(f"{one}/settings", json={"colour": 1}, headers=ask).status_code,
+        session.put(f"{hub_here.endpoint}/storage/upload/{'0' * 64}/0/bad", content=b"", headers=ask).status_code,
+    ] == [400, 400, 400, 403]
+
+
+def test_the_state_outlives_the_server(tmp_path):
+    with running_hub(tmp_path) as hub:
+        made = hub.store.create(Repository("models", "alice/kept"))
+    with running_hub(tmp_path) as hub:
+        assert hub.repository("alice/kept") == made
+
+
+def test_xet_uploads_and_downloads_by_the_real_client(tmp_path):
+    files = contents("dataset", shards=2, size=200_000)
+    folder = write(tmp_path / "data", files)
+    with running_hub(tmp_path / "hub", xet=True) as hub:
+        environment = hub.environment(tmp_path / "home", PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+        for code, arguments in ((PUBLISH, (str(folder), "alice/thing")), (DOWNLOAD, ("alice/thing",))):
+            done = subprocess.run(
+                [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=600
+            )
+            assert done.returncode == 0, done.stderr
+        assert hub.files("alice/thing", "datasets") == published("dataset", "alice/thing", shards=2, size=200_000)
+        assert not hub.requests("PUT"), "nothing went by LFS"
+        assert len(hub.requests("GET", "xet-write-token")) >= 1
+        assert len(hub.requests("GET", "xet-read-token")) >= 1
+    downloaded = Path(done.stdout.strip())
+    assert (downloaded / "data/train-00001-of-00002.parquet").read_bytes() == files[
+        "data/train-00001-of-00002.parquet"
+    ]
+
+
+@pytest.fixture(scope="module")
+def npm_library(pytestconfig) -> Path:
+    """The npm client, installed once into pytest's cache."""
+    folder = pytestconfig.cache.mkdir("npm")
+    library = folder / "node_modules" / "@huggingface" / "hub" / "dist" / "index.mjs"
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node and npm are not here")
+    if not library.exists():
+        command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", NPM_CLIENT]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+        if done.returncode:
+            pytest.skip(f"npm cannot install {NPM_CLIENT}: {done.stderr.strip()[-200:]}")
+    return library
+
+
+def test_the_npm_client_reads_it_the_same_way(hub_here, npm_library, tmp_path):
+    files = contents("dataset")
+    publish(plan_publication(write(tmp_path, files)), "alice/thing")
+    program = Path(__file__).with_name("hub_client.mjs")
+    done = subprocess.run(
+        ["node", program, npm_library, hub_here.endpoint], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    repository = hub_here.repository("alice/from-npm")
+    assert told == {
+        "name": "alice",
+        "commit": repository.head("main"),
+        "files": [".gitattributes", "README.md", "weights.safetensors"],
+        "same": True,
+        "private": False,
+        "listed": ["alice/from-npm"],
+        "theirs": hashlib.sha256(files["data/train-00000-of-00003.parquet"]).hexdigest(),
+        "refused": 403,
+    }
+    assert repository.find("main").tree["weights.safetensors"].large

@@ -1,0 +1,233 @@
+"""What `stablerep publish` made loads with stock libraries, each in a process that has no stablerep_hf.
+
+The same tests run against the real Hub with `HF_TOKEN=hf_... pytest -m live`: they make four private repositories
+below that account and remove them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from hub_double import running_hub
+from painters import Painter
+from PIL import Image
+from transformers import ViTConfig, ViTModel
+
+from stablerep_hf import assets
+from stablerep_hf.captions import CaptionSet
+from stablerep_hf.hub import (
+    ModelFacts,
+    dataset_facts,
+    describe_encoder,
+    write_dataset_card,
+    write_model_card,
+)
+from stablerep_hf.models import StableRepConfig, StableRepModel, export_encoder
+from stablerep_hf.models.export import encoder_image_processor
+from stablerep_hf.synthesis import SynthesisPlan, synthesize
+
+KINDS = ("data", "encoder", "full", "generator")
+
+
+@dataclass
+class Shelf:
+    """A Hub with one repository of each kind."""
+
+    environment: Callable[[Path], dict[str, str]]
+    folders: dict[str, Path]
+    names: dict[str, str] = field(default_factory=dict)
+    shas: dict[str, str] = field(default_factory=dict)
+
+    def run(self, code: str, home: Path, *arguments: str, without_us: bool = True) -> str:
+        """Run Python in a process of its own; returns what it printed."""
+        home.mkdir(exist_ok=True)
+        first = "import sys; sys.modules['stablerep_hf'] = None\n" if without_us else ""
+        done = subprocess.run(
+            [sys.executable, "-c", first + code, *arguments],
+            env=self.environment(home), cwd=home, capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("folders")
+    captions = CaptionSet.from_texts(f"thing number {index}" for index in range(5))
+    plan = SynthesisPlan(captions, Painter().describe(), images_per_caption=3, captions_per_shard=2)
+    synthesize(plan, Painter(), root / "data", progress=False)
+    write_dataset_card(root / "data", dataset_facts(root / "data", name="Painted", license="mit"))
+    torch.manual_seed(0)
+    vision = ViTConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=48, image_size=16, patch_size=8
+    )
+    model = StableRepModel(StableRepConfig(vision_config=vision, projection_hidden_dim=8, projection_dim=4))
+    export_encoder(model, root / "encoder")
+    model.save_pretrained(root / "full")
+    encoder_image_processor(vision).save_pretrained(root / "full")
+    for name, form in (("encoder", "encoder"), ("full", "pretraining")):
+        facts = ModelFacts(
+            name=name, license="mit", form=form, architecture=describe_encoder(root / name), objective="stablerep"
+        )
+        write_model_card(root / name, facts)
+    return {kind: root / kind for kind in ("data", "encoder", "full")} | {"generator": assets.generator_path()}
+
+
+PUBLISH = """
+import json, sys
+from huggingface_hub import HfApi
+from stablerep_hf.cli import main
+account, suffix, *folders = sys.argv[1:]
+account = account or HfApi().whoami()["name"]
+made = {}
+for entry in folders:
+    kind, folder = entry.split("=", 1)
+    name = f"{account}/stablerep-test-{kind}-{suffix}"
+    assert main(["publish", folder, name, "--private", "--tag", "v1"]) == 0
+    made[kind] = (name, HfApi().repo_info(name, repo_type="dataset" if kind == "data" else "model").sha)
+print("MADE" + json.dumps(made))
+"""
+REMOVE = """
+import sys
+from huggingface_hub import HfApi
+for entry in sys.argv[1:]:
+    kind, name = entry.split("=", 1)
+    HfApi().delete_repo(name, repo_type="dataset" if kind == "data" else "model", missing_ok=True)
+"""
+
+
+@pytest.fixture(scope="module", params=["double", pytest.param("live", marks=pytest.mark.live)])
+def shelf(request, folders, tmp_path_factory) -> Iterator[Shelf]:
+    root = tmp_path_factory.mktemp("shelf")
+    if request.param == "double":
+        with running_hub(root / "hub") as hub:
+            shelf = Shelf(hub.environment, folders)
+            publish_all(shelf, root, "alice")
+            yield shelf
+        return
+    shelf = Shelf(live_environment, folders)
+    try:
+        publish_all(shelf, root, "")
+        yield shelf
+    finally:
+        shelf.run(REMOVE, root / "home", *(f"{kind}={name}" for kind, name in shelf.names.items()))
+
+
+def live_environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))}
+    return kept | {"HF_HOME": str(home), "HF_TOKEN": os.environ["HF_TOKEN"]}
+
+
+def publish_all(shelf: Shelf, root: Path, account: str) -> None:
+    named = [f"{kind}={shelf.folders[kind]}" for kind in KINDS]
+    out = shelf.run(PUBLISH, root / "home", account, secrets.token_hex(4), *named, without_us=False)
+    for kind, (name, sha) in json.loads(out.rpartition("MADE")[2]).items():
+        shelf.names[kind], shelf.shas[kind] = name, sha
+
+
+USE = """
+import re, sys
+from huggingface_hub import hf_hub_download
+def lines_under_use(name, repo_type):
+    card = open(hf_hub_download(name, "README.md", repo_type=repo_type), encoding="utf-8").read()
+    return re.findall(r"```python\\n(.*?)```", card, re.DOTALL)[0]
+"""
+
+
+def test_the_data_set_loads_and_streams(shelf, tmp_path):
+    code = (
+        USE
+        + """
+import json
+from datasets import load_dataset
+name = sys.argv[1]
+exec(lines_under_use(name, "dataset"))
+assert images.num_rows == 15 and len(set(images["caption_id"])) == 5
+streamed = load_dataset(name, split="train", streaming=True)
+for row, again in zip(images, streamed, strict=True):
+    assert row["caption_id"] == again["caption_id"] and row["image"].tobytes() == again["image"].tobytes()
+assert load_dataset(name, split="train", revision="v1")[3]["seed"] == images[3]["seed"]
+print(json.dumps(images["caption_id"][:]))
+"""
+    )
+    import datasets
+
+    local = datasets.load_dataset(str(shelf.folders["data"]), split="train", cache_dir=str(tmp_path / "cache"))
+    assert json.loads(shelf.run(code, tmp_path / "home", shelf.names["data"])) == local["caption_id"][:]
+
+
+def test_the_encoder_loads(shelf, tmp_path):
+    code = (
+        USE
+        + """
+import torch
+exec(lines_under_use(sys.argv[1], "model"))
+assert type(encoder).__module__ == "transformers.models.vit.modeling_vit"
+torch.save(features, "features.pt")
+"""
+    )
+    picture(tmp_path / "home")
+    shelf.run(code, tmp_path / "home", shelf.names["encoder"])
+    features = torch.load(tmp_path / "home" / "features.pt", weights_only=True)
+    encoder = ViTModel.from_pretrained(shelf.folders["encoder"]).eval()
+    assert torch.equal(features, encoder(pixels(shelf, tmp_path)).pooler_output)
+
+
+def test_the_full_model_loads_with_its_code_pinned(shelf, tmp_path):
+    code = (
+        USE
+        + """
+import torch
+from transformers import AutoModel
+name, sha = sys.argv[1:]
+exec(lines_under_use(name, "model"))
+assert type(model).__module__.startswith("transformers_modules.")
+pinned = AutoModel.from_pretrained(name, trust_remote_code=True, revision=sha).eval()
+with torch.no_grad():
+    torch.save({"image_embeds": pinned(**inputs).image_embeds, "features": features}, "features.pt")
+"""
+    )
+    picture(tmp_path / "home")
+    shelf.run(code, tmp_path / "home", shelf.names["full"], shelf.shas["full"])
+    got = torch.load(tmp_path / "home" / "features.pt", weights_only=True)
+    with torch.no_grad():
+        expected = StableRepModel.from_pretrained(shelf.folders["full"]).eval()(pixels(shelf, tmp_path))
+    assert torch.equal(got["features"], expected.pooler_output)
+    assert torch.equal(got["image_embeds"], expected.image_embeds)
+
+
+def test_the_generator_draws(shelf, tmp_path):
+    code = """
+import sys, torch
+from diffusers import DiffusionPipeline
+pipeline = DiffusionPipeline.from_pretrained(sys.argv[1], dtype=torch.float32)
+pipeline.set_progress_bar_config(disable=True)
+drawn = pipeline("a red heart", num_inference_steps=2, generator=torch.Generator().manual_seed(1), output_type="pt")
+torch.save(drawn.images.contiguous(), "drawn.pt")
+"""
+    shelf.run(code, tmp_path / "home", shelf.names["generator"])
+    shelf.run(code, tmp_path / "local", str(shelf.folders["generator"]))
+    drawn, expected = (torch.load(tmp_path / name / "drawn.pt", weights_only=True) for name in ("home", "local"))
+    assert drawn.shape == (1, 3, 32, 32)
+    assert torch.equal(drawn, expected)
+
+
+def picture(folder: Path) -> None:
+    folder.mkdir()
+    Image.linear_gradient("L").resize((40, 30)).save(folder / "picture.png")
+
+
+def pixels(shelf: Shelf, tmp_path: Path) -> torch.Tensor:
+    processor = encoder_image_processor(ViTConfig(image_size=16))
+    image = Image.open(tmp_path / "home" / "picture.png").convert("RGB")
+    tensor: torch.Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
+    return tensor

@@ -1,0 +1,313 @@
+"""Publishing against a Hub on loopback: what arrives, what never does, and what becomes of every accident."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from publishable import CARDS, UNWANTED, contents, published, write
+
+from stablerep_hf import assets
+from stablerep_hf.errors import InputError
+from stablerep_hf.hub import plan_publication, publish
+
+TYPES = {"model": "models", "dataset": "datasets", "space": "spaces"}
+SPACE = Path(__file__).parents[2] / "spaces" / "retrieval"
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Seconds that were waited for, without waiting."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+def push(folder, repository="alice/thing", **options):
+    return publish(plan_publication(folder), repository, **options)
+
+
+# ---------------------------------------------------------------- what arrives
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "space"])
+def test_a_folder_becomes_a_repository_in_one_commit(hub_here, tmp_path, kind):
+    address = push(write(tmp_path, contents(kind)))
+    assert hub_here.files("alice/thing", TYPES[kind]) == published(kind, "alice/thing")
+    repository = hub_here.repository("alice/thing", TYPES[kind])
+    first, last = repository.commits.values()
+    assert (first.title, last.title) == ("initial commit", f"Publish {tmp_path.name}")
+    assert address == f"{hub_here.endpoint}/{repository.prefix}alice/thing/commit/{last.id}"
+    assert not repository.private
+    assert repository.sdk == ("gradio" if kind == "space" else None)
+
+
+def test_what_ships_in_this_project_can_be_published(hub_here):
+    push(assets.generator_path(), "alice/generator")
+    assert "unet/diffusion_pytorch_model.safetensors" in hub_here.files("alice/generator")
+    push(assets.pictograms_path(), "alice/pictograms")
+    assert sum(name.startswith("data/") for name in hub_here.files("alice/pictograms", "datasets")) == 3
+    push(assets.encoder_path(), "lab/encoder")
+    for name, type in (("alice/generator", "models"), ("alice/pictograms", "datasets"), ("lab/encoder", "models")):
+        card = hub_here.files(name, type)["README.md"].decode()
+        assert f'"{name}"' in card
+        assert "path/to/this/folder" not in card, "its examples load the repository"
+    push(SPACE, "alice/search", variables={"ENCODER": "lab/encoder"})
+    space = hub_here.repository("alice/search", "spaces")
+    assert space.variables["ENCODER"]["value"] == "lab/encoder"
+    assert set(hub_here.files("alice/search", "spaces")) == {"README.md", "app.py", "requirements.txt"}
+
+
+def test_what_must_never_be_published_is_not(hub_here, tmp_path):
+    for kind in ("model", "dataset"):
+        folder = write(tmp_path / kind, contents(kind) | dict.fromkeys(UNWANTED, b"unwanted"))
+        publication = plan_publication(folder)
+        assert set(publication.left_out) == set(UNWANTED)
+        assert publication.num_bytes == sum(map(len, contents(kind).values()))
+        push(folder)
+        assert hub_here.files("alice/thing", TYPES[kind]) == published(kind, "alice/thing")
+
+
+@pytest.mark.parametrize("secret", [b"hf_" + b"aB3" * 12, b"-----BEGIN RSA PRIVATE KEY-----"])
+def test_a_file_with_a_secret_in_it_stops_everything(hub_here, tmp_path, secret):
+    write(tmp_path, contents("model") | {"training.json": b'{"key": "%s"}' % secret})
+    with pytest.raises(InputError, match=r"training\.json .* holds what looks like"):
+        push(tmp_path)
+    assert not hub_here.requests()
+
+
+def test_private_means_private(hub_here, tmp_path):
+    write(tmp_path, contents("model"))
+    push(tmp_path, private=True)
+    assert hub_here.repository("alice/thing").private
+    push(tmp_path, private=True)
+    push(tmp_path, "alice/public")
+    with pytest.raises(InputError, match="there already and public"):
+        push(tmp_path, "alice/public", private=True)
+
+
+def test_a_version_has_a_name_that_stays(hub_here, tmp_path):
+    push(write(tmp_path, contents("model")), tag="v1")
+    write(tmp_path, contents("model", seed=1))
+    with pytest.raises(InputError, match="version 'v1' already"):
+        push(tmp_path, tag="v1")
+    assert hub_here.files("alice/thing") == published("model", "alice/thing")
+    push(tmp_path, tag="v2")
+    for version, seed in (("v1", 0), ("v2", 1)):
+        assert hub_here.files("alice/thing", revision=version) == published("model", "alice/thing", seed=seed)
+
+
+def test_a_new_version_takes_the_place_of_the_old_one(hub_here, tmp_path):
+    push(write(tmp_path / "old", contents("dataset", shards=5)))
+    HfApi().upload_file(
+        path_or_fileobj=b"by hand", path_in_repo="notes.txt", repo_id="alice/thing", repo_type="dataset"
+    )
+    push(write(tmp_path / "new", contents("dataset", seed=1, shards=2)))
+    left = hub_here.files("alice/thing", "datasets")
+    assert left.pop("notes.txt") == b"by hand"
+    assert left == published("dataset", "alice/thing", seed=1, shards=2)
+
+
+def test_publishing_again_changes_nothing_and_sends_nothing(hub_here, tmp_path):
+    write(tmp_path, contents("dataset"))
+    first = push(tmp_path)
+    before = list(hub_here.storage.uploads)
+    assert push(tmp_path) == first
+    assert hub_here.storage.uploads == before
+    assert len(hub_here.repository("alice/thing", "datasets").commits) == 2
+
+
+def test_a_proposal_is_not_a_change(hub_here, tmp_path, monkeypatch):
+    push(write(tmp_path / "a", contents("model")))
+    monkeypatch.setenv("HF_TOKEN", "hf_bob")
+    folder = write(tmp_path / "b", contents("model", seed=1))
+    address = push(folder, create_pr=True)
+    assert address.endswith("/alice/thing/discussions/1")
+    assert hub_here.files("alice/thing") == published("model", "alice/thing")
+    assert hub_here.files("alice/thing", revision="refs/pr/1") == published("model", "alice/thing", seed=1)
+    assert push(folder, create_pr=True) == address, "a second try goes on with the first proposal"
+    assert len(hub_here.repository("alice/thing").pulls) == 1
+    with pytest.raises(InputError, match="no model alice/other to propose"):
+        push(folder, "alice/other", create_pr=True)
+    with pytest.raises(InputError, match="only proposes"):
+        push(folder, create_pr=True, tag="v1")
+    api = HfApi(token="hf_alice")
+    api.change_discussion_status("alice/thing", 1, new_status="open")
+    api.merge_pull_request("alice/thing", 1)
+    assert hub_here.files("alice/thing") == published("model", "alice/thing", seed=1)
+
+
+def test_large_files_go_up_in_parts(hub_here, tmp_path):
+    hub_here.storage.part_size = 30_000
+    push(write(tmp_path, contents("model", size=100_000)))
+    assert hub_here.files("alice/thing") == published("model", "alice/thing", size=100_000)
+    assert len(hub_here.requests("PUT", "/storage/part/")) == 4
+
+
+# ---------------------------------------------------------------- accidents that are got over
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "how"),
+    [
+        ("PUT", "/storage/upload/", {"status": 500, "times": 2}),
+        ("PUT", "/storage/upload/", {"drop_after": 1}),
+        ("POST", "/objects/batch", {"status": 503}),
+        ("POST", "/preupload/", {"status": 429, "headers": {"Retry-After": "7"}}),
+        ("POST", "/commit/", {"status": 429, "headers": {"Retry-After": "7"}}),
+        ("POST", "/commit/", {"status": 500, "times": 3}),
+        ("POST", "/commit/", {"lose_answer": True}),
+        ("POST", "/repos/create", {"lose_answer": True}),
+        ("POST", "/validate-yaml", {"status": 502, "times": 2}),
+        ("GET", "/api/datasets/alice/thing", {"status": 504}),
+        ("POST", "/tag/", {"lose_answer": True}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_passes_is_waited_for(hub_here, tmp_path, waits, method, path, how):
+    hub_here.fail(method, path, **how)
+    push(write(tmp_path, contents("dataset")), tag="v1")
+    assert hub_here.files("alice/thing", "datasets", "v1") == published("dataset", "alice/thing")
+    repository = hub_here.repository("alice/thing", "datasets")
+    assert len(repository.commits) == 2, "one commit, however often it was asked for"
+    assert waits
+    assert how.get("status") != 429 or max(waits) >= 7
+    assert not [fault for fault in hub_here.faults.waiting if fault.times], "the fault did strike"
+
+
+# ---------------------------------------------------------------- accidents that stop it
+
+
+def somebody_commits(hub):
+    repository = hub.repository("alice/thing", "datasets")
+    tree = dict(repository.find("main").tree) | {"theirs.txt": hub.store.put_file(b"theirs")}
+    repository.move("main", repository.add_commit(repository.head("main"), tree, "theirs", "", "bob").id)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "how", "says"),
+    [
+        ("PUT", "/storage/upload/", {"status": 507}, "507"),
+        ("POST", "/objects/batch", {"status": 507}, "507"),
+        ("PUT", "/storage/upload/", {"corrupt": True}, "BadDigest"),
+        ("PUT", "/storage/upload/", {"status": 500, "times": 99}, "injected 500"),
+        ("PUT", "/storage/upload/", {"drop_after": 1, "times": 99}, ""),
+        ("POST", "/commit/", {"status": 429, "times": 99}, "injected 429"),
+        ("POST", "/commit/", {"before": somebody_commits}, "somebody changed the repository"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_does_not_pass_is_one_sentence_and_no_half_commit(hub_here, tmp_path, waits, method, path, how, says):
+    write(tmp_path, contents("dataset", shards=8))
+    if "before" in how:
+        how = {"before": lambda: somebody_commits(hub_here)}
+    hub_here.fail(method, path, **how)
+    with pytest.raises(InputError, match=r"^Publishing alice/thing stopped: ") as refusal:
+        push(tmp_path)
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert set(hub_here.files("alice/thing", "datasets")) <= {"theirs.txt"}
+    hub_here.faults.waiting.clear()
+    push(tmp_path)
+    left = hub_here.files("alice/thing", "datasets")
+    left.pop("theirs.txt", None)
+    assert left == published("dataset", "alice/thing", shards=8)
+    assert len(hub_here.storage.uploads) == len(set(hub_here.storage.uploads)) == 8, "no file arrived twice"
+
+
+PUBLISH = "import sys; from stablerep_hf.cli import main; sys.exit(main(['publish', *sys.argv[1:]]))"
+
+
+def test_killed_in_mid_upload_it_goes_on(hub, tmp_path):
+    """kill -9 once five of twelve files are up: the repository stays empty, and no finished file goes up again."""
+    folder = write(tmp_path / "data", contents("dataset", shards=12, size=300_000))
+    environment = hub.environment(tmp_path / "home", PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+    command = [sys.executable, "-c", PUBLISH, str(folder), "alice/thing"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    hub.fail("PUT", "/storage/upload/", times=5)  # these five pass
+    hub.fail("PUT", "/storage/upload/", before=lambda: os.kill(process.pid, signal.SIGKILL))
+    assert process.wait(200) == -signal.SIGKILL, process.stderr.read()
+    assert hub.files("alice/thing", "datasets") == {}
+    before = len(hub.storage.uploads)
+    assert 0 < before < 12
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert hub.files("alice/thing", "datasets") == published("dataset", "alice/thing", shards=12, size=300_000)
+    assert len(hub.storage.uploads) == len(set(hub.storage.uploads)) == 12
+    assert len(hub.repository("alice/thing", "datasets").commits) == 2
+
+
+# ---------------------------------------------------------------- input that cannot work
+
+
+@pytest.mark.parametrize(
+    ("token", "repository", "says"),
+    [
+        (None, "alice/thing", "needs a token"),
+        ("hf_wrong", "alice/thing", "does not know the token"),
+        ("hf_alice_reads", "alice/thing", "may not write there"),
+        ("hf_bob", "alice/thing", "may not write there"),
+        ("hf_alice", "al ice/th/ing", "give OWNER/NAME"),
+        ("hf_alice", "alice/taken", "holds a diffusers pipeline"),
+    ],
+)
+def test_wrong_names_and_tokens(hub_here, tmp_path, monkeypatch, token, repository, says):
+    api = HfApi(token="hf_alice")
+    api.create_repo("alice/taken")
+    api.create_commit("alice/taken", [CommitOperationAdd("model_index.json", b"{}")], commit_message="another thing")
+    known = {id: len(repository.commits) for (_, id), repository in hub_here.store.repositories.items()}
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN")
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    else:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(InputError, match=re.escape(says)) as refusal:
+        push(write(tmp_path / "folder", contents("model")), repository)
+    assert "\n" not in str(refusal.value)
+    assert {id: len(r.commits) for (_, id), r in hub_here.store.repositories.items()} == known
+
+
+@pytest.mark.parametrize(
+    ("card", "says"),
+    [
+        ("---\nlicense: [mit\n---\n", "YAML that cannot be read"),
+        ("---\n- a\n- b\n---\n", "YAML that cannot be read"),
+        (CARDS["model"].replace("mit", "mine"), '"license" must be one of'),
+    ],
+)
+def test_cards_that_the_hub_would_refuse(hub_here, tmp_path, card, says):
+    write(tmp_path, contents("model") | {"README.md": card.encode()})
+    with pytest.raises(InputError, match=re.escape(says)):
+        push(tmp_path)
+    assert not hub_here.store.repositories
+
+
+def test_without_the_hub(hub_here, tmp_path, monkeypatch, waits):
+    write(tmp_path, contents("model"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        push(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"Publishing alice/thing stopped: .*refused"):
+        push(tmp_path)
+    assert 4 <= len(waits) <= 12
+
+
+def test_folders_that_are_no_publication(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="holds none of"):
+        plan_publication(write(tmp_path / "a", {"notes.txt": b""}))
+    with pytest.raises(InputError, match="has no card"):
+        plan_publication(write(tmp_path / "b", {"config.json": b"{}"}))
+    monkeypatch.setattr("stablerep_hf.hub.publication._MOST_FILES_IN_A_FOLDER", 4)
+    with pytest.raises(InputError, match="has 5 files in 'data', and the Hub takes 4"):
+        plan_publication(write(tmp_path / "c", contents("dataset", shards=5)))
+    with pytest.raises(InputError, match="has no variables"):
+        publish(plan_publication(write(tmp_path / "d", contents("model"))), "alice/thing", variables={"A": "b"})

@@ -1,0 +1,100 @@
+"""Pushing while training: what is on the Hub then, and that a run goes on from there on another machine."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard
+from transformers import TrainerCallback, set_seed
+
+from stablerep_hf.models import StableRepConfig, StableRepModel
+from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
+from stablerep_hf.training.checkpoints import pushed_checkpoint
+
+REPOSITORY = "alice/encoder"
+MODEL = {"model.safetensors", "config.json", "modeling_stablerep.py", "preprocessor_config.json", "README.md"}
+STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+
+
+@pytest.fixture(autouse=True)
+def _transformers_finds_it(hub_here, monkeypatch):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made for another endpoint by an earlier test
+
+
+class StopAfter(TrainerCallback):
+    """A crash right after a step was saved."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise RuntimeError("cut off")
+
+
+def make_trainer(dataset, folder, callbacks=(), **settings):
+    set_seed(0)
+    config = StableRepConfig.from_size(
+        "micro", image_size=16, patch_size=8, projection_hidden_dim=16, projection_dim=8
+    )
+    defaults = {
+        "captions_per_batch": 4, "images_per_caption": 3, "learning_rate": 1e-2, "max_steps": 6, "use_cpu": True,
+        "save_strategy": "steps", "save_steps": 2, "disable_tqdm": True, "hub_model_id": REPOSITORY,
+    }  # fmt: skip
+    arguments = StableRepTrainingArguments(str(folder), **(defaults | settings))
+    return StableRepTrainer(StableRepModel(config), arguments, dataset, callbacks=list(callbacks))
+
+
+def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_path):
+    whole = make_trainer(dataset, tmp_path / "whole")
+    whole.train()
+    settings = {"push_to_hub": True, "hub_strategy": "checkpoint", "hub_always_push": True}
+    cut = make_trainer(dataset, tmp_path / "cut", [StopAfter(4)], **settings)
+    with pytest.raises(RuntimeError, match="cut off"):
+        cut.train()
+    cut._finish_current_push()
+
+    files = set(hub_here.files(REPOSITORY))
+    assert files >= MODEL | {f"last-checkpoint/{name}" for name in MODEL | STATE}
+    assert not {name for name in files if name.endswith(".bin")}
+    assert not files & STATE, "the model itself is free of the training's state"
+
+    checkpoint = pushed_checkpoint(REPOSITORY, tmp_path / "fresh")
+    assert checkpoint == str(tmp_path / "fresh" / "checkpoint-4")
+    resumed = make_trainer(dataset, tmp_path / "fresh")
+    resumed.train(resume_from_checkpoint=checkpoint)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_what_is_pushed_at_the_end_has_our_card_and_no_pickle(hub_here, dataset, tmp_path):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True, hub_strategy="end")
+    trainer.train()
+    assert set(hub_here.files(REPOSITORY)) == set()
+    trainer.push_to_hub(license="mit", dataset="alice/drawings", tags="test")
+    files = hub_here.files(REPOSITORY)
+    assert set(files) >= MODEL
+    assert not {name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl"))}
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.license, card.data.datasets) == ("mit", ["alice/drawings"])
+    assert {"stablerep", "test"} <= set(card.data.tags)
+    for wanted in (f'from_pretrained("{REPOSITORY}", trust_remote_code=True)', "| captions per batch | 4 |", "48"):
+        assert wanted in card.text, wanted
+    assert "fine-tuned version" not in card.text
+
+
+def test_a_push_that_fails_is_told_and_does_not_stop_the_training(hub_here, dataset, tmp_path, caplog):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True, hub_strategy="every_save", max_steps=2)
+    hub_here.fail("POST", "/commit/", status=403)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert trainer.state.global_step == 2
+    assert "A push to the Hub failed" in caplog.text
+
+
+def test_a_repository_without_a_checkpoint_gives_none(hub_here, tmp_path):
+    HfApi().create_repo(REPOSITORY)
+    assert pushed_checkpoint(REPOSITORY, tmp_path) is None
+    assert pushed_checkpoint(None, tmp_path) is None
