@@ -12,6 +12,7 @@ from ..errors import InputError
 
 COMMANDS = {
     "demo": "captions to images to encoder to scores, with what ships in the package",
+    "captions": "clean, balance, audit or write captions",
     "generate": "draw several images of each caption into a data set",
     "train": "train an encoder on caption-grouped images",
     "evaluate": "measure an encoder on labelled images",

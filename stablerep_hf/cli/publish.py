@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,12 +19,12 @@ class PublishCommand:
 
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    from .parsing import parse_command
+    from .parsing import leading_names, parse_command
 
-    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
+    names, flags = leading_names(argv)
     (command,) = parse_command(
         [PublishCommand],
-        argv[len(names) :],
+        flags,
         name="publish",
         description="stablerep publish FOLDER OWNER/NAME [options]: push a data set or an encoder to the Hub.",
     )
