@@ -70,6 +70,18 @@ def leading_names(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, list(argv[len(names) :])
 
 
+def one_name(argv: Sequence[str], what: str) -> tuple[str, list[str]]:
+    """The one name before the first flag, and the flags.
+
+    Raises:
+        InputError: None or several stand there.
+    """
+    names, flags = leading_names(argv)
+    if len(names) != 1 and not {"-h", "--help"} & set(flags):
+        raise InputError(f"{len(names)} names stand before the options: one is needed, {what}.")
+    return names[0] if names else "", flags
+
+
 def presets() -> list[str]:
     """Names of the configurations that ship in `stablerep_hf/training/presets`."""
     folder = resources.files("stablerep_hf.training") / "presets"

@@ -9,16 +9,28 @@ if TYPE_CHECKING:
     from .caption_grouped_images import CaptionGroupedImages as CaptionGroupedImages
     from .caption_grouped_images import CaptionGroupedImagesConfig as CaptionGroupedImagesConfig
     from .diffusers_generator import DiffusersGenerator as DiffusersGenerator
+    from .estimate import SynthesisEstimate as SynthesisEstimate
+    from .estimate import estimate_synthesis as estimate_synthesis
     from .grouping import CaptionGroups as CaptionGroups
     from .grouping import group_rows as group_rows
+    from .labelling import read_label as read_label
     from .plan import SynthesisPlan as SynthesisPlan
     from .protocol import ImageGenerator as ImageGenerator
+    from .protocol import TokenizingGenerator as TokenizingGenerator
     from .provenance import Provenance as Provenance
     from .provenance import read_provenance as read_provenance
+    from .redrawing import RedrawnImage as RedrawnImage
+    from .redrawing import find_row as find_row
+    from .redrawing import generator_of as generator_of
+    from .redrawing import redraw_image as redraw_image
     from .run import SynthesisSummary as SynthesisSummary
     from .run import synthesize as synthesize
     from .schema import image_features as image_features
     from .seeds import image_seed as image_seed
+    from .verification import VerificationReport as VerificationReport
+    from .verification import open_store as open_store
+    from .verification import remove_problems as remove_problems
+    from .verification import verify_store as verify_store
 
 _EXPORTS = {
     "CaptionGroupedImages": ".caption_grouped_images",
@@ -27,13 +39,25 @@ _EXPORTS = {
     "DiffusersGenerator": ".diffusers_generator",
     "ImageGenerator": ".protocol",
     "Provenance": ".provenance",
+    "RedrawnImage": ".redrawing",
+    "SynthesisEstimate": ".estimate",
     "SynthesisPlan": ".plan",
     "SynthesisSummary": ".run",
+    "TokenizingGenerator": ".protocol",
+    "VerificationReport": ".verification",
+    "estimate_synthesis": ".estimate",
+    "find_row": ".redrawing",
+    "generator_of": ".redrawing",
     "group_rows": ".grouping",
     "image_features": ".schema",
     "image_seed": ".seeds",
+    "open_store": ".verification",
+    "read_label": ".labelling",
     "read_provenance": ".provenance",
+    "redraw_image": ".redrawing",
+    "remove_problems": ".verification",
     "synthesize": ".run",
+    "verify_store": ".verification",
 }
 
 __all__ = sorted(_EXPORTS)

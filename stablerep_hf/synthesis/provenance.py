@@ -19,7 +19,7 @@ class Provenance:
 
     Attributes:
         settings: The plan: `generator` (a dict), `captions` (`number`, `digest`), `images_per_caption`,
-            `prompt_templates`, `base_seed`, `image_format`, `captions_per_shard`.
+            `prompt_templates`, `base_seed`, `image_format`, `stored_size`, `captions_per_shard`.
         shards: The records of the shards that stand, in order.
     """
 
@@ -35,6 +35,16 @@ class Provenance:
     def num_images(self) -> int:
         """Rows in the shards that stand."""
         return sum(record["rows"] for record in self.shards)
+
+    @property
+    def num_captions(self) -> int:
+        """Captions that have rows in the shards that stand."""
+        return sum(record["captions"] for record in self.shards)
+
+    @property
+    def num_truncated(self) -> int:
+        """Prompts whose end the text encoder did not read."""
+        return sum(record["truncated_prompts"] for record in self.shards)
 
     @property
     def num_bytes(self) -> int:
