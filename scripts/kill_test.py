@@ -1,4 +1,4 @@
-"""Kill a worker at random moments and damage its files in between: what comes out must be what an undisturbed run makes.
+"""Kill a worker at random moments and damage its files in between: the outcome must be an undisturbed run's.
 
     python scripts/kill_test.py --kills 100
 
@@ -29,12 +29,14 @@ from stablerep_hf.synthesis import SynthesisPlan, synthesize, verify_store
 
 
 class Painter:
-    """Paints noise of the seed; every seventh frame carries no picture. Takes time, so that there is some to kill in."""
+    """Paints noise of the seed, in some time; every seventh frame carries no picture."""
 
     def describe(self) -> dict[str, object]:
+        """See `ImageGenerator`."""
         return {"name": "painter", "revision": "1"}
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image | None]:
+        """See `ImageGenerator`."""
         time.sleep(0.01)
         return [self._paint(seed) for seed in seeds]
 
@@ -45,15 +47,18 @@ class Painter:
 
 
 def make_plan() -> SynthesisPlan:
+    """Twelve shards of twenty images."""
     captions = CaptionSet.from_texts(f"thing {i}" for i in range(60))
     return SynthesisPlan(captions, Painter().describe(), images_per_caption=4, captions_per_shard=5)
 
 
 def work(folder: Path) -> None:
+    """What a worker does."""
     synthesize(make_plan(), Painter(), folder, batch_size=8, progress=False)
 
 
 def files(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of the shards."""
     return {path.name: path.read_bytes() for path in sorted((folder / "data").glob("*.parquet"))}
 
 
@@ -76,6 +81,7 @@ def damage(folder: Path, rng: random.Random) -> str:
 
 
 def main() -> None:
+    """Run the rounds and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

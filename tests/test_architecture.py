@@ -17,7 +17,7 @@ ROOMS = {
     "losses": set(),
     "evaluation": set(),
     "assets": set(),
-    "synthesis": {"captions", "assets"},
+    "synthesis": {"captions", "assets", "evaluation"},
     "training": {"captions", "models", "losses", "evaluation", "synthesis"},
     "hub": {"captions", "evaluation", "synthesis"},
     "cli": {"captions", "models", "losses", "evaluation", "assets", "synthesis", "training", "hub"},

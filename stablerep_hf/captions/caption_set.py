@@ -122,15 +122,20 @@ class CaptionSet:
                 f"In a caption table of {len(table)} rows some num_images is below 1 or missing, but a caption that "
                 "is in the set gets an image; drop that row."
             )
-        expected = [
-            _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
-            for batch in table.to_batches(max_chunksize=_BLOCK)
-        ]
-        wrong = np.flatnonzero(result.caption_ids != np.concatenate([np.empty(0, np.int64), *expected]))
-        if len(wrong) or len(np.unique(result.caption_ids)) != len(table):
-            what = (
-                f"the caption_id of row {wrong[0]} is not its caption's" if len(wrong) else "a caption_id stands twice"
-            )
+        what = ""
+        ordered = np.sort(result.caption_ids)
+        if (ordered[1:] == ordered[:-1]).any():
+            what = "a caption_id stands twice"
+        del ordered
+        start = 0
+        for batch in table.to_batches(max_chunksize=_BLOCK):
+            expected = _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
+            wrong = np.flatnonzero(batch.column("caption_id").to_numpy() != expected)
+            if len(wrong):
+                what = f"the caption_id of row {start + wrong[0]} is not its caption's"
+                break
+            start += len(batch)
+        if what:
             raise InputError(
                 f"In a caption table of {len(table)} rows {what}, so its images would be grouped wrongly; "
                 "drop the column caption_id and read the captions anew."
@@ -273,7 +278,7 @@ def _merge_duplicates(columns: pa.Table, blocks: list[Int64Array]) -> pa.Table:
     blocks.clear()
     schema = pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in columns.column_names)])
 
-    def assemble(columns: pa.Table, ids: Int64Array, counts: Int64Array) -> pa.Table:
+    def assemble(columns: pa.Table, ids: Int64Array, counts: Int64Array | pa.ChunkedArray) -> pa.Table:
         found = {"caption_id": ids, "count": counts, **{name: columns[name] for name in columns.column_names}}
         return pa.table([found[name] for name in schema.names], schema=schema)
 
@@ -281,7 +286,7 @@ def _merge_duplicates(columns: pa.Table, blocks: list[Int64Array]) -> pa.Table:
     repeated = bool((ordered[1:] == ordered[:-1]).any())
     del ordered
     if not repeated:  # the usual case, at a third of the memory
-        return assemble(columns, ids, np.ones(len(ids), np.int64))
+        return assemble(columns, ids, _ones(len(ids)))
     unique, first, counts = np.unique(ids, return_index=True, return_counts=True)
     keep = np.zeros(len(ids), dtype=bool)
     keep[first] = True
@@ -294,6 +299,13 @@ def _merge_duplicates(columns: pa.Table, blocks: list[Int64Array]) -> pa.Table:
         one, other = captions[int(firsts[where])].as_py(), captions[int(repeats[where])].as_py()
         raise InputError(f"The different captions {one!r} and {other!r} share one caption_id; drop one of them.")
     return assemble(columns.filter(pa.array(keep)), ids[keep], counts[np.argsort(first)])
+
+
+def _ones(number: int) -> pa.ChunkedArray:
+    """So many ones, all in the memory of one block."""
+    ones = pa.array(np.ones(_BLOCK, np.int64))
+    whole, rest = divmod(number, _BLOCK)
+    return pa.chunked_array([*[ones] * whole, ones.slice(0, rest)])
 
 
 def _types(schema: pa.Schema) -> str:

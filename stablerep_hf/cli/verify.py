@@ -22,7 +22,7 @@ class VerifyCommand:
     decode: bool = field(default=True, metadata={"help": "Decode every image."})
     generator: str | None = field(
         default=None,
-        metadata={"help": "With --repair: where the pipeline is that drew the folder, if not on the Hub."},
+        metadata={"help": "With --repair: where the pipeline that drew it is, if not on the Hub."},
     )
     lora: str | None = field(default=None, metadata={"help": "With --repair: where its LoRA is, if not on the Hub."})
     batch_size: int | None = field(default=None, metadata={"help": "With --repair: images drawn at once."})

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from .diffusers_generator import DiffusersGenerator as DiffusersGenerator
     from .estimate import SynthesisEstimate as SynthesisEstimate
     from .estimate import estimate_synthesis as estimate_synthesis
+    from .export import export_parquet as export_parquet
+    from .export import export_webdataset as export_webdataset
+    from .filters import FilterReport as FilterReport
+    from .filters import filter_rows as filter_rows
+    from .filters import parse_filter as parse_filter
     from .grouping import CaptionGroups as CaptionGroups
     from .grouping import group_rows as group_rows
     from .labelling import read_label as read_label
@@ -26,6 +31,12 @@ if TYPE_CHECKING:
     from .run import SynthesisSummary as SynthesisSummary
     from .run import synthesize as synthesize
     from .schema import image_features as image_features
+    from .scoring import AlignmentScorer as AlignmentScorer
+    from .scoring import DiversityScorer as DiversityScorer
+    from .scoring import Scorer as Scorer
+    from .scoring import ScoringSummary as ScoringSummary
+    from .scoring import UnsafeScorer as UnsafeScorer
+    from .scoring import score_store as score_store
     from .seeds import image_seed as image_seed
     from .verification import VerificationReport as VerificationReport
     from .verification import open_store as open_store
@@ -33,6 +44,17 @@ if TYPE_CHECKING:
     from .verification import verify_store as verify_store
 
 _EXPORTS = {
+    "export_parquet": ".export",
+    "export_webdataset": ".export",
+    "AlignmentScorer": ".scoring",
+    "DiversityScorer": ".scoring",
+    "FilterReport": ".filters",
+    "Scorer": ".scoring",
+    "ScoringSummary": ".scoring",
+    "UnsafeScorer": ".scoring",
+    "filter_rows": ".filters",
+    "parse_filter": ".filters",
+    "score_store": ".scoring",
     "CaptionGroupedImages": ".caption_grouped_images",
     "CaptionGroupedImagesConfig": ".caption_grouped_images",
     "CaptionGroups": ".grouping",

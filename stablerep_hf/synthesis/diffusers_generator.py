@@ -264,6 +264,8 @@ class DiffusersGenerator:
         file, name, _ = self._lora
         try:
             pipeline.load_lora_weights(file.parent, weight_name=file.name)
+            if not pipeline.get_list_adapters():  # diffusers only logs that nothing fitted
+                raise ValueError("it holds no weights for any of its parts")
             pipeline.fuse_lora(lora_scale=self._lora_scale)
             pipeline.unload_lora_weights()
         except (ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:

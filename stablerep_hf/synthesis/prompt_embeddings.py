@@ -34,7 +34,6 @@ class PromptEmbeddings:
         self._guided = float(guidance_scale) > 1 and getattr(config, "time_cond_proj_dim", None) is None
         self._known: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
         self._negative: tuple[Any, ...] | None = None
-        self.num_encoded = 0
 
     @staticmethod
     def supports(pipeline: Any) -> bool:
@@ -61,17 +60,15 @@ class PromptEmbeddings:
         """
         import torch
 
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
         with torch.no_grad():
             if self._guided and self._negative is None:
-                _, negative, *pooled = self._encode(prompts[:1], guided=True)
+                embeds, negative, *pooled = self._encode(prompts[:1], guided=True)
                 self._negative = (negative, *pooled[1:])
-            if new:
+                self._known[prompts[0]] = (embeds, *pooled[:1])
+            if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]:
                 embeds, _, *pooled = self._encode(new, guided=False)
-                self.num_encoded += len(new)
-                parts = [embeds, *pooled[:1]]
                 for row, prompt in enumerate(new):
-                    self._known[prompt] = tuple(part[row : row + 1] for part in parts)
+                    self._known[prompt] = tuple(part[row : row + 1] for part in (embeds, *pooled[:1]))
             rows = [self._known[prompt] for prompt in prompts]
             positive = [torch.cat(part) for part in zip(*rows, strict=True)]
             arguments = dict(zip(_NAMES[::2], positive, strict=False))

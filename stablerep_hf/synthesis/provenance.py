@@ -84,7 +84,9 @@ def read_provenance(folder: str | Path) -> Provenance:
     records = []
     for path in sorted(root.glob("shard-*.json")):
         try:
-            records.append(json.loads(path.read_bytes()))
+            record = json.loads(path.read_bytes())
+            record.pop("coming", None)
+            records.append(record)
         except ValueError as error:
             raise InputError(
                 f"The record {path.name!r} is damaged ({error}); draw again into the folder, which repairs it."

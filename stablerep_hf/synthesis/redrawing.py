@@ -57,13 +57,11 @@ def find_row(folder: str | Path, caption_id: int, image_index: int) -> dict[str,
             path, filters=(pc.field("caption_id") == caption_id) & (pc.field("image_index") == image_index)
         ).to_pylist()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"The shard {path.name!r} cannot be read ({error}); `stablerep verify` repairs it."
-        ) from error
+        raise InputError(f"The shard {path.name!r} cannot be read ({error}); `stablerep verify` says more.") from error
     if not rows:
         raise InputError(
-            f"The caption {caption_id} of {str(folder)!r} has no image {image_index}; it may have been redrawn under a "
-            "later index."
+            f"The caption {caption_id} of {str(folder)!r} has no image {image_index}; it may have been redrawn "
+            "under a later index."
         )
     row: dict[str, Any] = rows[0]
     return row
