@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .balancing import balance_captions as balance_captions
     from .balancing import caption_groups as caption_groups
     from .caption_set import CaptionSet as CaptionSet
+    from .caption_set import read_history as read_history
     from .cleaning import CleaningRules as CleaningRules
     from .cleaning import clean_captions as clean_captions
     from .cleaning import text_classifier as text_classifier
@@ -42,6 +43,7 @@ _EXPORTS = {
     "merge_near_duplicates": ".near_duplicates",
     "normalize_caption": ".identity",
     "read_captions": ".reading",
+    "read_history": ".caption_set",
     "read_terms": ".terms",
     "text_classifier": ".cleaning",
 }

@@ -249,6 +249,16 @@ class CaptionSet:
         return f"CaptionSet({len(self)} captions, {self.num_merged} merged, {self.num_empty} empty left out)"
 
 
+def read_history(path: str | Path) -> dict[str, Any]:
+    """The `history` of a set in a parquet file, without reading its captions; empty if there is none or no file."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return {}
+    history: dict[str, Any] = json.loads(metadata.get(_HISTORY, b"{}"))
+    return history
+
+
 def _normalize(text: str | None) -> str:
     if text is None:
         return ""

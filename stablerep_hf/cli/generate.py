@@ -89,8 +89,9 @@ class GenerateCommand:
     attention: str | None = field(
         default=None, metadata={"help": "'slicing' saves memory; or a backend of diffusers, such as native or flash."}
     )
-    autoencoder: list[Literal["slicing", "tiling"]] | None = field(
-        default=None, metadata={"help": "Decode image by image or tile by tile; slicing on accelerators if not given."}
+    autoencoder: list[str] | None = field(
+        default=None,
+        metadata={"help": "'slicing' decodes image by image, 'tiling' tile by tile; slicing on a GPU if not given."},
     )
     offload: bool = field(default=False, metadata={"help": "Keep on the GPU only the part that is at work."})
     compile: bool = field(default=False, metadata={"help": "Compile the denoiser: slow to start, then faster."})

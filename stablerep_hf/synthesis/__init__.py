@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .scoring import Scorer as Scorer
     from .scoring import ScoringSummary as ScoringSummary
     from .scoring import UnsafeScorer as UnsafeScorer
+    from .scoring import score_histograms as score_histograms
     from .scoring import score_store as score_store
     from .seeds import image_seed as image_seed
     from .verification import VerificationReport as VerificationReport
@@ -54,6 +55,7 @@ _EXPORTS = {
     "UnsafeScorer": ".scoring",
     "filter_rows": ".filters",
     "parse_filter": ".filters",
+    "score_histograms": ".scoring",
     "score_store": ".scoring",
     "CaptionGroupedImages": ".caption_grouped_images",
     "CaptionGroupedImagesConfig": ".caption_grouped_images",

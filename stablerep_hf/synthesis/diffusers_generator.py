@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from PIL import Image
 
@@ -26,7 +26,7 @@ from .pipeline_folder import (
 )
 from .prompt_embeddings import PromptEmbeddings
 
-AutoencoderOption = Literal["slicing", "tiling"]
+_AUTOENCODER_OPTIONS = ("slicing", "tiling")
 DEFAULT_GUIDANCE = 2.0
 _LARGEST_BATCH = 64
 
@@ -55,7 +55,7 @@ class DiffusersGenerator:
         dtype: str | None = None,
         device: str | None = None,
         attention: str | None = None,
-        autoencoder: Sequence[AutoencoderOption] | None = None,
+        autoencoder: Sequence[str] | None = None,
         offload: bool = False,
         compile: bool = False,
     ) -> None:
@@ -311,12 +311,11 @@ def _checked_attention(attention: str | None, device: str) -> str | None:
     return attention
 
 
-def _checked_autoencoder(options: Sequence[AutoencoderOption] | None, device: str) -> tuple[str, ...]:
+def _checked_autoencoder(options: Sequence[str] | None, device: str) -> tuple[str, ...]:
     if options is None:
         return () if device.startswith("cpu") else ("slicing",)
-    known = get_args(AutoencoderOption)
-    if unknown := [option for option in options if option not in known]:
-        raise InputError(f"The autoencoder option {unknown[0]!r} is unknown; use {' or '.join(known)}.")
+    if unknown := [option for option in options if option not in _AUTOENCODER_OPTIONS]:
+        raise InputError(f"The autoencoder option {unknown[0]!r} is unknown; use {' or '.join(_AUTOENCODER_OPTIONS)}.")
     return tuple(options)
 
 

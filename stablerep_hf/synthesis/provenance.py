@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..captions import read_history
 from ..errors import InputError
 from .plan import parse_plan
-from .store import PLAN, PROVENANCE
+from .store import CAPTIONS, PLAN, PROVENANCE
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,13 @@ class Provenance:
         settings: The plan: `generator` (a dict), `captions` (`number`, `digest`), `images_per_caption`,
             `prompt_templates`, `base_seed`, `image_format`, `stored_size`, `captions_per_shard`.
         shards: The records of the shards that stand, in order.
+        caption_history: How the captions came to be, see `CaptionSet.history`: what `stablerep captions` dropped and
+            audited. Empty if they came straight from a source.
     """
 
     settings: Mapping[str, Any]
     shards: tuple[Mapping[str, Any], ...]
+    caption_history: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_shards(self) -> int:
@@ -91,4 +95,4 @@ def read_provenance(folder: str | Path) -> Provenance:
             raise InputError(
                 f"The record {path.name!r} is damaged ({error}); draw again into the folder, which repairs it."
             ) from error
-    return Provenance(settings, tuple(records))
+    return Provenance(settings, tuple(records), read_history(root / CAPTIONS))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
@@ -104,6 +105,36 @@ def score_store(folder: str | Path, scorers: Sequence[Scorer], *, progress: bool
             sums[column] += sum(row[column] for row in rows)
     total = max(1, num_images + num_kept)
     return ScoringSummary(num_images, num_kept, {column: value / total for column, value in sums.items()})
+
+
+def score_histograms(folder: str | Path, bins: int = 20) -> dict[str, dict[str, Any]]:
+    """What a card says of the scores of a folder that `score_store` filled.
+
+    Args:
+        folder: The folder.
+        bins: Bars of a histogram.
+
+    Returns:
+        For each score that every row has, as JSON values: `scorer` (what measured), `mean`, `edges` (bins + 1) and
+        `counts` (bins). Diversity is counted once a caption.
+    """
+    store = open_store(folder)
+    found = [record for shard in range(store.plan.num_shards) if (record := store.find_record(shard)) is not None]
+    if not found:
+        return {}
+    paths = [store.shard_path(record["shard"]) for record in found]
+    columns = ["caption_id", "alignment", "nsfw", "diversity"]
+    table = pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
+    first_rows = np.unique(table["caption_id"].to_numpy(), return_index=True)[1]
+    result: dict[str, dict[str, Any]] = {}
+    for column, scorer in found[0].get("scores", {}).items():
+        if not table[column].null_count:
+            values = table[column].to_numpy().astype(np.float64)
+            values = values[first_rows] if column == DiversityScorer.column else values
+            counts, edges = np.histogram(values, bins)
+            numbers = {"mean": float(values.mean()), "edges": edges.tolist(), "counts": counts.tolist()}
+            result[column] = {"scorer": scorer, **numbers}
+    return result
 
 
 def _open(row: Mapping[str, Any]) -> Image.Image:

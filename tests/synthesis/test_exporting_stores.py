@@ -69,7 +69,7 @@ def test_tars_hold_image_caption_and_columns(folder: Path, tmp_path: Path) -> No
 def test_other_engines_read_the_shards(folder: Path, tmp_path: Path) -> None:
     duckdb, polars, pandas = (pytest.importorskip(name) for name in ("duckdb", "polars", "pandas"))
     files = str(folder / "data/*.parquet")
-    query = f"select caption, count(*) as n, max(length(image.bytes)) as size from '{files}' group by caption"
+    query = f"select caption, count(*) as n, max(octet_length(image.bytes)) as size from '{files}' group by caption"
     rows = duckdb.sql(query).fetchall()
     assert len(rows) == 22
     assert all(number == 2 and size > 100 for _, number, size in rows)

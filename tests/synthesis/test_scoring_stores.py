@@ -19,6 +19,7 @@ from stablerep_hf.synthesis import (
     SynthesisPlan,
     UnsafeScorer,
     read_provenance,
+    score_histograms,
     score_store,
     synthesize,
     verify_store,
@@ -228,6 +229,12 @@ def test_diversity_is_the_vendi_score_of_siblings_and_folders_compare(
         expected = vendi_score(features.features[features.columns["caption_id"] == caption_id])
         found = [row["diversity"] for row in rows if row["caption_id"] == caption_id]
         assert found == pytest.approx([expected] * 2, abs=1e-4)
+
+    facts = score_histograms(folder, bins=5)
+    assert set(facts) == {"diversity", "alignment"}
+    assert (sum(facts["diversity"]["counts"]), sum(facts["alignment"]["counts"])) == (10, 20)
+    assert facts["alignment"]["scorer"] == {"factor": 1.0}
+    assert facts["diversity"]["mean"] == pytest.approx(np.mean(rows["diversity"][:]), abs=1e-5)
 
     fast = Painter(guidance_scale=1.0)
     other = tmp_path / "fast"

@@ -461,6 +461,7 @@ def test_a_file_that_vanishes_with_nothing_in_its_place_is_an_error(tmp_path: Pa
 
 def test_a_caption_set_says_how_many_images_each_caption_gets(make_plan: MakePlan, tmp_path: Path) -> None:
     captions = CaptionSet.from_texts(f"thing {i}" for i in range(6)).with_num_images([1, 5, 2, 1, 1, 3])
+    captions = captions.with_history(read=9)
     plan = make_plan(captions=captions)
     assert plan.num_images == 13
     assert plan.hash != make_plan(captions=captions.with_num_images([2, 5, 2, 1, 1, 3])).hash
@@ -469,6 +470,7 @@ def test_a_caption_set_says_how_many_images_each_caption_gets(make_plan: MakePla
     rows = datasets.load_dataset(str(tmp_path), split="train")
     counted = {caption: rows["caption"][:].count(caption) for caption in captions}
     assert list(counted.values()) == [1, 5, 2, 1, 1, 3]
+    assert read_provenance(tmp_path).caption_history == {"read": 9}
     again = read_captions(tmp_path / "provenance/captions.parquet")
     assert SynthesisPlan.from_json((tmp_path / "provenance/plan.json").read_text(), again).hash == plan.hash
 
