@@ -17,7 +17,7 @@ ROOMS = {
     "losses": set(),
     "evaluation": set(),
     "assets": set(),
-    "synthesis": {"captions", "assets"},
+    "synthesis": {"captions", "assets", "evaluation"},
     "hub": {"captions", "evaluation", "synthesis"},
     "training": {"captions", "models", "losses", "evaluation", "synthesis", "hub"},  # what it pushes has a card
     "cli": {"captions", "models", "losses", "evaluation", "assets", "synthesis", "training", "hub"},

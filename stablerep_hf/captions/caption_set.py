@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ from ..errors import InputError
 from .identity import id_of_normalized, normalize_caption
 
 SCHEMA = pa.schema([("caption_id", pa.int64()), ("caption", pa.string()), ("count", pa.int64())])
+OPTIONAL = pa.schema([("label", pa.string()), ("num_images", pa.int32())])
 _BLOCK = 65_536  # captions turned from Python objects into Arrow at a time
+_HISTORY = b"stablerep.history"  # key of the file's metadata
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -33,12 +36,16 @@ class CaptionSet:
 
     Attributes:
         table: The columns `caption_id` (int64, distinct), `caption` (string, normalised) and `count` (int64, >= 1: how
-            often the caption stood in the source).
+            often the caption stood in the source); if known, `label` (string: the class it was written for) and
+            `num_images` (int32, >= 1: how many images it is to get, where that differs from caption to caption).
         num_empty: How many empty lines (or nulls) of the source were left out.
+        history: How the set came to be, as JSON values: what `stablerep captions` read, dropped and found. It travels
+            in the file, and changes nothing.
     """
 
     table: pa.Table
     num_empty: int = 0
+    history: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_texts(cls, texts: Iterable[str | None]) -> CaptionSet:
@@ -53,31 +60,46 @@ class CaptionSet:
         Raises:
             InputError: If an entry is not text or has no UTF-8 form, or if two different captions share an id.
         """
+        return cls._from_rows((text, None) for text in texts)
+
+    @classmethod
+    def from_labelled(cls, rows: Iterable[tuple[str | None, str | None]]) -> CaptionSet:
+        """As `from_texts`, from pairs of a caption and its label; of duplicates the first one's label is kept."""
+        return cls._from_rows(rows, labelled=True)
+
+    @classmethod
+    def _from_rows(cls, rows: Iterable[tuple[str | None, str | None]], *, labelled: bool = False) -> CaptionSet:
         captions: list[pa.Array] = []
+        labels: list[pa.Array] = []
         ids: list[Int64Array] = []
         num_empty = 0
-        iterator = iter(texts)
+        iterator = iter(rows)
         while block := list(islice(iterator, _BLOCK)):
-            kept = [caption for text in block if (caption := _normalize(text))]
+            kept = [(caption, label) for text, label in block if (caption := _normalize(text))]
             num_empty += len(block) - len(kept)
-            ids.append(_ids_of(kept))
-            captions.append(pa.array(kept, pa.string()))
-        all_ids = np.concatenate(ids) if ids else np.empty(0, np.int64)
-        return cls(_merge_duplicates(pa.chunked_array(captions, pa.string()), all_ids), num_empty)
+            texts = [caption for caption, _ in kept]
+            ids.append(_ids_of(texts))
+            captions.append(pa.array(texts, pa.string()))
+            if labelled:
+                labels.append(pa.array([None if label is None else str(label) for _, label in kept], pa.string()))
+        columns = {"caption": pa.chunked_array(captions, pa.string())}
+        if labelled:
+            columns["label"] = pa.chunked_array(labels, pa.string())
+        return cls(_merge_duplicates(pa.table(columns), ids), num_empty)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> CaptionSet:
         """Take over a table that has the columns of a `CaptionSet` already, such as one that `write_parquet` wrote.
 
         Args:
-            table: Columns `caption_id`, `caption` and `count`; others are left out.
+            table: Columns `caption_id`, `caption` and `count`, perhaps `label` and `num_images`; others are left out.
 
         Returns:
             The set, in the table's order.
 
         Raises:
-            InputError: If a column is missing or has another type, or if an id is not its caption's, stands twice or
-                belongs to a caption that is not normalised.
+            InputError: If a column is missing or has another type, if an id is not its caption's, stands twice or
+                belongs to a caption that is not normalised, or if a caption is to get no image.
         """
         missing = [name for name in SCHEMA.names if name not in table.column_names]
         if missing:
@@ -86,22 +108,34 @@ class CaptionSet:
                 "read the captions with `read_captions`, which makes all three."
             )
         try:
-            table = table.select(SCHEMA.names).cast(SCHEMA)
+            history = json.loads((table.schema.metadata or {}).get(_HISTORY, b"{}"))
+            schema = pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in table.column_names)])
+            table = table.select(schema.names).cast(schema)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
             raise InputError(
                 f"A caption table must have the types {_types(SCHEMA)}, not {_types(table.schema)} ({error}); "
                 "read the captions with `read_captions`, which sets them."
             ) from error
-        result = cls(table)
-        expected = [
-            _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
-            for batch in table.to_batches(max_chunksize=_BLOCK)
-        ]
-        wrong = np.flatnonzero(result.caption_ids != np.concatenate([np.empty(0, np.int64), *expected]))
-        if len(wrong) or len(np.unique(result.caption_ids)) != len(table):
-            what = (
-                f"the caption_id of row {wrong[0]} is not its caption's" if len(wrong) else "a caption_id stands twice"
+        result = cls(table, history=history)
+        if result.num_images is not None and (table["num_images"].null_count or result.num_images.min(initial=1) < 1):
+            raise InputError(
+                f"In a caption table of {len(table)} rows some num_images is below 1 or missing, but a caption that "
+                "is in the set gets an image; drop that row."
             )
+        what = ""
+        ordered = np.sort(result.caption_ids)
+        if (ordered[1:] == ordered[:-1]).any():
+            what = "a caption_id stands twice"
+        del ordered
+        start = 0
+        for batch in table.to_batches(max_chunksize=_BLOCK):
+            expected = _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
+            wrong = np.flatnonzero(batch.column("caption_id").to_numpy() != expected)
+            if len(wrong):
+                what = f"the caption_id of row {start + wrong[0]} is not its caption's"
+                break
+            start += len(batch)
+        if what:
             raise InputError(
                 f"In a caption table of {len(table)} rows {what}, so its images would be grouped wrongly; "
                 "drop the column caption_id and read the captions anew."
@@ -121,6 +155,23 @@ class CaptionSet:
         ids.flags.writeable = False
         return ids
 
+    @cached_property
+    def num_images(self) -> Int64Array | None:
+        """How many images each caption is to get, int64 (C,), or None where the set does not say."""
+        if "num_images" not in self.table.column_names:
+            return None
+        numbers: Int64Array = self.table.column("num_images").to_numpy().astype(np.int64)
+        numbers.flags.writeable = False
+        return numbers
+
+    @property
+    def labels(self) -> list[str | None] | None:
+        """The label of each caption, or None where the set has none."""
+        if "label" not in self.table.column_names:
+            return None
+        labels: list[str | None] = self.table.column("label").to_pylist()
+        return labels
+
     @property
     def num_merged(self) -> int:
         """How many captions of the source were duplicates of an earlier one."""
@@ -128,8 +179,11 @@ class CaptionSet:
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of the ids in order: two sets with one digest hold the same captions in the same places."""
-        return blake2b(self.caption_ids.astype("<i8").tobytes(), digest_size=16).hexdigest()
+        """Hex digest of the ids in order, and of `num_images`: two sets with one digest ask for the same images."""
+        digest = blake2b(np.ascontiguousarray(self.caption_ids, "<i8").data, digest_size=16)
+        if self.num_images is not None:
+            digest.update(np.ascontiguousarray(self.num_images, "<i8").data)
+        return digest.hexdigest()
 
     def select(self, indices: Iterable[int] | Int64Array) -> CaptionSet:
         """Return the captions at these places, in this order.
@@ -148,12 +202,32 @@ class CaptionSet:
             )
         if len(np.unique(places)) != len(places):
             raise InputError("A place was selected twice, but a set holds each caption once; name each place once.")
-        return CaptionSet(self.table.take(pa.array(places)))
+        return CaptionSet(self.table.take(pa.array(places)), history=self.history)
+
+    def with_num_images(self, num_images: Iterable[int] | Int64Array) -> CaptionSet:
+        """The same captions, to get these numbers of images.
+
+        Args:
+            num_images: (C,) integers, at least 0; captions that are to get no image are left out.
+        """
+        numbers = np.fromiter(num_images, np.int64)
+        table = self.table.drop_columns(["num_images"]) if self.num_images is not None else self.table
+        table = table.append_column("num_images", pa.array(numbers, pa.int32())).filter(pa.array(numbers > 0))
+        return replace(self, table=table)
+
+    def with_counts(self, counts: Int64Array) -> CaptionSet:
+        """The same captions, met so often in the source: (C,) integers, at least 1."""
+        place = self.table.column_names.index("count")
+        return replace(self, table=self.table.set_column(place, "count", pa.array(counts, pa.int64())))
+
+    def with_history(self, **facts: Any) -> CaptionSet:
+        """The same captions with more facts (JSON values) on how they came to be."""
+        return replace(self, history={**self.history, **facts})
 
     def slice(self, start: int, stop: int) -> CaptionSet:
         """Return the captions start, start + 1, ..., stop - 1 (fewer at the end) without copying them."""
         start = min(start, len(self))
-        return CaptionSet(self.table.slice(start, max(0, stop - start)))
+        return CaptionSet(self.table.slice(start, max(0, stop - start)), history=self.history)
 
     def head(self, n: int) -> CaptionSet:
         """Return the first n captions (all, if there are fewer) without copying them."""
@@ -161,7 +235,8 @@ class CaptionSet:
 
     def write_parquet(self, where: str | Path | IO[bytes]) -> None:
         """Write the table to a path or an open binary file; `read_captions` reads it back."""
-        pq.write_table(self.table, where)
+        metadata = {_HISTORY: json.dumps(dict(self.history)).encode()} if self.history else None
+        pq.write_table(self.table.replace_schema_metadata(metadata), where)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -172,6 +247,16 @@ class CaptionSet:
 
     def __repr__(self) -> str:
         return f"CaptionSet({len(self)} captions, {self.num_merged} merged, {self.num_empty} empty left out)"
+
+
+def read_history(path: str | Path) -> dict[str, Any]:
+    """The `history` of a set in a parquet file, without reading its captions; empty if there is none or no file."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return {}
+    history: dict[str, Any] = json.loads(metadata.get(_HISTORY, b"{}"))
+    return history
 
 
 def _normalize(text: str | None) -> str:
@@ -194,21 +279,43 @@ def _ids_of(captions: list[str]) -> Int64Array:
         ) from error
 
 
-def _merge_duplicates(captions: pa.ChunkedArray, ids: Int64Array) -> pa.Table:
+def _merge_duplicates(columns: pa.Table, blocks: list[Int64Array]) -> pa.Table:
+    """Add ids and counts to the columns `caption` and perhaps `label`; a repeated caption goes into its first place.
+
+    `blocks` are the ids, and emptied here: at ten million captions every array that lives longer than needed counts.
+    """
+    ids = np.concatenate([np.empty(0, np.int64), *blocks])
+    blocks.clear()
+    schema = pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in columns.column_names)])
+
+    def assemble(columns: pa.Table, ids: Int64Array, counts: Int64Array | pa.ChunkedArray) -> pa.Table:
+        found = {"caption_id": ids, "count": counts, **{name: columns[name] for name in columns.column_names}}
+        return pa.table([found[name] for name in schema.names], schema=schema)
+
     ordered = np.sort(ids)
-    if not (ordered[1:] == ordered[:-1]).any():  # the usual case, at a third of the memory
-        return pa.table([ids, captions, np.ones(len(ids), np.int64)], schema=SCHEMA)
+    repeated = bool((ordered[1:] == ordered[:-1]).any())
+    del ordered
+    if not repeated:  # the usual case, at a third of the memory
+        return assemble(columns, ids, _ones(len(ids)))
     unique, first, counts = np.unique(ids, return_index=True, return_counts=True)
     keep = np.zeros(len(ids), dtype=bool)
     keep[first] = True
     repeats = np.flatnonzero(~keep)
     firsts = first[np.searchsorted(unique, ids[repeats])]
+    captions = columns["caption"]
     same = pc.equal(captions.take(pa.array(repeats)), captions.take(pa.array(firsts))).to_numpy()
     if not same.all():
         where = int(np.flatnonzero(~same)[0])
         one, other = captions[int(firsts[where])].as_py(), captions[int(repeats[where])].as_py()
         raise InputError(f"The different captions {one!r} and {other!r} share one caption_id; drop one of them.")
-    return pa.table([ids[keep], captions.filter(pa.array(keep)), counts[np.argsort(first)]], schema=SCHEMA)
+    return assemble(columns.filter(pa.array(keep)), ids[keep], counts[np.argsort(first)])
+
+
+def _ones(number: int) -> pa.ChunkedArray:
+    """So many ones, all in the memory of one block."""
+    ones = pa.array(np.ones(_BLOCK, np.int64))
+    whole, rest = divmod(number, _BLOCK)
+    return pa.chunked_array([*[ones] * whole, ones.slice(0, rest)])
 
 
 def _types(schema: pa.Schema) -> str:

@@ -12,14 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from .caption_set import SCHEMA, CaptionSet
+from .caption_set import OPTIONAL, SCHEMA, CaptionSet
 
 DEFAULT_COLUMN = "caption"
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_OWN = (*SCHEMA.names, *OPTIONAL.names)
+Rows = Iterator[tuple[str | None, str | None]]  # caption and label
 _LONGEST_FIELD = 10_000_000  # characters of one CSV field; the csv module's own limit of 131,072 is easily met
 
 
-def read_captions(source: str | Path, column: str | None = None, split: str = "train") -> CaptionSet:
+def read_captions(
+    source: str | Path, column: str | None = None, split: str = "train", label_column: str | None = None
+) -> CaptionSet:
     """Read captions from a file or a data set.
 
     Args:
@@ -28,43 +32,48 @@ def read_captions(source: str | Path, column: str | None = None, split: str = "t
             set on the Hub, which `datasets.load_dataset` streams.
         column: Which column holds the captions. By default `caption`, else the only column that holds text.
         split: Which split of a data set to read. Files have none.
+        label_column: Which column holds a label of each caption, to be kept as `label`.
 
     Returns:
         The normalised captions; exact duplicates are merged (see `CaptionSet.num_merged`) and empty ones left out (see
-        `CaptionSet.num_empty`). Counts of a parquet file that `CaptionSet.write_parquet` wrote are kept.
+        `CaptionSet.num_empty`). A parquet file that `CaptionSet.write_parquet` wrote comes back as it was.
 
     Raises:
         InputError: If the source is missing, empty, not text, or has no such column.
     """
     path = Path(source)
     if path.is_file():
-        captions = _read_file(path, column)
+        captions = _read_file(path, column, label_column)
     elif path.is_dir():
-        captions = CaptionSet.from_texts(_from_dataset(str(path), column, split))
+        captions = _collect(_from_dataset(str(path), column, split, label_column), label_column)
     elif path.suffix in FILE_SUFFIXES or path.is_absolute() or str(source).startswith((".", "~")):
         raise InputError(f"The caption file {str(source)!r} does not exist; check the path.")
     else:
-        captions = CaptionSet.from_texts(_from_dataset(str(source), column, split))
+        captions = _collect(_from_dataset(str(source), column, split, label_column), label_column)
     if len(captions) == 0:
         seen = f"only {captions.num_empty} empty lines" if captions.num_empty else "nothing"
         raise InputError(f"{str(source)!r} holds {seen}, so there is no caption to draw; give at least one.")
     return captions
 
 
-def _read_file(path: Path, column: str | None) -> CaptionSet:
+def _collect(rows: Rows, label_column: str | None) -> CaptionSet:
+    return CaptionSet.from_texts(text for text, _ in rows) if label_column is None else CaptionSet.from_labelled(rows)
+
+
+def _read_file(path: Path, column: str | None, label_column: str | None) -> CaptionSet:
     match path.suffix.lower():
         case ".parquet":
-            return _read_parquet(path, column)
+            return _read_parquet(path, column, label_column)
         case ".csv":
-            return CaptionSet.from_texts(_from_separated(path, ",", column))
+            return _collect(_from_separated(path, ",", column, label_column), label_column)
         case ".tsv":
-            return CaptionSet.from_texts(_from_separated(path, "\t", column))
+            return _collect(_from_separated(path, "\t", column, label_column), label_column)
         case ".jsonl" | ".json" as suffix:
-            return CaptionSet.from_texts(_from_json(path, column, lines=suffix == ".jsonl"))
+            return _collect(_from_json(path, column, label_column, lines=suffix == ".jsonl"), label_column)
         case ".txt" | "":
-            if column is not None:
+            if asked := column or label_column:
                 raise InputError(
-                    f"The column {column!r} was asked of {path.name!r}, but a text file has no columns: "
+                    f"The column {asked!r} was asked of {path.name!r}, but a text file has no columns: "
                     "every line is a caption; leave the column out."
                 )
             return CaptionSet.from_texts(_lines(path))
@@ -94,7 +103,7 @@ def _lines(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _from_separated(path: Path, delimiter: str, column: str | None) -> Iterator[str | None]:
+def _from_separated(path: Path, delimiter: str, column: str | None, label_column: str | None) -> Rows:
     csv.field_size_limit(_LONGEST_FIELD)
     # Tab-separated files know no quotes, and captions may begin with one.
     reader = (
@@ -106,15 +115,16 @@ def _from_separated(path: Path, delimiter: str, column: str | None) -> Iterator[
         header = next(reader, [])
         # A CSV file knows no types: every column may hold text.
         place = header.index(_choose_column(path.name, header, header, column)) if header else 0
+        label = header.index(_choose_column(path.name, header, header, label_column)) if label_column else -1
         for row in reader:
-            yield row[place] if place < len(row) else None
+            yield (row[place] if place < len(row) else None, row[label] if 0 <= label < len(row) else None)
     except csv.Error as error:
         raise InputError(
             f"Line {reader.line_num} of {path.name!r} is not valid CSV ({error}); repair the quotes there."
         ) from error
 
 
-def _from_json(path: Path, column: str | None, *, lines: bool) -> Iterator[str | None]:
+def _from_json(path: Path, column: str | None, label_column: str | None, *, lines: bool) -> Rows:
     chosen = column
     for number, entry in enumerate(_json_lines(path) if lines else _json_list(path), start=1):
         if isinstance(entry, dict):
@@ -123,9 +133,11 @@ def _from_json(path: Path, column: str | None, *, lines: bool) -> Iterator[str |
                 chosen = _choose_column(path.name, list(entry), texts, None)
             elif chosen not in entry:
                 _choose_column(f"{path.name} (entry {number})", list(entry), [], chosen)
-            yield entry[chosen]
-        elif entry is None or (isinstance(entry, str) and column is None):
-            yield entry
+            if label_column is not None and label_column not in entry:
+                _choose_column(f"{path.name} (entry {number})", list(entry), [], label_column)
+            yield entry[chosen], entry[label_column] if label_column is not None else None
+        elif entry is None or (isinstance(entry, str) and column is None and label_column is None):
+            yield entry, None
         else:
             raise InputError(
                 f"Entry {number} of {path.name!r} is {_short(entry)}, but captions are text or objects"
@@ -164,15 +176,15 @@ def _json_list(path: Path) -> list[Any]:
     return entries
 
 
-def _read_parquet(path: Path, column: str | None) -> CaptionSet:
+def _read_parquet(path: Path, column: str | None, label_column: str | None) -> CaptionSet:
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path.name!r} is not a readable parquet file ({error}); write it again.") from error
     with file:
         schema = file.schema_arrow
-        if column is None and set(SCHEMA.names) <= set(schema.names):
-            return CaptionSet.from_table(file.read(columns=SCHEMA.names))
+        if column is None and label_column is None and set(SCHEMA.names) <= set(schema.names):
+            return CaptionSet.from_table(file.read([name for name in _OWN if name in schema.names]))
         texts = [field.name for field in schema if _is_text(field.type)]
         chosen = _choose_column(path.name, schema.names, texts, column)
         if chosen not in texts:
@@ -180,8 +192,16 @@ def _read_parquet(path: Path, column: str | None) -> CaptionSet:
                 f"The column {chosen!r} of {path.name!r} holds {schema.field(chosen).type}, not text; "
                 f"choose one of {texts}."
             )
-        batches = file.iter_batches(columns=[chosen])
-        return CaptionSet.from_texts(text for batch in batches for text in batch.column(0).to_pylist())
+        label = _choose_column(path.name, schema.names, texts, label_column) if label_column else chosen
+        batches = file.iter_batches(columns=sorted({chosen, label}))
+        return _collect(
+            (
+                row
+                for batch in batches
+                for row in zip(batch[chosen].to_pylist(), batch[label].to_pylist(), strict=True)
+            ),
+            label_column,
+        )
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -190,7 +210,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _from_dataset(source: str, column: str | None, split: str) -> Iterator[str | None]:
+def _from_dataset(source: str, column: str | None, split: str, label_column: str | None) -> Rows:
     import datasets
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -214,8 +234,11 @@ def _from_dataset(source: str, column: str | None, split: str) -> Iterator[str |
         ) from error
     texts = [name for name, feature in features.items() if getattr(feature, "dtype", "") in ("string", "large_string")]
     chosen = _choose_column(source, list(features), texts, column)
-    for row in rows.select_columns([chosen]):
-        yield row[chosen]
+    label = _choose_column(source, list(features), texts, label_column) if label_column else chosen
+    names = getattr(features[label], "int2str", None)  # a ClassLabel is a number until it is asked for its name
+    for row in rows.select_columns(sorted({chosen, label})):
+        value = row[label]
+        yield row[chosen], names(value) if names and value is not None else value
 
 
 def _choose_column(source: str, columns: Iterable[str], texts: list[str], column: str | None) -> str:

@@ -12,7 +12,14 @@ from ..errors import InputError
 
 COMMANDS = {
     "demo": "captions to images to encoder to scores, with what ships in the package",
+    "captions": "clean, balance, audit or write captions",
     "generate": "draw several images of each caption into a data set",
+    "verify": "check a data set's files, rows and images, and repair them",
+    "show": "say how an image came to be",
+    "regenerate": "draw one image of a data set again and compare",
+    "score": "measure alignment, nsfw and diversity of a data set",
+    "compare": "speed, alignment and diversity of several data sets",
+    "export": "large parquet shards for the Hub, or WebDataset tars",
     "train": "train an encoder on caption-grouped images",
     "evaluate": "measure an encoder on labelled images",
     "convert": "turn checkpoints of the release, timm and transformers into encoder folders",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..synthesis import SynthesisSummary
+    from ..synthesis import DiffusersGenerator, SynthesisPlan, SynthesisSummary
 
 EMBEDDED = "embedded"
 RELEASE_DEFAULTS: dict[str, Any] = {
-    # StableRep/README.md, data generation: --scale 2.0, 50 DDIM steps, the caption alone as the prompt
-    "guidance_scale": 2.0,
+    # StableRep/README.md, data generation: --scale 2.0, 50 DDIM steps, the caption alone as the prompt. The generator
+    # itself falls back on that scale, unless it is a model without guidance.
+    "guidance_scale": None,
     "num_inference_steps": 50,
     "prompt_templates": ("{caption}",),
 }
@@ -37,7 +39,10 @@ class GenerateCommand:
     revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the generator's repository."}
     )
-    images_per_caption: int = field(default=4, metadata={"help": "Images of each caption; the release drew 10."})
+    images_per_caption: int = field(
+        default=4,
+        metadata={"help": "Images of each caption whose set does not say how many; the release drew 10."},
+    )
     guidance_scale: float | None = field(
         default=None, metadata={"help": "Classifier-free guidance; 2.0 (the release's) unless the embedded generator."}
     )
@@ -56,13 +61,24 @@ class GenerateCommand:
     )
     height: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
     width: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
+    lora: str | None = field(default=None, metadata={"help": "LoRA to merge in: safetensors file, folder or Hub id."})
+    lora_scale: float = field(default=1.0, metadata={"help": "Weight of the LoRA."})
     image_format: Literal["jpeg", "png", "webp"] = field(default="jpeg", metadata={"help": "How images are stored."})
+    stored_size: int | None = field(
+        default=None, metadata={"help": "Pixels of a stored image's shorter side; the release drew 512, stored 256."}
+    )
+    truncate_prompts: bool = field(
+        default=False,
+        metadata={"help": "Draw prompts that are too long from their beginning; else they are refused."},
+    )
     seed: int = field(default=0, metadata={"help": "Every image's own seed follows from it."})
     license: str | None = field(
         default=None, metadata={"help": "Of the images, for the card: a Hub licence id; cc-by-4.0 if embedded."}
     )
     output: str = field(default="synthetic-images", metadata={"help": "Folder of the data set."})
-    batch_size: int = field(default=64, metadata={"help": "Images drawn at once; changes no image."})
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Images drawn at once; changes no image. What should fit if not given."}
+    )
     captions_per_shard: int = field(
         default=64, metadata={"help": "Captions in one file: the unit of work and resume."}
     )
@@ -70,8 +86,23 @@ class GenerateCommand:
         default=None, metadata={"help": "float16 on a GPU, float32 elsewhere, if not given."}
     )
     device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
+    attention: str | None = field(
+        default=None, metadata={"help": "'slicing' saves memory; or a backend of diffusers, such as native or flash."}
+    )
+    autoencoder: list[str] | None = field(
+        default=None,
+        metadata={"help": "'slicing' decodes image by image, 'tiling' tile by tile; slicing on a GPU if not given."},
+    )
+    offload: bool = field(default=False, metadata={"help": "Keep on the GPU only the part that is at work."})
+    compile: bool = field(default=False, metadata={"help": "Compile the denoiser: slow to start, then faster."})
     max_failed_captions: int = field(
         default=0, metadata={"help": "Captions that may get no picture (skipped and counted) before the run stops."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Draw two batches, say what all would take, and write nothing."}
+    )
+    dollars_per_hour: float | None = field(
+        default=None, metadata={"help": "With --dry-run: price of one worker's hour, for the cost."}
     )
 
 
@@ -82,7 +113,12 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [GenerateCommand], argv, name="generate", description="Draw several images of each caption into a data set."
     )
-    run(command)
+    if command.dry_run:
+        print(dry_run(command))
+        return
+    summary = run(command)
+    if summary.num_truncated:
+        print(f"{summary.num_truncated:,} prompts were longer than the text encoder reads: their ends were cut.")
     print(f"The data set stands in {command.output}: datasets.load_dataset({command.output!r})")
 
 
@@ -92,12 +128,70 @@ def run(command: GenerateCommand) -> SynthesisSummary:
     Raises:
         InputError: The captions, the generator or the folder cannot serve.
     """
+    from ..synthesis import read_provenance, synthesize
+    from . import facts
+
+    plan, generator = plan_and_generator(command)
+    rank, world_size = _rank_and_world_size()
+    summary = synthesize(
+        plan,
+        generator,
+        command.output,
+        batch_size=_or(command.batch_size, generator.default_batch_size),
+        rank=rank,
+        world_size=world_size,
+        max_failed_captions=command.max_failed_captions,
+        truncate_prompts=command.truncate_prompts,
+    )
+    provenance = read_provenance(command.output)
+    if len(provenance.shards) == plan.num_shards:  # else others are still drawing; the last one writes the card
+        embedded = command.generator == EMBEDDED
+        license = command.license or ("cc-by-4.0" if embedded else "unknown")
+        facts.write_data_card(command.output, license, embedded)
+    return summary
+
+
+def dry_run(command: GenerateCommand) -> str:
+    """Say what is missing and what it would take, from a measured batch.
+
+    Raises:
+        InputError: The captions, the generator or the folder cannot serve.
+    """
+    import shutil
+
+    from ..synthesis import estimate_synthesis
+
+    plan, generator = plan_and_generator(command)
+    batch_size = _or(command.batch_size, generator.default_batch_size)
+    estimate = estimate_synthesis(plan, generator, command.output, batch_size=batch_size)
+    place = Path(command.output).resolve()
+    free = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
+    lines = [
+        f"images     {estimate.num_images:>14,} in {estimate.num_shards:,} shards",
+        f"batches    {estimate.num_batches:>14,} of {batch_size} images, {estimate.seconds_per_batch:.2f} s each",
+        f"bytes      {estimate.num_bytes:>14,.0f} about {estimate.bytes_per_image:,.0f} an image; {free:,} are free",
+        f"hours      {estimate.seconds / 3600:>14,.2f} on one worker like this one, from a warm batch",
+    ]
+    if command.dollars_per_hour is not None:
+        lines.append(
+            f"cost       {estimate.cost(command.dollars_per_hour):>14,.2f} $ at {command.dollars_per_hour} $/h"
+        )
+    if estimate.num_bytes > free:
+        lines.append("The disk is too small for that.")
+    return "\n".join(lines)
+
+
+def plan_and_generator(command: GenerateCommand) -> tuple[SynthesisPlan, DiffusersGenerator]:
+    """Read the captions and find the generator.
+
+    Raises:
+        InputError: Either cannot serve.
+    """
     import numpy as np
 
     from .. import assets
     from ..captions import read_captions
-    from ..synthesis import DiffusersGenerator, SynthesisPlan, read_provenance, synthesize
-    from . import facts
+    from ..synthesis import DiffusersGenerator, SynthesisPlan
 
     if command.num_captions is not None and command.num_captions < 1:
         raise InputError(f"num_captions={command.num_captions} leaves nothing to draw: give at least 1.")
@@ -105,9 +199,7 @@ def run(command: GenerateCommand) -> SynthesisSummary:
     captions = read_captions(source, command.caption_column)
     if command.num_captions is not None and command.num_captions < len(captions):
         captions = captions.select(np.linspace(0, len(captions) - 1, command.num_captions).round().astype(np.int64))
-    embedded = command.generator == EMBEDDED
-    own = assets.drawing_defaults() if embedded else RELEASE_DEFAULTS
-    rank, world_size = _rank_and_world_size()
+    own = assets.drawing_defaults() if command.generator == EMBEDDED else RELEASE_DEFAULTS
     generator = DiffusersGenerator(
         command.generator,
         command.revision,
@@ -117,8 +209,14 @@ def run(command: GenerateCommand) -> SynthesisSummary:
         negative_prompt=command.negative_prompt,
         height=command.height,
         width=command.width,
+        lora=command.lora,
+        lora_scale=command.lora_scale,
         dtype=command.dtype,
         device=command.device or _own_gpu(),
+        attention=command.attention,
+        autoencoder=command.autoencoder,
+        offload=command.offload,
+        compile=command.compile,
     )
     plan = SynthesisPlan(
         captions,
@@ -127,22 +225,10 @@ def run(command: GenerateCommand) -> SynthesisSummary:
         prompt_templates=tuple(_or(command.prompt_template, own["prompt_templates"])),
         base_seed=command.seed,
         image_format=command.image_format,
+        stored_size=command.stored_size,
         captions_per_shard=command.captions_per_shard,
     )
-    summary = synthesize(
-        plan,
-        generator,
-        command.output,
-        batch_size=command.batch_size,
-        rank=rank,
-        world_size=world_size,
-        max_failed_captions=command.max_failed_captions,
-    )
-    provenance = read_provenance(command.output)
-    if len(provenance.shards) == plan.num_shards:  # else others are still drawing; the last one writes the card
-        license = command.license or ("cc-by-4.0" if embedded else "unknown")
-        facts.write_data_card(command.output, license, embedded)
-    return summary
+    return plan, generator
 
 
 def _or(given: Any, default: Any) -> Any:

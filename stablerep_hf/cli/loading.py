@@ -21,7 +21,7 @@ def content_revision(source: str | Path, dataset: datasets.Dataset) -> str:
     files. Elsewhere it is the fingerprint of `datasets`, which follows the files' names and dates.
     """
     from ..synthesis import read_provenance
-    from ..synthesis.diffusers_generator import content_digest
+    from ..synthesis.pipeline_folder import content_digest
 
     folder = Path(source)
     if (folder / "provenance").is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -61,6 +62,24 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return tuple(values)
+
+
+def leading_names(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split off what stands before the first flag: the folder, file or repository that a command is about."""
+    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
+    return names, list(argv[len(names) :])
+
+
+def one_name(argv: Sequence[str], what: str) -> tuple[str, list[str]]:
+    """The one name before the first flag, and the flags.
+
+    Raises:
+        InputError: None or several stand there.
+    """
+    names, flags = leading_names(argv)
+    if len(names) != 1 and not {"-h", "--help"} & set(flags):
+        raise InputError(f"{len(names)} names stand before the options: one is needed, {what}.")
+    return names[0] if names else "", flags
 
 
 def presets() -> list[str]:

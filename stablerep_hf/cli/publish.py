@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -24,12 +23,12 @@ class PublishCommand:
 
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    from .parsing import parse_command
+    from .parsing import leading_names, parse_command
 
-    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
+    names, flags = leading_names(argv)
     (command,) = parse_command(
         [PublishCommand],
-        argv[len(names) :],
+        flags,
         name="publish",
         description="stablerep publish FOLDER OWNER/NAME [options]: push a data set, a model, a generator or a Space "
         "to the Hub, in one commit. The same command goes on after an interruption.",

@@ -23,6 +23,13 @@ class TrainCommand:
 
     data: str = field(default="synthetic-images", metadata={"help": "Data set: a folder or a Hub id."})
     split: str = field(default="train", metadata={"help": "Of the data set."})
+    keep: str | None = field(
+        default=None,
+        metadata={"help": "Condition on rows, such as 'alignment > 0.2 and not is_blank'."},
+    )
+    keep_concepts: str | None = field(
+        default=None, metadata={"help": "With --keep: terms, one a line, by which to count what is dropped."}
+    )
     output: str = field(default="encoder", metadata={"help": "Folder of the encoder; checkpoints go below it."})
     size: Literal["micro", "tiny", "small", "base", "large"] = field(
         default="base", metadata={"help": "Vision Transformer."}
@@ -98,8 +105,10 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     Raises:
         InputError: The flags do not fit together, or the folder holds another training.
     """
+    from ..captions import read_terms
     from ..hub.publishing import explaining_refusals
     from ..models.export import encoder_image_processor, export_encoder
+    from ..synthesis import filter_rows
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
     from ..training.checkpoints import latest_checkpoint, pushed_checkpoint
@@ -112,6 +121,11 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     if record.get("finished"):
         return record
     dataset = load_images(command.data, command.split)
+    if command.keep is not None:
+        dataset, report = filter_rows(
+            dataset, command.keep, read_terms(command.keep_concepts) if command.keep_concepts else None
+        )
+        print(f"{command.keep}: {report}")
     model, tokenizer = build_model(command, arguments.seed)
     try:
         with explaining(output), explaining_refusals(str(arguments.hub_model_id)):

@@ -31,6 +31,11 @@ COLUMN_NOTES = {
     "scheduler": "sampler",
     "guidance_scale": "weight of classifier-free guidance",
     "num_inference_steps": "sampling steps",
+    "is_blank": "whether the picture is one flat colour",
+    "perceptual_hash": "64-bit DCT hash of the picture: near duplicates differ in few bits",
+    "alignment": "cosine of image and prompt in a model such as CLIP; null if not scored",
+    "nsfw": "probability that the picture is unsafe, by a classifier; null if not scored",
+    "diversity": "Vendi score of the caption's images, the same on each of them; null if not scored",
 }
 
 
@@ -94,7 +99,7 @@ def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any)
     return DatasetFacts(
         name=name,
         license=license,
-        num_captions=provenance.num_images // plan["images_per_caption"],
+        num_captions=provenance.num_captions,
         num_images=provenance.num_images,
         num_bytes=provenance.num_bytes,
         plan=plan,

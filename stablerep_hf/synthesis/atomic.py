@@ -81,12 +81,17 @@ def remove_leftovers(folder: Path, *, even_fresh: bool) -> None:
         folder: Where to look; it may not exist.
         even_fresh: Whether files of the last hour go too, which may be another worker's, at work now.
     """
-    for leftover in folder.glob(f".*{_SUFFIX}"):
+    for leftover in leftovers(folder):
         try:
             if even_fresh or time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
                 leftover.unlink()
         except FileNotFoundError:  # its writer or another worker was faster
             continue
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files in a folder: of killed writers, or of ones at work now."""
+    return list(folder.glob(f".*{_SUFFIX}"))
 
 
 def _sync_folder(folder: Path) -> None:

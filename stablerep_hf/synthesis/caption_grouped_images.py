@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from ..captions import read_captions
 from ..errors import InputError
-from .diffusers_generator import EMBEDDED, DiffusersGenerator
+from .diffusers_generator import DiffusersGenerator
+from .pipeline_folder import EMBEDDED
 from .plan import PLACEHOLDER, ImageFormat, SynthesisPlan
 from .run import synthesize
 from .schema import image_features
@@ -34,21 +35,25 @@ class CaptionGroupedImagesConfig(datasets.BuilderConfig):  # type: ignore[misc]
     store: str | None = None
     generator: str = EMBEDDED
     revision: str | None = None
-    guidance_scale: float = 2.0
+    guidance_scale: float | None = None
     num_inference_steps: int = 50
     scheduler: str | None = None
     negative_prompt: str | None = None
     height: int | None = None
     width: int | None = None
+    lora: str | None = None
+    lora_scale: float = 1.0
     dtype: str | None = None
     device: str | None = None
     images_per_caption: int = 4
     prompt_templates: tuple[str, ...] = (PLACEHOLDER,)
     base_seed: int = 0
     image_format: ImageFormat = "jpeg"
+    stored_size: int | None = None
     captions_per_shard: int = 256
     batch_size: int = 64
     max_failed_captions: int = 0
+    truncate_prompts: bool = False
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         """Name the cache by the plan, which alone decides the rows.
@@ -79,6 +84,8 @@ class CaptionGroupedImagesConfig(datasets.BuilderConfig):  # type: ignore[misc]
             negative_prompt=self.negative_prompt,
             height=self.height,
             width=self.width,
+            lora=self.lora,
+            lora_scale=self.lora_scale,
             dtype=self.dtype,
             device=self.device,
         )
@@ -89,6 +96,7 @@ class CaptionGroupedImagesConfig(datasets.BuilderConfig):  # type: ignore[misc]
             prompt_templates=tuple(self.prompt_templates),
             base_seed=self.base_seed,
             image_format=self.image_format,
+            stored_size=self.stored_size,
             captions_per_shard=self.captions_per_shard,
         )
         return plan, generator
@@ -124,6 +132,7 @@ class CaptionGroupedImages(datasets.ArrowBasedBuilder):  # type: ignore[misc]
             folder,
             batch_size=self.config.batch_size,
             max_failed_captions=self.config.max_failed_captions,
+            truncate_prompts=self.config.truncate_prompts,
             progress=datasets.is_progress_bar_enabled(),
         )
         store = ShardStore(folder, plan)

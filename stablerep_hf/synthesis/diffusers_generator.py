@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,28 +11,32 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError
+from .pipeline_folder import (
+    EMBEDDED,
+    check_guidance,
+    check_scheduler,
+    check_size,
+    find_lora,
+    find_pipeline,
+    first_line,
+    own_scheduler,
+    own_size,
+    pipeline_class_name,
+    takes_guidance,
+)
+from .prompt_embeddings import PromptEmbeddings
 
-EMBEDDED = "embedded"
-_INDEX = "model_index.json"
-_UNREAD_SUFFIXES = (
-    ".md",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".gif",
-    ".webp",
-    ".svg",
-    ".csv",
-    ".pdf",
-)  # cards and their pictures
+_AUTOENCODER_OPTIONS = ("slicing", "tiling")
+DEFAULT_GUIDANCE = 2.0
+_LARGEST_BATCH = 64
 
 
 class DiffusersGenerator:
     """Draws with a diffusers pipeline; an `ImageGenerator`.
 
-    Making one finds the pipeline (on the Hub: downloads it) and pins its revision; the weights are loaded when the
-    first image is drawn, so a run that has nothing left to draw loads none. Frames that the pipeline's own safety
-    checker flags come back as None.
+    Making one finds the pipeline (on the Hub: downloads it), pins its revision and checks what its configuration can
+    tell; the weights are loaded when the first image is drawn, so a run that has nothing left to draw loads none.
+    Frames that the pipeline's own safety checker flags come back as None.
     """
 
     def __init__(
@@ -42,14 +44,20 @@ class DiffusersGenerator:
         name: str | Path = EMBEDDED,
         revision: str | None = None,
         *,
-        guidance_scale: float = 2.0,
+        guidance_scale: float | None = None,
         num_inference_steps: int = 50,
         scheduler: str | None = None,
         negative_prompt: str | None = None,
         height: int | None = None,
         width: int | None = None,
+        lora: str | Path | None = None,
+        lora_scale: float = 1.0,
         dtype: str | None = None,
         device: str | None = None,
+        attention: str | None = None,
+        autoencoder: Sequence[str] | None = None,
+        offload: bool = False,
+        compile: bool = False,
     ) -> None:
         """Find the pipeline.
 
@@ -58,18 +66,27 @@ class DiffusersGenerator:
                 with this package.
             revision: Branch, tag or commit of a Hub repository. Its commit is what the plan records; of a folder it is
                 the digest of its content.
-            guidance_scale: Classifier-free guidance. 2.0 is the README's of the original release: the less guidance,
-                the more the siblings differ.
+            guidance_scale: Classifier-free guidance; by default 2.0, the README's of the original release (the less
+                guidance, the more the siblings differ), and none for models without guidance.
             num_inference_steps: Denoising steps; 50 as in the original release.
             scheduler: Class name of a scheduler of diffusers to use in place of the pipeline's own.
             negative_prompt: What the images should not show.
             height: Pixels, together with the width; by default the pipeline's own size.
             width: Pixels, together with the height.
+            lora: Safetensors file, folder or Hub repository of a LoRA that is merged into the weights.
+            lora_scale: Its weight.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else float32.
-            device: Where to draw, such as "cuda:1"; by default CUDA, else MPS, else the CPU. Not part of the plan.
+            device: Where to draw, such as "cuda:1"; by default CUDA, else MPS, else the CPU. Not part of the plan, and
+                neither are the following, which change an image by rounding only ("tiling" changes more, and is).
+            attention: "slicing" (least memory) or an attention backend of diffusers, such as "native" or "flash"; by
+                default torch's own, sliced on MPS.
+            autoencoder: "slicing" decodes one image at a time, "tiling" one tile; by default slicing; not on a CPU.
+            offload: Keep on the GPU only the part that is at work.
+            compile: Compile the denoiser (`torch.compile`): minutes at the start, faster afterwards.
 
         Raises:
-            InputError: If there is no such pipeline or scheduler, or a number is impossible.
+            InputError: If there is no such pipeline, LoRA or scheduler, the model would ignore the guidance, or a
+                number or size is impossible.
         """
         if num_inference_steps < 1:
             raise InputError(
@@ -77,34 +94,86 @@ class DiffusersGenerator:
             )
         if (height is None) != (width is None):  # Stable Diffusion would silently ignore the one that was given
             raise InputError(f"Of the size only {height or width} pixels one way are given; give height and width.")
-        self.folder, self.name, self.revision = _find_pipeline(str(name), revision)
-        self.guidance_scale = float(guidance_scale)
+        self.device, self.dtype = _device_and_dtype(device, dtype)
+        self._attention = _checked_attention(attention, self.device)
+        self._autoencoder = _checked_autoencoder(autoencoder, self.device)
+        if offload and not self.device.startswith("cuda"):
+            raise InputError(f"Offloading was asked for on {self.device!r}, but it serves GPUs; leave it out.")
+        self._offload, self._compile = offload, compile
+        self.folder, self.name, self.revision = find_pipeline(str(name), revision)
+        if guidance_scale is None and takes_guidance(self.folder):
+            guidance_scale = DEFAULT_GUIDANCE
+        self.guidance_scale = None if guidance_scale is None else float(guidance_scale)
         self.num_inference_steps = num_inference_steps
         self.negative_prompt = negative_prompt
         self.height = height
         self.width = width
-        self.device, self.dtype = _device_and_dtype(device, dtype)
-        self._index = _read_json(self.folder / _INDEX)
+        self.pipeline_class = pipeline_class_name(self.folder)
         self._scheduler_override = scheduler
-        self.scheduler = scheduler or _own_scheduler(self.folder)
+        self.scheduler = scheduler or own_scheduler(self.folder)
         if scheduler is not None:
-            _check_scheduler(self.folder, self.name, scheduler)
+            check_scheduler(self.folder, self.name, scheduler)
+        check_guidance(self.folder, self.name, self.guidance_scale, negative_prompt)
+        if height is not None and width is not None:
+            check_size(self.folder, self.name, height, width)
+        self._lora = None if lora is None else find_lora(str(lora))
+        self._lora_scale = float(lora_scale)
 
     def describe(self) -> dict[str, object]:
         """Everything that changes an image; see `ImageGenerator.describe`."""
-        pipeline = self._index["_class_name"]
+        lora = None
+        if self._lora is not None:
+            lora = {"name": self._lora[1], "revision": self._lora[2], "scale": self._lora_scale}
         return {
             "name": self.name,
             "revision": self.revision,
-            "pipeline": pipeline if isinstance(pipeline, str) else pipeline[-1],
+            "pipeline": self.pipeline_class,
             "scheduler": self.scheduler,
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
             "negative_prompt": self.negative_prompt,
             "height": self.height,
             "width": self.width,
+            "lora": lora,
+            "tiled": "tiling" in self._autoencoder,
             "dtype": self.dtype,
         }
+
+    @property
+    def default_batch_size(self) -> int:
+        """Images that fit the device at once, by a rule of thumb: 1 GiB each at 512 x 512 and half precision.
+
+        Ours: on a GPU half of its memory is left to weights and decoder; elsewhere 4 GiB are taken. At most 64.
+        """
+        import torch
+
+        gib = 8.0
+        if self.device.startswith("cuda"):
+            gib = torch.cuda.get_device_properties(self.device).total_memory / 2**30
+        side = own_size(self.folder)
+        pixels = (self.height or side) * (self.width or side)
+        scale = 512 * 512 / pixels * (0.5 if self.dtype == "float32" else 1.0)
+        return max(1, min(_LARGEST_BATCH, int(gib / 2 * scale)))
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        if not (self.folder / "tokenizer").is_dir():
+            return None
+        return AutoTokenizer.from_pretrained(self.folder / "tokenizer")  # type: ignore[no-untyped-call]
+
+    def too_long(self, prompts: Sequence[str]) -> list[bool]:
+        """Say which prompts the text encoder would cut; see `TokenizingGenerator`."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            return [False] * len(prompts)
+        limit = tokenizer.model_max_length
+        # A token is a byte or more, and two mark the ends: most prompts need no tokenizer.
+        return [
+            len(prompt.encode()) + 3 > limit and len(tokenizer(prompt, truncation=False).input_ids) > limit
+            for prompt in prompts
+        ]
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image | None]:
         """Draw one image a prompt; see `ImageGenerator`.
@@ -114,18 +183,15 @@ class DiffusersGenerator:
         """
         import torch
 
-        settings: dict[str, Any] = {
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "output_type": "pil",
-        }
-        if self.negative_prompt is not None:
-            settings["negative_prompt"] = [self.negative_prompt] * len(prompts)
-        if self.height is not None:
-            settings["height"] = self.height
-        if self.width is not None:
-            settings["width"] = self.width
+        settings: dict[str, Any] = {"num_inference_steps": self.num_inference_steps, "output_type": "pil"}
+        for key in ("guidance_scale", "height", "width"):
+            if getattr(self, key) is not None:
+                settings[key] = getattr(self, key)
         pipeline = self.pipeline
+        if self._embeddings is None:
+            settings["prompt"] = list(prompts)
+            if self.negative_prompt is not None:
+                settings["negative_prompt"] = [self.negative_prompt] * len(prompts)
         parameters = inspect.signature(pipeline.__call__).parameters
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
         if unknown := [key for key in settings if not takes_all and key not in parameters]:
@@ -135,13 +201,27 @@ class DiffusersGenerator:
             )
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         try:
-            output = pipeline(prompt=list(prompts), generator=generators, **settings)
-        except ValueError as error:  # pipelines check their arguments so, for instance that sizes are divisible
+            if self._embeddings is not None:
+                settings |= self._embeddings(prompts)
+            output = pipeline(generator=generators, **settings)
+        except ValueError as error:  # pipelines check their arguments so
             raise InputError(
-                f"The pipeline {self.name!r} refuses its settings ({_first_line(error)}); change them."
+                f"The pipeline {self.name!r} refuses its settings ({first_line(error)}); change them."
+            ) from error
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"A batch of {len(prompts)} images does not fit {self.device!r} ({first_line(error)}); lower the "
+                "batch size: it changes no image."
             ) from error
         flags = getattr(output, "nsfw_content_detected", None) or [False] * len(prompts)
         return [None if flagged else image for image, flagged in zip(output.images, flags, strict=True)]
+
+    @cached_property
+    def _embeddings(self) -> PromptEmbeddings | None:
+        """Prompts encoded once, where the pipeline is of a kind whose encoder is known."""
+        if not PromptEmbeddings.supports(self.pipeline):
+            return None
+        return PromptEmbeddings(self.pipeline, self.guidance_scale, self.negative_prompt)
 
     @cached_property
     def pipeline(self) -> Any:
@@ -163,7 +243,7 @@ class DiffusersGenerator:
                 pipeline = as_saved.from_pretrained(self.folder, **settings)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"The pipeline {self.name!r} cannot be loaded ({_first_line(error)}); download or save it again."
+                f"The pipeline {self.name!r} cannot be loaded ({first_line(error)}); download or save it again."
             ) from error
         parameters = inspect.signature(pipeline.__call__).parameters
         required = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
@@ -175,54 +255,68 @@ class DiffusersGenerator:
         if self._scheduler_override is not None:
             pipeline.scheduler = getattr(diffusers, self._scheduler_override).from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(self.device)
+        if self._lora is not None:
+            self._merge_lora(pipeline)
+        return self._prepare(pipeline)
+
+    def _merge_lora(self, pipeline: Any) -> None:
+        assert self._lora is not None
+        file, name, _ = self._lora
+        try:
+            pipeline.load_lora_weights(file.parent, weight_name=file.name)
+            if not pipeline.get_list_adapters():  # diffusers only logs that nothing fitted
+                raise ValueError("it holds no weights for any of its parts")
+            pipeline.fuse_lora(lora_scale=self._lora_scale)
+            pipeline.unload_lora_weights()
+        except (ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+            raise InputError(
+                f"The LoRA {name!r} cannot be merged into {self.name!r} ({first_line(error)}); give one that was "
+                "trained for this kind of pipeline, and install stablerep_hf[lora]."
+            ) from error
+
+    def _prepare(self, pipeline: Any) -> Any:
+        """Move it to its device with the options for memory and speed."""
+        denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        decoder = getattr(pipeline, "vae", None)
+        for option in self._autoencoder:
+            if hasattr(decoder, f"enable_{option}"):
+                getattr(decoder, f"enable_{option}")()
+        try:
+            if self._attention == "slicing":
+                pipeline.enable_attention_slicing()
+            elif self._attention is not None:
+                denoiser.set_attention_backend(self._attention)
+        except (ValueError, RuntimeError, ImportError, AttributeError, NotImplementedError) as error:
+            raise InputError(
+                f"The attention {self._attention!r} cannot be had here ({first_line(error)}); choose another or leave "
+                "it out."
+            ) from error
+        if self._offload:
+            pipeline.enable_model_cpu_offload(device=self.device)
+        else:
+            pipeline = pipeline.to(self.device)
+        if self._compile and denoiser is not None:
+            denoiser.compile()
+        return pipeline
 
 
-def _find_pipeline(name: str, revision: str | None) -> tuple[Path, str, str]:
-    """The folder of a pipeline, the name that rows give it (never a path) and its revision."""
-    if name == EMBEDDED:
-        from ..assets import generator_path
+def _checked_attention(attention: str | None, device: str) -> str | None:
+    if attention is None:
+        return "slicing" if device.startswith("mps") else None
+    from diffusers.models.attention_dispatch import AttentionBackendName
 
-        folder = Path(generator_path())
-        return folder, EMBEDDED, content_digest(folder)
-    folder = Path(name)
-    if (folder / _INDEX).is_file():
-        return folder, folder.resolve().name, content_digest(folder)
-    if folder.exists():
-        raise InputError(f"The generator {name!r} has no {_INDEX}, so it is no diffusers pipeline; name its folder.")
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise InputError(f"The generator {name!r} is neither a folder nor of the form owner/name; check the path.")
-    return _download(name, revision)
+    known = ["slicing", *(backend.value for backend in AttentionBackendName)]
+    if attention not in known:
+        raise InputError(f"The attention {attention!r} is unknown; use one of {', '.join(known)}.")
+    return attention
 
 
-def _download(repository: str, revision: str | None) -> tuple[Path, str, str]:
-    import diffusers
-    from huggingface_hub.errors import HFValidationError
-
-    # OSError covers what the Hub's client raises: no such repository or revision, no access, no network and no cache.
-    try:
-        folder = Path(diffusers.DiffusionPipeline.download(repository, revision=revision))
-    except (OSError, HFValidationError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        raise InputError(
-            f"The generator {repository!r}{at} is no folder here and could not be had from the Hub "
-            f"({_first_line(error.__cause__ or error)}); check the name and the connection, or give a folder."
-        ) from error
-    return folder, repository, folder.name  # the cache names a snapshot by its commit
-
-
-def content_digest(folder: Path) -> str:
-    """32 hex digits of the names and bytes of a pipeline's files; hidden files, cards and pictures do not count."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or path.suffix.lower() in _UNREAD_SUFFIXES:
-            continue
-        if path.is_file():
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{relative.as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()
+def _checked_autoencoder(options: Sequence[str] | None, device: str) -> tuple[str, ...]:
+    if options is None:
+        return () if device.startswith("cpu") else ("slicing",)
+    if unknown := [option for option in options if option not in _AUTOENCODER_OPTIONS]:
+        raise InputError(f"The autoencoder option {unknown[0]!r} is unknown; use {' or '.join(_AUTOENCODER_OPTIONS)}.")
+    return tuple(options)
 
 
 def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[str, str]:
@@ -243,36 +337,3 @@ def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[str, str]:
             f"The dtype {dtype!r} is none that a pipeline can be loaded in; use one of {', '.join(known)}."
         )
     return device, dtype or ("float16" if device.startswith("cuda") else "float32")
-
-
-def _own_scheduler(folder: Path) -> str | None:
-    config = folder / "scheduler" / "scheduler_config.json"
-    return str(_read_json(config)["_class_name"]) if config.is_file() else None
-
-
-def _check_scheduler(folder: Path, name: str, scheduler: str) -> None:
-    import diffusers
-
-    own = _own_scheduler(folder)
-    if own is None:
-        raise InputError(
-            f"The pipeline {name!r} has no scheduler that could be {scheduler!r}; leave the scheduler out."
-        )
-    compatible = getattr(diffusers, own).from_pretrained(folder, subfolder="scheduler").compatibles
-    names = sorted({own, *(kind.__name__ for kind in compatible)})
-    if scheduler not in names:
-        raise InputError(f"The scheduler {scheduler!r} does not fit {name!r}; use one of {', '.join(names)}.")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path.name} of the generator is not valid JSON ({error}); save the pipeline again."
-        ) from error
-    return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")

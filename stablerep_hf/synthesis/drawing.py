@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..captions import CaptionSet
-from .frames import SUFFIXES, encode_image, is_black
+from .frames import SUFFIXES, StoredFrame, is_black, store_frame
+from .labelling import xmp_packet
 from .plan import SynthesisPlan
 from .protocol import ImageGenerator
 
@@ -22,14 +25,36 @@ class DrawnShard:
     """What came of drawing a shard.
 
     Attributes:
-        rows: One dict a row, keyed by column; siblings contiguous, by ascending image_index.
         num_redrawn: Frames that carried no picture and were drawn again under the next index.
         failed_captions: Ids of captions that have no rows because more than `MOST_REDRAWS` frames carried no picture.
+        num_truncated: Prompts whose end the generator does not read.
+        pending: The rows without their image, and the image, perhaps still being encoded.
     """
 
-    rows: list[dict[str, Any]]
     num_redrawn: int
     failed_captions: list[int]
+    num_truncated: int = 0
+    pending: list[tuple[dict[str, Any], Future[StoredFrame]]] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the shard."""
+        return len(self.pending)
+
+    @property
+    def num_captions(self) -> int:
+        """Captions that have rows."""
+        return len({row["caption_id"] for row, _ in self.pending})
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a row, keyed by column, siblings contiguous, by ascending image_index; waits for the encoding."""
+        rows = []
+        for row, future in self.pending:
+            frame = future.result()
+            image = {"bytes": frame.encoded, "path": row["path"]}
+            rows.append({**row, "image": image, "is_blank": frame.is_blank, "perceptual_hash": frame.perceptual_hash})
+        return rows
 
 
 def draw_shard(
@@ -38,6 +63,9 @@ def draw_shard(
     generator: ImageGenerator,
     batch_size: int,
     on_images: Callable[[int], object] = lambda number: None,
+    *,
+    encoders: Executor | None = None,
+    num_truncated: int = 0,
 ) -> DrawnShard:
     """Draw the images of some captions.
 
@@ -50,31 +78,31 @@ def draw_shard(
         generator: Draws.
         batch_size: Images drawn at once, at least 1. Batches mix captions.
         on_images: Told how many more images carry a picture.
+        encoders: Threads that encode image files while the next batch is drawn; without them this one does.
+        num_truncated: See `DrawnShard`.
 
     Raises:
         RuntimeError: If the generator returns another number of images than it was given prompts.
     """
     texts, ids = captions.captions, captions.caption_ids.tolist()
-    wanted = plan.images_per_caption
-    queue = deque((place, index) for place in range(len(ids)) for index in range(wanted))
-    next_index = [wanted] * len(ids)
-    frames: list[dict[int, bytes]] = [{} for _ in ids]
+    wanted = plan.num_images_of(captions).tolist()
+    queue = deque((place, index) for place in range(len(ids)) for index in range(wanted[place]))
+    next_index = list(wanted)
+    frames: list[dict[int, tuple[dict[str, Any], Future[StoredFrame]]]] = [{} for _ in ids]
     failed: set[int] = set()
 
     while queue:
         batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
-        images = generator(
-            [plan.prompt(texts[place], ids[place], index) for place, index in batch],
-            [plan.seed(ids[place], index) for place, index in batch],
-        )
+        rows = [row_of(plan, texts[place], ids[place], index) for place, index in batch]
+        images = generator([row["prompt"] for row in rows], [row["seed"] for row in rows])
         if len(images) != len(batch):
             raise RuntimeError(f"The generator returned {len(images)} images for {len(batch)} prompts.")
         num_pictures, num_failed = 0, len(failed)
-        for (place, index), image in zip(batch, images, strict=True):
+        for (place, index), row, image in zip(batch, rows, images, strict=True):
             if image is not None and not is_black(image):
-                frames[place][index] = encode_image(image, plan.image_format)
+                frames[place][index] = row, _encode(encoders, image, plan, row)
                 num_pictures += 1
-            elif next_index[place] - wanted == MOST_REDRAWS:
+            elif next_index[place] - wanted[place] == MOST_REDRAWS:
                 failed.add(place)
             else:
                 queue.append((place, next_index[place]))
@@ -83,18 +111,28 @@ def draw_shard(
             queue = deque(entry for entry in queue if entry[0] not in failed)
         on_images(num_pictures)
 
-    rows = [
-        _row(plan, texts[place], ids[place], index, encoded)
+    pending = [
+        entry
         for place in range(len(ids))
         if place not in failed
-        for index, encoded in frames[place].items()  # ascending, since the queue is first in, first out
+        for entry in frames[place].values()  # ascending, since the queue is first in, first out
     ]
-    return DrawnShard(rows, sum(next_index) - wanted * len(ids), [ids[place] for place in sorted(failed)])
+    return DrawnShard(sum(next_index) - sum(wanted), [ids[place] for place in sorted(failed)], num_truncated, pending)
 
 
-def _row(plan: SynthesisPlan, caption: str, caption_id: int, image_index: int, encoded: bytes) -> dict[str, Any]:
+def _encode(encoders: Executor | None, image: Any, plan: SynthesisPlan, row: dict[str, Any]) -> Future[StoredFrame]:
+    arguments = image, plan.image_format, plan.stored_size, xmp_packet(row)
+    if encoders is not None:
+        return encoders.submit(store_frame, *arguments)
+    done: Future[StoredFrame] = Future()
+    done.set_result(store_frame(*arguments))
+    return done
+
+
+def row_of(plan: SynthesisPlan, caption: str, caption_id: int, image_index: int) -> dict[str, Any]:
+    """The columns of a row that are known before it is drawn, and under "path" the name of its image file."""
     return {
-        "image": {"bytes": encoded, "path": f"{caption_id:019d}-{image_index}.{SUFFIXES[plan.image_format]}"},
+        "path": f"{caption_id:019d}-{image_index}.{SUFFIXES[plan.image_format]}",
         "caption": caption,
         "caption_id": caption_id,
         "image_index": image_index,

@@ -9,12 +9,16 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from ..captions import CaptionSet
 from ..errors import InputError
 from .seeds import image_seed
 
-PLAN_VERSION = 1  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
+PLAN_VERSION = 2  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
 PLACEHOLDER = "{caption}"
+Int64Array = npt.NDArray[np.int64]
 ImageFormat = Literal["jpeg", "png", "webp"]
 _MOST_SHARDS = 100_000  # file names have five digits
 
@@ -26,12 +30,15 @@ class SynthesisPlan:
     Attributes:
         captions: What to draw.
         generator: What `ImageGenerator.describe` said (JSON values): name, revision, scheduler, steps, guidance ...
-        images_per_caption: The paper's m, at least 1. The release drew 10 and trained on 6 of them.
+        images_per_caption: The paper's m, at least 1, for captions whose set does not say `num_images`. The release
+            drew 10 and trained on 6 of them.
         prompt_templates: What the generator is given, with `{caption}` where the caption goes. Image k of a caption
             uses template (caption_id + k) modulo their number: siblings differ, and all templates are used over the
             set even if there are more templates than siblings.
         base_seed: Seed of the whole plan, see `image_seed`.
         image_format: How images are stored: JPEG at quality 95, lossless PNG, or WebP at quality 90.
+        stored_size: Pixels of the shorter side of a stored image: larger frames are scaled down (the release draws
+            512 and stores 256), smaller ones are left alone. None stores what was drawn.
         captions_per_shard: Captions in one file. A shard is the unit of work: what a kill may cost, and what workers
             share out. Few captions waste little; the Hub wants fewer than 10,000 files.
     """
@@ -42,6 +49,7 @@ class SynthesisPlan:
     prompt_templates: tuple[str, ...] = (PLACEHOLDER,)
     base_seed: int = 0
     image_format: ImageFormat = "jpeg"
+    stored_size: int | None = None
     captions_per_shard: int = 256
 
     def __post_init__(self) -> None:
@@ -49,6 +57,8 @@ class SynthesisPlan:
         for name in ("images_per_caption", "captions_per_shard"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, which draws nothing; set it to 1 or more.")
+        if self.stored_size is not None and self.stored_size < 1:
+            raise InputError(f"stored_size is {self.stored_size} pixels; set it to 1 or more, or leave it out.")
         if len(self.captions) == 0:
             raise InputError("The plan has 0 captions, so there is nothing to draw; give at least one.")
         if not self.prompt_templates:
@@ -76,7 +86,13 @@ class SynthesisPlan:
     @property
     def num_images(self) -> int:
         """How many rows there will be if no caption fails."""
-        return len(self.captions) * self.images_per_caption
+        return int(self.num_images_of(self.captions).sum())
+
+    def num_images_of(self, captions: CaptionSet) -> Int64Array:
+        """How many images each of these captions gets, int64 (C,)."""
+        if captions.num_images is not None:
+            return captions.num_images
+        return np.full(len(captions), self.images_per_caption, np.int64)
 
     def shard_captions(self, shard: int) -> CaptionSet:
         """The captions of shard 0 <= shard < num_shards, a view of the plan's."""
@@ -103,6 +119,7 @@ class SynthesisPlan:
             "prompt_templates": list(self.prompt_templates),
             "base_seed": self.base_seed,
             "image_format": self.image_format,
+            "stored_size": self.stored_size,
             "captions_per_shard": self.captions_per_shard,
         }
         normalized: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
@@ -132,6 +149,7 @@ class SynthesisPlan:
             "prompt_templates",
             "base_seed",
             "image_format",
+            "stored_size",
             "captions_per_shard",
         )
         plan = cls(captions, **{name: settings[name] for name in fields})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -34,4 +34,13 @@ class ImageGenerator(Protocol):
         Returns:
             B images in order; None where there is no picture, for instance because a safety checker withheld it.
         """
+        ...
+
+
+@runtime_checkable
+class TokenizingGenerator(ImageGenerator, Protocol):
+    """A generator whose text encoder reads the beginning of a prompt only."""
+
+    def too_long(self, prompts: Sequence[str]) -> Sequence[bool]:
+        """Say of each prompt whether its end would be cut."""
         ...

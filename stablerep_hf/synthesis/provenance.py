@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..captions import read_history
 from ..errors import InputError
 from .plan import parse_plan
-from .store import PLAN, PROVENANCE
+from .store import CAPTIONS, PLAN, PROVENANCE
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,15 @@ class Provenance:
 
     Attributes:
         settings: The plan: `generator` (a dict), `captions` (`number`, `digest`), `images_per_caption`,
-            `prompt_templates`, `base_seed`, `image_format`, `captions_per_shard`.
+            `prompt_templates`, `base_seed`, `image_format`, `stored_size`, `captions_per_shard`.
         shards: The records of the shards that stand, in order.
+        caption_history: How the captions came to be, see `CaptionSet.history`: what `stablerep captions` dropped and
+            audited. Empty if they came straight from a source.
     """
 
     settings: Mapping[str, Any]
     shards: tuple[Mapping[str, Any], ...]
+    caption_history: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_shards(self) -> int:
@@ -35,6 +39,16 @@ class Provenance:
     def num_images(self) -> int:
         """Rows in the shards that stand."""
         return sum(record["rows"] for record in self.shards)
+
+    @property
+    def num_captions(self) -> int:
+        """Captions that have rows in the shards that stand."""
+        return sum(record["captions"] for record in self.shards)
+
+    @property
+    def num_truncated(self) -> int:
+        """Prompts whose end the text encoder did not read."""
+        return sum(record["truncated_prompts"] for record in self.shards)
 
     @property
     def num_bytes(self) -> int:
@@ -74,9 +88,11 @@ def read_provenance(folder: str | Path) -> Provenance:
     records = []
     for path in sorted(root.glob("shard-*.json")):
         try:
-            records.append(json.loads(path.read_bytes()))
+            record = json.loads(path.read_bytes())
+            record.pop("coming", None)
+            records.append(record)
         except ValueError as error:
             raise InputError(
                 f"The record {path.name!r} is damaged ({error}); draw again into the folder, which repairs it."
             ) from error
-    return Provenance(settings, tuple(records))
+    return Provenance(settings, tuple(records), read_history(root / CAPTIONS))

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from ..captions import CaptionSet
 from ..errors import InputError
-from .drawing import MOST_REDRAWS, draw_shard
+from .drawing import MOST_REDRAWS, DrawnShard, draw_shard
 from .plan import SynthesisPlan, describe_difference
-from .protocol import ImageGenerator
+from .protocol import ImageGenerator, TokenizingGenerator
 from .store import ShardStore
+
+_ENCODERS = 4  # threads; a file of 512 x 512 takes some 10 ms, which Pillow spends outside Python's lock
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class SynthesisSummary:
         num_shards_drawn: Shards that this call drew.
         damaged_shards: Shards that were there but torn or altered, and were drawn again.
         failed_captions: Ids of captions that have no rows, from this and earlier calls.
+        num_truncated: Prompts of this call whose end the generator does not read.
         seconds: Time this call spent on drawing and writing.
     """
 
@@ -39,6 +46,7 @@ class SynthesisSummary:
     num_shards_drawn: int
     damaged_shards: tuple[int, ...]
     failed_captions: tuple[int, ...]
+    num_truncated: int
     seconds: float
 
     @property
@@ -57,8 +65,11 @@ def synthesize(
     world_size: int = 1,
     progress: bool = True,
     max_failed_captions: int = 0,
+    truncate_prompts: bool = False,
 ) -> SynthesisSummary:
     """Draw a plan into a folder, or the part of it that is missing there.
+
+    While the generator draws, other threads encode the images of earlier batches and write earlier shards.
 
     Shards that stand are checked by size and sha256 and kept; missing, torn and altered ones are drawn (again). A
     worker draws the shards with `shard % world_size == rank`: no one waits for anyone, a worker may die and come back,
@@ -75,13 +86,15 @@ def synthesize(
         progress: Whether to show a bar with images/s.
         max_failed_captions: How many of this worker's captions may get no picture. They are left out and counted; one
             more ends the run, with the finished shards kept.
+        truncate_prompts: Whether prompts that are too long for the generator are drawn from their beginning, and
+            counted; otherwise they are refused before anything is drawn.
 
     Returns:
         What was found and done.
 
     Raises:
         InputError: If the folder holds another plan's images, the generator is not the plan's, the disk is full, a
-            rank or size is impossible, or too many captions fail.
+            rank or size is impossible, a prompt is too long, or too many captions fail.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, which draws nothing; set it to 1 or more.")
@@ -106,6 +119,7 @@ def synthesize(
         else:
             standing.append(record)
     damaged = tuple(shard for shard in missing if store.is_damaged(shard))
+    truncated = _count_truncated(plan, generator, missing, refuse=not truncate_prompts)
     failed = [caption_id for record in standing for caption_id in record["failed_captions"]]
     num_kept = sum(record["rows"] for record in standing)
     num_drawn = num_redrawn = 0
@@ -115,18 +129,30 @@ def synthesize(
     for shard in damaged:
         # Its record no longer holds; without it nobody takes the folder for finished while the shard is drawn again.
         store.record_path(shard).unlink(missing_ok=True)
-    total = num_kept + plan.images_per_caption * sum(len(plan.shard_captions(shard)) for shard in missing)
+    total = num_kept + sum(int(plan.num_images_of(plan.shard_captions(shard)).sum()) for shard in missing)
     label = "Drawing" if world_size == 1 else f"Drawing ({rank} of {world_size})"
-    with tqdm(total=total, initial=num_kept, desc=label, unit="image", disable=not (progress and missing)) as bar:
+    with (
+        tqdm(total=total, initial=num_kept, desc=label, unit="image", disable=not (progress and missing)) as bar,
+        ThreadPoolExecutor(_ENCODERS, "encoder") as encoders,
+        _Writer(store) as writer,
+    ):
         for shard in missing:
             shard_begin = time.perf_counter()
             captions = plan.shard_captions(shard)
-            drawn = draw_shard(plan, captions, generator, batch_size, on_images=bar.update)
+            drawn = draw_shard(
+                plan,
+                captions,
+                generator,
+                batch_size,
+                on_images=bar.update,
+                encoders=encoders,
+                num_truncated=truncated.get(shard, 0),
+            )
             failed += drawn.failed_captions
             if drawn.failed_captions and len(failed) > max_failed_captions:
                 raise InputError(_too_many_failed(captions, drawn.failed_captions, len(failed), max_failed_captions))
-            store.write_shard(shard, drawn, time.perf_counter() - shard_begin)
-            num_drawn += len(drawn.rows)
+            writer.write(shard, drawn, time.perf_counter() - shard_begin)
+            num_drawn += drawn.num_rows
             num_redrawn += drawn.num_redrawn
     store.tidy()
     return SynthesisSummary(
@@ -137,8 +163,68 @@ def synthesize(
         num_shards_drawn=len(missing),
         damaged_shards=damaged,
         failed_captions=tuple(failed),
+        num_truncated=sum(truncated.values()),
         seconds=time.perf_counter() - begin,
     )
+
+
+class _Writer:
+    """Writes shards on a thread of its own, in order, so that the generator need not wait for the disk.
+
+    At most two shards wait: a slow disk slows the generator down instead of filling the memory.
+    """
+
+    def __init__(self, store: ShardStore) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, "writer")
+        self._waiting: deque[Future[object]] = deque()
+
+    def write(self, shard: int, drawn: DrawnShard, seconds: float) -> None:
+        self._waiting.append(self._thread.submit(self._store.write_shard, shard, drawn, seconds))
+        while len(self._waiting) > 2 or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        try:
+            while self._waiting:  # shards that were finished are written even where a later one failed
+                future = self._waiting.popleft()
+                if error is None:
+                    future.result()
+                else:
+                    future.exception()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+
+def _count_truncated(
+    plan: SynthesisPlan, generator: ImageGenerator, shards: Sequence[int], *, refuse: bool
+) -> dict[int, int]:
+    """How many different prompts of each shard the generator would cut; shards without any are left out."""
+    counts: dict[int, int] = {}
+    example = ""
+    if isinstance(generator, TokenizingGenerator):
+        for shard in shards:
+            captions = plan.shard_captions(shard)
+            # Siblings walk the templates, so that many of the first ones hold all prompts of a caption.
+            numbers = np.minimum(plan.num_images_of(captions), len(plan.prompt_templates)).tolist()
+            prompts = [
+                plan.prompt(caption, caption_id, index)
+                for caption, caption_id, number in zip(captions, captions.caption_ids.tolist(), numbers, strict=True)
+                for index in range(number)
+            ]
+            too_long = [prompt for prompt, bad in zip(prompts, generator.too_long(prompts), strict=True) if bad]
+            if too_long:
+                counts[shard] = len(too_long)
+                example = example or too_long[0]
+    if counts and refuse:
+        raise InputError(
+            f"{sum(counts.values())} prompts are longer than the generator's text encoder reads, such as "
+            f"{example[:60] + '...'!r}; shorten or drop those captions, or let their ends be cut (truncate_prompts)."
+        )
+    return counts
 
 
 def _too_many_failed(captions: CaptionSet, failed: list[int], number: int, limit: int) -> str:

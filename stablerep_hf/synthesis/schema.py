@@ -27,6 +27,12 @@ def image_features() -> Features:
             "scheduler": Value("string"),
             "guidance_scale": Value("float32"),
             "num_inference_steps": Value("int32"),
+            "is_blank": Value("bool"),  # one flat colour
+            "perceptual_hash": Value("int64"),  # 64 bits; near duplicates differ in few
+            # Null until `stablerep score` measures them.
+            "alignment": Value("float32"),
+            "nsfw": Value("float32"),
+            "diversity": Value("float32"),
         }
     )
 

@@ -13,8 +13,9 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import InputError
 from .atomic import explaining, remove_leftovers, replacing
@@ -84,12 +85,17 @@ class ShardStore:
         """
         try:
             record: dict[str, Any] = json.loads(self.record_path(shard).read_bytes())
+            coming = record.pop("coming", None)
             with self.shard_path(shard).open("rb") as file:
                 size = file.seek(0, 2)
-                if (record["plan_hash"], record["bytes"]) != (self.plan.hash, size):
+                candidates = [record] if coming is None else [record, {**record, **coming}]
+                if record["plan_hash"] != self.plan.hash or all(size != found["bytes"] for found in candidates):
                     return None
                 file.seek(0)
-                return record if hashlib.file_digest(file, "sha256").hexdigest() == record["sha256"] else None
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                return next(
+                    (found for found in candidates if (found["bytes"], found["sha256"]) == (size, sha256)), None
+                )
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
 
@@ -113,24 +119,46 @@ class ShardStore:
         """
         self._refuse_other_plan(claimed=True)
         with replacing(self.shard_path(shard)) as file:
-            write_rows(file, drawn.rows)
-            size = file.seek(0, 2)
-            file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            facts = _write_and_digest(file, drawn.rows)
         record = {
             "plan_hash": self.plan.hash,
             "shard": shard,
-            "sha256": sha256,
-            "bytes": size,
+            **facts,
             "rows": len(drawn.rows),
+            "captions": drawn.num_captions,
             "redrawn": drawn.num_redrawn,
+            "truncated_prompts": drawn.num_truncated,
             "failed_captions": drawn.failed_captions,
             "seconds": round(seconds, 3),
             "versions": library_versions(),
         }
+        self._write_record(shard, record)
+        return record
+
+    def replace_rows(
+        self, shard: int, record: Mapping[str, Any], rows: list[dict[str, Any]], facts: Mapping[str, Any]
+    ) -> None:
+        """Write a whole shard anew with other values in its rows; whenever it is killed, the shard is whole.
+
+        The record names the coming file before that takes its place, so one of the two is always the record's.
+
+        Args:
+            shard: Its number.
+            record: Its record.
+            rows: All its rows.
+            facts: What the record is to say besides.
+
+        Raises:
+            InputError: If the disk is full.
+        """
+        with replacing(self.shard_path(shard)) as file:
+            coming = {**_write_and_digest(file, rows), **facts}
+            self._write_record(shard, {**record, "coming": coming})
+        self._write_record(shard, {**record, **coming})
+
+    def _write_record(self, shard: int, record: Mapping[str, Any]) -> None:
         with replacing(self.record_path(shard)) as file:
             file.write((json.dumps(record, indent=2) + "\n").encode())
-        return record
 
     def tidy(self) -> None:
         """Remove what killed writers left, once every shard is there and no one can be at work."""
@@ -170,6 +198,14 @@ class ShardStore:
             except (ValueError, KeyError, TypeError):  # a torn record says nothing
                 continue
         return plans
+
+
+def _write_and_digest(file: IO[bytes], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write rows, and say the size and sha256 of the file."""
+    write_rows(file, rows)
+    size = file.seek(0, 2)
+    file.seek(0)
+    return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": size}
 
 
 def _any_file(folder: Path, suffix: str, but: str = "") -> bool:

@@ -96,3 +96,21 @@ def test_what_is_no_text_is_refused() -> None:
         CaptionSet.from_texts(["a", 3])  # type: ignore[list-item]
     with pytest.raises(InputError, match="lone surrogate"):
         CaptionSet.from_texts(["a \ud800"])
+
+
+def test_labels_numbers_of_images_and_history_travel_in_the_file(tmp_path: Path) -> None:
+    captions = CaptionSet.from_labelled([("a", "x"), ("b", None), ("a", "y"), ("c", "z")])
+    assert captions.labels == ["x", None, "z"]
+    assert captions.num_images is None
+    asked = captions.with_num_images([3, 0, 1]).with_history(read=4)
+    assert (asked.captions, asked.labels, asked.num_images.tolist()) == (["a", "c"], ["x", "z"], [3, 1])
+    asked.write_parquet(tmp_path / "captions.parquet")
+    back = read_captions(tmp_path / "captions.parquet")
+    assert back.table.equals(asked.table)
+    assert dict(back.history) == {"read": 4}
+    assert back.slice(1, 2).num_images.tolist() == [1]
+    assert back.digest == asked.digest != captions.select([0, 2]).digest
+    assert asked.with_num_images([3, 2]).digest != asked.digest
+    table = asked.table.set_column(4, "num_images", pa.array([0, 1], pa.int32()))
+    with pytest.raises(InputError, match="some num_images is below 1"):
+        CaptionSet.from_table(table)

@@ -121,3 +121,20 @@ def test_missing_sources(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match=r"No captions could be read from .*folder"):
         read_captions(tmp_path / "folder")
+
+
+def test_labels_are_read_beside_captions(tmp_path: Path) -> None:
+    rows = [{"text": text, "kind": kind} for text, kind in zip(TEXTS, ["x", None, "z"], strict=True)]
+    files = [
+        write(tmp_path / "c.csv", 'kind,text\nx,"a ""big"" cat, sleeping"\n,ein Café\nz,a dog\n'),
+        write(tmp_path / "c.jsonl", "\n".join(map(json.dumps, rows))),
+        write_parquet(tmp_path / "c.parquet", {"text": TEXTS, "kind": ["x", None, "z"]}),
+    ]
+    for file in files:
+        captions = read_captions(file, column="text", label_column="kind")
+        assert captions.captions == TEXTS
+        assert [label or None for label in captions.labels or []] == ["x", None, "z"]
+        with pytest.raises(InputError, match="no column 'sort'"):
+            read_captions(file, column="text", label_column="sort")
+    with pytest.raises(InputError, match="a text file has no columns"):
+        read_captions(write(tmp_path / "c.txt", "a"), label_column="kind")

@@ -198,6 +198,11 @@ def test_unknown_pipelines_get_one_sentence(name: str, said: str) -> None:
         ({"dtype": "int8"}, "'int8' is none that a pipeline can be loaded in"),
         ({"device": "quantum"}, "device 'quantum' is unknown"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"attention": "psychic"}, "attention 'psychic' is unknown; use one of slicing, "),
+        ({"autoencoder": ["dicing"]}, "'dicing' is unknown; use slicing or tiling"),
+        ({"offload": True, "device": "cpu"}, "Offloading was asked for on 'cpu'"),
+        ({"negative_prompt": "a cat", "guidance_scale": 1.0}, "'a cat' has no effect at guidance_scale 1"),
+        ({"lora": "/none/at/all"}, "LoRA '/none/at/all' is no safetensors file"),
     ],
 )
 def test_impossible_settings_are_found_before_anything_is_loaded(
@@ -208,8 +213,9 @@ def test_impossible_settings_are_found_before_anything_is_loaded(
 
 
 def test_a_size_the_pipeline_refuses(tiny_pipeline: Path) -> None:
-    with pytest.raises(InputError, match=r"refuses its settings .*divisible by 8"):
-        DiffusersGenerator(tiny_pipeline, height=17, width=16)(["a"], [1])
+    for height in (17, 0, -8):
+        with pytest.raises(InputError, match=rf"size {height} x 16 does not suit .*divisible by 8"):
+            DiffusersGenerator(tiny_pipeline, height=height, width=16)
     with pytest.raises(InputError, match="only 24 pixels one way"):
         DiffusersGenerator(tiny_pipeline, width=24)
 
@@ -275,3 +281,80 @@ def test_a_wrapped_pipeline_that_hides_its_arguments_gets_them_all(tiny_pipeline
     assert len(generator(["a"], [5])) == 1
     assert (seen["prompt"], seen["guidance_scale"], seen["negative_prompt"]) == (["a"], 3.0, ["b"])
     assert [source.initial_seed() for source in seen["generator"]] == [5]
+
+
+def test_a_prompt_is_encoded_once_for_all_its_siblings(tiny_pipeline: Path) -> None:
+    generator = DiffusersGenerator(tiny_pipeline, num_inference_steps=2, negative_prompt="b")
+    encoder = generator.pipeline.text_encoder
+    texts: list[int] = []
+    encoder.register_forward_hook(lambda module, arguments, output: texts.append(len(output[0])))
+    whole = generator(["a dog"] * 3 + ["a cat"], [1, 2, 3, 4])
+    assert sum(texts) == 3  # two prompts and the negative one
+    again = generator(["a cat", "a dog", "a bird"], [4, 1, 9])
+    assert sum(texts) == 4
+    assert np.abs(pixels(again[:2]) - pixels([whole[3], whole[0]])).max() <= 1
+
+
+def test_few_step_schedulers_and_no_guidance_draw(tiny_pipeline: Path) -> None:
+    generator = DiffusersGenerator(tiny_pipeline, num_inference_steps=1, scheduler="LCMScheduler", guidance_scale=1.0)
+    assert pixels(generator(["a dog", "a cat"], [1, 2])).shape == (2, 16, 16, 3)
+    assert type(generator.pipeline.scheduler).__name__ == "LCMScheduler"
+
+
+def test_guidance_is_refused_where_the_model_ignores_it(tiny_pipeline: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "distilled"))
+    (folder / "transformer").mkdir()
+    (folder / "transformer/config.json").write_text('{"guidance_embeds": false, "patch_size": 1}')
+    with pytest.raises(InputError, match=r"guidance_scale 3 was given for 'distilled'.*would ignore it"):
+        DiffusersGenerator(folder, guidance_scale=3.0)
+    assert DiffusersGenerator(folder).describe()["guidance_scale"] is None
+    assert DiffusersGenerator(tiny_pipeline).describe()["guidance_scale"] == 2.0
+
+
+def test_memory_and_speed_options_change_no_image(tiny_pipeline: Path, generator: DiffusersGenerator) -> None:
+    other = DiffusersGenerator(tiny_pipeline, num_inference_steps=3, attention="slicing", autoencoder=["slicing"])
+    assert other.describe() == generator.describe()
+    assert np.abs(pixels(other(PROMPTS, SEEDS)) - pixels(generator(PROMPTS, SEEDS))).max() <= 1
+    assert other.pipeline.vae.use_slicing
+    assert DiffusersGenerator(tiny_pipeline, autoencoder=["tiling"]).describe()["tiled"] is True
+    assert generator.default_batch_size == 64  # 16 px are small
+
+
+def test_prompts_that_the_text_encoder_cuts_are_known(tiny_pipeline: Path, tmp_path: Path) -> None:
+    generator = DiffusersGenerator(tiny_pipeline, num_inference_steps=1)  # one token a letter, 32 of them
+    assert generator.too_long(["a" * 30, "a" * 31, "short"]) == [False, True, False]
+    plan = SynthesisPlan(CaptionSet.from_texts(["a" * 40, "short"]), generator.describe(), images_per_caption=1)
+    with pytest.raises(InputError, match=r"1 prompts are longer than .* such as 'aaa.*truncate_prompts"):
+        synthesize(plan, generator, tmp_path / "refused", progress=False)
+    assert not (tmp_path / "refused").exists()
+    summary = synthesize(plan, generator, tmp_path / "cut", progress=False, truncate_prompts=True)
+    assert (summary.num_images, summary.num_truncated) == (2, 1)
+
+
+def test_a_lora_is_merged_and_pinned(tiny_pipeline: Path, tmp_path: Path, generator: DiffusersGenerator) -> None:
+    pytest.importorskip("peft")
+    import diffusers
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tiny_pipeline)
+    pipeline.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    diffusers.StableDiffusionPipeline.save_lora_weights(
+        tmp_path / "lora", unet_lora_layers=get_peft_model_state_dict(pipeline.unet)
+    )
+    drawn = {}
+    for scale in (0.0, 1.0):
+        other = DiffusersGenerator(tiny_pipeline, num_inference_steps=3, lora=tmp_path / "lora", lora_scale=scale)
+        drawn[scale] = pixels(other(PROMPTS, SEEDS))
+        described = other.describe()["lora"]
+        assert isinstance(described, dict)
+        assert (described["name"], described["scale"]) == ("lora", scale)
+    plain = pixels(generator(PROMPTS, SEEDS))
+    assert np.abs(drawn[0.0] - plain).max() <= 1
+    assert np.abs(drawn[1.0] - plain).max() > 1
+    (tmp_path / "lora/second.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="holds 2 safetensors files"):
+        DiffusersGenerator(tiny_pipeline, lora=tmp_path / "lora")
+    (tmp_path / "wrong").mkdir()
+    (tmp_path / "wrong/x.safetensors").write_bytes((8).to_bytes(8, "little") + b"{}      ")
+    with pytest.raises(InputError, match="LoRA 'wrong' cannot be merged"):
+        DiffusersGenerator(tiny_pipeline, lora=tmp_path / "wrong")(["a"], [1])

@@ -8,9 +8,12 @@ import pytest
 from painters import Painter, picture
 from PIL import Image
 
+from stablerep_hf.captions import CaptionSet
+from stablerep_hf.errors import InputError
 from stablerep_hf.synthesis import SynthesisPlan
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS, draw_shard
-from stablerep_hf.synthesis.frames import encode_image, is_black
+from stablerep_hf.synthesis.frames import encode_image, is_black, is_blank, perceptual_hash, store_frame
+from stablerep_hf.synthesis.labelling import read_label
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -85,6 +88,55 @@ def test_images_are_stored_in_the_format_of_the_plan() -> None:
         stored = Image.open(BytesIO(encode_image(Image.fromarray(smooth).convert("RGBA"), image_format)))
         assert (stored.format, stored.mode, stored.size) == (image_format.upper(), "RGB", (32, 32))
         assert np.abs(np.asarray(stored).astype(int) - smooth).max() <= error
+
+
+def test_large_frames_are_stored_small_and_small_ones_as_they_are() -> None:
+    image = Image.fromarray(np.full((64, 32, 3), 200, np.uint8))
+    for size, expected in ((16, (16, 32)), (None, (32, 64)), (100, (32, 64))):
+        frame = store_frame(image, "png", size, b"")
+        assert Image.open(BytesIO(frame.encoded)).size == expected
+        assert frame.is_blank
+
+
+def test_blank_frames_are_flat_whatever_the_colour() -> None:
+    white = np.full((8, 8, 3), 255, np.uint8)
+    assert is_blank(Image.fromarray(white))
+    white[0, 0, 1] = 240
+    assert not is_blank(Image.fromarray(white))
+
+
+def test_perceptual_hashes_are_near_for_pictures_that_are_alike() -> None:
+    def distance(one: Image.Image, other: Image.Image) -> int:
+        return ((perceptual_hash(one) ^ perceptual_hash(other)) & (2**64 - 1)).bit_count()
+
+    coarse = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)
+    recoded = Image.open(BytesIO(encode_image(image, "jpeg")))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    assert -(2**63) <= perceptual_hash(image) < 2**63
+    assert distance(image, image) == 0
+    assert distance(image, recoded) <= 6
+    assert distance(image, recoded.resize((48, 48))) <= 8
+    assert distance(image, noise) > 16
+    assert distance(image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 16
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "png", "webp"])
+def test_every_file_says_that_it_is_synthetic_and_what_drew_it(make_plan: MakePlan, image_format: str) -> None:
+    captions = CaptionSet.from_texts(['<a> "quoted" & Öl\x01'])
+    plan = make_plan(captions=captions, image_format=image_format, images_per_caption=1)
+    (row,) = draw_shard(plan, captions, Painter(), 4).rows
+    label = read_label(row["image"]["bytes"])
+    assert label["DigitalSourceType"].endswith("/digitalsourcetype/trainedAlgorithmicMedia")
+    assert label["CreatorTool"] == "stablerep_hf, painter"
+    assert label["prompt"] == '<a> "quoted" & Öl'
+    assert {name: int(label[name]) for name in ("caption_id", "image_index", "seed")} == {
+        name: row[name] for name in ("caption_id", "image_index", "seed")
+    }
+    with pytest.raises(InputError, match="holds no XMP"):
+        read_label(encode_image(Image.new("RGB", (8, 8)), image_format))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no image that can be read"):
+        read_label(b"nothing")
 
 
 def test_jpeg_keeps_the_colour_of_single_pixels() -> None:

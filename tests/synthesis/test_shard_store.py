@@ -15,12 +15,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from painters import Painter, picture
+from PIL import Image
 
 from stablerep_hf.captions import CaptionSet, read_captions
 from stablerep_hf.errors import InputError
-from stablerep_hf.synthesis import SynthesisPlan, image_features, read_provenance, synthesize
+from stablerep_hf.synthesis import (
+    SynthesisPlan,
+    estimate_synthesis,
+    image_features,
+    read_provenance,
+    synthesize,
+)
 from stablerep_hf.synthesis.atomic import remove_leftovers, replacing
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS
+from stablerep_hf.synthesis.frames import perceptual_hash
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -59,6 +67,7 @@ def test_stock_datasets_loads_the_folder_without_this_package(make_plan: MakePla
     assert list(kinds) == [
         *("image", "caption", "caption_id", "image_index", "seed", "prompt"),
         *("generator", "generator_revision", "scheduler", "guidance_scale", "num_inference_steps"),
+        *("is_blank", "perceptual_hash", "alignment", "nsfw", "diversity"),
     ]
     assert kinds["image"].startswith("Image(")
     assert [kinds[name] for name in ("caption_id", "image_index", "seed")] == [
@@ -78,6 +87,11 @@ def test_stock_datasets_loads_the_folder_without_this_package(make_plan: MakePla
             "scheduler": "Brush",
             "guidance_scale": 2.0,
             "num_inference_steps": 3,
+            "is_blank": False,
+            "perceptual_hash": perceptual_hash(Image.fromarray(picture(plan.seed(number, index)))),
+            "alignment": None,
+            "nsfw": None,
+            "diversity": None,
         }
         for text, number in zip(plan.captions, plan.captions.caption_ids.tolist(), strict=True)
         for index in range(2)
@@ -392,6 +406,7 @@ def test_provenance_gives_the_facts_of_the_card(make_plan: MakePlan, tmp_path: P
     draw(plan, tmp_path)
     facts = read_provenance(tmp_path)
     assert facts.settings == plan.settings
+    assert (facts.num_captions, facts.num_truncated) == (10, 0)
     assert (len(facts.shards), facts.num_images, facts.num_redrawn, facts.failed_captions) == (3, 20, 0, ())
     assert facts.num_bytes == sum(map(len, contents(tmp_path).values()))
     assert facts.seconds >= 0
@@ -442,3 +457,51 @@ def test_a_file_swept_up_by_a_worker_that_found_it_in_place_is_no_error(tmp_path
 def test_a_file_that_vanishes_with_nothing_in_its_place_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "shard.json"):
         remove_leftovers(tmp_path, even_fresh=True)
+
+
+def test_a_caption_set_says_how_many_images_each_caption_gets(make_plan: MakePlan, tmp_path: Path) -> None:
+    captions = CaptionSet.from_texts(f"thing {i}" for i in range(6)).with_num_images([1, 5, 2, 1, 1, 3])
+    captions = captions.with_history(read=9)
+    plan = make_plan(captions=captions)
+    assert plan.num_images == 13
+    assert plan.hash != make_plan(captions=captions.with_num_images([2, 5, 2, 1, 1, 3])).hash
+    painter = Painter(flag=lambda _, seed: seed % 3 == 0)
+    assert draw(plan, tmp_path, painter, batch_size=3).num_images == 13
+    rows = datasets.load_dataset(str(tmp_path), split="train")
+    counted = {caption: rows["caption"][:].count(caption) for caption in captions}
+    assert list(counted.values()) == [1, 5, 2, 1, 1, 3]
+    assert read_provenance(tmp_path).caption_history == {"read": 9}
+    again = read_captions(tmp_path / "provenance/captions.parquet")
+    assert SynthesisPlan.from_json((tmp_path / "provenance/plan.json").read_text(), again).hash == plan.hash
+
+
+def test_prompts_that_would_be_cut_are_refused_or_counted(make_plan: MakePlan, tmp_path: Path) -> None:
+    class Reader(Painter):
+        def too_long(self, prompts):  # type: ignore[no-untyped-def]
+            return ["7" in prompt or "ink" in prompt for prompt in prompts]
+
+    plan = make_plan(10, prompt_templates=("{caption}", "{caption} in ink", "{caption} in oil"))
+    expected = sum(
+        "7" in prompt or "ink" in prompt
+        for text, number in zip(plan.captions, plan.captions.caption_ids.tolist(), strict=True)
+        for prompt in {plan.prompt(text, number, index) for index in range(2)}
+    )
+    with pytest.raises(InputError, match=f"{expected} prompts are longer"):
+        draw(plan, tmp_path / "refused", Reader())
+    assert not (tmp_path / "refused").exists()
+    assert draw(plan, tmp_path / "cut", Reader(), truncate_prompts=True).num_truncated == expected
+    assert read_provenance(tmp_path / "cut").num_truncated == expected
+
+
+def test_an_estimate_draws_two_batches_and_writes_nothing(make_plan: MakePlan, tmp_path: Path) -> None:
+    plan, painter = make_plan(10), Painter(seconds=0.05)
+    estimate = estimate_synthesis(plan, painter, tmp_path / "new", batch_size=3)
+    assert (estimate.num_images, estimate.num_shards, estimate.num_batches) == (20, 3, 3 + 3 + 2)
+    assert [len(prompts) for prompts, _ in painter.calls] == [3, 3]
+    assert estimate.seconds_per_batch >= 0.05
+    assert estimate.cost(3600.0) == pytest.approx(estimate.seconds)
+    assert not (tmp_path / "new").exists()
+    draw(plan, tmp_path / "new", rank=0, world_size=2)
+    drawn = read_provenance(tmp_path / "new")
+    assert 0.2 < estimate.bytes_per_image * drawn.num_images / drawn.num_bytes < 1.2
+    assert estimate_synthesis(plan, painter, tmp_path / "new", batch_size=3).num_images == 8

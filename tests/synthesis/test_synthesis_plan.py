@@ -62,6 +62,8 @@ def test_text_that_looks_like_a_placeholder_is_left_alone(make_plan: MakePlan) -
         {"base_seed": 1},
         {"image_format": "png"},
         {"captions_per_shard": 5},
+        {"stored_size": 4},
+        {"captions": CaptionSet.from_texts(f"thing {i}" for i in range(10)).with_num_images([2] * 9 + [3])},
     ],
 )
 def test_everything_that_changes_a_row_changes_the_hash(make_plan: MakePlan, change: dict[str, Any]) -> None:
@@ -74,7 +76,7 @@ def test_everything_that_changes_a_row_changes_the_hash(make_plan: MakePlan, cha
 def test_the_hash_never_changes_by_itself() -> None:
     plan = SynthesisPlan(CaptionSet.from_texts(["a cat"]), {"name": "x", "guidance_scale": 2.0})
     # It stands in published folders: a new value here strands them, so it goes with a new PLAN_VERSION.
-    assert plan.hash == "a5c989f3f59e65092d10d4e47ef97102"
+    assert plan.hash == "9c1211f8d4a27b27c20b15568d6cf721"
 
 
 def test_json_round_trip(make_plan: MakePlan) -> None:
@@ -103,6 +105,7 @@ def test_a_damaged_or_foreign_plan_is_refused(make_plan: MakePlan) -> None:
     [
         ({"images_per_caption": 0}, "images_per_caption is 0"),
         ({"captions_per_shard": 0}, "captions_per_shard is 0"),
+        ({"stored_size": 0}, "stored_size is 0 pixels"),
         ({"captions": CaptionSet.from_texts([])}, "0 captions"),
         ({"prompt_templates": ()}, "no prompt template"),
         ({"prompt_templates": ("a photo",)}, "'a photo' has no {caption}"),

@@ -1,0 +1,173 @@
+"""What a caption set names, before and after, and what of it stands in the evaluation sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from .caption_set import CaptionSet
+from .near_duplicates import NearDuplicateIndex
+from .terms import TermMatcher, demographic_terms
+
+WORD_LIST_NOTE = (
+    "Demographic rows count words of a short English list in the captions. They say what the text names, not who is "
+    "in a picture, and miss what the list has no word for."
+)
+_ROWS_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What captions share with one evaluation set.
+
+    Attributes:
+        name: The evaluation set.
+        equal: Captions of ours that stand there word for word.
+        near: Captions of ours that nearly equal one there (equal ones not among them).
+        naming: Captions of ours that name an entry of at most three words, such as a class, as (entry, how many).
+    """
+
+    name: str
+    equal: tuple[str, ...]
+    near: tuple[str, ...]
+    naming: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class CaptionAudit:
+    """Term frequencies before and after, and overlaps with evaluation sets.
+
+    Attributes:
+        num_captions: Captions before and after.
+        concepts: Concept -> (captions that name it before, after); empty without a list of concepts.
+        demographics: Group of the word list -> (captions that name it before, after).
+        overlaps: One for each evaluation set.
+    """
+
+    num_captions: tuple[int, int]
+    concepts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    demographics: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    overlaps: Sequence[Overlap] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return asdict(self)
+
+    def summary(self) -> dict[str, Any]:
+        """What fits on a card, as JSON values: the forty most frequent concepts, and numbers in place of captions."""
+        return {
+            "num_captions": list(self.num_captions),
+            "concepts": {name: list(pair) for name, pair in _most_frequent(self.concepts)},
+            "demographics": {name: list(pair) for name, pair in self.demographics.items()},
+            "overlaps": [
+                {
+                    "name": overlap.name,
+                    "equal": len(overlap.equal),
+                    "near": len(overlap.near),
+                    "classes_named": len(overlap.naming),
+                }
+                for overlap in self.overlaps
+            ],
+        }
+
+    def to_markdown(self) -> str:
+        """Tables of term frequencies (the most frequent forty concepts) and of overlaps."""
+        before, after = self.num_captions
+        lines = [f"{before:,} captions before, {after:,} after.", ""]
+        for title, counts in (("concept", self.concepts), ("demographic term group", self.demographics)):
+            if counts:
+                lines += [f"| {title} | before | after |", "| :--- | ---: | ---: |"]
+                lines += [f"| {name} | {old:,} | {new:,} |" for name, (old, new) in _most_frequent(counts)]
+                hidden = len(counts) - len(_most_frequent(counts))
+                lines += [f"\n{hidden:,} rarer ones are not shown."] * bool(hidden) + [""]
+        if self.demographics:
+            lines += [WORD_LIST_NOTE, ""]
+        for overlap in self.overlaps:
+            lines += [
+                f"**Overlap with {overlap.name}**: {len(overlap.equal):,} captions stand there word for word, "
+                f"{len(overlap.near):,} nearly, {sum(number for _, number in overlap.naming):,} name one of "
+                f"{len(overlap.naming):,} of its classes.",
+                "",
+            ]
+            examples = [*overlap.equal[:3], *overlap.near[:3], *(name for name, _ in overlap.naming[:3])]
+            lines += [f"Such as: {'; '.join(examples)}.", ""] if examples else []
+        return "\n".join(lines)
+
+    def write_plot(self, file: IO[bytes]) -> None:
+        """Draw the frequencies before and after as a PNG: concepts by rank (log-log), demographic groups as bars."""
+        from matplotlib.figure import Figure
+
+        panels = [name for name, counts in (("concepts", self.concepts), ("words", self.demographics)) if counts]
+        figure = Figure(figsize=(6.4 * max(1, len(panels)), 4.2), layout="constrained")
+        axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
+        for panel, ax in zip(panels, axes, strict=False):
+            if panel == "concepts":
+                for side, label in enumerate(("before", "after")):
+                    ranked = sorted((pair[side] for pair in self.concepts.values() if pair[side]), reverse=True)
+                    ax.plot(range(1, len(ranked) + 1), ranked, label=label)
+                ax.set(xscale="log", yscale="log", xlabel="rank of the concept", ylabel="captions that name it")
+            else:
+                names = list(self.demographics)
+                for side, (label, shift) in enumerate((("before", -0.2), ("after", 0.2))):
+                    shares = [self.demographics[name][side] / max(1, self.num_captions[side]) for name in names]
+                    ax.barh([place + shift for place in range(len(names))], shares, height=0.4, label=label)
+                ax.set(yticks=range(len(names)), yticklabels=names, xlabel="share of captions (word list)")
+                ax.invert_yaxis()
+            ax.legend(frameon=False)
+        figure.savefig(file, format="png", dpi=120)
+
+
+def audit_captions(
+    before: CaptionSet,
+    after: CaptionSet,
+    *,
+    concepts: TermMatcher | None = None,
+    evaluation_sets: Mapping[str, CaptionSet] | None = None,
+    near_duplicates: float = 0.8,
+) -> CaptionAudit:
+    """Count terms before and after, and look for what evaluation sets hold.
+
+    Args:
+        before: The captions as they were read.
+        after: The captions as they will be drawn; overlaps are sought among these.
+        concepts: Terms to count.
+        evaluation_sets: Name -> its captions or class names.
+        near_duplicates: Similarity from which a caption counts as the same, see `NearDuplicateIndex`.
+    """
+    groups = {name: TermMatcher(terms) for name, terms in demographic_terms().items()}
+    return CaptionAudit(
+        (len(before), len(after)),
+        _both(concepts.count(before), concepts.count(after)) if concepts is not None else {},
+        {name: (_num_naming(matcher, before), _num_naming(matcher, after)) for name, matcher in groups.items()},
+        tuple(_overlap(name, there, after, near_duplicates) for name, there in (evaluation_sets or {}).items()),
+    )
+
+
+def _overlap(name: str, there: CaptionSet, captions: CaptionSet, threshold: float) -> Overlap:
+    equal_ids = set(there.caption_ids.tolist())
+    index = NearDuplicateIndex(threshold)
+    for key, text in enumerate(there):
+        index.add_or_find(key, text)
+    equal, near = [], []
+    for caption_id, text in zip(captions.caption_ids.tolist(), captions, strict=True):
+        if caption_id in equal_ids:
+            equal.append(text)
+        elif index.find(text) is not None:
+            near.append(text)
+    classes = [text for text in there if 0 < len(text.split()) <= 3]
+    naming = TermMatcher(classes).count(captions) if classes else {}
+    ranked = sorted(((entry, number) for entry, number in naming.items() if number), key=lambda pair: -pair[1])
+    return Overlap(name, tuple(equal), tuple(near), tuple(ranked))
+
+
+def _num_naming(matcher: TermMatcher, captions: CaptionSet) -> int:
+    return sum(bool(matcher.find(caption)) for caption in captions)
+
+
+def _both(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    return {name: (number, after[name]) for name, number in before.items()}
+
+
+def _most_frequent(counts: Mapping[str, tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
+    return sorted(counts.items(), key=lambda entry: -entry[1][0])[:_ROWS_SHOWN]

@@ -1,0 +1,215 @@
+"""Captions repaired, and dropped for stated reasons."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .caption_set import CaptionSet, Int64Array
+from .identity import normalize_caption
+from .near_duplicates import merge_near_duplicates
+from .personal import find_personal_data
+from .terms import TermMatcher, split_words
+
+_BLOCK = 4096  # captions a classifier is given at a time
+_CERTAIN = 0.5
+TextClassifier = Callable[[Sequence[str]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class CleaningRules:
+    """What a caption must be to stay.
+
+    Attributes:
+        repair: Undo mojibake, HTML entities, ligatures and control characters first (ftfy), and write straight quotes.
+        min_words: Fewest words, at least 1: what holds no word says nothing to draw.
+        max_words: Most words; None for no limit.
+        languages: ISO 639-1 codes of the languages to keep; empty for all. A caption is dropped if it is more likely
+            than not in one other language: of two or three words the identifier is rarely that sure, so they stay.
+        blocked_words: Words and phrases that no caption may hold, see `TermMatcher`.
+        keep_personal: Whether captions with e-mail or web addresses, handles, phone or card numbers stay.
+        near_duplicates: Similarity from which captions are merged, see `merge_near_duplicates`; None merges only equal
+            ones.
+        max_unsafe: Highest score of the classifier that a caption may have, in [0, 1].
+    """
+
+    repair: bool = True
+    min_words: int = 1
+    max_words: int | None = None
+    languages: tuple[str, ...] = ()
+    blocked_words: tuple[str, ...] = ()
+    keep_personal: bool = False
+    near_duplicates: float | None = None
+    max_unsafe: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.min_words < 1 or (self.max_words is not None and self.max_words < self.min_words):
+            raise InputError(
+                f"min_words is {self.min_words} and max_words {self.max_words}, so no caption can stay; captions have "
+                "1 word or more, and max_words is at least min_words."
+            )
+        if not 0 <= self.max_unsafe <= 1:
+            raise InputError(f"max_unsafe is {self.max_unsafe}, but scores lie between 0 and 1; choose one there.")
+        if unknown := set(self.languages) - set(self._identifier.labels if self.languages else ()):
+            raise InputError(
+                f"The language {min(unknown)!r} is none that can be told; give ISO 639-1 codes such as en, de, ja."
+            )
+
+    @cached_property
+    def _identifier(self) -> Any:
+        try:
+            from py3langid.langid import MODEL_FILE, LanguageIdentifier
+        except ImportError as error:
+            raise InputError(
+                "Languages cannot be told apart without the package py3langid; install stablerep_hf[captions], or "
+                "leave the languages out."
+            ) from error
+        return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+    @cached_property
+    def _blocked(self) -> TermMatcher | None:
+        return TermMatcher(self.blocked_words) if self.blocked_words else None
+
+    def reason_to_drop(self, caption: str) -> str | None:
+        """The first rule that a repaired caption breaks, such as "too long" or "personal: e-mail"; None if none."""
+        number = len(split_words(caption))
+        if number < self.min_words:
+            return "too short"
+        if self.max_words is not None and number > self.max_words:
+            return "too long"
+        if not self.keep_personal and (kind := find_personal_data(caption)):
+            return f"personal: {kind}"
+        if self._blocked is not None and self._blocked.find(caption):
+            return "blocked word"
+        if self.languages:
+            language, certainty = self._identifier.classify(caption)
+            if language not in self.languages and certainty >= _CERTAIN:
+                return f"language: {language}"
+        return None
+
+
+def clean_captions(
+    captions: CaptionSet, rules: CleaningRules, classifier: TextClassifier | None = None
+) -> tuple[CaptionSet, dict[str, int]]:
+    """Repair captions, drop those that break a rule, and merge what is (nearly) the same afterwards.
+
+    Args:
+        captions: The set; labels are kept.
+        rules: The rules, in the order in which they are tried.
+        classifier: Called with texts, returns how unsafe each is, in [0, 1]; see `text_classifier`.
+
+    Returns:
+        The clean set, whose counts still add up to the source's less the dropped, and how many distinct captions each
+        reason took: "too short", "language: de", "unsafe (classifier)", "same after repair", "near duplicate" ...
+
+    Raises:
+        InputError: If the classifier or the language identifier cannot serve.
+    """
+    dropped: Counter[str] = Counter()
+    texts: list[str] = []
+    places: list[int] = []
+    for start, block in _blocks(captions):
+        kept = []
+        for place, caption in enumerate(map(_repair, block) if rules.repair else block, start=start):
+            reason = rules.reason_to_drop(caption)
+            if reason is None:
+                kept.append((place, caption))
+            else:
+                dropped[reason] += 1
+        if classifier is not None and kept:
+            scores = classifier([caption for _, caption in kept])
+            unsafe = [score > rules.max_unsafe for score in scores]
+            dropped["unsafe (classifier)"] += sum(unsafe)
+            kept = [entry for entry, bad in zip(kept, unsafe, strict=True) if not bad]
+        places += [place for place, _ in kept]
+        texts += [caption for _, caption in kept]
+    cleaned = _rebuild(captions, texts, np.asarray(places, np.int64))
+    dropped["same after repair"] += len(texts) - len(cleaned)
+    if rules.near_duplicates is not None:
+        before = len(cleaned)
+        cleaned, _ = merge_near_duplicates(cleaned, rules.near_duplicates)
+        dropped["near duplicate"] += before - len(cleaned)
+    return cleaned, {reason: number for reason, number in sorted(dropped.items()) if number}
+
+
+def _blocks(captions: CaptionSet) -> Iterator[tuple[int, list[str]]]:
+    iterator, start = iter(captions), 0
+    while block := list(islice(iterator, _BLOCK)):
+        yield start, block
+        start += len(block)
+
+
+def _repair(caption: str) -> str:
+    import ftfy
+
+    return ftfy.fix_text(caption, normalization="NFC")
+
+
+def _rebuild(captions: CaptionSet, texts: list[str], places: Int64Array) -> CaptionSet:
+    """The set of repaired texts that came from these places; their counts are added up."""
+    labels = captions.labels
+    if labels is None:
+        result = CaptionSet.from_texts(texts)
+    else:
+        result = CaptionSet.from_labelled(
+            (text, labels[place]) for text, place in zip(texts, places.tolist(), strict=True)
+        )
+    old_counts = captions.table["count"].to_numpy()[places]
+    if len(result) == len(texts):
+        counts = old_counts
+    else:
+        row = {caption: number for number, caption in enumerate(result)}
+        counts = np.zeros(len(result), np.int64)
+        np.add.at(counts, [row[normalize_caption(text)] for text in texts], old_counts)
+    return result.with_counts(counts).with_history(**captions.history)
+
+
+def text_classifier(model: str, labels: Sequence[str], *, revision: str | None = None) -> TextClassifier:
+    """A text-classification model of transformers as a score of unsafe text.
+
+    Args:
+        model: Folder or Hub id.
+        labels: The labels of the model that count as unsafe; their probabilities are added.
+        revision: Branch, tag or commit of a Hub id.
+
+    Returns:
+        A function from texts to scores in [0, 1].
+
+    Raises:
+        InputError: If there is no such model, or it lacks a label.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        network = AutoModelForSequenceClassification.from_pretrained(model, revision=revision).eval()
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The text classifier {model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give a "
+            "folder or a Hub id of a sequence classification model."
+        ) from error
+    known = network.config.label2id
+    if missing := [label for label in labels if label not in known]:
+        raise InputError(f"The text classifier {model!r} has no label {missing[0]!r}; its labels are {sorted(known)}.")
+    columns = [known[label] for label in labels]
+    several = network.config.problem_type == "multi_label_classification"
+
+    def scores(texts: Sequence[str]) -> list[float]:
+        result: list[float] = []
+        for start in range(0, len(texts), 64):
+            batch = tokenizer(list(texts[start : start + 64]), padding=True, truncation=True, return_tensors="pt")
+            with torch.inference_mode():
+                logits = network(**batch.to(network.device)).logits.float()
+            chosen = (logits.sigmoid() if several else logits.softmax(-1))[:, columns]
+            result += (chosen.amax(-1) if several else chosen.sum(-1)).clamp(0, 1).tolist()
+        return result
+
+    return scores

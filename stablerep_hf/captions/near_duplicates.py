@@ -1,0 +1,104 @@
+"""Captions that say nearly the same, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from ..errors import InputError
+from .caption_set import CaptionSet, Int64Array
+from .terms import split_words
+
+_NUM_PERMUTATIONS = 128
+
+
+def shingles(text: str) -> frozenset[str]:
+    """The words and pairs of neighbouring words of a text: what near duplicates share. Case and punctuation fall."""
+    words = split_words(text)
+    return frozenset(words) | {f"{one} {other}" for one, other in pairwise(words)}
+
+
+def similarity(one: frozenset[str], other: frozenset[str]) -> float:
+    """Jaccard similarity in [0, 1]; of two empty sets 0, because texts without words are not alike."""
+    return len(one & other) / len(one | other) if one or other else 0.0
+
+
+class NearDuplicateIndex:
+    """Texts that can be asked for the first one that nearly equals another text.
+
+    MinHash finds candidates (Broder 1997; datasketch's LSH), their exact Jaccard similarity decides: nothing is merged
+    by a coincidence of hashes. A pair right at the threshold may be missed.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        """Make an empty index.
+
+        Args:
+            threshold: Jaccard similarity of the `shingles`, in (0, 1], from which texts count as the same.
+
+        Raises:
+            InputError: If the threshold is outside.
+        """
+        if not 0 < threshold <= 1:
+            raise InputError(
+                f"The near-duplicate threshold is {threshold}, but similarity lies between 0 and 1; 0.8 merges what "
+                "differs in a word or two of ten."
+            )
+        from datasketch import MinHash, MinHashLSH
+
+        self.threshold = threshold
+        # At a threshold of 1 datasketch finds no banding; the candidates are checked anyway.
+        self._index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=_NUM_PERMUTATIONS)
+        self._empty = MinHash(num_perm=_NUM_PERMUTATIONS)
+        self._texts: dict[int, str] = {}
+
+    def find(self, text: str) -> int | None:
+        """The smallest key of a text that nearly equals this one, or None."""
+        return self._find(shingles(text))[0]
+
+    def add_or_find(self, key: int, text: str) -> int | None:
+        """Add a text unless it nearly equals an earlier one, whose key is returned then."""
+        own = shingles(text)
+        found, sketch = self._find(own)
+        if found is None and own:
+            self._index.insert(key, sketch)
+            self._texts[key] = text
+        return found
+
+    def _find(self, own: frozenset[str]) -> tuple[int | None, object]:
+        sketch = self._empty.copy()
+        sketch.update_batch([shingle.encode() for shingle in own])
+        if not own:
+            return None, sketch
+        candidates = sorted(self._index.query(sketch))
+        same = (key for key in candidates if similarity(own, shingles(self._texts[key])) >= self.threshold)
+        return next(same, None), sketch
+
+
+def merge_near_duplicates(captions: CaptionSet, threshold: float = 0.8) -> tuple[CaptionSet, Int64Array]:
+    """Keep the first of captions that are nearly the same, with the counts of all of them.
+
+    In order of the set: a caption goes into the first caption kept so far that it is similar enough to. (No chains: a
+    caption is never merged into one that it is not itself similar to.)
+
+    Args:
+        captions: The set.
+        threshold: See `NearDuplicateIndex`.
+
+    Returns:
+        The smaller set, and int64 (C,): for each caption the place, in the set given, of the one that stands for it.
+    """
+    index = NearDuplicateIndex(threshold)
+    places = np.fromiter(_representatives(captions, index), np.int64, len(captions))
+    kept = np.flatnonzero(places == np.arange(len(captions)))
+    counts = np.zeros(len(captions), np.int64)
+    np.add.at(counts, places, captions.table["count"].to_numpy())
+    return captions.select(kept).with_counts(counts[kept]), places
+
+
+def _representatives(captions: CaptionSet, index: NearDuplicateIndex) -> Iterator[int]:
+    for place, text in enumerate(captions):
+        found = index.add_or_find(place, text)
+        yield place if found is None else found

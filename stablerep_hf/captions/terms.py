@@ -1,0 +1,112 @@
+"""Terms (words or phrases) found in captions: concepts, blocked words, class names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+
+from ..errors import InputError
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+UNSAFE_WORDS = "unsafe.txt"
+DEMOGRAPHIC_TERMS = "demographic.txt"
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, case folded, without punctuation."""
+    return _WORD.findall(text.casefold())
+
+
+class TermMatcher:
+    """Finds which of many terms stand in a text, as whole words and whatever their case.
+
+    The substring matching of MetaCLIP (Xu et al. 2023, arXiv 2309.16671), with word boundaries, by looking up the
+    text's word n-grams: the time does not grow with the number of terms.
+    """
+
+    def __init__(self, terms: Iterable[str]) -> None:
+        """Index the terms.
+
+        Raises:
+            InputError: If there is none, or one holds no word.
+        """
+        self._terms: dict[tuple[str, ...], str] = {}
+        for term in terms:
+            words = tuple(split_words(term))
+            if not words:
+                raise InputError(f"The term {term!r} holds no word, so no caption can hold it; drop it from the list.")
+            self._terms.setdefault(words, term)
+        if not self._terms:
+            raise InputError("The list of terms has 0 entries, so it says nothing about captions; give at least one.")
+        self._lengths = sorted({len(words) for words in self._terms})
+
+    @property
+    def terms(self) -> list[str]:
+        """The terms, in their order; of those that differ in case and punctuation alone the first."""
+        return list(self._terms.values())
+
+    def find(self, text: str) -> list[str]:
+        """The terms in a text, each once, in the order in which they begin there (shorter ones first)."""
+        words = split_words(text)
+        found: dict[str, None] = {}
+        for start in range(len(words)):
+            for length in self._lengths:
+                if start + length > len(words):
+                    break
+                term = self._terms.get(tuple(words[start : start + length]))
+                if term is not None:
+                    found[term] = None
+        return list(found)
+
+    def count(self, texts: Iterable[str]) -> dict[str, int]:
+        """How many of the texts hold each term; every term is a key, in the order of the list."""
+        counts = Counter(term for text in texts for term in self.find(text))
+        return {term: counts[term] for term in self.terms}
+
+
+def read_terms(path: str | Path) -> list[str]:
+    """Read a UTF-8 list of terms, one a line; lines that begin with `#` and empty ones do not count.
+
+    Raises:
+        InputError: If there is no such file, it is not text, or holds no term.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The list of terms {str(path)!r} cannot be read ({type(error).__name__}); give a UTF-8 text file with "
+            "one term a line."
+        ) from error
+    terms = list(_lines(text))
+    if not terms:
+        raise InputError(f"The list of terms {str(path)!r} holds no term; write one a line.")
+    return terms
+
+
+def unsafe_words() -> list[str]:
+    """The list that comes with the package: English words for sexual content and gore. Short; no proof of safety."""
+    return list(_lines(_shipped(UNSAFE_WORDS)))
+
+
+def demographic_terms() -> dict[str, list[str]]:
+    """English terms for groups of people, by group ('gender: women' and so on), that come with the package.
+
+    A count of words in captions. It says what the text names, not who is in a picture, and misses what it has no word
+    for.
+    """
+    groups: dict[str, list[str]] = {}
+    for line in _lines(_shipped(DEMOGRAPHIC_TERMS)):
+        group, _, terms = line.partition(" = ")
+        groups[group] = [term.strip() for term in terms.split(",")]
+    return groups
+
+
+def _shipped(name: str) -> str:
+    return (resources.files(__package__) / "word_lists" / name).read_text(encoding="utf-8")
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))

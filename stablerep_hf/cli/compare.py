@@ -1,0 +1,54 @@
+"""`stablerep compare`: speed, alignment and diversity of several data sets in one table and one plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError
+
+
+@dataclass
+class CompareCommand:
+    """Flags of `stablerep compare`, beside the folders."""
+
+    output: str | None = field(default=None, metadata={"help": "PNG of the plot; the table stands beside it as .md."})
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, compare, print the table."""
+    from .parsing import leading_names, parse_command
+
+    folders, flags = leading_names(argv)
+    (command,) = parse_command(
+        [CompareCommand],
+        flags,
+        name="compare",
+        description="stablerep compare DIR DIR [...]: what a setting gains in speed and costs in diversity.",
+    )
+    print(run(folders, command), end="")
+
+
+def run(folders: Sequence[str], command: CompareCommand) -> str:
+    """Compare, and write table and plot if asked.
+
+    Returns:
+        The table, Markdown.
+
+    Raises:
+        InputError: Fewer than two folders, or one that is not drawn (or, for the plot, not scored).
+    """
+    from ..synthesis.atomic import replacing
+    from ..synthesis.comparison import compare_folders, comparison_table, plot_comparison
+
+    if len(folders) < 2:
+        raise InputError(f"{len(folders)} folders were named: give two or more to compare.")
+    measures = compare_folders(folders)
+    table = comparison_table(measures)
+    if command.output is not None:
+        with replacing(Path(command.output)) as file:
+            plot_comparison(measures, file)
+        with replacing(Path(command.output).with_suffix(".md")) as file:
+            file.write(table.encode())
+    return table

@@ -1,0 +1,57 @@
+"""`stablerep show`: how an image came to be, from its file or its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass
+class ShowCommand:
+    """Flags of `stablerep show`, beside the image file or the folder of a data set."""
+
+    caption_id: int | None = field(default=None, metadata={"help": "Of a folder: which caption."})
+    image_index: int = field(default=0, metadata={"help": "Of a folder: which image of the caption."})
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse and print."""
+    from .parsing import one_name, parse_command
+
+    name, flags = one_name(argv, "an image file or the folder of a data set")
+    (command,) = parse_command(
+        [ShowCommand],
+        flags,
+        name="show",
+        description="stablerep show IMAGE, or stablerep show DIR --caption-id X --image-index K: how it came to be.",
+    )
+    for key, value in run(name, command).items():
+        print(f"{key:<22} {value}")
+
+
+def run(name: str, command: ShowCommand) -> dict[str, Any]:
+    """What the file's XMP, or the row and the plan, say.
+
+    Raises:
+        InputError: There is no such image, or it says nothing.
+    """
+    from ..synthesis import find_row, open_store, read_label
+
+    if not Path(name).is_dir():
+        return dict(read_label(Path(name)))
+    if command.caption_id is None:
+        raise InputError(f"{name} is a folder with many images: say which one with --caption-id and --image-index.")
+    row = find_row(name, command.caption_id, command.image_index)
+    plan = open_store(name).plan
+    label = read_label(row["image"]["bytes"])
+    return {
+        **{key: value for key, value in row.items() if key != "image"},
+        "file": f"{row['image']['path']}, {len(row['image']['bytes']):,} bytes",
+        "DigitalSourceType": label.get("DigitalSourceType"),
+        **{f"generator.{key}": value for key, value in plan.generator.items() if key not in row},
+        "plan": plan.hash,
+    }

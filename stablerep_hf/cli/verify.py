@@ -1,0 +1,78 @@
+"""`stablerep verify`: is a data set folder what its plan says?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..synthesis import VerificationReport
+
+_SHOWN = 20
+
+
+@dataclass
+class VerifyCommand:
+    """Flags of `stablerep verify`, beside the folder."""
+
+    repair: bool = field(default=False, metadata={"help": "Remove what is wrong and draw it again."})
+    decode: bool = field(default=True, metadata={"help": "Decode every image."})
+    generator: str | None = field(
+        default=None,
+        metadata={"help": "With --repair: where the pipeline that drew it is, if not on the Hub."},
+    )
+    lora: str | None = field(default=None, metadata={"help": "With --repair: where its LoRA is, if not on the Hub."})
+    batch_size: int | None = field(default=None, metadata={"help": "With --repair: images drawn at once."})
+    max_failed_captions: int = field(default=0, metadata={"help": "With --repair: captions that may get no picture."})
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, verify, and repair if asked."""
+    from .parsing import one_name, parse_command
+
+    folder, flags = one_name(argv, "the folder of a data set")
+    (command,) = parse_command(
+        [VerifyCommand],
+        flags,
+        name="verify",
+        description="stablerep verify DIR [options]: check every file, row and image against the plan.",
+    )
+    run(folder, command)
+
+
+def run(folder: str, command: VerifyCommand) -> VerificationReport:
+    """Verify, print what is wrong, and repair if asked.
+
+    Raises:
+        InputError: The folder is no data set of this package, or is not sound and was not to be repaired.
+    """
+    from ..synthesis import generator_of, open_store, remove_problems, synthesize, verify_store
+
+    report = verify_store(folder, decode=command.decode)
+    for problem in report.problems[:_SHOWN]:
+        print(f"{problem.kind:<24} {problem.where} {problem.detail}".rstrip())
+    if len(report.problems) > _SHOWN:
+        print(f"... and {len(report.problems) - _SHOWN:,} more")
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in report.counts.items()) or "nothing is wrong"
+    print(f"{report.num_images:,} images in {report.num_shards:,} shards: {counts}.")
+    if report.is_sound:
+        return report
+    if not command.repair:
+        raise InputError(f"{folder} is not what its plan says ({counts}): --repair removes that and draws it again.")
+    store = open_store(folder)
+    generator = generator_of(store.plan, command.generator, command.lora)
+    remove_problems(folder, report)
+    synthesize(
+        store.plan,
+        generator,
+        folder,
+        batch_size=command.batch_size or generator.default_batch_size,
+        max_failed_captions=command.max_failed_captions,
+        truncate_prompts=True,  # they were accepted when the folder was drawn
+    )
+    report = verify_store(folder, decode=command.decode)
+    print(f"Repaired: {report.num_images:,} images in {report.num_shards:,} shards.")
+    return report

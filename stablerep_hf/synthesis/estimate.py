@@ -1,0 +1,92 @@
+"""What a plan would take, before it is drawn: measured on a few of its own images."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .drawing import row_of
+from .frames import store_frame
+from .labelling import xmp_packet
+from .plan import SynthesisPlan
+from .protocol import ImageGenerator
+from .store import ShardStore
+
+
+@dataclass(frozen=True)
+class SynthesisEstimate:
+    """What is missing of a plan, and what drawing it would take on one worker like this one.
+
+    Attributes:
+        num_images: Images to draw; redrawn frames come on top.
+        num_batches: Calls of the generator.
+        num_shards: Files to write.
+        seconds_per_batch: Measured on one batch after a first one that warmed up.
+        bytes_per_image: Mean size of that batch's image files; parquet adds little.
+    """
+
+    num_images: int
+    num_batches: int
+    num_shards: int
+    seconds_per_batch: float
+    bytes_per_image: float
+
+    @property
+    def seconds(self) -> float:
+        """All batches, one after another."""
+        return self.num_batches * self.seconds_per_batch
+
+    @property
+    def num_bytes(self) -> float:
+        """All image files."""
+        return self.num_images * self.bytes_per_image
+
+    def cost(self, dollars_per_hour: float) -> float:
+        """US dollars, at the price of one worker's hour: more workers take less time for the same money."""
+        return self.seconds / 3600 * dollars_per_hour
+
+
+def estimate_synthesis(
+    plan: SynthesisPlan, generator: ImageGenerator, output_dir: str | Path, *, batch_size: int
+) -> SynthesisEstimate:
+    """Draw two batches that are thrown away, and multiply. Nothing is written.
+
+    Args:
+        plan: What to draw.
+        generator: What draws.
+        output_dir: The folder; shards that stand there are not counted.
+        batch_size: Images drawn at once.
+
+    Raises:
+        InputError: If the folder holds another plan's images.
+    """
+    store = ShardStore(output_dir, plan)
+    missing = [shard for shard in range(plan.num_shards) if store.find_record(shard) is None]
+    numbers = [int(plan.num_images_of(plan.shard_captions(shard)).sum()) for shard in missing]
+    first = plan.captions.head(batch_size)
+    rows = [
+        row_of(plan, caption, caption_id, index)
+        for caption, caption_id, number in zip(
+            first, first.caption_ids.tolist(), plan.num_images_of(first).tolist(), strict=True
+        )
+        for index in range(number)
+    ][:batch_size]
+    seconds, sizes = 0.0, [0]
+    if missing:
+        for _ in range(2):
+            begin = time.perf_counter()
+            images = generator([row["prompt"] for row in rows], [row["seed"] for row in rows])
+            seconds = time.perf_counter() - begin
+        sizes = [
+            len(store_frame(image, plan.image_format, plan.stored_size, xmp_packet(row)).encoded)
+            for row, image in zip(rows, images, strict=True)
+            if image is not None
+        ] or [0]
+    return SynthesisEstimate(
+        num_images=sum(numbers),
+        num_batches=sum(-(-number // batch_size) for number in numbers),  # batches do not reach over shards
+        num_shards=len(missing),
+        seconds_per_batch=seconds,
+        bytes_per_image=sum(sizes) / len(sizes),
+    )

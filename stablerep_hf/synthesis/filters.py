@@ -1,0 +1,234 @@
+"""Which rows to keep, said as a condition on their columns: `alignment > 0.2 and not is_blank`.
+
+A small language of its own: Python's parser reads it, and only comparisons of columns and constants joined by `and`,
+`or` and `not` mean anything. Nothing is evaluated by Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..captions import TermMatcher
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+BoolArray = npt.NDArray[np.bool_]
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+_SCORES = ("alignment", "nsfw", "diversity")
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """A condition on rows.
+
+    Attributes:
+        text: As it was written.
+        columns: The columns it names, in order.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+    tree: ast.expr = field(repr=False)
+
+    def mask(self, columns: Mapping[str, npt.ArrayLike]) -> BoolArray:
+        """Which rows fulfil the condition.
+
+        Args:
+            columns: Name -> (N,) values. A value that is missing (None, NaN) fulfils no comparison.
+
+        Returns:
+            bool (N,).
+        """
+        arrays = {name: np.asarray(columns[name]) for name in self.columns}
+        number = len(next(iter(arrays.values())))
+        return np.broadcast_to(_evaluate(self.tree, arrays), (number,)).astype(bool)
+
+
+def parse_filter(text: str) -> RowFilter:
+    """Read a condition.
+
+    Args:
+        text: Comparisons (`<`, `<=`, `>`, `>=`, `==`, `!=`, also chained) of columns with numbers, texts or other
+            columns, and columns of bools, joined by `and`, `or`, `not` and brackets.
+
+    Raises:
+        InputError: If it is anything else, or names no column.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InputError(
+            f"The filter {text!r} cannot be read ({getattr(error, 'msg', error)}); write one such as "
+            "'alignment > 0.2 and not is_blank'."
+        ) from error
+    _check(tree, text)
+    names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    if not names:
+        raise InputError(f"The filter {text!r} names no column, so it keeps all rows or none; name one.")
+    return RowFilter(text, tuple(names), tree)
+
+
+@dataclass(frozen=True)
+class FilterReport:
+    """What a filter took.
+
+    Attributes:
+        num_kept: Rows that stay.
+        num_dropped: Rows that went.
+        num_captions_lost: Captions none of whose rows stay.
+        by_concept: Concept -> (rows dropped, rows in all), the hardest hit first; empty without concepts.
+    """
+
+    num_kept: int
+    num_dropped: int
+    num_captions_lost: int
+    by_concept: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [
+            f"kept {self.num_kept:,} rows, dropped {self.num_dropped:,}; "
+            f"{self.num_captions_lost:,} captions have none left"
+        ]
+        lines += [
+            f"  {concept}: dropped {gone:,} of {number:,}"
+            for concept, (gone, number) in list(self.by_concept.items())[:20]
+            if gone
+        ]
+        return "\n".join(lines)
+
+
+def filter_rows(
+    dataset: datasets.Dataset, text: str, concepts: Iterable[str] | None = None
+) -> tuple[datasets.Dataset, FilterReport]:
+    """Keep the rows of a data set that fulfil a condition; no image is decoded.
+
+    Args:
+        dataset: Map-style, such as `load_dataset(folder, split="train")`.
+        text: See `parse_filter`.
+        concepts: Terms by which to count what went, looked for in the column `caption`.
+
+    Returns:
+        The rows that stay, and the counts.
+
+    Raises:
+        InputError: If the condition cannot be read, names a column that is not there or was never measured, or keeps
+            nothing.
+    """
+    condition = parse_filter(text)
+    for name in condition.columns:
+        if name not in dataset.column_names:
+            raise InputError(
+                f"The filter {text!r} names {name!r}, but the columns are {', '.join(dataset.column_names)}; use one."
+            )
+    columns = {name: dataset[name][:] for name in condition.columns}
+    for name, values in columns.items():
+        if all(value is None for value in values):
+            how = "`stablerep score` measures it" if name in _SCORES else "leave it out"
+            raise InputError(f"The filter {text!r} names {name!r}, which no row has a value of; {how}.")
+    keep = condition.mask(columns)
+    if not keep.any():
+        raise InputError(f"The filter {text!r} keeps none of {len(dataset)} rows; loosen it.")
+    captions = dataset["caption"][:] if "caption" in dataset.column_names else [""] * len(dataset)
+    lost = set(captions) - {caption for caption, kept in zip(captions, keep, strict=True) if kept}
+    gone: Counter[str] = Counter()
+    number: Counter[str] = Counter()
+    if concepts is not None:
+        matcher = TermMatcher(concepts)
+        named = {caption: matcher.find(caption) for caption in set(captions)}
+        for caption, kept in zip(captions, keep, strict=True):
+            number.update(named[caption])
+            if not kept:
+                gone.update(named[caption])
+    by_concept = {
+        concept: (gone[concept], number[concept])
+        for concept in sorted(number, key=lambda concept: -gone[concept] / number[concept])
+    }
+    report = FilterReport(int(keep.sum()), int((~keep).sum()), len(lost), by_concept)
+    return dataset.select(np.flatnonzero(keep)), report
+
+
+def _check(node: ast.expr, text: str) -> None:
+    """Refuse whatever is not of the little language."""
+    match node:
+        case ast.BoolOp(values=values):
+            parts: list[ast.expr] = values
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            parts = [operand]
+        case ast.Compare(left=left, ops=ops, comparators=comparators) if all(type(op) in _COMPARE for op in ops):
+            parts = [left, *comparators]
+        case ast.Name() | ast.Constant(value=bool() | int() | float() | str()):
+            parts = []
+        case _:
+            raise InputError(
+                f"The filter {text!r} holds {ast.unparse(node)!r}, which is no comparison of columns and constants; "
+                "write one such as 'alignment > 0.2 and not is_blank'."
+            )
+    for part in parts:
+        _check(part, text)
+
+
+def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
+    match node:
+        case ast.BoolOp(op=op, values=values):
+            parts = [_truth(_evaluate(value, columns)) for value in values]
+            joined = parts[0]
+            for part in parts[1:]:
+                joined = joined & part if isinstance(op, ast.And) else joined | part
+            return joined
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return ~_truth(_evaluate(operand, columns))
+        case ast.UnaryOp(operand=operand):
+            return -_evaluate(operand, columns)
+        case ast.Compare(left=left, ops=ops, comparators=comparators):
+            sides = [_evaluate(side, columns) for side in (left, *comparators)]
+            result: Any = np.True_
+            for op, one, other in zip(ops, sides, sides[1:], strict=False):
+                result = result & _compare(_COMPARE[type(op)], one, other)
+            return result
+        case ast.Name(id=name):
+            return columns[name]
+        case ast.Constant(value=value):
+            return value
+    raise AssertionError(ast.dump(node))  # _check lets nothing else through
+
+
+def _truth(value: Any) -> Any:
+    """A column or a comparison as bools; what is missing is not true."""
+    array = np.asarray(value)
+    if array.dtype == object:
+        return np.array([bool(item) for item in array.ravel()]).reshape(array.shape)
+    return np.nan_to_num(array).astype(bool)
+
+
+def _compare(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
+    """Compare element by element; what is missing, or of another kind, fulfils nothing."""
+    one, other = np.broadcast_arrays(np.asarray(one, object), np.asarray(other, object))
+    result = np.zeros(one.shape, bool)
+    for place in np.ndindex(one.shape):
+        left, right = one[place], other[place]
+        if left is None or right is None or left != left or right != right:
+            continue
+        try:
+            result[place] = bool(compare(left, right))
+        except TypeError as error:
+            raise InputError(
+                f"The filter compares {left!r} with {right!r}, which have no order; compare numbers with numbers."
+            ) from error
+    return result

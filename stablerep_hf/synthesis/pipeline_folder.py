@@ -1,0 +1,239 @@
+"""A pipeline or LoRA by name: found or downloaded, pinned to its content, and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+EMBEDDED = "embedded"
+INDEX = "model_index.json"
+# Cards and their pictures.
+_UNREAD_SUFFIXES = (".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".csv", ".pdf")
+# Sampling in a few steps needs weights that were distilled for it, which no configuration tells: they do not stand
+# among any scheduler's compatible ones, yet are swapped in wherever a Karras-style scheduler is.
+_FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
+
+
+def find_pipeline(name: str, revision: str | None) -> tuple[Path, str, str]:
+    """The folder of a pipeline, the name that rows give it (never a path) and its revision.
+
+    Raises:
+        InputError: If there is none of this name.
+    """
+    if name == EMBEDDED:
+        from ..assets import generator_path
+
+        folder = Path(generator_path())
+        return folder, EMBEDDED, content_digest(folder)
+    folder = Path(name)
+    if (folder / INDEX).is_file():
+        return folder, folder.resolve().name, content_digest(folder)
+    if folder.exists():
+        raise InputError(f"The generator {name!r} has no {INDEX}, so it is no diffusers pipeline; name its folder.")
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise InputError(f"The generator {name!r} is neither a folder nor of the form owner/name; check the path.")
+    return _download(name, revision)
+
+
+def _download(repository: str, revision: str | None) -> tuple[Path, str, str]:
+    import diffusers
+    from huggingface_hub.errors import HFValidationError
+
+    # OSError covers what the Hub's client raises: no such repository or revision, no access, no network and no cache.
+    try:
+        folder = Path(diffusers.DiffusionPipeline.download(repository, revision=revision))
+    except (OSError, HFValidationError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise InputError(
+            f"The generator {repository!r}{at} is no folder here and could not be had from the Hub "
+            f"({first_line(error.__cause__ or error)}); check the name and the connection, or give a folder."
+        ) from error
+    return folder, repository, folder.name  # the cache names a snapshot by its commit
+
+
+def find_lora(name: str) -> tuple[Path, str, str]:
+    """The safetensors file of a LoRA, the name that plans give it (never a path) and its revision.
+
+    Args:
+        name: A safetensors file, a folder with one in it, or the id of a Hub repository with one in it.
+
+    Raises:
+        InputError: If there is none, or not exactly one file.
+    """
+    path = Path(name)
+    if path.is_file() and path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            return path, path.name, hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    if path.is_dir():
+        revision = content_digest(path)
+    elif path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise InputError(
+            f"The LoRA {name!r} is no safetensors file, no folder with one and not of the form owner/name; check the "
+            "path."
+        )
+    else:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            path = Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
+        except (OSError, HFValidationError) as error:
+            raise InputError(
+                f"The LoRA {name!r} is no folder here and could not be had from the Hub ({first_line(error)}); check "
+                "the name and the connection, or give a file."
+            ) from error
+        revision = path.name
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) != 1:
+        raise InputError(
+            f"The LoRA {name!r} holds {len(files)} safetensors files, so which one to load is not said; give the file."
+        )
+    return files[0], Path(name).name if Path(name).exists() else name, revision
+
+
+def content_digest(folder: Path) -> str:
+    """32 hex digits of the names and bytes of a folder's files; hidden files, cards and pictures do not count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        relative = path.relative_to(folder)
+        if any(part.startswith(".") for part in relative.parts) or path.suffix.lower() in _UNREAD_SUFFIXES:
+            continue
+        if path.is_file():
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{relative.as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def own_scheduler(folder: Path) -> str | None:
+    """Class name of the scheduler that a pipeline was saved with."""
+    config = folder / "scheduler" / "scheduler_config.json"
+    return str(read_json(config)["_class_name"]) if config.is_file() else None
+
+
+def check_scheduler(folder: Path, name: str, scheduler: str) -> None:
+    """Refuse a scheduler that cannot take the place of the pipeline's own.
+
+    Raises:
+        InputError: If it is unknown or does not fit.
+    """
+    import diffusers
+
+    own = own_scheduler(folder)
+    if own is None:
+        raise InputError(
+            f"The pipeline {name!r} has no scheduler that could be {scheduler!r}; leave the scheduler out."
+        )
+    compatible = {
+        kind.__name__ for kind in getattr(diffusers, own).from_pretrained(folder, subfolder="scheduler").compatibles
+    }
+    few_step = _FEW_STEP_SCHEDULERS if "DDIMScheduler" in {own, *compatible} else ()
+    names = sorted({own, *compatible, *few_step})
+    if scheduler not in names:
+        raise InputError(f"The scheduler {scheduler!r} does not fit {name!r}; use one of {', '.join(names)}.")
+
+
+def takes_guidance(folder: Path) -> bool:
+    """Whether guidance changes what a pipeline draws, as far as its class and configuration say.
+
+    It does not where the pipeline takes no `guidance_scale`, or where its transformer was distilled without guidance
+    (FLUX.1 schnell and its kin).
+    """
+    import inspect
+
+    import diffusers
+
+    kind = getattr(diffusers, pipeline_class_name(folder), None)
+    parameters = inspect.signature(kind.__call__).parameters if kind is not None else {}
+    hidden = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    config = folder / "transformer" / "config.json"
+    distilled = config.is_file() and read_json(config).get("guidance_embeds") is False
+    return not distilled and (hidden or "prompt" not in parameters or "guidance_scale" in parameters)
+
+
+def check_guidance(folder: Path, name: str, guidance_scale: float | None, negative_prompt: str | None) -> None:
+    """Refuse guidance that the model would ignore.
+
+    Raises:
+        InputError: If the model takes no guidance, or a negative prompt is given where nothing is guided away from it.
+    """
+    if guidance_scale is not None and guidance_scale > 1 and not takes_guidance(folder):
+        raise InputError(
+            f"The guidance_scale {guidance_scale:g} was given for {name!r}, a {pipeline_class_name(folder)} without "
+            "guidance, which would ignore it; leave it out or set it to 1."
+        )
+    if negative_prompt is not None and guidance_scale is not None and guidance_scale <= 1:
+        raise InputError(
+            f"The negative prompt {negative_prompt!r} has no effect at guidance_scale {guidance_scale:g}; leave it "
+            "out or raise the guidance above 1."
+        )
+
+
+def check_size(folder: Path, name: str, height: int, width: int) -> None:
+    """Refuse a size that the autoencoder cannot make.
+
+    Raises:
+        InputError: If a side is not a positive multiple of its factor (8 for Stable Diffusion; whole pixels of the
+            latent image times the patch of a transformer).
+    """
+    factor = image_factor(folder)
+    if min(height, width) < 1 or height % factor or width % factor:
+        raise InputError(
+            f"The size {height} x {width} does not suit {name!r}: its images have sides divisible by {factor}; change "
+            "height and width."
+        )
+
+
+def image_factor(folder: Path) -> int:
+    """What the sides of an image must be divisible by, as far as the configuration says; else 1."""
+    transformer = folder / "transformer" / "config.json"
+    patch = read_json(transformer).get("patch_size", 1) if transformer.is_file() else 1
+    factor = _autoencoder_factor(folder) * (patch if isinstance(patch, int) else 1)
+    # The pipelines of Stable Diffusion ask for multiples of 8 whatever the autoencoder.
+    return max(8, factor) if (folder / "unet").is_dir() else factor
+
+
+def own_size(folder: Path) -> int:
+    """Side of the images that a pipeline draws by itself, pixels; 512 where its configuration does not say."""
+    for part in ("unet", "transformer"):
+        config = folder / part / "config.json"
+        size = read_json(config).get("sample_size") if config.is_file() else None
+        if isinstance(size, int):
+            return size * _autoencoder_factor(folder)
+    return 512
+
+
+def _autoencoder_factor(folder: Path) -> int:
+    config = folder / "vae" / "config.json"
+    blocks = read_json(config).get("block_out_channels", [0]) if config.is_file() else [0]
+    return 2 ** (len(blocks) - 1)
+
+
+def pipeline_class_name(folder: Path) -> str:
+    """The class that a pipeline was saved with."""
+    name = read_json(folder / INDEX)["_class_name"]
+    return name if isinstance(name, str) else str(name[-1])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a configuration.
+
+    Raises:
+        InputError: If it is not JSON.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path.name} of the generator is not valid JSON ({error}); save the pipeline again."
+        ) from error
+    return content
+
+
+def first_line(error: BaseException) -> str:
+    """The first sentence of what a library says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")

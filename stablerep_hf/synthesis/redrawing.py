@@ -1,0 +1,133 @@
+"""One row of a store found again, and its image drawn again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ..errors import InputError
+from .diffusers_generator import DiffusersGenerator
+from .drawing import row_of
+from .frames import store_frame
+from .labelling import xmp_packet
+from .plan import SynthesisPlan, describe_difference
+from .protocol import ImageGenerator
+from .verification import open_store
+
+
+@dataclass(frozen=True)
+class RedrawnImage:
+    """An image drawn again, beside the stored one.
+
+    Attributes:
+        encoded: The image file.
+        is_same_file: Whether it equals the stored file byte by byte.
+        max_difference: Largest difference of a pixel's channel, of 255. Rounding, by another batch, device or library
+            version, makes 1 or little more (and JPEG spreads it); another picture dozens.
+    """
+
+    encoded: bytes
+    is_same_file: bool
+    max_difference: int
+
+
+def find_row(folder: str | Path, caption_id: int, image_index: int) -> dict[str, Any]:
+    """All columns of one row, `image` as a dict of bytes and path.
+
+    Raises:
+        InputError: If the folder is no store, or has no such row.
+    """
+    store = open_store(folder)
+    places = np.flatnonzero(store.plan.captions.caption_ids == caption_id)
+    if not len(places):
+        raise InputError(
+            f"The caption_id {caption_id} is none of the {len(store.plan.captions)} captions of {str(folder)!r}; take "
+            "one from its rows."
+        )
+    path = store.shard_path(int(places[0]) // store.plan.captions_per_shard)
+    try:
+        rows = pq.read_table(
+            path, filters=(pc.field("caption_id") == caption_id) & (pc.field("image_index") == image_index)
+        ).to_pylist()
+    except (OSError, ValueError) as error:
+        raise InputError(f"The shard {path.name!r} cannot be read ({error}); `stablerep verify` says more.") from error
+    if not rows:
+        raise InputError(
+            f"The caption {caption_id} of {str(folder)!r} has no image {image_index}; it may have been redrawn "
+            "under a later index."
+        )
+    row: dict[str, Any] = rows[0]
+    return row
+
+
+def generator_of(
+    plan: SynthesisPlan, generator: str | Path | None = None, lora: str | Path | None = None, **options: Any
+) -> DiffusersGenerator:
+    """The generator that a plan describes.
+
+    Args:
+        plan: The plan.
+        generator: Where its pipeline is, if not on the Hub: plans name no path.
+        lora: Where its LoRA is, if not on the Hub.
+        options: Of `DiffusersGenerator`, such as `device`, that are no part of the plan.
+
+    Raises:
+        InputError: If there is no such pipeline here, or it is not the plan's.
+    """
+    described = dict(plan.generator)
+    name, was_lora = str(described.get("name")), described.get("lora") or {}
+    found = DiffusersGenerator(
+        generator or name,
+        described["revision"] if generator is None and "/" in name else None,
+        guidance_scale=described.get("guidance_scale"),
+        num_inference_steps=int(described.get("num_inference_steps", 0)),
+        scheduler=described.get("scheduler"),
+        negative_prompt=described.get("negative_prompt"),
+        height=described.get("height"),
+        width=described.get("width"),
+        lora=lora or was_lora.get("name"),
+        lora_scale=was_lora.get("scale", 1.0),
+        dtype=described.get("dtype"),
+        autoencoder=["tiling"] if described.get("tiled") else None,
+        **options,
+    )
+    if difference := describe_difference(described, found.describe()):
+        raise InputError(f"The generator here is not the one that drew the folder: {difference}; name that one.")
+    return found
+
+
+def redraw_image(folder: str | Path, caption_id: int, image_index: int, generator: ImageGenerator) -> RedrawnImage:
+    """Draw one image of a store again, alone, and compare.
+
+    Args:
+        folder: The store; nothing in it is changed.
+        caption_id: With the index the key of the row.
+        image_index: Which image of the caption.
+        generator: What drew it.
+
+    Raises:
+        InputError: If there is no such row, or the generator withholds the frame now.
+    """
+    plan = open_store(folder).plan
+    stored = find_row(folder, caption_id, image_index)
+    row = row_of(plan, stored["caption"], caption_id, image_index)
+    (image,) = generator([row["prompt"]], [row["seed"]])
+    if image is None:
+        raise InputError(
+            f"The generator withholds image {image_index} of caption {caption_id} now, so it is not the same; look at "
+            "its safety checker."
+        )
+    encoded = store_frame(image, plan.image_format, plan.stored_size, xmp_packet(row)).encoded
+    before, after = (
+        np.asarray(Image.open(BytesIO(content)).convert("RGB")).astype(int)
+        for content in (stored["image"]["bytes"], encoded)
+    )
+    difference = int(np.abs(before - after).max()) if before.shape == after.shape else 255
+    return RedrawnImage(encoded, encoded == stored["image"]["bytes"], difference)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stablerep_hf.captions import CaptionWriter, Writing, text_classifier
+from stablerep_hf.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer():
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: place for place, word in enumerate(words)}, merges=[], model_max_length=64)
+
+
+@pytest.fixture(scope="module")
+def language_model(byte_tokenizer, tmp_path_factory) -> str:
+    """A causal language model of random weights over bytes."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("language-model")
+    config = GPT2Config(vocab_size=len(byte_tokenizer), n_positions=128, n_embd=16, n_layer=1, n_head=2)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_answers_follow_from_prompt_and_seed_and_are_asked_once(language_model: str, tmp_path: Path) -> None:
+    writing = Writing(max_new_tokens=12)
+    prompts = ["dog:", "cat:"]
+    writer = CaptionWriter(language_model, tmp_path / "one.jsonl", writing=writing)
+    answers = list(writer.write(prompts, 2, seed=1))
+    assert writer.num_written == 4
+    assert {number for number, _ in answers} <= {0, 1}
+    assert len({text for _, text in answers}) > 2
+
+    # In another order and with a cache that a kill tore, the same captions come out.
+    torn = (tmp_path / "one.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "one.jsonl").write_text("".join(torn[:2]) + torn[2][:9])
+    again = CaptionWriter(language_model, tmp_path / "one.jsonl", writing=writing)
+    turned = list(again.write(prompts[::-1], 2, seed=1))
+    assert again.num_written == 2
+    assert sorted((1 - number, text) for number, text in turned) == sorted(answers)
+
+    kept = CaptionWriter("no/model/at/all", tmp_path / "one.jsonl", writing=writing)
+    kept.model = language_model
+    assert list(kept.write(prompts, 2, seed=1)) == answers  # nothing is left to ask
+    assert kept.num_written == 0
+    others = list(CaptionWriter(language_model, tmp_path / "two.jsonl", writing=writing).write(prompts, 2, seed=2))
+    assert others != answers
+
+
+def test_impossible_writing(language_model: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="temperature 0"):
+        Writing(temperature=0)
+    with pytest.raises(InputError, match="0 answers"):
+        list(CaptionWriter(language_model, tmp_path / "c").write(["a"], 0))
+    with pytest.raises(InputError, match="language model '/none' cannot be loaded"):
+        list(CaptionWriter("/none", tmp_path / "c").write(["a"], 1))
+
+
+def test_a_text_classifier_is_a_score_of_its_unsafe_labels(byte_tokenizer, tmp_path: Path) -> None:
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    config = DistilBertConfig(
+        vocab_size=len(byte_tokenizer), dim=16, hidden_dim=16, n_layers=1, n_heads=2, max_position_embeddings=64,
+        num_labels=3, id2label={0: "fine", 1: "toxic", 2: "threat"}, label2id={"fine": 0, "toxic": 1, "threat": 2},
+    )  # fmt: skip
+    model = DistilBertForSequenceClassification(config)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([0.6, 0.3, 0.1]).log())
+    model.save_pretrained(tmp_path)
+    byte_tokenizer.save_pretrained(tmp_path)
+    assert text_classifier(str(tmp_path), ["toxic"])(["a", "b c"]) == pytest.approx([0.3, 0.3])
+    assert text_classifier(str(tmp_path), ["toxic", "threat"])(["a"]) == pytest.approx([0.4])
+    with pytest.raises(InputError, match=r"no label 'bad'; its labels are \['fine', 'threat', 'toxic'\]"):
+        text_classifier(str(tmp_path), ["bad"])
+    with pytest.raises(InputError, match="cannot be loaded"):
+        text_classifier("/none", ["bad"])

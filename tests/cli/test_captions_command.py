@@ -1,0 +1,74 @@
+"""`stablerep captions` as a user types it."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from stablerep_hf.captions import read_captions
+
+
+@pytest.fixture
+def source(tmp_path):
+    file = tmp_path / "source.csv"
+    rows = [
+        *[("dog", f"a dog of kind {i}") for i in range(30)],
+        ("yak", "a yak"),
+        ("yak", "A YAK!"),
+        ("x", "me@x.org"),
+    ]
+    file.write_text("kind,caption\n" + "".join(f"{kind},{text}\n" for kind, text in rows))
+    return file
+
+
+def test_a_file_becomes_a_clean_balanced_audited_set(stablerep, source, tmp_path):
+    (tmp_path / "concepts.txt").write_text("dog\nyak\n")
+    (tmp_path / "val.txt").write_text("a yak\n")
+    output = tmp_path / "out" / "captions.parquet"
+    code, out, err = stablerep(
+        "captions", source, "--column", "caption", "--concepts", tmp_path / "concepts.txt", "--cap", 10,
+        "--near-duplicates", 1, "--allocation", "target", "--images-per-caption", 2, "--target", 20,
+        "--evaluation-sets", tmp_path / "val.txt", "--output", output,
+    )  # fmt: skip
+    assert code == 0, err
+    captions = read_captions(output)
+    assert "a yak" in captions.captions
+    assert 1 < len(captions) < 31
+    images = dict(zip(captions.captions, captions.num_images.tolist(), strict=True))
+    assert images["a yak"] == 20
+    history = captions.history
+    assert history["read"] == 33
+    assert history["dropped"]["personal: e-mail"] == 1
+    assert history["dropped"]["near duplicate"] == 1
+    assert history["audit"]["overlaps"] == [{"name": "val.txt", "equal": 1, "near": 0, "classes_named": 1}]
+    assert "personal: e-mail" in out
+    assert "| yak | 2 | 1 |" in out
+    assert json.loads(output.with_suffix(".audit.json").read_text())["concepts"]["yak"] == [2, 1]
+    assert output.with_suffix(".audit.png").read_bytes().startswith(b"\x89PNG")
+    assert pq.read_table(output).column_names == ["caption_id", "caption", "count", "num_images"]
+
+
+def test_class_names_become_labelled_captions(stablerep, tmp_path):
+    (tmp_path / "classes.txt").write_text("dog\nape\n")
+    (tmp_path / "places.txt").write_text("a wood\na lake\n")
+    flags = ["captions", "--classes", tmp_path / "classes.txt", "--backgrounds", tmp_path / "places.txt"]
+    assert stablerep(*flags, "--per-class", 3, "--output", tmp_path / "c.parquet")[0] == 0
+    captions = read_captions(tmp_path / "c.parquet")
+    assert sorted(captions.labels) == ["ape"] * 3 + ["dog"] * 3
+    assert all(label in caption for label, caption in zip(captions.labels, captions.captions, strict=True))
+
+
+def test_flags_that_cannot_work_write_nothing(stablerep, source, tmp_path):
+    output = tmp_path / "o" / "c.parquet"
+    for flags, said in (
+        ([], "0 sources were named"),
+        ([source, "--output", tmp_path / "o" / "c.csv"], "not named .parquet"),
+        ([source, "--column", "caption", "--drop-overlaps", "--output", output], "--evaluation-sets"),
+        ([source, "--column", "caption", "--classifier", "x", "--output", output], "--classifier-labels"),
+        ([source, "--column", "caption", "--min-words", 99, "--output", output], "None of 33 captions stays"),
+        ([source, "--column", "caption", "--allocation", "sqrt", "--output", output], "no labels and no concepts"),
+        (["--classes", source, "--language-model", "x", "--output", output], "--prompt"),
+    ):
+        code, _, err = stablerep("captions", *flags)
+        assert (code, said in err, err.count("\n")) == (2, True, 1), err
+    assert not (tmp_path / "o").exists()

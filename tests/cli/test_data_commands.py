@@ -1,0 +1,143 @@
+"""What becomes of a data set that is drawn: verify, show, regenerate, score, compare, export, and train on a part."""
+
+import datasets
+import pytest
+from tiny_training import TRAIN_FLAGS
+
+from stablerep_hf.synthesis import read_provenance
+
+FLAGS = ("--images-per-caption", 2, "--num-inference-steps", 2, "--captions-per-shard", 2)
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory):
+    file = tmp_path_factory.mktemp("captions") / "captions.txt"
+    file.write_text("a red ball\na blue house\na green tree\n")
+    return file
+
+
+@pytest.fixture
+def folder(stablerep, captions, pipeline, tmp_path):
+    output = tmp_path / "images"
+    code, _, err = stablerep("generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", output)
+    assert code == 0, err
+    return output
+
+
+def refused(result, *parts):
+    code, out, err = result
+    assert code == 2, (out, err)
+    assert err.strip().count("\n") == 0
+    assert all(part in err for part in parts), err
+    return True
+
+
+def test_a_dry_run_measures_and_writes_nothing(stablerep, captions, pipeline, tmp_path):
+    output = tmp_path / "images"
+    flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", output]
+    code, out, err = stablerep(*flags, "--dry-run", "--dollars-per-hour", 2, "--batch-size", 4)
+    assert code == 0, err
+    found = {line.split()[0]: line.split()[1] for line in out.splitlines()}
+    assert (found["images"], found["batches"]) == ("6", "2")
+    assert float(found["cost"]) >= 0
+    assert int(found["bytes"].replace(",", "")) > 6 * 300
+    assert not output.exists()
+
+
+def test_options_reach_generator_and_plan(stablerep, captions, pipeline, tmp_path):
+    flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", tmp_path / "images"]
+    code, _, err = stablerep(
+        *flags, "--scheduler", "LCMScheduler", "--guidance-scale", 1, "--stored-size", 8, "--autoencoder", "slicing",
+        "--attention", "slicing",
+    )  # fmt: skip
+    assert code == 0, err
+    settings = read_provenance(tmp_path / "images").settings
+    assert (settings["stored_size"], settings["generator"]["scheduler"]) == (8, "LCMScheduler")
+    assert datasets.load_dataset(str(tmp_path / "images"), split="train")[0]["image"].size == (8, 8)
+    assert refused(stablerep(*flags, "--height", 17, "--width", 16), "17 x 16", "divisible by 8")
+    assert refused(stablerep(*flags, "--scheduler", "FooScheduler"), "FooScheduler")
+
+
+def test_prompts_that_are_too_long_are_refused_or_cut(stablerep, pipeline, tmp_path):
+    file = tmp_path / "long.txt"
+    file.write_text(f"{'a' * 40}\nshort\n")
+    flags = ["generate", "--captions", file, "--generator", pipeline, *FLAGS, "--output", tmp_path / "o"]
+    assert refused(stablerep(*flags), "1 prompts are longer", "truncate_prompts")
+    assert not (tmp_path / "o").exists()
+    code, out, err = stablerep(*flags, "--truncate-prompts")
+    assert (code, "1 prompts were longer" in out) == (0, True), err
+
+
+def test_verify_finds_and_repairs(stablerep, folder, pipeline):
+    assert "nothing is wrong" in stablerep("verify", folder)[1]
+    files = sorted((folder / "data").glob("*.parquet"))
+    before = [file.read_bytes() for file in files]
+    files[0].write_bytes(before[0][:-20])
+    assert refused(stablerep("verify", folder), "1 damaged shard", "--repair")
+    assert files[0].read_bytes() == before[0][:-20]
+    assert refused(stablerep("verify", folder, "--repair"), "'tiny'")  # the plan names no path
+    assert files[0].exists()
+    code, out, err = stablerep("verify", folder, "--repair", "--generator", pipeline)
+    assert (code, "Repaired: 6 images" in out) == (0, True), err
+    assert [file.read_bytes() for file in files] == before
+    assert refused(stablerep("verify"), "0 names")
+    assert refused(stablerep("verify", folder / "data"), "provenance/plan.json")
+
+
+def test_an_image_says_how_it_came_to_be_and_is_drawn_again(stablerep, folder, pipeline, tmp_path):
+    row = datasets.load_dataset(str(folder), split="train").cast_column("image", datasets.Image(decode=False))[3]
+    key = ["--caption-id", row["caption_id"], "--image-index", row["image_index"]]
+    code, out, err = stablerep("show", folder, *key)
+    assert code == 0, err
+    for part in (row["prompt"], str(row["seed"]), "trainedAlgorithmicMedia", "DDIMScheduler"):
+        assert part in out
+    (tmp_path / "image.jpg").write_bytes(row["image"]["bytes"])
+    out = stablerep("show", tmp_path / "image.jpg")[1]
+    assert str(row["caption_id"]) in out
+    assert "trainedAlgorithmicMedia" in out
+    assert refused(stablerep("show", folder), "--caption-id")
+    assert refused(stablerep("show", tmp_path / "none.jpg"), "none.jpg")
+
+    again = ["regenerate", folder, *key, "--generator", pipeline, "--output", tmp_path / "again.jpg"]
+    code, out, err = stablerep(*again)
+    assert (code, out.startswith("The same")) == (0, True), (out, err)
+    assert (tmp_path / "again.jpg").exists()
+    assert refused(stablerep("regenerate", folder, "--caption-id", 5, "--generator", pipeline), "caption_id 5")
+    assert refused(stablerep("regenerate", folder, *key, "--generator", "embedded"), "not the one that drew")
+
+
+def test_scores_filters_and_comparison(stablerep, folder, trained, tmp_path):
+    assert refused(stablerep("score", folder), "Nothing is to be scored")
+    code, out, err = stablerep("score", folder, "--diversity-encoder", trained, "--device", "cpu")
+    assert (code, "6 images scored" in out, "diversity" in out) == (0, True, True), err
+    assert "6 had these scores" in stablerep("score", folder, "--diversity-encoder", trained)[1]
+    values = datasets.load_dataset(str(folder), split="train")["diversity"][:]
+    assert all(1 <= value <= 2.0001 for value in values)
+    code, out, err = stablerep("compare", folder, folder)
+    assert (code, out.count("| images |")) == (0, 2), err
+    assert refused(stablerep("compare", folder), "two or more")
+    assert refused(stablerep("compare", folder, folder, "--output", tmp_path / "plot.png"), "lacks alignment")
+    assert not (tmp_path / "plot.png").exists()
+
+
+def test_training_keeps_what_fulfils_a_condition(stablerep, folder, tmp_path):
+    (tmp_path / "concepts.txt").write_text("ball\ntree\n")
+    flags = ["train", "--data", folder, *TRAIN_FLAGS]
+    keep = ["--keep", "caption != 'a red ball'", "--keep-concepts", tmp_path / "concepts.txt"]
+    code, out, err = stablerep(
+        *flags, *keep, "--captions_per_batch", 2, "--images_per_caption", 2, "--output", tmp_path / "encoder"
+    )
+    assert code == 0, err
+    assert "kept 4 rows, dropped 2; 1 captions have none left" in out
+    assert "ball: dropped 2 of 2" in out
+    assert refused(stablerep(*flags, "--keep", "alignment > 0.2", "--output", tmp_path / "x"), "`stablerep score`")
+    assert refused(stablerep(*flags, "--keep", "exit()", "--output", tmp_path / "x"), "no comparison")
+    assert not (tmp_path / "x").exists()
+
+
+def test_export_writes_large_shards_or_tars(stablerep, folder, tmp_path):
+    code, out, err = stablerep("export", folder, "--output", tmp_path / "hub")
+    assert (code, "train-00000-of-00001.parquet" in out) == (0, True), err
+    assert datasets.load_dataset(str(tmp_path / "hub"), split="train").num_rows == 6
+    assert "train-00000.tar" in stablerep("export", folder, "--format", "webdataset", "--output", tmp_path / "wds")[1]
+    assert refused(stablerep("export", folder, "--output", tmp_path / "hub"), "not an empty folder")
