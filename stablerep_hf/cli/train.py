@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
@@ -134,6 +135,10 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
         if trainer.is_world_process_zero():
             model.save_pretrained(output / "pretraining")
             export_encoder(model, output)
+            # beside the whole model too, so that it can be measured, its texts included, as it stands
+            shutil.copy(output / "preprocessor_config.json", output / "pretraining")
+            if tokenizer is not None:
+                tokenizer.save_pretrained(output / "pretraining")
             facts.write_encoder_card(output, record, output.resolve().name)
             _write_record(output, record)
     return record
