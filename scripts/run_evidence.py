@@ -41,7 +41,10 @@ def measure(folder: Path, name: str, seed: int) -> list[EvaluationResult]:
     file = folder / "results.json"
     if file.exists():
         return load_results(file)
-    return evaluate.run(folder, evaluate.EvaluateCommand(output=str(file)), name=name, seeds=(seed,))
+    command = evaluate.EvaluateCommand(
+        knn_neighbours=[20], probe_c_values=12, cache=evaluate.NO_CACHE, output=str(file)
+    )
+    return evaluate.run(folder, command, name=name, seeds=(seed,))
 
 
 def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationResult]:

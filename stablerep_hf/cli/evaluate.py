@@ -1,4 +1,4 @@
-"""`stablerep evaluate`: any encoder, measured on labelled images."""
+"""`stablerep evaluate`: any encoder, measured on images with labels, captions, or the hands that drew them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .generate import EMBEDDED
@@ -14,33 +14,81 @@ from .generate import EMBEDDED
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult, VisionEncoder
 
+NO_CACHE = "none"
+
 
 @dataclass
 class EvaluateCommand:
     """Flags of `stablerep evaluate`, beside the encoder's name."""
 
-    data: str = field(
-        default=EMBEDDED, metadata={"help": "Labelled images: a folder, a Hub id, or 'embedded' (real pictograms)."}
-    )
+    data: str = field(default=EMBEDDED, metadata={"help": "Images: a folder, a Hub id, or 'embedded' (pictograms)."})
+    subset: str | None = field(default=None, metadata={"help": "Of a data set that has several."})
     protocols: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Some of knn, linear_probe (both need labels), retrieval (needs groups and artists); all whose "
-            "columns are named if not given."
+            "help": "Some of knn, linear_probe, linear_probe_sgd, linear_probe_sgd_optimistic, few_shot, zero_shot "
+            "(all of labels), retrieval and retrieval_displaced (of groups and artists), text_retrieval (of "
+            "captions), sibling_retrieval (of caption ids); knn, linear_probe and, if its columns are named, "
+            "retrieval, if not given."
         },
     )
-    train_split: str = field(default="train", metadata={"help": "Bank of kNN, training set of the probe."})
+    train_split: str = field(default="train", metadata={"help": "Bank of kNN, training set of the probes."})
+    validation_split: str | None = field(
+        default=None, metadata={"help": "Chooses linear_probe's C; a fifth of the training set if not given."}
+    )
     split: str | None = field(default=None, metadata={"help": "What is scored; 'test' unless embedded."})
+    image_column: str = field(default="image", metadata={"help": "The pictures."})
     label_column: str | None = field(default=None, metadata={"help": "What to predict; 'label' unless embedded."})
     group_column: str | None = field(
         default=None, metadata={"help": "Images that are not independent of each other, and what retrieval looks for."}
     )
     artist_column: str | None = field(default=None, metadata={"help": "Retrieval finds images by other artists only."})
+    caption_column: str = field(default="caption", metadata={"help": "A text or several of each image."})
+    caption_id_column: str = field(default="caption_id", metadata={"help": "Which images are siblings."})
+    image_id_column: str | None = field(
+        default=None, metadata={"help": "Rows of one id are one image; every row is one if not given."}
+    )
+    slice_columns: list[str] = field(
+        default_factory=list, metadata={"help": "Every score also for each value of these, the worst and the gap."}
+    )
+    metric: str = field(
+        default="accuracy",
+        metadata={
+            "help": "Of labels: accuracy; mean_per_class, the custom on Aircraft, Caltech-101, Flowers-102 and Pets; "
+            "11_point_map, on VOC2007."
+        },
+    )
+    knn_neighbours: list[int] | None = field(
+        default=None, metadata={"help": "Values of k; 10 20 100 200 if not given, as far as there are images."}
+    )
+    probe_c_values: int = field(
+        default=45, metadata={"help": "Regularisations that linear_probe tries, log-spaced over eleven decades."}
+    )
+    sgd_epochs: int = field(default=90, metadata={"help": "Of linear_probe_sgd."})
+    sgd_augmentation: bool = field(
+        default=False, metadata={"help": "Encode a new crop of each training image in each epoch, as the release did."}
+    )
+    few_shot_ways: int = field(default=5, metadata={"help": "Classes an episode."})
+    few_shot_shots: int = field(default=5, metadata={"help": "Labelled images a class."})
+    few_shot_episodes: int = field(default=600, metadata={"help": "How many."})
+    templates: list[str] | None = field(
+        default=None, metadata={"help": "Sentences for zero_shot with {} for the class, or a file with one a line."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Of an encoder on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
     output: str | None = field(default=None, metadata={"help": "File of the results; none is written if not given."})
+    cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder that keeps features, so that a killed run goes on; a folder in HF_HOME if not given, "
+            f"'{NO_CACHE}' for none."
+        },
+    )
     batch_size: int = field(default=128, metadata={"help": "Images in a forward pass."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
     device: str | None = field(default=None, metadata={"help": "The fastest there is if not given."})
     max_bad_images: int = field(default=0, metadata={"help": "Images that may fail to decode before the run stops."})
-    seed: int = field(default=0, metadata={"help": "Of the probe's split and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Of splits, episodes, displacements and the bootstrap."})
 
     def __post_init__(self) -> None:
         if self.data == EMBEDDED:
@@ -65,12 +113,13 @@ def main(argv: Sequence[str]) -> None:
         [EvaluateCommand],
         argv if encoder is None else argv[1:],
         name="evaluate",
-        description="stablerep evaluate ENCODER [options]: measure an encoder (folder or Hub id) on labelled images.",
+        description="stablerep evaluate ENCODER [options]: measure an encoder on images. ENCODER is a folder or Hub "
+        "id of transformers, or timm/NAME, hf-hub:OWNER/NAME or a folder of timm.",
     )
     if encoder is None:
         raise InputError("No encoder was named: put its folder or Hub id first, as in `stablerep evaluate encoder`.")
     results = run(encoder, command)
-    sys.stdout.write(results_table(results))
+    sys.stdout.write(results_table(results, measures_as_rows=True))
 
 
 def run(
@@ -94,22 +143,53 @@ def run(
     Raises:
         InputError: Encoder, data or columns are not there or do not fit.
     """
-    from .. import assets
-    from ..evaluation import EvaluationSettings, evaluate_encoder, save_results
+    import numpy as np
+    from huggingface_hub import constants
+
+    from .. import assets, models
+    from ..evaluation import (
+        MEASURES,
+        Columns,
+        EvaluationSettings,
+        evaluate_encoder,
+        load_encoder,
+        save_results,
+    )
     from .loading import content_revision, load_images
 
+    assert models.StableRepModel  # transformers knows the pre-training model since it was imported
     source = assets.pictograms_path() if command.data == EMBEDDED else command.data
     assert command.split is not None and command.protocols is not None  # filled in when the command was made
-    supervised = {"knn", "linear_probe"} & set(command.protocols)
-    train = load_images(source, command.train_split) if supervised else None
-    test = load_images(source, command.split)
-    results = evaluate_encoder(
+    trains = any(MEASURES[name].trains for name in command.protocols if name in MEASURES)
+    train = load_images(source, command.train_split, command.subset) if trains else None
+    validation = None
+    if trains and command.validation_split is not None:
+        validation = load_images(source, command.validation_split, command.subset)
+    test = load_images(source, command.split, command.subset)
+    if command.probe_c_values < 1:
+        raise InputError(f"--probe_c_values {command.probe_c_values} leaves no regularisation to try; give 1 or more.")
+    vision = load_encoder(
         encoder,
+        name=name,
+        revision=command.revision,
+        trust_remote_code=command.trust_remote_code,
+        device=command.device,
+    )
+    cache = command.cache if command.cache is not None else str(Path(constants.HF_HOME) / "stablerep" / "features")
+    results = evaluate_encoder(
+        vision,
         train,
         test,
-        label_column=command.label_column if supervised else None,
-        group_column=command.group_column,
-        artist_column=command.artist_column,
+        validation_dataset=validation,
+        columns=Columns(
+            label=command.label_column,
+            group=command.group_column,
+            artist=command.artist_column,
+            caption=command.caption_column,
+            caption_id=command.caption_id_column,
+            image_id=command.image_id_column,
+            slices=tuple(command.slice_columns),
+        ),
         protocols=command.protocols,
         encoder_name=name,
         dataset_name="embedded pictograms" if command.data == EMBEDDED else command.data,
@@ -117,11 +197,32 @@ def run(
         train_split=command.train_split,
         split=command.split,
         seeds=seeds,
-        settings=EvaluationSettings(seed=command.seed),
+        settings=EvaluationSettings(
+            metric=command.metric,
+            knn_neighbours=tuple(command.knn_neighbours) if command.knn_neighbours else None,
+            probe_c_values=tuple(float(c) for c in np.logspace(-5, 6, command.probe_c_values)),
+            sgd_epochs=command.sgd_epochs,
+            sgd_augmentation=command.sgd_augmentation,
+            few_shot_ways=command.few_shot_ways,
+            few_shot_shots=command.few_shot_shots,
+            few_shot_episodes=command.few_shot_episodes,
+            seed=command.seed,
+            **_templates(command.templates),
+        ),
+        image_column=command.image_column,
+        cache_dir=None if cache == NO_CACHE else cache,
         batch_size=command.batch_size,
+        num_workers=command.num_workers,
         device=command.device,
         max_bad_images=command.max_bad_images,
     )
     if command.output is not None:
         save_results(command.output, results)
     return results
+
+
+def _templates(given: Sequence[str] | None) -> dict[str, Any]:
+    """The setting, if there is one: sentences, or the lines of the one file that is named."""
+    if given and len(given) == 1 and "{}" not in given[0] and Path(given[0]).is_file():
+        given = [line for line in Path(given[0]).read_text("utf-8").splitlines() if line.strip()]
+    return {"templates": tuple(given)} if given else {}

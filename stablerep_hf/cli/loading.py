@@ -32,8 +32,8 @@ def content_revision(source: str | Path, dataset: datasets.Dataset) -> str:
     return str(dataset._fingerprint)
 
 
-def load_images(source: str | Path, split: str) -> datasets.Dataset:
-    """Load a split of an image data set: a folder or a Hub id.
+def load_images(source: str | Path, split: str, subset: str | None = None) -> datasets.Dataset:
+    """Load a split of an image data set: a folder or a Hub id, of which `subset` may be one of several.
 
     Raises:
         InputError: There is none, or it lacks the split.
@@ -41,7 +41,7 @@ def load_images(source: str | Path, split: str) -> datasets.Dataset:
     import datasets
 
     try:
-        return datasets.load_dataset(str(source), split=split)
+        return datasets.load_dataset(str(source), subset, split=split)
     except OSError as error:  # not found, no connection, refused by the Hub
         raise InputError(
             f"--data {source} is neither a folder with images nor a data set within reach "

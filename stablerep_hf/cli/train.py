@@ -167,6 +167,8 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             model.save_pretrained(full)
             encoder_image_processor(model.config.vision_config).save_pretrained(full)
             export_encoder(model, output)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(full)
             name = output.resolve().name
             facts.write_encoder_card(output, record, name)
             facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")

@@ -1,8 +1,8 @@
-"""Any transformers vision model as a function from images to one vector each."""
+"""Any vision model, of transformers or timm, as a function from images to one vector each; dual encoders to two."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel, ViTImageProcessor
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
+from .timm_encoder import is_timm, load_timm
 
 ImageProcessor = Callable[..., Any]
 
@@ -23,24 +24,84 @@ class VisionEncoder:
     """A vision model with the processor its weights were trained with.
 
     Attributes:
-        model: any model that takes `pixel_values` (B, 3, H, W) and returns `pooler_output` or `last_hidden_state`.
+        model: any model that takes `pixel_values` (B, 3, H, W) and returns `pooler_output` or `last_hidden_state`, or
+            the features themselves.
         image_processor: called as `image_processor(images=[PIL, ...], return_tensors="pt")`, returns `pixel_values`.
         name: what results call this encoder.
         has_pooler: whether `pooler_output`, if the model gives one, comes of weights of its own.
+        dual: the dual encoder (CLIP and its kin) whose vision tower `model` is, if it is one.
+        tokenizer: of its texts; None if none was found.
     """
 
     model: nn.Module
     image_processor: ImageProcessor
     name: str
     has_pooler: bool = True
+    dual: nn.Module | None = None
+    tokenizer: Any | None = None
 
-    def encode(self, pixel_values: Tensor) -> Tensor:
-        """Features (B, D) float32 of `pixel_values` (B, 3, H, W), which are moved to the model's device and dtype.
+    @property
+    def whole(self) -> nn.Module:
+        """Everything that has weights: the dual encoder, or the model."""
+        return self.model if self.dual is None else self.dual
 
-        `pooler_output` where the model gives it, else the first token (CLS) of `last_hidden_state`.
+    def encode(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """One forward pass of `pixel_values` (B, 3, H, W), which are moved to the model's device and dtype.
+
+        Returns:
+            Features (B, D) float32: `pooler_output` of the vision tower where it gives one, else the first token (CLS)
+            of `last_hidden_state`. And, from a dual encoder, the images (B, E) float32 in the space it shares with
+            texts, not normalised.
         """
         parameter = next(self.model.parameters(), pixel_values)
-        outputs = self.model(pixel_values=pixel_values.to(parameter.device, parameter.dtype))
+        pixel_values = pixel_values.to(parameter.device, parameter.dtype)
+        if self.dual is None:
+            return self._features(self.model(pixel_values=pixel_values)), None
+        features: list[Tensor] = []
+        # the dual encoder runs its tower and replaces the pooled output by its projection: look in between
+        handle = self.model.register_forward_hook(lambda *call: features.append(self._features(call[-1])))
+        try:
+            projected = self.dual.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
+        finally:
+            handle.remove()
+        return features[0], _pooled(projected)
+
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """Texts (C, E) float32 on the CPU, in the space of the images' second output, not normalised.
+
+        Raises:
+            InputError: the encoder knows no texts, or its tokenizer is not there.
+        """
+        if self.dual is None or self.tokenizer is None:
+            raise InputError(
+                f"The encoder {self.name!r} "
+                + ("knows no texts" if self.dual is None else "came without a tokenizer that fits its text tower")
+                + ", so images cannot be compared with them; give a dual encoder such as CLIP, with its tokenizer, or "
+                "leave this protocol out."
+            )
+        config: Any = self.dual.config
+        # SigLIP learned with every text padded to 64 tokens and no mask; the others know what padding is
+        siglip = str(config.model_type).startswith("siglip")
+        taken = ("input_ids",) if siglip else ("input_ids", "attention_mask")
+        length = getattr(config.text_config, "max_position_embeddings", None)
+        device = next(self.dual.parameters()).device
+        chunks = []
+        with inference(self.dual):
+            for start in range(0, len(texts), batch_size):
+                tokens = self.tokenizer(
+                    list(texts[start : start + batch_size]),
+                    padding="max_length" if siglip else True,
+                    truncation=True,
+                    max_length=length,
+                    return_tensors="pt",
+                )
+                known = {name: tokens[name].to(device) for name in taken if name in tokens}
+                chunks.append(_pooled(self.dual.get_text_features(**known)).cpu())  # type: ignore[operator]
+        return torch.cat(chunks)
+
+    def _features(self, outputs: Any) -> Tensor:
+        if isinstance(outputs, Tensor):
+            return outputs.flatten(1).float()
         pooled = getattr(outputs, "pooler_output", None) if self.has_pooler else None
         if pooled is None:
             hidden = getattr(outputs, "last_hidden_state", None)
@@ -64,12 +125,14 @@ def load_encoder(
 ) -> VisionEncoder:
     """Bring whatever names an encoder into the one form that is measured.
 
-    A dual encoder (CLIP and its kin, the pre-training model of this package) is measured by its vision tower. The
-    output of a pooler that the checkpoint has no weights for is not used, because transformers fills it with random
-    numbers; any other missing weight is an error.
+    Of a dual encoder (CLIP and its kin, the pre-training model of this package) the vision tower gives the features;
+    protocols with texts use its shared space. The output of a pooler that the checkpoint has no weights for is not
+    used, because transformers fills it with random numbers; any other missing weight is an error. timm's models give
+    what their classifier would read (`num_classes=0`), prepared as their own evaluation prepares images.
 
     Args:
-        encoder: a folder, a Hub id, a model, or an encoder loaded before.
+        encoder: a folder or Hub id of transformers; `timm/NAME`, `hf-hub:OWNER/NAME` or a folder that timm saved; a
+            model; or an encoder loaded before.
         image_processor: required with a model; by default read from the folder or repository.
         name: what results call it; default the id, the folder's name or the class.
         revision: branch, tag or commit of a Hub id.
@@ -81,6 +144,7 @@ def load_encoder(
     """
     if isinstance(encoder, VisionEncoder):
         return encoder
+    tokenizer = None
     if isinstance(encoder, nn.Module):
         if image_processor is None:
             raise InputError(
@@ -89,24 +153,28 @@ def load_encoder(
             )
         model, has_pooler = encoder, True
     else:
-        model, has_pooler = _load_model(str(encoder), revision, trust_remote_code)
+        source = str(encoder)
+        if timm_model := is_timm(source):
+            model, loaded_processor = load_timm(source, revision)
+            has_pooler = True
+        else:
+            model, has_pooler = _load_model(source, revision, trust_remote_code)
         model.to(device if device is not None else default_device())
         if image_processor is None:
-            try:
-                image_processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
-                    str(encoder), revision=revision, trust_remote_code=trust_remote_code
-                )
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"The encoder {str(encoder)!r} has no image processor that transformers can read "
-                    f"({_first_line(error)}); save one beside the weights or pass image_processor."
-                ) from error
+            image_processor = (
+                loaded_processor if timm_model else _load_image_processor(source, revision, trust_remote_code)
+            )
+        if _is_dual(model):
+            tokenizer = _load_tokenizer(model, source, revision, trust_remote_code)
     if name is None:
         if isinstance(encoder, nn.Module):
             name = type(encoder).__name__
         else:
             name = Path(encoder).resolve().name if Path(encoder).is_dir() else str(encoder)
-    return VisionEncoder(_vision_tower(model, name), image_processor, name, has_pooler)
+    tower = _vision_tower(model, name)
+    return VisionEncoder(
+        tower, image_processor, name, has_pooler, model if _is_dual(model) and tower is not model else None, tokenizer
+    )
 
 
 def pixel_encoder(size: int = 8) -> VisionEncoder:
@@ -168,6 +236,46 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> t
             "be random; give a checkpoint whose architecture matches its config.json."
         )
     return model, not poolers
+
+
+def _load_image_processor(source: str, revision: str | None, trust_remote_code: bool) -> ImageProcessor:
+    try:
+        return AutoImageProcessor.from_pretrained(  # type: ignore[no-any-return, no-untyped-call]
+            source, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The encoder {source!r} has no image processor that transformers can read ({_first_line(error)}); save "
+            "one beside the weights or pass image_processor."
+        ) from error
+
+
+def _load_tokenizer(model: nn.Module, source: str, revision: str | None, trust_remote_code: bool) -> Any | None:
+    """The tokenizer, or None: who only wants the images' features needs none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # where its files are missing transformers makes one of a few tokens up, and every text becomes the same
+    config: Any = model.config
+    fits = config.text_config.vocab_size / 2 <= len(tokenizer) <= config.text_config.vocab_size
+    return tokenizer if fits else None
+
+
+def _is_dual(model: nn.Module) -> bool:
+    # the pre-training model of this package has the methods even where it has no text tower
+    return (
+        hasattr(model, "get_image_features")
+        and hasattr(model, "get_text_features")
+        and getattr(model, "text_model", None) is not None
+        and isinstance(getattr(model, "vision_model", None), nn.Module)
+    )
+
+
+def _pooled(outputs: Any) -> Tensor:
+    """Projected features, which transformers returned as a tensor until 4 and returns as `pooler_output` since 5."""
+    pooled = outputs if isinstance(outputs, Tensor) else outputs.pooler_output
+    return pooled.float()
 
 
 def _vision_tower(model: nn.Module, name: str) -> nn.Module:

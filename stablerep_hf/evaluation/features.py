@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,13 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError
 from .encoder import ImageProcessor, VisionEncoder, inference, load_encoder
+from .feature_cache import SHARD_ROWS, FeatureCache, Shard, feature_identity
+from .image_transforms import ImageTransform
 
 logger = logging.getLogger(__name__)
+
+# pixel values (B, 3, H, W), the rows that decoded, and (row, reason) of those that did not
+_Batch = tuple[Tensor | None, list[int], list[tuple[int, str]]]
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,17 @@ class Features:
     Attributes:
         features: (N, D) float32, as the encoder gives them: not normalised.
         rows: (N,) int64, the row of the data set that each came from.
-        columns: for each column asked for, an array (N,), aligned with `features`.
+        columns: for each column asked for, an array (N,), aligned with `features`; of lists, where the column holds
+            lists.
         skipped: keys of the images that do not decode and have no features.
+        embeds: (N, E) float32, from a dual encoder the images in the space that it shares with texts, not normalised.
     """
 
     features: NDArray[np.float32]
     rows: NDArray[np.int64]
     columns: dict[str, NDArray[Any]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    embeds: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -51,16 +60,21 @@ def extract_features(
     image_column: str = "image",
     columns: Sequence[str] = (),
     key_column: str | None = None,
+    transform: ImageTransform | None = None,
+    cache_dir: str | Path | None = None,
     batch_size: int = 128,
     device: str | torch.device | None = None,
     num_workers: int = 0,
     max_bad_images: int = 0,
     progress: bool = True,
 ) -> Features:
-    """Encode every image of `dataset`, in its order, without augmentation.
+    """Encode every image of `dataset`, in its order.
 
     A format or transform set on the data set is not applied. Images are converted to RGB and prepared by the encoder's
     own processor. The model comes back in the mode and on the device it was in.
+
+    With `cache_dir`, features are kept under a name made of the weights, the data and the preparation. An extraction
+    that was killed goes on behind its last shard of 1,024 images, and one that is finished is only read.
 
     Args:
         encoder: anything `load_encoder` takes.
@@ -69,6 +83,8 @@ def extract_features(
         image_column: the column of images.
         columns: other columns to return, aligned with the features.
         key_column: the column that names an image in messages; default its row number.
+        transform: what is done to each picture before the processor has it; default nothing.
+        cache_dir: folder of the caches of all encoders and data sets; default none.
         batch_size: images a forward pass.
         device: where to compute; default where the model is, or the accelerator for an encoder loaded by name.
         num_workers: processes that decode; 0 decodes in this one.
@@ -76,50 +92,102 @@ def extract_features(
         progress: show a bar on stderr.
 
     Raises:
-        InputError: a column is missing or holds no images, the data set is empty, or too many images do not decode.
+        InputError: a column is missing or holds no images, the data set is empty, too many images do not decode, or
+            the cache was made from something else.
     """
     vision = load_encoder(encoder, image_processor, device=device)
     check_columns(dataset, image_column, [*columns, *([key_column] if key_column else [])])
     plain = dataset.with_format(None)
     images = plain.cast_column(image_column, Image(decode=False)).select_columns([image_column])
-    loader = DataLoader(
-        _Rows(len(images)),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=_Prepare(images, image_column, vision.image_processor),
-    )
+    cache = None
+    if cache_dir is not None:
+        cache = FeatureCache(cache_dir, feature_identity(vision, plain, image_column, transform))
+    prepare = _Prepare(images, image_column, vision.image_processor, transform)
     keys = plain[key_column] if key_column else None
-    chunks: list[NDArray[np.float32]] = []
-    rows: list[int] = []
+    shards: list[Shard] = []
     skipped: list[str] = []
-    with inference(vision.model, device), tqdm(total=len(images), unit="image", disable=not progress) as bar:
+    with inference(vision.whole, device), tqdm(total=len(images), unit="image", disable=not progress) as bar:
         bar.set_description(f"features of {vision.name}")
-        for pixel_values, good, bad in loader:
-            for row, reason in bad:
-                skipped.append(str(keys[row]) if keys is not None else f"row {row}")
+        for shard in _shards(vision, prepare, len(images), cache, batch_size, num_workers):
+            shards.append(shard)
+            for row, reason in zip(shard.bad_rows, shard.reasons, strict=True):
+                skipped.append(str(keys[int(row)]) if keys is not None else f"row {row}")
                 if len(skipped) > max_bad_images:
                     raise InputError(
                         f"{len(skipped)} of the images in column {image_column!r} cannot be decoded, the last being "
                         f"{skipped[-1]} ({reason}), and at most {max_bad_images} may be skipped; repair or remove "
                         "them, or raise max_bad_images."
                     )
-            if good:
-                chunks.append(vision.encode(pixel_values).cpu().numpy())
-                rows.extend(good)
-            bar.update(len(good) + len(bad))
+            bar.update(len(shard.rows) + len(shard.bad_rows))
     if skipped:
         logger.warning("%d images could not be decoded and were left out: %s", len(skipped), ", ".join(skipped[:10]))
-    if not rows:
+    index = np.concatenate([shard.rows for shard in shards])
+    if not len(index):
         raise InputError(
             f"None of the {len(images)} images in column {image_column!r} can be decoded; check the files."
         )
-    index = np.asarray(rows, dtype=np.int64)
+    whole = [shard for shard in shards if len(shard.rows)]
+    embeds = np.concatenate([shard.embeds for shard in whole])
     return Features(
-        np.concatenate(chunks),
+        np.concatenate([shard.features for shard in whole]),
         index,
-        {column: np.asarray(plain[column][:])[index] for column in columns},
+        {column: column_values(plain, column)[index] for column in columns},
         tuple(skipped),
+        embeds if embeds.shape[1] else None,
     )
+
+
+def _shards(
+    vision: VisionEncoder, prepare: _Prepare, length: int, cache: FeatureCache | None, batch_size: int, workers: int
+) -> Iterator[Shard]:
+    """The shards in order, from the cache or from the encoder and then into the cache."""
+    ranges = [range(start, min(start + SHARD_ROWS, length)) for start in range(0, length, SHARD_ROWS)]
+    kept = [cache.load(number) if cache is not None else None for number in range(len(ranges))]
+    batches = [
+        list(rows[start : start + batch_size])
+        for rows, shard in zip(ranges, kept, strict=True)
+        if shard is None
+        for start in range(0, len(rows), batch_size)
+    ]
+    # one loader for all of them: workers start once and run ahead from shard to shard
+    loader = iter(DataLoader(_Rows(length), batch_sampler=batches, num_workers=workers, collate_fn=prepare))
+    for number, (rows, ready) in enumerate(zip(ranges, kept, strict=True)):
+        shard = ready
+        if shard is None:
+            shard = _encode(vision, itertools.islice(loader, -(-len(rows) // batch_size)))
+            if cache is not None:
+                cache.save(number, shard)
+        yield shard
+
+
+def _encode(vision: VisionEncoder, batches: Iterable[_Batch]) -> Shard:
+    rows: list[int] = []
+    bad: list[tuple[int, str]] = []
+    features, embeds = [np.empty((0, 0), np.float32)], [np.empty((0, 0), np.float32)]
+    for pixel_values, good, undecoded in batches:
+        rows += good
+        bad += undecoded
+        if pixel_values is not None:
+            vectors, shared = vision.encode(pixel_values)
+            features.append(vectors.cpu().numpy())
+            embeds.append(shared.cpu().numpy() if shared is not None else np.empty((len(vectors), 0), np.float32))
+    return Shard(
+        np.asarray(rows, dtype=np.int64),
+        np.concatenate(features[1:] or features),
+        np.concatenate(embeds[1:] or embeds),
+        np.asarray([row for row, _ in bad], dtype=np.int64),
+        np.asarray([reason for _, reason in bad], dtype=np.str_),
+    )
+
+
+def column_values(dataset: Dataset, column: str) -> NDArray[Any]:
+    """The values (N,) of a column; lists stay lists, because they may differ in length."""
+    values = dataset[column][:]
+    if not any(isinstance(value, list) for value in values):
+        return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def check_columns(dataset: Dataset, image_column: str, others: Sequence[str]) -> None:
@@ -154,15 +222,18 @@ class _Rows(torch.utils.data.Dataset[int]):
 
 
 class _Prepare:
-    """Row numbers -> pixel values (B, 3, H, W), the rows that decoded, and (row, reason) of those that did not."""
+    """Row numbers -> a batch."""
 
-    def __init__(self, images: Dataset, column: str, image_processor: ImageProcessor) -> None:
+    def __init__(
+        self, images: Dataset, column: str, image_processor: ImageProcessor, transform: ImageTransform | None
+    ) -> None:
         self.images = images
         self.column = column
         self.image_processor = image_processor
+        self.transform = transform
         self.decoder = Image()
 
-    def __call__(self, rows: list[int]) -> tuple[Tensor | None, list[int], list[tuple[int, str]]]:
+    def __call__(self, rows: list[int]) -> _Batch:
         pictures: list[PILImage.Image] = []
         good: list[int] = []
         bad: list[tuple[int, str]] = []
@@ -171,9 +242,13 @@ class _Prepare:
                 bad.append((row, "the row has no image"))
                 continue
             try:
-                pictures.append(self.decoder.decode_example(stored).convert("RGB"))
-                good.append(row)
+                picture = self.decoder.decode_example(stored).convert("RGB")
             except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
                 bad.append((row, f"{type(error).__name__}: {error}"))
-        pixel_values = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"] if pictures else None
-        return pixel_values, good, bad
+                continue
+            pictures.append(picture if self.transform is None else self.transform(picture, row))
+            good.append(row)
+        if not pictures:
+            return None, good, bad
+        options = self.transform.processor_options if self.transform is not None else {}
+        return self.image_processor(images=pictures, return_tensors="pt", **options)["pixel_values"], good, bad

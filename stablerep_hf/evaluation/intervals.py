@@ -1,4 +1,4 @@
-"""How far to trust a number: bootstrap over test items, Student's t over training seeds."""
+"""How far to trust a number: bootstrap over test items, Student's t over training seeds or episodes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from ..errors import InputError
+from .metrics import MeanScore, Statistic
 
 
 def bootstrap_interval(
@@ -41,31 +42,42 @@ def bootstrap_interval(
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise InputError(f"Scores of shape {values.shape} must be one finite number for each item, at least one.")
-    sums: NDArray[np.float64] = values
-    sizes: NDArray[np.float64] = np.ones(len(values))
+    means = bootstrap_values(MeanScore(values), len(values), groups, num_resamples=num_resamples, seed=seed)
+    return percentile_interval(means, confidence=confidence)
+
+
+def bootstrap_values(
+    statistic: Statistic, count: int, groups: ArrayLike | None = None, *, num_resamples: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Values (num_resamples, ...) of a statistic on samples of `count` items, or of their whole groups, put back.
+
+    The samples depend on the groups, `num_resamples` and `seed` alone, so differences between statistics of the same
+    items may be taken sample by sample.
+    """
+    codes = np.arange(count)
     if groups is not None:
         ids = np.asarray(groups)
-        if ids.shape != values.shape:
-            raise InputError(
-                f"There are {len(values)} scores and groups of shape {ids.shape}; give one group an item."
-            )
+        if ids.shape != (count,):
+            raise InputError(f"There are {count} scores and groups of shape {ids.shape}; give one group an item.")
         codes = np.unique(ids, return_inverse=True)[1]
-        sums, sizes = np.zeros(codes.max() + 1), np.zeros(codes.max() + 1)
-        np.add.at(sums, codes, values)
-        np.add.at(sizes, codes, 1.0)
+    units = int(codes.max()) + 1
     generator = np.random.default_rng(seed)
-    count = len(sums)
-    rows = max(1, 2**22 // count)  # resamples at once: 32 MB of draws whatever the size of the test set
-    means = []
+    rows = max(1, 2**22 // count)  # resamples at once: 32 MB of weights whatever the size of the test set
+    values = []
     for start in range(0, num_resamples, rows):
-        drawn = generator.multinomial(count, np.full(count, 1 / count), size=min(rows, num_resamples - start))
-        means.append((drawn @ sums) / (drawn @ sizes))
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+        drawn = generator.multinomial(units, np.full(units, 1 / units), size=min(rows, num_resamples - start))
+        values.append(statistic(drawn[:, codes].astype(np.float64)))
+    return np.concatenate(values)
+
+
+def percentile_interval(values: NDArray[np.float64], *, confidence: float = 0.95) -> tuple[float, float]:
+    """The middle `confidence` of bootstrap values (R,); samples on which the statistic is not defined do not count."""
+    low, high = np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def seed_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of the mean over independent runs: mean +- t(n - 1) s / sqrt(n), s with n - 1.
+    """Student's t interval of the mean over independent runs or episodes: mean +- t(n - 1) s / sqrt(n), s with n - 1.
 
     It is not cut to [0, 1]: with few runs the honest interval of an accuracy may reach beyond.
 

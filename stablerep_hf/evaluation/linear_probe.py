@@ -13,8 +13,10 @@ from torch.nn import functional
 
 from ..errors import InputError
 from .knn import check_labels
+from .metrics import Statistic, statistic_of, value_of
 
-DEFAULT_C_VALUES = tuple(10.0**exponent for exponent in range(-5, 7))
+# the release's 45 values of l2 = 1 / C, log-spaced from 1e-6 to 1e5
+SYNCLR_C_VALUES = tuple(float(c) for c in np.logspace(-5, 6, 45))
 
 
 @dataclass(frozen=True)
@@ -22,20 +24,29 @@ class ProbeResult:
     """What a probe found.
 
     Attributes:
-        predictions: (Q,) int64 labels of the test images.
-        accuracy: share of them that are right, in [0, 1].
+        scores: (Q, K) float64 decision values of the test images for `classes`.
+        classes: (K,) int64 labels in training, rising.
+        statistic: the metric on the test images.
+        value: what it gives, in [0, 1].
         c: the chosen inverse regularisation.
-        validation_accuracy: for each C that was tried, the accuracy on the part held out of the training set.
+        validation: for each C that was tried, the metric on the part held out of the training set.
         num_fit: training images that were fitted while choosing; the rest of the training images validated.
         converged: whether L-BFGS met its tolerance in the final fit.
     """
 
-    predictions: NDArray[np.int64]
-    accuracy: float
+    scores: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    statistic: Statistic
+    value: float
     c: float
-    validation_accuracy: dict[float, float]
+    validation: dict[float, float]
     num_fit: int
     converged: bool
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """(Q,) the label of the highest score."""
+        return self.classes[self.scores.argmax(1)]  # type: ignore[no-any-return]
 
 
 def logistic_regression_probe(
@@ -44,8 +55,10 @@ def logistic_regression_probe(
     test_features: ArrayLike | Tensor,
     test_labels: ArrayLike,
     *,
+    metric: str = "accuracy",
     train_groups: ArrayLike | None = None,
-    c_values: Sequence[float] = DEFAULT_C_VALUES,
+    held_out: ArrayLike | None = None,
+    c_values: Sequence[float] = SYNCLR_C_VALUES,
     validation_fraction: float = 0.2,
     max_iter: int = 1000,
     seed: int = 0,
@@ -53,19 +66,21 @@ def logistic_regression_probe(
 ) -> ProbeResult:
     """Choose C on a part held out of the training set, refit on all of it, look at the test set once.
 
-    The protocol of SynCLR's fine-grained evaluation (Tian et al. 2023, appendix B.5): features standardised by the
-    mean and deviation of what is fitted, multinomial logistic regression by L-BFGS with C = 1 / l2, validation on 20 %
-    of train, refit on everything. By default one value of C a decade over its eleven decades,
-    where it has 45: ours, because accuracy is flat over a decade around its best. Between equal validation accuracies
-    the stronger regularisation wins.
+    The protocol of SynCLR's fine-grained evaluation (Tian et al. 2023, appendix B.5;
+    SynCLR/eval/main_downstream_linear.py): features standardised by the mean and deviation of what is fitted,
+    logistic regression by L-BFGS with C = 1 / l2 over 45 values, the best by the metric on an official validation set
+    or 20 % of train, refit on everything. Multinomial, but for the 11-point mAP one regression a class. Between equal
+    validation scores the stronger regularisation wins.
 
     Args:
         train_features: (N, D).
-        train_labels: (N,) integers, two classes at least.
+        train_labels: (N,) integers, two classes at least; or (N, K) bool, what each image shows, for the mAP.
         test_features: (Q, D).
-        test_labels: (Q,) integers; one that training never saw counts as wrong.
+        test_labels: (Q,) or (Q, K) likewise; a label that training never saw counts as wrong.
+        metric: one of `METRICS`; what is reported, and what chooses C.
         train_groups: (N,) ids; no group is on both sides of the split, so that C is not chosen by recognising
             the same concept again.
+        held_out: (N,) bool, an official validation set among the training rows, in place of a random one.
         c_values: inverse regularisations to try, scikit-learn's C.
         validation_fraction: share of each class that is held out.
         max_iter: L-BFGS iterations a fit.
@@ -76,24 +91,55 @@ def logistic_regression_probe(
         InputError: one class only, labels or groups that do not fit, a C not above 0, or no group left to validate on.
     """
     train, test = _as_matrix(train_features), _as_matrix(test_features)
-    labels, codes = np.unique(check_labels(train_labels, len(train)), return_inverse=True)
-    expected = check_labels(test_labels, len(test))
     grid = sorted(float(c) for c in c_values)
-    if len(labels) < 2:
-        raise InputError(f"Every training label is {labels[0]}, so there is nothing to tell apart; give two classes.")
     if not grid or grid[0] <= 0:
         raise InputError(f"The values of C are {tuple(c_values)} and must be above 0, at least one.")
-    target = torch.from_numpy(codes)
-    held_out = torch.from_numpy(validation_rows(codes, train_groups, validation_fraction, seed))
-    scores = _validation_path(train, target, held_out, len(labels), grid, max_iter, device)
-    best = max(grid, key=lambda c: (scores[c], -c))
+    several = np.asarray(train_labels).ndim == 2
+    if several and metric != "11_point_map":
+        raise InputError(
+            f"Images with several labels each have no {metric}, which takes one answer; use 11_point_map."
+        )
+    if several:
+        target, expected = check_multi_labels(train_labels, len(train)), check_multi_labels(test_labels, len(test))
+        if target.shape[1] != expected.shape[1]:
+            raise InputError(
+                f"Training images have {target.shape[1]} classes and test images {expected.shape[1]}; give one column "
+                "a class on both sides."
+            )
+        labels = np.arange(target.shape[1])
+        codes = target.argmax(1)  # which class an image is filed under when the split is drawn
+    else:
+        labels, codes = np.unique(check_labels(train_labels, len(train)), return_inverse=True)
+        if len(labels) < 2:
+            raise InputError(
+                f"Every training label is {labels[0]}, so there is nothing to tell apart; give two classes."
+            )
+        expected = check_labels(test_labels, len(test))
+        target = codes[:, None] == np.arange(len(labels))
+
+    if held_out is None:
+        chooses = validation_rows(codes, train_groups, validation_fraction, seed)
+    else:
+        chooses = np.asarray(held_out, dtype=bool)
+    fit_rows, chooses_rows = torch.from_numpy(np.flatnonzero(~chooses)), torch.from_numpy(np.flatnonzero(chooses))
+    one_against_rest = metric == "11_point_map"
+    hot = torch.from_numpy(target.astype(np.float64))
+    mean, scale = _standardisation(train[fit_rows])
+    solver = _Logistic((train[fit_rows] - mean) / scale, hot[fit_rows], one_against_rest, device)
+    seen = ((train[chooses_rows] - mean) / scale, target[chooses] if several else labels[codes[chooses]])
+    validation = {}
+    for c in grid:  # from strong to weak regularisation: each solution is a good start for the next
+        solver.fit(c, max_iter)
+        validation[c] = value_of(statistic_of(metric, solver.scores_of(seen[0]), labels, seen[1]), len(seen[1]))
+    best = max(grid, key=lambda c: (validation[c], -c))
+
     mean, scale = _standardisation(train)
-    solver = _Softmax((train - mean) / scale, target, len(labels), device)
+    solver = _Logistic((train - mean) / scale, hot, one_against_rest, device)
     solver.fit(best, max_iter)
-    found = labels[solver.predict((test - mean) / scale).numpy()]
-    return ProbeResult(
-        found, float((found == expected).mean()), best, scores, int((~held_out).sum()), solver.converged
-    )
+    scores = solver.scores_of((test - mean) / scale)
+    statistic = statistic_of(metric, scores, labels, expected)
+    value = value_of(statistic, len(test))
+    return ProbeResult(scores, labels, statistic, value, best, validation, len(fit_rows), solver.converged)
 
 
 def validation_rows(
@@ -135,23 +181,29 @@ def validation_rows(
     return chosen[members]
 
 
-class _Softmax:
-    """Multinomial logistic regression: mean cross-entropy + |W|^2 / (2 C N), the bias not regularised.
+class _Logistic:
+    """Logistic regression: mean cross-entropy + |W|^2 / (2 C N), the bias not regularised.
 
-    This is scikit-learn's objective divided by C N, so its C means the same. Successive fits start from the last one.
+    This is scikit-learn's objective divided by C N, so its C means the same; multinomial, or one against the rest for
+    each class. Successive fits start from the last one.
 
-    L-BFGS runs in coordinates in which the curvature at equal class probabilities, covariance / K + 1 / (C N), is the
-    identity: the features are rotated to their principal axes, which leaves |W| as it is, and the weight of each axis
-    is scaled. The solution is the same; some ten iterations reach it where plain coordinates need hundreds.
+    L-BFGS runs in coordinates in which the curvature at equal class probabilities, covariance / K + 1 / (C N) (one
+    against the rest: covariance / 4), is the identity: the features are rotated to their principal axes, which leaves
+    |W| as it is, and the weight of each axis is scaled. The solution is the same; some ten iterations reach it where
+    plain coordinates need hundreds.
     """
 
-    def __init__(self, features: Tensor, target: Tensor, num_labels: int, device: str | torch.device | None) -> None:
+    def __init__(
+        self, features: Tensor, target: Tensor, one_against_rest: bool, device: str | torch.device | None
+    ) -> None:
         features = features.to(device)
         curvature, axes = torch.linalg.eigh(features.T @ features / len(features))
         present = curvature > 1e-12 * curvature[-1]  # the best weights are 0 along an axis without variance
-        self.axes, self.curvature = axes[:, present], curvature[present] / num_labels
+        self.target = target.to(features)  # (N, K)
+        self.one_against_rest = one_against_rest
+        num_labels = self.target.shape[1]
+        self.axes, self.curvature = axes[:, present], curvature[present] / (4 if one_against_rest else num_labels)
         self.scores = features @ self.axes  # (N, rank)
-        self.one_hot = functional.one_hot(target.to(device), num_labels).to(features.dtype)
         self.weight = self.scores.new_zeros(num_labels, len(self.curvature))
         self.bias = self.scores.new_zeros(num_labels)
         self.converged = False
@@ -171,11 +223,17 @@ class _Softmax:
 
         def closure() -> Tensor:
             weight = scaled * scale
-            log_probability = (self.scores @ weight.T + self.bias).log_softmax(1)
-            error = (log_probability.exp() - self.one_hot) / count
+            logits = self.scores @ weight.T + self.bias
+            if self.one_against_rest:
+                error = (logits.sigmoid() - self.target) / count
+                cross_entropy = functional.softplus(logits).sum() - (self.target * logits).sum()
+            else:
+                log_probability = logits.log_softmax(1)
+                error = (log_probability.exp() - self.target) / count
+                cross_entropy = -(self.target * log_probability).sum()
             scaled.grad = (error.T @ self.scores + penalty * weight) * scale
             self.bias.grad = error.sum(0)
-            loss: Tensor = penalty / 2 * weight.square().sum() - (self.one_hot * log_probability).sum() / count
+            loss: Tensor = penalty / 2 * weight.square().sum() + cross_entropy / count
             return loss
 
         with torch.no_grad():
@@ -185,28 +243,20 @@ class _Softmax:
         self.converged = max(float(gradient.abs().max()) for gradient in gradients) <= 10 * tolerance
         self.weight = scaled.detach() * scale
 
-    def predict(self, features: Tensor) -> Tensor:
+    def scores_of(self, features: Tensor) -> NDArray[np.float64]:
         logits: Tensor = features.to(self.scores) @ self.axes @ self.weight.T + self.bias
-        return logits.argmax(1).cpu()
+        return logits.cpu().numpy()
 
 
-def _validation_path(
-    train: Tensor,
-    target: Tensor,
-    held_out: Tensor,
-    num_labels: int,
-    grid: Sequence[float],
-    max_iter: int,
-    device: str | torch.device | None,
-) -> dict[float, float]:
-    mean, scale = _standardisation(train[~held_out])
-    standard = (train - mean) / scale
-    solver = _Softmax(standard[~held_out], target[~held_out], num_labels, device)
-    scores = {}
-    for c in grid:  # from strong to weak regularisation: each solution is a good start for the next
-        solver.fit(c, max_iter)
-        scores[c] = float((solver.predict(standard[held_out]) == target[held_out]).double().mean())
-    return scores
+def check_multi_labels(labels: ArrayLike, length: int) -> NDArray[np.bool_]:
+    """Labels as (N, K) bool, or an `InputError`."""
+    array = np.asarray(labels)
+    if array.ndim != 2 or len(array) != length or array.dtype != bool or not array.any():
+        raise InputError(
+            f"Labels are {array.dtype} of shape {array.shape} and must be bool of shape ({length}, classes), one row "
+            "for each image, with at least one that is true."
+        )
+    return array
 
 
 def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:

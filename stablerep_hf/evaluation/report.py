@@ -20,9 +20,38 @@ _PROTOCOL_NOTES = {
         "**Linear probe**: logistic regression on frozen, standardised features. C is chosen on a part held out of "
         "the training set, the regression refitted on all of it, the test set scored once."
     ),
+    "linear_probe_sgd": (
+        "**Linear probe (SGD)**: the release's linear heads, trained by SGD on frozen features at ten learning rates. "
+        "The rate is chosen on a part held out of the training set."
+    ),
+    "linear_probe_sgd_optimistic": (
+        "**Linear probe (SGD, chosen on the test set)**: the same heads, and the maximum over them and over "
+        "checkpoints on the very images that are reported, as in the release. Optimistic: it says something only "
+        "beside the release's own tables."
+    ),
+    "few_shot": (
+        "**Few-shot**: in each episode a few images of a few classes are labelled, and others get the class whose "
+        "mean feature is nearest."
+    ),
+    "zero_shot": (
+        "**Zero-shot**: sentences that name each class are embedded, normalised, averaged and normalised; an image "
+        "gets the class it is most similar to."
+    ),
     "retrieval": (
         "**Cross-artist retrieval**: each image ranks all images by other artists; a hit is the same concept among "
         "the first k. Images whose concept nobody else drew are left out."
+    ),
+    "retrieval_displaced": (
+        "**Displaced cross-artist retrieval**: the same, but the image that asks is shrunk and moved on its ground by "
+        "a fixed random amount, so that things cannot be found by where they lie."
+    ),
+    "text_retrieval": (
+        "**Image-text retrieval**: images rank all captions and captions all images; a hit is one of its own among "
+        "the first k."
+    ),
+    "sibling_retrieval": (
+        "**Sibling retrieval**: each image ranks all others; the mean over images of the average precision at which "
+        "the other images of its caption come."
     ),
 }
 

@@ -16,6 +16,8 @@ from .intervals import seed_interval
 
 BOOTSTRAP = "bootstrap over test images"
 CLUSTER_BOOTSTRAP = "bootstrap over test groups"
+TEXT_BOOTSTRAP = "bootstrap over test texts"
+OVER_EPISODES = "Student t over episodes"
 OVER_SEEDS = "Student t over training seeds"
 
 
@@ -25,19 +27,20 @@ class EvaluationResult:
 
     Attributes:
         encoder: what was measured.
-        protocol: how: "knn", "linear_probe", "retrieval".
+        protocol: how: "knn", "linear_probe", another of `PROTOCOLS`.
         metric: what is counted: "accuracy", "recall@1".
         value: the number, in [0, 1] for shares.
         low: lower end of its 95 % interval.
         high: upper end.
         interval: what the interval is over; without it the ends mean nothing.
-        n: test items that were scored.
+        n: test items that were scored: images, or what the interval is over where that is something else.
         dataset: id or name of the data set.
         revision: its commit or content digest; empty if unknown.
         split: the split that was scored.
         seeds: seeds of the training runs behind the number; empty for an encoder that came from elsewhere.
         chance: what knowing nothing would give, if that is defined.
         settings: the protocol's settings and choices, JSON values.
+        variant: which of several numbers of one protocol and metric this is: "with BatchNorm", "artist = fluent".
     """
 
     encoder: str
@@ -54,6 +57,7 @@ class EvaluationResult:
     seeds: tuple[int, ...] = ()
     chance: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
     def __post_init__(self) -> None:
         numbers = [self.value, self.low, self.high, *([] if self.chance is None else [self.chance])]
@@ -69,9 +73,9 @@ class EvaluationResult:
         object.__setattr__(self, "seeds", tuple(self.seeds))
 
     def key(self) -> tuple[str, ...]:
-        """What tells this result from others in a table: encoder, protocol, metric and k, data set and split."""
-        k = self.settings.get("k")
-        return (self.encoder, self.protocol, self.metric, "" if k is None else str(k), self.dataset, self.split)
+        """What tells this result from others in a table: encoder, protocol, metric, k, variant, data set and split."""
+        k = "" if self.settings.get("k") is None else str(self.settings["k"])
+        return (self.encoder, self.protocol, self.metric, k, self.variant, self.dataset, self.split)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, in the order of the fields."""

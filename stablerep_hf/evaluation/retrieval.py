@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .knn import as_unit_vectors
+from .text_retrieval import hit_by_chance
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def retrieval_recall(
     artist_ids: ArrayLike,
     ks: Sequence[int] = (1, 5),
     *,
+    query_features: ArrayLike | Tensor | None = None,
     chunk_size: int = 1024,
     device: str | torch.device | None = None,
 ) -> RetrievalRecall:
@@ -53,6 +55,7 @@ def retrieval_recall(
         concept_ids: (N,) what is drawn; integers or strings.
         artist_ids: (N,) who drew it; integers or strings.
         ks: the ranks to report.
+        query_features: (N, D) of the same images in another state (`Displacement`), which ask in place of `features`.
         chunk_size: queries a tile, of chunk_size x N similarities.
         device: where to compute; default the CPU.
 
@@ -60,13 +63,18 @@ def retrieval_recall(
         InputError: shapes do not fit, k below 1, a feature is not finite, or no concept is drawn by two artists.
     """
     vectors = as_unit_vectors(features).to(device)
+    asking = vectors if query_features is None else as_unit_vectors(query_features).to(device)
+    if asking.shape != vectors.shape:
+        raise InputError(
+            f"Queries have the shape {tuple(asking.shape)} and images {tuple(vectors.shape)}; give one query an image."
+        )
     concepts, artists = _codes(concept_ids, len(vectors), device), _codes(artist_ids, len(vectors), device)
     if not ks or min(ks) < 1:
         raise InputError(f"The ranks are {tuple(ks)} and must be whole numbers from 1 up, such as (1, 5).")
     ranks, positives, candidates = [], [], []
     for start in range(0, len(vectors), chunk_size):
         part = slice(start, start + chunk_size)
-        similarity = vectors[part] @ vectors.T
+        similarity = asking[part] @ vectors.T
         candidate = artists[part, None] != artists[None]
         same = (concepts[part, None] == concepts[None]) & candidate
         best = similarity.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
@@ -81,17 +89,9 @@ def retrieval_recall(
             "check the concept and artist columns."
         )
     hits = {k: rank[queries] < k for k in ks}
-    chance = {k: float(_hit_by_chance(positive[queries], candidate_count[queries], k).mean()) for k in ks}
+    chance = {k: float(hit_by_chance(positive[queries], candidate_count[queries], k).mean()) for k in ks}
     recall = {k: float(hit.mean()) for k, hit in hits.items()}
     return RetrievalRecall(recall, chance, hits, queries, len(vectors) - len(queries))
-
-
-def _hit_by_chance(positives: NDArray[np.int64], candidates: NDArray[np.int64], k: int) -> NDArray[np.float64]:
-    """1 - C(candidates - positives, k) / C(candidates, k), as a product of the k draws."""
-    miss = np.ones(len(positives))
-    for drawn in range(k):
-        miss *= np.clip(candidates - positives - drawn, 0, None) / np.clip(candidates - drawn, 1, None)
-    return 1.0 - miss
 
 
 def _codes(values: ArrayLike, length: int, device: str | torch.device | None) -> Tensor:

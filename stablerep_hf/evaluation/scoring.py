@@ -1,22 +1,49 @@
-"""Features and their columns on the way to results, protocol by protocol."""
+"""Features and their columns on the way to results: labels, intervals, slices."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from .features import Features
-from .intervals import bootstrap_interval
-from .knn import nearest_neighbours, vote
-from .linear_probe import DEFAULT_C_VALUES, logistic_regression_probe
-from .results import BOOTSTRAP, CLUSTER_BOOTSTRAP, EvaluationResult
-from .retrieval import retrieval_recall
+from .intervals import bootstrap_values, percentile_interval, seed_interval
+from .linear_probe import SYNCLR_C_VALUES
+from .metrics import METRICS, Statistic, Weights
+from .results import BOOTSTRAP, CLUSTER_BOOTSTRAP, OVER_EPISODES, TEXT_BOOTSTRAP, EvaluationResult
+from .sgd_probe import AugmentedFeatures
+from .zero_shot import DEFAULT_TEMPLATES, EmbedTexts
+
+DINO_NEIGHBOURS = (10, 20, 100, 200)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of the data sets mean.
+
+    Attributes:
+        label: what kNN, the probes, few-shot and zero-shot predict; integers, strings, a ClassLabel, or, for the
+            logistic regression and 11-point mAP, lists of these.
+        group: the concept of an image: what cross-artist retrieval looks for, and what splits, episodes and the
+            bootstrap keep together. Without it every image stands for itself.
+        artist: who drew an image; cross-artist retrieval finds images by others.
+        caption: a text or several of each image, for image-text retrieval.
+        caption_id: which images are siblings.
+        image_id: rows of one id are one image with several captions; without it every row is an image.
+        slices: columns whose values part the test images; every score is also given for each part.
+    """
+
+    label: str | None = None
+    group: str | None = None
+    artist: str | None = None
+    caption: str | None = None
+    caption_id: str | None = None
+    image_id: str | None = None
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -24,35 +51,90 @@ class EvaluationSettings:
     """Settings of the protocols; the defaults are those of the functions they go to.
 
     Attributes:
-        knn_neighbours: the values of k, each of which gives a result.
+        metric: of kNN, the logistic regression and zero-shot: "accuracy"; "mean_per_class" (the custom on Aircraft,
+            Caltech-101, Flowers-102 and Pets); "11_point_map" (on VOC2007).
+        knn_neighbours: the values of k, each of which gives a result; None: DINO's 10, 20, 100 and 200, as far as the
+            bank reaches.
         knn_temperature: of the votes.
         probe_c_values: inverse regularisations to choose from.
         probe_validation_fraction: share of the training set that chooses.
-        recall_at: the ranks of retrieval.
+        sgd_epochs: passes of the release's probe.
+        sgd_augmentation: whether it sees a new crop of each image in each epoch, as in the release. Each epoch then
+            encodes the training set anew.
+        few_shot_ways: classes an episode.
+        few_shot_shots: labelled images a class.
+        few_shot_queries: images a class that are to be told.
+        few_shot_episodes: how many.
+        templates: sentences for zero-shot, `{}` where the class name goes.
+        recall_at: the ranks of cross-artist retrieval.
+        text_recall_at: the ranks of image-text retrieval.
         num_resamples: bootstrap samples of each interval.
-        seed: of the probe's split and of the bootstrap; it changes no feature.
+        seed: of splits, episodes, displacements and the bootstrap; it changes no feature.
     """
 
-    knn_neighbours: tuple[int, ...] = (20,)
+    metric: str = "accuracy"
+    knn_neighbours: tuple[int, ...] | None = None
     knn_temperature: float = 0.07
-    probe_c_values: tuple[float, ...] = DEFAULT_C_VALUES
+    probe_c_values: tuple[float, ...] = SYNCLR_C_VALUES
     probe_validation_fraction: float = 0.2
+    sgd_epochs: int = 90
+    sgd_augmentation: bool = False
+    few_shot_ways: int = 5
+    few_shot_shots: int = 5
+    few_shot_queries: int = 15
+    few_shot_episodes: int = 600
+    templates: tuple[str, ...] = DEFAULT_TEMPLATES
     recall_at: tuple[int, ...] = (1, 5)
+    text_recall_at: tuple[int, ...] = (1, 5, 10)
     num_resamples: int = 1000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise InputError(f"There is no metric {self.metric!r} of labels; choose from {', '.join(METRICS)}.")
 
-@dataclass(frozen=True)
-class Scoring:
-    """One encoder's features of a training and a test set, and a method for each protocol.
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a protocol found, on the way to a result.
 
     Attributes:
-        train: bank of kNN and training set of the probe; None if neither is wanted.
+        protocol: its name.
+        metric: what is counted.
+        statistic: the number, as a function of how often each item counts.
+        count: items.
+        settings: the protocol's own.
+        groups: (count,) ids of items that are drawn together; None: each for itself.
+        rows: (count,) the test image of each item; None if the items are texts, which have no slices.
+        chance: what knowing nothing would give.
+        variant: which of several numbers this is.
+    """
+
+    protocol: str
+    metric: str
+    statistic: Statistic
+    count: int
+    settings: dict[str, Any]
+    groups: NDArray[Any] | None = None
+    rows: NDArray[np.int64] | None = None
+    chance: float | None = None
+    variant: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """One encoder's features, what belongs to them, and the way from a finding to results.
+
+    Attributes:
+        train: bank of kNN and training set of the probes; None if neither is wanted.
         test: what is scored.
-        label_column: what kNN and the probe predict.
-        group_column: the concept of an image.
-        artist_column: who drew it.
-        hands: artist -> hand.
+        validation: chooses the logistic regression's C, in place of a part of `train`.
+        displaced: the test images after `Displacement`.
+        columns: what the columns mean.
+        hands: artist -> hand, for artists that share outlines and must count as one; others stand for themselves.
+        class_names: the name of each integer label; empty for labels that are names.
+        embed_texts: of the dual encoder.
+        augmented: the training features of an epoch of the release's probe.
         train_split: what results call the training set.
         shared: the fields that all results have in common.
         settings: of the protocols.
@@ -60,149 +142,167 @@ class Scoring:
 
     train: Features | None
     test: Features
-    label_column: str | None
-    group_column: str | None
-    artist_column: str | None
-    hands: Mapping[str, str]
-    train_split: str
+    columns: Columns
     shared: dict[str, Any]
     settings: EvaluationSettings
+    validation: Features | None = None
+    displaced: Features | None = None
+    hands: Mapping[str, str] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+    embed_texts: EmbedTexts | None = None
+    augmented: AugmentedFeatures | None = None
+    train_split: str = "train"
 
-    def knn(self) -> list[EvaluationResult]:
-        """Accuracy for each k."""
-        train, train_labels, test_labels = self._labels()
-        largest = max(self.settings.knn_neighbours)
-        similarities, indices = nearest_neighbours(self.test.features, train.features, largest)
-        neighbour_labels = torch.from_numpy(train_labels)[indices]
-        num_labels = int(max(train_labels.max(), test_labels.max())) + 1
-        results = []
-        for k in self.settings.knn_neighbours:
-            votes = vote(similarities[:, :k], neighbour_labels[:, :k], num_labels, self.settings.knn_temperature)
-            own = {"k": k, "temperature": self.settings.knn_temperature}
-            correct = votes.argmax(1).numpy() == test_labels
-            results.append(self._accuracy("knn", correct, train_labels, test_labels, own))
-        return results
+    def groups(self, features: Features) -> NDArray[Any] | None:
+        """(N,) the group of each image, if there are groups."""
+        return None if self.columns.group is None else features.columns[self.columns.group]
 
-    def linear_probe(self) -> list[EvaluationResult]:
-        """Accuracy of the probe."""
-        train, train_labels, test_labels = self._labels()
-        probe = logistic_regression_probe(
-            train.features,
-            train_labels,
-            self.test.features,
-            test_labels,
-            train_groups=self._groups(train),
-            c_values=self.settings.probe_c_values,
-            validation_fraction=self.settings.probe_validation_fraction,
-            seed=self.settings.seed,
-        )
-        own = {
-            "c": probe.c,
-            "c_values": list(self.settings.probe_c_values),
-            "c_at_edge": len(probe.validation_accuracy) > 1
-            and probe.c in (min(probe.validation_accuracy), max(probe.validation_accuracy)),
-            "validation_accuracy": max(probe.validation_accuracy.values()),
-            "validation_fraction": self.settings.probe_validation_fraction,
-            "converged": probe.converged,
-        }
-        return [self._accuracy("linear_probe", probe.predictions == test_labels, train_labels, test_labels, own)]
-
-    def retrieval(self) -> list[EvaluationResult]:
-        """Recall at each rank."""
-        assert self.group_column is not None and self.artist_column is not None
-        concepts = self.test.columns[self.group_column]
-        artists = np.asarray([self.hands.get(str(artist), str(artist)) for artist in self._artists()])
-        found = retrieval_recall(self.test.features, concepts, artists, self.settings.recall_at)
-        groups = concepts[found.queries]
-        return [
-            self._result(
-                "retrieval",
-                f"recall@{k}",
-                found.hits[k],
-                groups,
-                found.chance[k],
-                {"num_left_out": found.num_left_out, "hands": len(np.unique(artists)), **self._settings_of_data()},
-            )
-            for k in self.settings.recall_at
-        ]
-
-    def _artists(self) -> NDArray[Any]:
-        assert self.artist_column is not None
-        return self.test.columns[self.artist_column]
-
-    def _groups(self, features: Features) -> NDArray[Any] | None:
-        return None if self.group_column is None else features.columns[self.group_column]
-
-    def _labels(self) -> tuple[Features, NDArray[np.int64], NDArray[np.int64]]:
-        """The training features and the labels of both sides as one numbering (a test label may be new)."""
-        assert self.train is not None and self.label_column is not None
-        train, test = self.train.columns[self.label_column], self.test.columns[self.label_column]
-        for name, values in ((self.train_split, train), (self.shared["split"], test)):
-            check_label_values(self.label_column, name, values)
-        if train.dtype.kind != test.dtype.kind:
+    def labels(self, *sides: Features) -> list[NDArray[np.int64]]:
+        """The labels of each side as one numbering (a test label may be new)."""
+        assert self.columns.label is not None
+        values = [side.columns[self.columns.label] for side in sides]
+        for side, column in zip(sides, values, strict=True):
+            check_label_values(self.columns.label, self.shared["split"] if side is self.test else "training", column)
+        if len({column.dtype.kind for column in values}) > 1:
             raise InputError(
-                f"The label column {self.label_column!r} holds {train.dtype} in one data set and {test.dtype} in the "
-                "other, so labels cannot be compared; cast them to one type."
+                f"The label column {self.columns.label!r} holds {values[0].dtype} in one data set and "
+                f"{values[-1].dtype} in the other, so labels cannot be compared; cast them to one type."
             )
-        codes = np.unique(np.concatenate([train, test]), return_inverse=True)[1].astype(np.int64)
-        return self.train, codes[: len(train)], codes[len(train) :]
+        codes = np.unique(np.concatenate(values), return_inverse=True)[1].astype(np.int64)
+        return np.split(codes, np.cumsum([len(column) for column in values])[:-1])
 
-    def _accuracy(
-        self,
-        protocol: str,
-        correct: NDArray[np.bool_],
-        train_labels: NDArray[np.int64],
-        test_labels: NDArray[np.int64],
-        own: dict[str, Any],
-    ) -> EvaluationResult:
-        assert self.train is not None
-        majority = np.bincount(train_labels).argmax()
-        own = {
-            **own,
-            "label": self.label_column,
-            "num_labels": len(np.unique(train_labels)),
-            **self._settings_of_data(),
-        }
-        own |= {"train_split": self.train_split, "train_images": len(self.train)}
-        if self.group_column is not None:
-            both = np.intersect1d(self.train.columns[self.group_column], self.test.columns[self.group_column])
-            own["groups_in_both"] = len(both)  # 0 says that no concept that is scored was trained on
-        chance = float((test_labels == majority).mean())
-        return self._result(protocol, "accuracy", correct, self._groups(self.test), chance, own)
+    def multi_labels(self, *sides: Features) -> list[NDArray[np.bool_]]:
+        """Of labels that are lists: (N, K) bool for each side, the classes being those of any side."""
+        assert self.columns.label is not None
+        lists = [side.columns[self.columns.label] for side in sides]
+        shown = [label for column in lists for entry in column for label in entry]
+        if not shown:
+            raise InputError(f"The lists in column {self.columns.label!r} are all empty; name a column with labels.")
+        classes = np.unique(shown)
+        return [np.stack([np.isin(classes, np.asarray(entry)) for entry in column]) for column in lists]
 
-    def _settings_of_data(self) -> dict[str, Any]:
+    def has_label_lists(self) -> bool:
+        """Whether an image may have several labels."""
+        assert self.columns.label is not None
+        return any(isinstance(value, list) for value in self.test.columns[self.columns.label])
+
+    def settings_of_data(self) -> dict[str, Any]:
+        """What every result says of the data and the interval."""
         own: dict[str, Any] = {"seed": self.settings.seed, "num_resamples": self.settings.num_resamples}
         skipped = len(self.test.skipped) + (len(self.train.skipped) if self.train else 0)
-        return own | ({"group": self.group_column} if self.group_column else {}) | {"bad_images": skipped}
+        return own | ({"group": self.columns.group} if self.columns.group else {}) | {"bad_images": skipped}
+
+    def settings_of_training(self, num_labels: int) -> dict[str, Any]:
+        """What a result says where labels were learned from a training set."""
+        assert self.train is not None
+        own = {"label": self.columns.label, "num_labels": num_labels, **self.settings_of_data()}
+        own |= {"train_split": self.train_split, "train_images": len(self.train)}
+        if self.columns.group is not None:
+            both = np.intersect1d(self.train.columns[self.columns.group], self.test.columns[self.columns.group])
+            own["groups_in_both"] = len(both)  # 0 says that no concept that is scored was trained on
+        return own
+
+    def results(self, finding: Finding) -> list[EvaluationResult]:
+        """The number with its interval; then, for each slice column, each slice, the worst, and the gap."""
+        parts = self._slices(finding)
+        masks = [mask for slices in parts.values() for mask in slices.values()]
+
+        def whole_and_parts(weights: Weights) -> NDArray[np.float64]:
+            scores = [finding.statistic(weights), *(finding.statistic(weights * mask) for mask in masks)]
+            return np.stack(scores, axis=1)
+
+        drawn = bootstrap_values(
+            whole_and_parts,
+            finding.count,
+            finding.groups,
+            num_resamples=self.settings.num_resamples,
+            seed=self.settings.seed,
+        )
+        exact = whole_and_parts(np.ones((1, finding.count)))[0]
+        results = [self._result(finding, exact[0], drawn[:, 0], finding.count)]
+        place = 1
+        for column, slices in parts.items():
+            own = range(place, place + len(slices))
+            place += len(slices)
+            counts = {name: int(mask.sum()) for name, mask in slices.items()}
+            known = [(index, name) for index, name in zip(own, slices, strict=True) if np.isfinite(exact[index])]
+            for index, name in known:
+                told = {"slice_column": column, "slice": name}
+                results.append(
+                    self._result(finding, exact[index], drawn[:, index], counts[name], f"{column} = {name}", told)
+                )
+            if len(known) < 2:
+                continue
+            columns = [index for index, _ in known]
+            worst = min(known, key=lambda entry: exact[entry[0]])[1]
+            told = {"slice_column": column, "worst": worst, "slice_counts": counts}
+            lows, highs = np.nanmin(drawn[:, columns], 1), np.nanmax(drawn[:, columns], 1)
+            low, high = exact[columns].min(), exact[columns].max()
+            results.append(self._result(finding, low, lows, counts[worst], f"worst {column}", told))
+            results.append(self._result(finding, high - low, highs - lows, finding.count, f"gap over {column}", told))
+        return results
+
+    def episode_result(
+        self, protocol: str, accuracies: NDArray[np.float64], chance: float, own: dict[str, Any], variant: str
+    ) -> EvaluationResult:
+        """The mean over episodes (E,) with its t interval; n counts episodes."""
+        low, high = seed_interval([float(value) for value in accuracies])
+        return EvaluationResult(
+            protocol=protocol,
+            metric="accuracy",
+            value=float(accuracies.mean()),
+            low=low,
+            high=high,
+            interval=OVER_EPISODES,
+            n=len(accuracies),
+            chance=chance,
+            settings={"label": self.columns.label, **own, **self.settings_of_data()},
+            variant=variant,
+            **self.shared,
+        )
+
+    def _slices(self, finding: Finding) -> dict[str, dict[str, NDArray[np.bool_]]]:
+        """Slice column -> value -> which items have it, (count,)."""
+        parts: dict[str, dict[str, NDArray[np.bool_]]] = {}
+        for column in self.columns.slices if finding.rows is not None else ():
+            values = np.asarray(["missing" if value is None else str(value) for value in self.test.columns[column]])
+            own = values[finding.rows]
+            parts[column] = {str(name): own == name for name in np.unique(own)}
+        return parts
 
     def _result(
         self,
-        protocol: str,
-        metric: str,
-        correct: NDArray[np.bool_],
-        groups: NDArray[Any] | None,
-        chance: float,
-        own: dict[str, Any],
+        finding: Finding,
+        value: float,
+        drawn: NDArray[np.float64],
+        count: int,
+        part: str = "",
+        told: Mapping[str, Any] | None = None,
     ) -> EvaluationResult:
-        low, high = bootstrap_interval(
-            correct, groups, num_resamples=self.settings.num_resamples, seed=self.settings.seed
-        )
+        low, high = percentile_interval(drawn)
+        interval = BOOTSTRAP if finding.groups is None else CLUSTER_BOOTSTRAP
         return EvaluationResult(
-            protocol=protocol,
-            metric=metric,
-            value=float(correct.mean()),
+            protocol=finding.protocol,
+            metric=finding.metric,
+            value=float(value),
             low=low,
             high=high,
-            interval=BOOTSTRAP if groups is None else CLUSTER_BOOTSTRAP,
-            n=len(correct),
-            chance=chance,
-            settings=own,
+            interval=interval if finding.rows is not None else TEXT_BOOTSTRAP,
+            n=count,
+            chance=None if part else finding.chance,
+            settings={**finding.settings, **(told or {})},
+            variant=", ".join(name for name in (finding.variant, part) if name),
             **self.shared,
         )
 
 
 def check_label_values(column: str, split: str, labels: NDArray[Any]) -> None:
     """Refuse labels (N,) that are no integers or strings, or of which some are missing."""
+    if labels.dtype.kind == "O" and any(isinstance(label, list) for label in labels):
+        raise InputError(
+            f"The label column {column!r} of split {split!r} holds several labels an image, and this protocol gives "
+            "one answer; use linear_probe with the metric 11_point_map."
+        )
     if labels.ndim != 1 or labels.dtype.kind not in "iubUO":
         raise InputError(
             f"The label column {column!r} of split {split!r} holds {labels.dtype} of shape {labels.shape}; name a "

@@ -7,15 +7,29 @@ from pathlib import PurePath
 from typing import Any
 
 from ..errors import InputError
-from .results import EvaluationResult
+from .results import OVER_EPISODES, TEXT_BOOTSTRAP, EvaluationResult
 
-_PROTOCOL_NAMES = {"knn": "kNN", "linear_probe": "linear probe", "retrieval": "cross-artist retrieval"}
+_PROTOCOL_NAMES = {
+    "knn": "kNN",
+    "linear_probe": "linear probe",
+    "linear_probe_sgd": "linear probe (SGD)",
+    "linear_probe_sgd_optimistic": "linear probe (SGD, chosen on the test set)",
+    "few_shot": "few-shot",
+    "zero_shot": "zero-shot",
+    "retrieval": "cross-artist retrieval",
+    "retrieval_displaced": "displaced cross-artist retrieval",
+    "text_retrieval": "image-text retrieval",
+    "sibling_retrieval": "sibling retrieval",
+}
+_UNITS = {TEXT_BOOTSTRAP: "texts", OVER_EPISODES: "episodes"}
 
 
 def measure_name(result: EvaluationResult) -> str:
     """The heading of a result's column: "kNN accuracy (k = 20)", "cross-artist retrieval recall@1"."""
     name = f"{_PROTOCOL_NAMES.get(result.protocol, result.protocol)} {result.metric}"
-    return f"{name} (k = {result.settings['k']})" if "k" in result.settings else name
+    details = [f"k = {result.settings['k']}"] if "k" in result.settings else []
+    details += [result.variant] if result.variant else []
+    return f"{name} ({', '.join(details)})" if details else name
 
 
 def percent(value: float) -> str:
@@ -23,11 +37,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def results_table(results: Sequence[EvaluationResult]) -> str:
+def results_table(results: Sequence[EvaluationResult], *, measures_as_rows: bool = False) -> str:
     """One row an encoder, one column a measure, each cell the value in per cent with its 95 % interval.
 
     Rows and columns keep the order in which they first appear. A last row gives chance where it is known. Below stand
-    the data, the number of images and what the intervals are over.
+    the data, the number of images and what the intervals are over. With `measures_as_rows` the table lies on its
+    side, for one encoder with many measures.
 
     Raises:
         InputError: there are no results, or two for one cell.
@@ -51,6 +66,9 @@ def results_table(results: Sequence[EvaluationResult]) -> str:
         rows.append([encoder, *(cells.get((encoder, column), "") for column in columns)])
     if any(chance is not None for chance in columns.values()):
         rows.append(["*chance*", *("" if chance is None else percent(chance) for chance in columns.values())])
+    if measures_as_rows:
+        rows = [list(line) for line in zip(*rows, strict=True)]
+        rows[0] = ["measure", *rows[0][1:]]
     return f"{markdown_table(rows)}\n\n{_note(results)}\n"
 
 
@@ -99,10 +117,15 @@ def _note(results: Sequence[EvaluationResult]) -> str:
     parts = []
     for dataset, split in dict.fromkeys((result.dataset, result.split) for result in results):
         own = [result for result in results if (result.dataset, result.split) == (dataset, split)]
-        counts = dict.fromkeys((measure_name(result), result.n) for result in own)
-        sizes = {n for _, n in counts}
-        scored = ", ".join(f"{n:,} ({name})" for name, n in counts) if len(sizes) > 1 else f"{sizes.pop():,}"
+        counts: dict[str, list[str]] = {}  # number and unit -> the measures that have it
+        for name, count in dict.fromkeys(
+            (measure_name(result), f"{result.n:,} {_UNITS.get(result.interval, 'images')}") for result in own
+        ):
+            counts.setdefault(count, []).append(name)
+        scored = next(iter(counts))
+        if len(counts) > 1:
+            scored = ", ".join(f"{count} ({', '.join(names)})" for count, names in counts.items())
         revision = f", revision `{own[0].revision}`" if own[0].revision else ""
-        parts.append(f"{dataset}, split `{split}`{revision}: {scored} images scored.")
+        parts.append(f"{dataset}, split `{split}`{revision}: {scored} scored.")
     intervals = " and ".join(dict.fromkeys(result.interval for result in results))
     return f"Per cent, 95 % intervals in brackets ({intervals}). " + " ".join(parts)

@@ -19,10 +19,19 @@ from ..evaluation.tables import measure_name, public_name, results_table
 from .facts import ModelFacts, check_license
 from .rendering import render
 
+_FROZEN = ("image-classification", "Image classification (frozen features)")
+_IMAGE_RETRIEVAL = ("image-feature-extraction", "Image retrieval")
 _TASKS = {  # protocol -> (Hub task, its name in the index)
-    "knn": ("image-classification", "Image classification (frozen features)"),
-    "linear_probe": ("image-classification", "Image classification (frozen features)"),
-    "retrieval": ("image-feature-extraction", "Image retrieval"),
+    "knn": _FROZEN,
+    "linear_probe": _FROZEN,
+    "linear_probe_sgd": _FROZEN,
+    "linear_probe_sgd_optimistic": _FROZEN,
+    "few_shot": ("image-classification", "Few-shot image classification (frozen features)"),
+    "zero_shot": ("zero-shot-image-classification", "Zero-shot image classification"),
+    "retrieval": _IMAGE_RETRIEVAL,
+    "retrieval_displaced": _IMAGE_RETRIEVAL,
+    "sibling_retrieval": _IMAGE_RETRIEVAL,
+    "text_retrieval": ("image-feature-extraction", "Image-text retrieval"),
 }
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -63,6 +63,11 @@ def trained_copy(trained, tmp_path):
 
 
 @pytest.fixture(autouse=True)
+def _features_stay_here(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf_home"))
+
+
+@pytest.fixture(autouse=True)
 def _quiet():
     datasets.disable_progress_bars()
     yield

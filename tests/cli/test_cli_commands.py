@@ -316,6 +316,11 @@ def test_train_killed_and_started_again_reaches_the_same_weights(trained, groupe
     [
         (["--data", "no-such-folder"], ["no-such-folder"]),
         (["--split", "validation"], ["validation"]),
+        (["--protocols", "zero_shot"], ["knows no texts"]),
+        (["--protocols", "text_retrieval", "--caption_column", "words"], ["'words'"]),
+        (["--slice_columns", "hue"], ["'hue'"]),
+        (["--metric", "f1"], ["f1", "mean_per_class"]),
+        (["--knn_neighbours", "99"], ["99"]),
         (["--temperature", "0"], ["temperature=0.0"]),
         (["--captions_per_batch", "40"], ["captions_per_batch=40", "12"]),
         (["--images_per_caption", "9"], ["images_per_caption=9"]),
@@ -396,10 +401,74 @@ def test_evaluate_prints_and_saves_scores(stablerep, trained, labelled_folder, t
         (["--protocols", "astrology"], ["astrology"]),
         (["--protocols", "retrieval"], ["artist"]),
         (["--split", "validation"], ["validation"]),
+        (["--protocols", "zero_shot"], ["knows no texts"]),
+        (["--protocols", "text_retrieval", "--caption_column", "words"], ["'words'"]),
+        (["--slice_columns", "hue"], ["'hue'"]),
+        (["--metric", "f1"], ["f1", "mean_per_class"]),
+        (["--knn_neighbours", "99"], ["99"]),
     ],
 )
 def test_evaluate_refuses_what_cannot_work(stablerep, trained, labelled_folder, flags, parts):
     assert refused(stablerep("evaluate", trained, "--data", labelled_folder, "--protocols", "knn", *flags), *parts)
+
+
+def test_evaluate_keeps_features_and_reads_them_again(stablerep, trained, labelled_folder, tmp_path):
+    flags = ["evaluate", trained, "--data", labelled_folder, "--protocols", "knn", "--output", tmp_path / "r.json"]
+    stablerep(*flags)
+    first = (tmp_path / "r.json").read_text()
+    shards = list((tmp_path / "hf_home" / "stablerep" / "features").glob("*/*.npz"))
+    assert len(shards) == 2
+    times = {path: path.stat().st_mtime_ns for path in shards}
+    stablerep(*flags)
+    assert (tmp_path / "r.json").read_text() == first
+    assert {path: path.stat().st_mtime_ns for path in shards} == times
+    stablerep(*flags, "--cache", tmp_path / "elsewhere")
+    assert len(list((tmp_path / "elsewhere").glob("*/*.npz"))) == 2
+
+
+def test_evaluate_knows_every_protocol_of_images_and_slices(stablerep, trained, labelled_folder, tmp_path):
+    file = tmp_path / "results.json"
+    protocols = ["knn", "linear_probe_sgd", "linear_probe_sgd_optimistic", "few_shot", "sibling_retrieval"]
+    few_shot = ["--few_shot_ways", "3", "--few_shot_shots", "1", "--few_shot_episodes", "10"]
+    code, out, err = stablerep(
+        "evaluate", trained, "--data", labelled_folder, "--protocols", *protocols, *few_shot, "--sgd_epochs", "2",
+        "--knn_neighbours", "3", "--metric", "mean_per_class", "--slice_columns", "label", "--output", file,
+    )  # fmt: skip
+    assert code == 2, "fifteen queries a class are more than 24 images have"
+    assert "few" in err or "classes have" in err
+    code, out, err = stablerep(
+        "evaluate", trained, "--data", labelled_folder, "--protocols", *(set(protocols) - {"few_shot"}),
+        "--sgd_epochs", "2", "--knn_neighbours", "3", "--metric", "mean_per_class", "--slice_columns", "label",
+        "--output", file,
+    )  # fmt: skip
+    assert code == 0, err
+    results = json.loads(file.read_text())
+    assert {r["protocol"] for r in results} == set(protocols) - {"few_shot"}
+    assert {r["variant"] for r in results if r["protocol"] == "knn"} == {
+        "", "label = 0", "label = 1", "label = 2", "worst label", "gap over label"
+    }  # fmt: skip
+    assert "| measure |" in out
+
+
+def test_evaluate_measures_the_whole_pretraining_model_with_its_texts(
+    stablerep, pipeline, grouped_folder, labelled_folder, tmp_path
+):
+    folder = tmp_path / "plus"
+    flags = [*TRAIN_FLAGS, "--objective", "stablerep+", "--tokenizer", pipeline / "tokenizer"]
+    code, _, err = stablerep("train", "--data", grouped_folder, "--output", folder, *flags)
+    assert code == 0, err
+    vectors, files = [], [tmp_path / "whole.json", tmp_path / "encoder.json"]
+    for encoder, file in zip((folder / "pretraining", folder), files, strict=True):
+        arguments = ["--data", labelled_folder, "--protocols", "knn", "linear_probe", "--output", file]
+        code, _, err = stablerep("evaluate", encoder, *arguments)
+        assert code == 0, err
+        vectors.append([result["value"] for result in json.loads(file.read_text())])
+    assert vectors[0] == vectors[1], "the encoder is the whole model's vision tower"
+    arguments = ["--data", labelled_folder, "--protocols", "text_retrieval", "--output", files[0]]
+    code, _, err = stablerep("evaluate", folder / "pretraining", *arguments)
+    assert code == 0, err
+    assert {r["variant"] for r in json.loads(files[0].read_text())} == {"image to text", "text to image"}
+    assert refused(stablerep("evaluate", folder, *arguments), "knows no texts")
 
 
 def test_evaluate_needs_an_encoder_that_is_there(stablerep, labelled_folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -9,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
+)
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +77,33 @@ def train_world() -> datasets.Dataset:
 @pytest.fixture(scope="session")
 def test_world() -> datasets.Dataset:
     return draw_world(12, ("ann", "bob", "dee"), first=100)
+
+
+@pytest.fixture
+def clip_folder(tmp_path: Path) -> Path:
+    """A CLIP of random weights, with processor and tokenizer, as save_pretrained writes it."""
+    torch.manual_seed(0)
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    # `vocab`, not `vocab_file`: transformers 5 ignores the old name and encodes every letter as unknown
+    tokenizer = CLIPTokenizer(vocab={word: place for place, word in enumerate(words)}, merges=[], model_max_length=24)
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = CLIPModel(
+        CLIPConfig(
+            text_config={
+                "vocab_size": len(words),
+                "hidden_size": 16,
+                "max_position_embeddings": 24,
+                "bos_token_id": len(words) - 2,
+                "eos_token_id": len(words) - 1,
+                **sizes,
+            },
+            vision_config={"hidden_size": 24, "image_size": 16, "patch_size": 8, **sizes},
+            projection_dim=12,
+        )
+    )
+    folder = tmp_path / "clip"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder

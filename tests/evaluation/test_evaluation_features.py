@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation import evaluate_encoder, extract_features, load_encoder, pixel_encoder
+from stablerep_hf.evaluation import Columns, evaluate_encoder, extract_features, load_encoder, pixel_encoder
 
 
 def encode_one_by_one(model, image_processor, images) -> np.ndarray:
@@ -217,9 +217,9 @@ def test_the_pixel_baseline_is_the_shrunken_picture(train_world, test_world):
         expected = (small / 127.5 - 1).transpose(2, 0, 1).ravel()
         np.testing.assert_allclose(found.features[row], expected, atol=0.02)  # uint8 rounding on either way
     # the toy world is made of colour fields, so its known answer is 1
-    columns = {"label_column": "label", "group_column": "concept", "artist_column": "artist"}
-    results = evaluate_encoder(encoder, train_world, test_world, **columns, progress=False)
-    assert [result.value for result in results] == pytest.approx([1.0] * 4, abs=0.06)
+    columns = Columns(label="label", group="concept", artist="artist")
+    results = evaluate_encoder(encoder, train_world, test_world, columns=columns, progress=False)
+    assert [result.value for result in results] == pytest.approx([1.0] * 5, abs=0.06)
 
 
 def test_half_precision_weights_get_pixels_of_their_type_and_give_float32(vit, image_processor, test_world):

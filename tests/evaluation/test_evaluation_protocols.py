@@ -5,21 +5,32 @@ import json
 import datasets
 import numpy as np
 import pytest
+import torch
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import (
+    Columns,
     EvaluationSettings,
     Features,
     bootstrap_interval,
+    eleven_point_map,
     evaluate_encoder,
     evaluate_features,
     extract_features,
     knn_predict,
+    load_encoder,
     logistic_regression_probe,
+    mean_per_class_accuracy,
+    pixel_encoder,
+    results_table,
     retrieval_recall,
+    text_retrieval_recall,
 )
+from stablerep_hf.evaluation.knn import as_unit_vectors
 
-COLUMNS = {"label_column": "label", "group_column": "concept", "artist_column": "artist"}
+COLUMNS = Columns(label="label", group="concept", artist="artist")
+ARTISTS = Columns(group="concept", artist="artist")
+LABEL = Columns(label="label")
 
 
 class CountingProcessor:
@@ -29,9 +40,9 @@ class CountingProcessor:
         self.image_processor = image_processor
         self.images = 0
 
-    def __call__(self, images, return_tensors):
+    def __call__(self, images, return_tensors, **options):
         self.images += len(images)
-        return self.image_processor(images=images, return_tensors=return_tensors)
+        return self.image_processor(images=images, return_tensors=return_tensors, **options)
 
 
 def test_results_are_those_of_the_protocols_one_by_one(vit, image_processor, train_world, test_world):
@@ -40,7 +51,7 @@ def test_results_are_those_of_the_protocols_one_by_one(vit, image_processor, tra
         vit,
         train_world,
         test_world,
-        **COLUMNS,
+        columns=COLUMNS,
         image_processor=counting,
         encoder_name="tiny",
         dataset_name="world",
@@ -69,7 +80,7 @@ def test_results_are_those_of_the_protocols_one_by_one(vit, image_processor, tra
         assert result.value == correct.mean()
         assert (result.low, result.high) == bootstrap_interval(correct, concepts)
     probe = logistic_regression_probe(train, labels, test, expected, train_groups=train_world["concept"][:])
-    assert results[2].value == probe.accuracy
+    assert results[2].value == probe.value
     assert results[2].settings["c"] == probe.c
     recall = retrieval_recall(test, concepts, test_world["artist"][:])
     assert [result.value for result in results[3:]] == list(recall.recall.values())
@@ -105,27 +116,27 @@ def make_features(num_concepts=40, artists=("ann", "bob", "cem"), seed=0, first=
 
 def test_labels_may_be_names_and_new_ones_count_as_wrong():
     train, test = make_features(), make_features(seed=1, first=100)
-    plain = evaluate_features(train, test, **COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
+    plain = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
     names = np.array(["zebra", "ant", "mole", "cat"])  # another order than their numbers
     for features in (train, test):
         features.columns["label"] = names[features.columns["label"]]
-    named = evaluate_features(train, test, **COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
+    named = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
     assert [r.value for r in named] == [r.value for r in plain]
     test.columns["label"] = np.where(test.columns["label"] == "ant", "aardvark", test.columns["label"])
-    unseen = evaluate_features(train, test, **COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
+    unseen = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
     assert all(new.value <= 0.75 < old.value for new, old in zip(unseen, plain, strict=True))
 
 
 def test_features_that_say_nothing_score_chance_by_every_protocol():
     train, test = make_features(200, signal=0.0), make_features(200, seed=1, first=1000, signal=0.0)
-    for result in evaluate_features(train, test, **COLUMNS, encoder_name="noise"):
+    for result in evaluate_features(train, test, columns=COLUMNS, encoder_name="noise"):
         assert result.chance is not None
         assert result.low - 0.02 <= result.chance <= result.high + 0.02, result
 
 
 def test_chance_is_the_commonest_training_label_on_the_test_set():
     train, test = make_features(9, labels=4), make_features(9, first=101, labels=4)  # label 0 thrice in training
-    result = evaluate_features(train, test, **COLUMNS, protocols=["knn"], encoder_name="e")[0]
+    result = evaluate_features(train, test, columns=COLUMNS, protocols=["knn"], encoder_name="e")[0]
     assert result.chance == pytest.approx(np.mean(test.columns["label"] == 0))
 
 
@@ -133,17 +144,16 @@ def test_hands_join_artists_who_share_outlines():
     test = make_features(30, artists=("flat", "round", "bob"), seed=2)
     flat, solid = test.columns["artist"] == "flat", test.columns["artist"] == "round"
     test.features[flat] = test.features[solid]  # the same picture under two names
-    columns = {"group_column": "concept", "artist_column": "artist"}
-    apart = evaluate_features(None, test, **columns, protocols=["retrieval"], encoder_name="e")[0]
+    apart = evaluate_features(None, test, columns=ARTISTS, protocols=["retrieval"], encoder_name="e")[0]
     joined = evaluate_features(
-        None, test, **columns, protocols=["retrieval"], hands={"flat": "round"}, encoder_name="e"
+        None, test, columns=ARTISTS, protocols=["retrieval"], hands={"flat": "round"}, encoder_name="e"
     )[0]
     assert apart.value >= 2 / 3 > 0.3 > joined.value
     assert (apart.settings["hands"], joined.settings["hands"]) == (3, 2)
 
 
 def test_splits_of_one_name_are_not_confused(vit, image_processor, train_world, test_world):
-    arguments = {**COLUMNS, "protocols": ["knn"], "image_processor": image_processor, "progress": False}
+    arguments = {"columns": COLUMNS, "protocols": ["knn"], "image_processor": image_processor, "progress": False}
     apart = evaluate_encoder(vit, train_world, test_world, **arguments)[0]
     same = evaluate_encoder(vit, train_world, test_world, train_split="train", split="train", **arguments)[0]
     assert (same.value, same.settings["train_images"], same.n) == (apart.value, len(train_world), len(test_world))
@@ -151,22 +161,21 @@ def test_splits_of_one_name_are_not_confused(vit, image_processor, train_world, 
 
 def test_concepts_on_both_sides_are_counted_in_the_result():
     train, test = make_features(20), make_features(20, seed=1, first=15)
-    assert evaluate_features(train, test, **COLUMNS, encoder_name="e")[0].settings["groups_in_both"] == 5
+    assert evaluate_features(train, test, columns=COLUMNS, encoder_name="e")[0].settings["groups_in_both"] == 5
 
 
 def test_without_groups_images_stand_for_themselves():
     train, test = make_features(), make_features(seed=1, first=100)
-    result = evaluate_features(train, test, label_column="label", protocols=["knn"], encoder_name="e")[0]
+    result = evaluate_features(train, test, columns=LABEL, protocols=["knn"], encoder_name="e")[0]
     assert result.interval == "bootstrap over test images"
     assert "groups_in_both" not in result.settings
 
 
 def test_retrieval_alone_needs_neither_labels_nor_a_training_set(vit, image_processor, train_world, test_world):
-    columns = {"group_column": "concept", "artist_column": "artist"}
     counting = CountingProcessor(image_processor)
     arguments = {"protocols": ["retrieval"], "image_processor": counting, "progress": False}
-    alone = evaluate_encoder(vit, None, test_world.remove_columns("label"), **columns, **arguments)
-    beside = evaluate_encoder(vit, train_world, test_world, label_column="label", **columns, **arguments)
+    alone = evaluate_encoder(vit, None, test_world.remove_columns("label"), columns=ARTISTS, **arguments)
+    beside = evaluate_encoder(vit, train_world, test_world, columns=COLUMNS, **arguments)
     assert [r.value for r in alone] == [r.value for r in beside]
     assert counting.images == 2 * len(test_world)
 
@@ -174,24 +183,30 @@ def test_retrieval_alone_needs_neither_labels_nor_a_training_set(vit, image_proc
 def test_skipped_images_are_reported_in_the_result():
     train, test = make_features(), make_features(seed=1, first=100)
     torn = Features(test.features, test.rows, test.columns, skipped=("row 3", "row 9"))
-    assert evaluate_features(train, torn, **COLUMNS, encoder_name="e")[0].settings["bad_images"] == 2
+    assert evaluate_features(train, torn, columns=COLUMNS, encoder_name="e")[0].settings["bad_images"] == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"protocols": ["knn", "guess"]}, "no protocol 'guess'; choose from knn, linear_probe, retrieval"),
+        ({"protocols": ["knn", "guess"]}, "no protocol 'guess'; choose from knn, linear_probe, linear_probe_sgd"),
         ({"protocols": "knn"}, "no list of names"),
         ({"protocols": []}, "no list of names"),
-        ({"label_column": None}, "knn was given a training data set and the label column None"),
-        ({"train_dataset": None}, "knn was given no training data set"),
-        ({"artist_column": None}, "the artist column None"),
-        ({"label_column": "kind"}, "no column 'kind'"),
-        ({"label_column": "image"}, "label column 'image' of split 'train' holds images"),
+        ({"columns": ARTISTS}, "'knn' was given no label column"),
+        ({"train_dataset": None}, "'knn' was given no training data set"),
+        ({"columns": Columns(label="label", group="concept")}, "'retrieval' was given no artist column"),
+        ({"protocols": ["sibling_retrieval"]}, "'sibling_retrieval' was given no caption id column"),
+        ({"columns": Columns(label="kind", group="concept", artist="artist")}, "no column 'kind'"),
+        (
+            {"columns": Columns(label="image", group="concept", artist="artist")},
+            "'image' of split 'test' holds images",
+        ),
+        ({"protocols": ["zero_shot"]}, "knows no texts"),
+        ({"protocols": ["knn"], "columns": Columns(label="label", slices=("hue",))}, "no column 'hue'"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_refused(vit, image_processor, train_world, test_world, changes, message):
-    arguments = {"train_dataset": train_world, "test_dataset": test_world, **COLUMNS, **changes}
+    arguments = {"train_dataset": train_world, "test_dataset": test_world, "columns": COLUMNS, **changes}
     counting = CountingProcessor(image_processor)
     with pytest.raises(InputError, match=message):
         evaluate_encoder(vit, image_processor=counting, progress=False, **arguments)
@@ -200,7 +215,7 @@ def test_a_request_that_cannot_be_met_is_refused(vit, image_processor, train_wor
 
 def test_missing_and_ambiguous_labels_are_refused(vit, image_processor, train_world, test_world):
     counting = CountingProcessor(image_processor)
-    arguments = {"label_column": "label", "protocols": ["knn"], "image_processor": counting, "progress": False}
+    arguments = {"columns": LABEL, "protocols": ["knn"], "image_processor": counting, "progress": False}
     other = datasets.ClassLabel(names=[f"label {index}" for index in (1, 0, 2, 3)])
     with pytest.raises(InputError, match="a number means another class"):
         evaluate_encoder(vit, train_world, test_world.cast_column("label", other), **arguments)
@@ -215,3 +230,234 @@ def test_missing_and_ambiguous_labels_are_refused(vit, image_processor, train_wo
     words = test_world.cast_column("label", datasets.Value("string"))
     with pytest.raises(InputError, match="cannot be compared"):
         evaluate_encoder(vit, train_world, words, **arguments)
+
+
+# ---------------------------------------------------------------- the other protocols
+
+
+def test_every_slice_is_scored_as_its_images_alone_and_the_worst_and_the_gap_are_named():
+    train, test = make_features(), make_features(60, seed=1, first=100, signal=0.6)
+    columns = Columns(label="label", group="concept", slices=("artist",))
+    whole, *parts = evaluate_features(train, test, columns=columns, protocols=["linear_probe"], encoder_name="e")
+    assert [part.variant for part in parts] == [
+        "artist = ann",
+        "artist = bob",
+        "artist = cem",
+        "worst artist",
+        "gap over artist",
+    ]
+    assert [part.n for part in parts] == [60, 60, 60, 60, 180]
+    values = {}
+    for part in parts[:3]:
+        rows = test.columns["artist"] == part.settings["slice"]
+        own = Features(test.features[rows], test.rows[rows], {name: c[rows] for name, c in test.columns.items()})
+        assert len(own) == part.n
+        probe = logistic_regression_probe(
+            train.features,
+            train.columns["label"],
+            own.features,
+            own.columns["label"],
+            train_groups=train.columns["concept"],
+        )
+        assert part.value == pytest.approx(probe.value)
+        assert part.low <= part.value <= part.high
+        values[part.settings["slice"]] = part.value
+    worst, gap = parts[3:]
+    assert worst.value == min(values.values()) == values[worst.settings["worst"]]
+    assert worst.settings["slice_counts"] == {"ann": 60, "bob": 60, "cem": 60}
+    assert gap.value == pytest.approx(max(values.values()) - min(values.values()))
+    assert whole.value == pytest.approx(np.mean(list(values.values())))
+    assert len({result.key() for result in [whole, *parts]}) == 6
+
+
+def test_mean_per_class_and_the_map_reach_the_result():
+    train, test = make_features(), make_features(30, seed=1, first=100, signal=0.4)
+    per_class = evaluate_features(
+        train,
+        test,
+        columns=LABEL,
+        protocols=["knn", "linear_probe"],
+        settings=EvaluationSettings(metric="mean_per_class", knn_neighbours=(20,)),
+        encoder_name="e",
+    )
+    found = knn_predict(train.features, train.columns["label"], test.features)
+    assert per_class[0].value == pytest.approx(mean_per_class_accuracy(found, test.columns["label"]))
+    assert [(r.metric, r.chance) for r in per_class] == [("mean_per_class", 0.25)] * 2
+    average = evaluate_features(
+        train,
+        test,
+        columns=LABEL,
+        protocols=["linear_probe"],
+        settings=EvaluationSettings(metric="11_point_map"),
+        encoder_name="e",
+    )[0]
+    assert 0.25 < average.low <= average.value <= average.high <= 1
+
+
+def test_images_with_several_labels_are_probed_one_class_at_a_time():
+    generator = np.random.default_rng(0)
+
+    def side(num):
+        shown = generator.uniform(size=(num, 3)) < 0.4
+        values = generator.normal(size=(num, 6)).astype(np.float32)
+        values[:, :3] += 2 * shown
+        lists = np.empty(num, dtype=object)
+        lists[:] = [[f"class {place}" for place in np.flatnonzero(row)] for row in shown]
+        return Features(values, np.arange(num), {"label": lists}), shown
+
+    (train, _), (test, shown) = side(300), side(200)
+    arguments = {"columns": LABEL, "encoder_name": "e"}
+    settings = EvaluationSettings(metric="11_point_map")
+    result = evaluate_features(train, test, protocols=["linear_probe"], settings=settings, **arguments)[0]
+    assert result.value == pytest.approx(eleven_point_map(test.features[:, :3], shown), abs=0.05)
+    assert result.settings["num_labels"] == 3
+    with pytest.raises(InputError, match="no accuracy, which takes one answer"):
+        evaluate_features(train, test, protocols=["linear_probe"], **arguments)
+    with pytest.raises(InputError, match="several labels an image"):
+        evaluate_features(train, test, protocols=["knn"], settings=settings, **arguments)
+
+
+def test_an_official_validation_split_chooses_c_and_is_then_fitted_too():
+    train, validation = make_features(20), make_features(8, seed=5, first=300)
+    test = make_features(30, seed=1, first=100, signal=0.5)
+    result = evaluate_features(
+        train, test, validation=validation, columns=LABEL, protocols=["linear_probe"], encoder_name="e"
+    )[0]
+    assert result.settings["validation_images"] == 24
+    both, labels = (
+        np.concatenate([side.features for side in (train, validation)]),
+        np.concatenate([side.columns["label"] for side in (train, validation)]),
+    )
+    held_out = np.arange(len(both)) >= 60
+    probe = logistic_regression_probe(both, labels, test.features, test.columns["label"], held_out=held_out)
+    assert (result.value, result.settings["c"]) == (probe.value, probe.c)
+
+
+def test_the_releases_probe_gives_both_kinds_of_head_and_its_optimism_is_marked():
+    train, test = make_features(), make_features(30, seed=1, first=100, signal=0.3)
+    results = evaluate_features(
+        train,
+        test,
+        columns=COLUMNS,
+        protocols=["linear_probe_sgd", "linear_probe_sgd_optimistic"],
+        settings=EvaluationSettings(sgd_epochs=20),
+        encoder_name="e",
+    )
+    assert [result.variant for result in results] == ["without BatchNorm", "with BatchNorm"] * 2
+    assert [result.settings["selection"][:7] for result in results] == ["held-ou"] * 2 + ["maximum"] * 2
+    assert all("validation_fraction" not in result.settings for result in results[2:])
+    assert "chosen on the test set" in results_table(results)
+
+
+def test_episodes_are_told_from_images_in_the_table():
+    test = make_features(80, signal=2.0)
+    columns = Columns(label="label", group="concept")
+    settings = EvaluationSettings(few_shot_ways=3, few_shot_shots=1, few_shot_episodes=40)
+    result = evaluate_features(
+        None, test, columns=columns, protocols=["few_shot"], settings=settings, encoder_name="e"
+    )[0]
+    assert (result.n, result.chance, result.variant) == (40, 1 / 3, "3-way 1-shot")
+    assert result.low < result.value < result.high
+    table = results_table([result])
+    assert "few-shot accuracy (3-way 1-shot)" in table
+    assert "40 episodes scored." in table
+    assert "Student t over episodes" in table
+
+
+def test_few_neighbours_are_what_a_small_bank_holds():
+    train, test = make_features(40), make_features(5, seed=1, first=100)  # 120 images
+    results = evaluate_features(train, test, columns=LABEL, protocols=["knn"], encoder_name="e")
+    assert [result.settings["k"] for result in results] == [10, 20, 100]
+    tiny = make_features(2)
+    assert evaluate_features(tiny, test, columns=LABEL, protocols=["knn"], encoder_name="e")[0].settings["k"] == 6
+
+
+def test_zero_shot_and_text_retrieval_are_what_the_two_towers_say(clip_folder, test_world):
+    vision = load_encoder(clip_folder)
+    captioned = test_world.add_column("caption", [f"a {name}" for name in test_world["concept"]])
+    results = evaluate_encoder(
+        vision,
+        None,
+        captioned,
+        columns=Columns(label="label", caption="caption"),
+        protocols=["zero_shot", "text_retrieval"],
+        settings=EvaluationSettings(templates=("a {}", "one {}"), text_recall_at=(1, 3)),
+        progress=False,
+    )
+    embeds = as_unit_vectors(extract_features(vision, test_world, progress=False).embeds)
+    names = test_world.features["label"].names
+    sentences = [as_unit_vectors(vision.embed_texts([f"a {name}", f"one {name}"])).mean(0) for name in names]
+    found = (embeds @ as_unit_vectors(torch.stack(sentences)).T).argmax(1).numpy()
+    assert results[0].value == (found == np.array(test_world["label"][:])).mean()
+    assert (results[0].protocol, results[0].chance) == ("zero_shot", 0.25)
+    assert [(r.variant, r.metric, r.n) for r in results[1:]] == [
+        ("image to text", "recall@1", 36),
+        ("image to text", "recall@3", 36),
+        ("text to image", "recall@1", 12),  # three images share a caption
+        ("text to image", "recall@3", 12),
+    ]
+    texts = list(dict.fromkeys(captioned["caption"]))
+    pairs = [(row, texts.index(text)) for row, text in enumerate(captioned["caption"])]
+    both = text_retrieval_recall(embeds, vision.embed_texts(texts), pairs, (1, 3))
+    assert [r.value for r in results[1:]] == [side.hits[k].mean() for side in both for k in (1, 3)]
+    assert results[3].interval == "bootstrap over test texts"
+
+
+def test_rows_of_one_image_and_lists_of_captions_are_the_same_question(clip_folder, test_world):
+    vision = load_encoder(clip_folder)
+    images = test_world.select(range(0, 36, 3))
+    lists = images.add_column("caption", [[f"a {name}", f" the  {name}"] for name in images["concept"]])
+    rows = images.select([row for row in range(12) for _ in range(2)])
+    rows = rows.add_column("caption", [text for pair in lists["caption"] for text in pair])
+    arguments = {"protocols": ["text_retrieval"], "progress": False}
+    one = evaluate_encoder(vision, None, lists, columns=Columns(caption="caption"), **arguments)
+    other = evaluate_encoder(vision, None, rows, columns=Columns(caption="caption", image_id="concept"), **arguments)
+    assert [(r.value, r.n) for r in one] == [(r.value, r.n) for r in other]
+    assert one[0].settings["texts"] == 24
+
+
+def test_siblings_are_found_by_caption_id():
+    test = make_features(30, signal=0.0, seed=3)
+    test.features[:] = np.repeat(np.random.default_rng(0).normal(size=(30, 16)), 3, 0)
+    result = evaluate_features(
+        None, test, columns=Columns(caption_id="concept"), protocols=["sibling_retrieval"], encoder_name="e"
+    )[0]
+    assert (result.value, result.metric, result.n) == (1.0, "mAP", 90)
+    assert 0 < result.chance < 0.1
+
+
+def test_displacing_the_query_takes_away_what_pixels_have(test_world):
+    arguments = {"columns": ARTISTS, "protocols": ["retrieval", "retrieval_displaced"], "progress": False}
+    results = {
+        (result.protocol, result.metric): result
+        for result in evaluate_encoder(pixel_encoder(), None, test_world, **arguments)
+    }
+    assert results["retrieval_displaced", "recall@1"].value < results["retrieval", "recall@1"].value
+    assert results["retrieval_displaced", "recall@1"].settings["displaced_scale"] == [0.6, 0.9]
+    again = evaluate_encoder(pixel_encoder(), None, test_world, **arguments)
+    assert [result.value for result in again] == [result.value for result in results.values()]
+
+
+def test_an_augmented_probe_sees_a_new_crop_in_each_epoch(vit, image_processor, train_world, test_world):
+    counting = CountingProcessor(image_processor)
+    results = evaluate_encoder(
+        vit,
+        train_world,
+        test_world,
+        columns=COLUMNS,
+        protocols=["linear_probe_sgd"],
+        image_processor=counting,
+        settings=EvaluationSettings(sgd_epochs=2, sgd_augmentation=True),
+        progress=False,
+    )
+    # once each, then the training set again in two epochs of two trainings, and one picture to see the input's size
+    assert counting.images == len(train_world) * 5 + len(test_world) + 1
+    assert all(result.settings["augmentation"] for result in results)
+
+
+def test_a_training_set_of_one_class_is_refused(vit, image_processor, train_world, test_world):
+    single = train_world.filter(lambda row: row["label"] == 2)
+    with pytest.raises(InputError, match="Every label in column 'label' of split 'train' is 2"):
+        evaluate_encoder(
+            vit, single, test_world, columns=LABEL, protocols=["knn"], image_processor=image_processor, progress=False
+        )

@@ -133,7 +133,7 @@ def test_the_table_is_this_one():
         "| pipe\\|named | 40.0 [37.5, 42.5] |  |\n"
         "| *chance* | 20.0 | 0.4 |\n\n"
         "Per cent, 95 % intervals in brackets (bootstrap over test groups). pictograms, split `held_out`, revision "
-        "`abc`: 1,807 (kNN accuracy (k = 20)), 1,700 (cross-artist retrieval recall@1) images scored.\n"
+        "`abc`: 1,807 images (kNN accuracy (k = 20)), 1,700 images (cross-artist retrieval recall@1) scored.\n"
     )
 
 

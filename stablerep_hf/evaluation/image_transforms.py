@@ -1,0 +1,114 @@
+"""What a protocol does to a picture before the encoder's own preparation. Each is a pure function of seed and row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class ImageTransform(Protocol):
+    """A picture and its row number to a picture."""
+
+    @property
+    def processor_options(self) -> Mapping[str, Any]:
+        """What the image processor is told beside the pictures."""
+        ...
+
+    def __call__(self, image: Image.Image, row: int) -> Image.Image:
+        """RGB to RGB."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values that tell this transform from every other."""
+        ...
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """The whole picture, made smaller and put somewhere on a ground of its own border's colour.
+
+    Pictograms come cropped to their ink, so a thing drawn by two hands covers the same places and bare pixels find
+    it again. Moved and scaled by an amount that is fixed for each row, it can be found by what it is only. The
+    encoders' own training crops are of the same kind, so they are meant to bear this; nothing of the picture is lost.
+    Ours, because no published protocol asks it.
+
+    Attributes:
+        scale: range of the remaining edge length, as a share; uniform.
+        seed: of the draws.
+    """
+
+    scale: tuple[float, float] = (0.6, 0.9)
+    seed: int = 0
+    processor_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __call__(self, image: Image.Image, row: int) -> Image.Image:
+        """The picture, in its own size, displaced as row `row` is."""
+        generator = np.random.default_rng((self.seed, row))
+        scale, across, down = generator.uniform(self.scale[0], self.scale[1]), *generator.uniform(size=2)
+        width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        pixels = np.asarray(image)
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        red, green, blue = (int(value) for value in np.median(border, axis=0))
+        canvas = Image.new("RGB", image.size, (red, green, blue))
+        place = (round(across * (image.width - width)), round(down * (image.height - height)))
+        canvas.paste(image.resize((width, height), Image.Resampling.LANCZOS), place)
+        return canvas
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, scale and seed."""
+        return {"displacement": list(self.scale), "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class CropAndFlip:
+    """A random crop of 8 to 100 % of the area, resized to the encoder's input, flipped half the time.
+
+    The training augmentation of the release's probe (StableRep/main_linear.py: `RandomResizedCrop(224)` and
+    `RandomHorizontalFlip()` of torchvision with their defaults).
+
+    Attributes:
+        height: of the encoder's input, pixels.
+        width: of it.
+        epoch: another epoch, another crop.
+        seed: of the draws.
+    """
+
+    height: int
+    width: int
+    epoch: int = 0
+    seed: int = 0
+    # the crop has the input's size already: a processor that cuts its middle out would zoom in twice
+    processor_options: Mapping[str, Any] = field(
+        default_factory=lambda: {"do_resize": False, "do_center_crop": False}, repr=False
+    )
+
+    def __call__(self, image: Image.Image, row: int) -> Image.Image:
+        """One crop of the picture, (width, height)."""
+        generator = np.random.default_rng((self.seed, self.epoch, row))
+        box = self._box(image.width, image.height, generator)
+        crop = image.resize((self.width, self.height), Image.Resampling.BILINEAR, box=box)
+        return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.uniform() < 0.5 else crop
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, size, epoch and seed."""
+        own = {name: value for name, value in asdict(self).items() if name != "processor_options"}
+        return {"crop and flip": own}
+
+    @staticmethod
+    def _box(width: int, height: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
+        for _ in range(10):
+            area = width * height * generator.uniform(0.08, 1.0)
+            ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
+            across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < across <= width and 0 < down <= height:
+                left = int(generator.integers(0, width - across + 1))
+                top = int(generator.integers(0, height - down + 1))
+                return left, top, left + across, top + down
+        across, down = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, top = (width - across) // 2, (height - down) // 2
+        return left, top, left + across, top + down

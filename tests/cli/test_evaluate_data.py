@@ -1,0 +1,88 @@
+"""`stablerep evaluate` on data sets as people have them, and killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stablerep_hf import assets
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Class folders below train and test, as `imagefolder` reads them; one file of each is torn."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for place, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(12):
+                pixels = generator.integers(0, 90, (20, 20, 3)) + np.array([0, 150 * place, 0])
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        torn = tmp_path / "photos" / split / "cat" / "3.png"
+        torn.write_bytes(torn.read_bytes()[:60])
+    return tmp_path / "photos"
+
+
+def test_class_folders_with_torn_files(stablerep, trained, image_folder, tmp_path):
+    file = tmp_path / "results.json"
+    flags = ["evaluate", trained, "--data", image_folder, "--protocols", "knn", "few_shot", "--output", file]
+    flags += ["--few_shot_ways", "2", "--few_shot_shots", "1", "--few_shot_episodes", "20"]
+    code, _, err = stablerep(*flags)
+    assert (code, file.exists()) == (2, False)
+    assert "cannot be decoded" in err and "max_bad_images" in err
+    code, _, err = stablerep(*flags, "--max_bad_images", "1")
+    assert code == 2
+    assert "classes have the 16 images" in err, "fifteen queries and a shot are more than a class has"
+    code, _, err = stablerep(*[flag for flag in flags if flag != "few_shot"], "--max_bad_images", "1")
+    assert code == 0, err
+    results = json.loads(file.read_text())
+    assert [(r["settings"]["k"], r["n"], r["settings"]["bad_images"]) for r in results] == [(10, 23, 2), (20, 23, 2)]
+    assert results[0]["value"] > 0.9
+    assert results[0]["settings"]["num_labels"] == 2
+
+
+def test_a_data_set_of_one_class_is_one_sentence(stablerep, trained, image_folder):
+    for split in ("train", "test"):
+        for path in (image_folder / split / "dog").iterdir():
+            path.unlink()
+        (image_folder / split / "dog").rmdir()
+    code, _, err = stablerep("evaluate", trained, "--data", image_folder, "--protocols", "knn")
+    assert code == 2
+    assert "nothing to tell apart" in err
+    assert err.strip().count("\n") == 0
+
+
+@pytest.mark.timeout(600)
+def test_an_extraction_killed_in_the_middle_goes_on(stablerep, tmp_path):
+    cache, file = tmp_path / "cache", tmp_path / "results.json"
+    flags = ["evaluate", str(assets.encoder_path()), "--protocols", "knn", "--knn_neighbours", "20"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stablerep_hf.cli", *flags, "--cache", str(cache), "--output", str(file)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.time() + 240
+    while not list(cache.glob("*/*.npz")):
+        assert time.time() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.npz")}
+    assert not file.exists()
+    assert 0 < len(kept) < 9, "8,038 images are nine shards"
+    code, _, err = stablerep(*flags, "--cache", cache, "--output", file)
+    assert code == 0, err
+    assert len(list(cache.glob("*/*.npz"))) == 9
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}, "what stood was made again"
+    code, _, _ = stablerep(*flags, "--cache", "none", "--output", tmp_path / "whole.json")
+    assert file.read_text() == (tmp_path / "whole.json").read_text()

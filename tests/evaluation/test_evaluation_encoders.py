@@ -1,0 +1,131 @@
+"""Encoders of other libraries and of two towers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.models import save_for_hf
+from transformers import SiglipConfig, SiglipModel
+
+from stablerep_hf.errors import InputError
+from stablerep_hf.evaluation import extract_features, load_encoder
+from stablerep_hf.evaluation.image_transforms import CropAndFlip, Displacement
+
+
+@pytest.fixture(scope="module")
+def timm_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, num_classes=7).eval()
+    folder = tmp_path_factory.mktemp("timm") / "encoder"
+    save_for_hf(model, folder, model_args={"img_size": 32, "patch_size": 8, "depth": 2}, safe_serialization=True)
+    return folder, model
+
+
+def test_a_timm_folder_gives_what_its_classifier_would_read(timm_folder, test_world):
+    folder, model = timm_folder
+    found = extract_features(load_encoder(folder), test_world, progress=False)
+    config = {**timm.data.resolve_model_data_config(model), "input_size": (3, 32, 32)}
+    transform = timm.data.create_transform(**config, is_training=False)
+    with torch.no_grad():
+        pixels = torch.stack([transform(image.convert("RGB")) for image in test_world["image"]])
+        expected = model.forward_head(model.forward_features(pixels), pre_logits=True)
+    np.testing.assert_allclose(found.features, expected.numpy(), atol=1e-4)
+    assert found.embeds is None
+    assert load_encoder(f"local-dir:{folder}").name.endswith("encoder")
+
+
+def test_timm_weights_that_are_not_there_are_one_sentence(tmp_path, timm_folder):
+    for source in ("timm/no-such-model.none", "hf-hub:no/such", f"local-dir:{tmp_path}"):
+        with pytest.raises(InputError, match=r"timm cannot load the encoder .*; give the id of a Hub repository"):
+            load_encoder(source)
+
+
+def test_a_dual_encoder_gives_both_towers_outputs_in_one_pass(clip_folder, test_world):
+    vision = load_encoder(clip_folder)
+    calls = []
+    vision.model.register_forward_hook(lambda *call: calls.append(len(call[-1].pooler_output)))
+    found = extract_features(vision, test_world, batch_size=20, progress=False)
+    assert calls == [20, 16]
+    pixels = vision.image_processor(
+        images=[image.convert("RGB") for image in test_world["image"]], return_tensors="pt"
+    )
+    with torch.no_grad():
+        tower = vision.model(**pixels).pooler_output
+        shared = vision.dual.get_image_features(**pixels).pooler_output
+    np.testing.assert_allclose(found.features, tower.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.embeds, shared.numpy(), atol=1e-5)
+    assert found.features.shape[1] != found.embeds.shape[1]
+
+
+def test_texts_do_not_depend_on_the_batch_they_are_in(clip_folder):
+    vision = load_encoder(clip_folder)
+    texts = ["a cat", "a very long text about a cat and everything that it saw on its way", "dog"]
+    together = vision.embed_texts(texts)
+    alone = torch.cat([vision.embed_texts([text], batch_size=1) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        tokens = vision.tokenizer(texts[:1], return_tensors="pt")
+        expected = vision.dual.get_text_features(**tokens).pooler_output
+    torch.testing.assert_close(together[:1], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_siglip_reads_texts_as_it_learned_them(clip_folder, test_world):
+    tokenizer = load_encoder(clip_folder).tokenizer
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = SiglipModel(
+        SiglipConfig(
+            text_config={"vocab_size": len(tokenizer), "max_position_embeddings": 24, "projection_size": 16, **sizes},
+            vision_config={"image_size": 16, "patch_size": 8, **sizes},
+        )
+    )
+    model.save_pretrained(clip_folder)
+    vision = load_encoder(clip_folder)
+    found = extract_features(vision, test_world, progress=False)
+    np.testing.assert_allclose(found.embeds, found.features, atol=1e-6)  # SigLIP has no projection
+    with torch.no_grad():
+        padded = tokenizer("a cat", padding="max_length", max_length=24, return_tensors="pt")["input_ids"]
+        expected = model.eval().get_text_features(input_ids=padded).pooler_output
+    torch.testing.assert_close(vision.embed_texts(["a cat"]), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoder_without_texts_says_so(vit, image_processor, clip_folder):
+    with pytest.raises(InputError, match="'ViTModel' knows no texts"):
+        load_encoder(vit, image_processor).embed_texts(["a"])
+    for name in clip_folder.glob("tokenizer*"):
+        name.unlink()
+    with pytest.raises(InputError, match="came without a tokenizer"):
+        load_encoder(clip_folder).embed_texts(["a"])
+
+
+def test_displacement_moves_the_whole_picture_on_its_own_ground():
+    picture = Image.new("RGB", (40, 30), (250, 240, 230))
+    picture.paste((10, 20, 30), (0, 0, 40, 2))  # ink at the top edge must survive
+    picture.paste((200, 0, 0), (10, 10, 30, 20))
+    moved = Displacement(seed=0)
+    places = set()
+    for row in range(20):
+        result = np.asarray(moved(picture, row)).astype(int)
+        assert result.shape == (30, 40, 3)
+        np.testing.assert_array_equal(result, np.asarray(moved(picture, row)))
+        red = np.abs(result - [200, 0, 0]).sum(2) < 40
+        assert 0.36 * 0.6 * 200 < red.sum() < 0.81 * 1.2 * 200  # its area, shrunk
+        places.add(tuple(np.argwhere(red)[0]))
+        ground = np.abs(result - [250, 240, 230]).sum(2) < 10
+        assert ground.mean() > 0.5
+    assert len(places) > 10
+    assert (np.asarray(Displacement(seed=1)(picture, 0)) != np.asarray(moved(picture, 0))).any()
+
+
+def test_crops_have_the_inputs_size_and_differ_from_epoch_to_epoch():
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    crops = [np.asarray(CropAndFlip(24, 32, epoch=epoch, seed=2)(picture, 5)) for epoch in (0, 0, 1)]
+    assert crops[0].shape == (24, 32, 3)
+    np.testing.assert_array_equal(crops[0], crops[1])
+    assert (crops[0] != crops[2]).any()
+    thin = Image.new("RGB", (200, 3))
+    assert CropAndFlip(8, 8)(thin, 0).size == (8, 8)
