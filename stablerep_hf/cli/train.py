@@ -12,7 +12,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..models import StableRepModel
-    from ..training import StableRepTrainingArguments
+    from ..training import KnnProbe, StableRepTrainingArguments
 
 RECORD = "training.json"
 
@@ -61,6 +61,16 @@ class TrainCommand:
     image_text_dim: int = field(
         default=512, metadata={"help": "Of the space images and captions meet in; 512 in the release."}
     )
+    probe_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Labelled images for a kNN accuracy in training (--eval_strategy says when): a folder, a Hub id, "
+            "or 'embedded' (real pictograms by an artist whom no table is made of)."
+        },
+    )
+    probe_train_split: str = field(default="train", metadata={"help": "Of the probe's data: what votes."})
+    probe_split: str | None = field(default=None, metadata={"help": "What is classified; 'test' unless embedded."})
+    probe_label_column: str | None = field(default=None, metadata={"help": "'label' unless embedded."})
     license: str = field(default="unknown", metadata={"help": "Of the weights, for the card: a Hub licence id."})
 
 
@@ -126,10 +136,11 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             dataset, command.keep, read_terms(command.keep_concepts) if command.keep_concepts else None
         )
         print(f"{command.keep}: {report}")
+    probe = _probe(command, arguments)
     model, tokenizer = build_model(command, arguments.seed)
     try:
         with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
-            trainer = StableRepTrainer(model, arguments, dataset, tokenizer)
+            trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe)
     except InputError:
         raise
     except ValueError as error:  # transformers and accelerate refuse arguments so
@@ -174,6 +185,29 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")
             _write_record(output, record)
     return record
+
+
+def _probe(command: TrainCommand, arguments: StableRepTrainingArguments) -> KnnProbe | None:
+    from .. import assets
+    from ..training import KnnProbe
+    from .generate import EMBEDDED
+    from .loading import load_images
+
+    if (command.probe_data is None) != (arguments.eval_strategy == "no"):
+        raise InputError(
+            "--probe_data says what the encoder is measured on while it trains and --eval_strategy (steps or epoch) "
+            "when: give both, or neither."
+        )
+    if command.probe_data is None:
+        return None
+    embedded = command.probe_data == EMBEDDED
+    source = str(assets.pictograms_path()) if embedded else command.probe_data
+    split = command.probe_split or ("held_out_artist" if embedded else "test")
+    return KnnProbe(
+        load_images(source, command.probe_train_split),
+        load_images(source, split),
+        label_column=command.probe_label_column or ("group" if embedded else "label"),
+    )
 
 
 def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any | None]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .grouped_images import GroupedBatchSampler as GroupedBatchSampler
     from .grouped_images import GroupedImages as GroupedImages
     from .objectives import ObjectiveLoss as ObjectiveLoss
+    from .probe import KnnProbe as KnnProbe
     from .trainer import StableRepTrainer as StableRepTrainer
 
 _EXPORTS = {
@@ -21,6 +22,7 @@ _EXPORTS = {
     "GroupCollator": ".grouped_images",
     "GroupedBatchSampler": ".grouped_images",
     "GroupedImages": ".grouped_images",
+    "KnnProbe": ".probe",
     "ObjectiveLoss": ".objectives",
     "StableRepTrainer": ".trainer",
     "StableRepTrainingArguments": ".arguments",

@@ -24,6 +24,7 @@ from .checkpoints import latest_checkpoint
 from .grouped_images import GroupCollator, GroupedBatchSampler, GroupedImages
 from .hub_push import HubPushTrainer
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
+from .probe import KnnProbe
 
 
 class StableRepTrainer(HubPushTrainer):
@@ -38,6 +39,8 @@ class StableRepTrainer(HubPushTrainer):
         train_dataset: Map-style, columns `image` and `caption_id` or `caption`.
         tokenizer: Of the text tower, if the objective has a text side.
         callbacks: As for `transformers.Trainer`.
+        probe: Measures the encoder wherever `eval_strategy` says, as "eval_knn_accuracy"; `load_best_model_at_end`
+            can go by it.
 
     Logged with the loss: its parts by name, the logit scale, and of the last batch the mean similarity of positives
     and of negatives and the number of positives an image has.
@@ -58,6 +61,7 @@ class StableRepTrainer(HubPushTrainer):
         train_dataset: datasets.Dataset,
         tokenizer: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        probe: KnnProbe | None = None,
     ) -> None:
         objective = OBJECTIVES[args.objective]
         _check_fit(model, args, tokenizer)
@@ -86,6 +90,7 @@ class StableRepTrainer(HubPushTrainer):
             model=model,
             args=args,
             train_dataset=groups,
+            eval_dataset=probe,
             data_collator=collator,
             processing_class=tokenizer,
             callbacks=[FollowEpoch(self._batches), ClampLogitScale(), *(callbacks or [])],
@@ -96,6 +101,7 @@ class StableRepTrainer(HubPushTrainer):
         if args.ema_decay is not None:
             self.average = AverageWeights(args.ema_decay)
             self.add_callback(self.average)
+        self.probe = probe
         self.criterion = ObjectiveLoss(args.objective, args.temperature)
         self.augment = ColorAugmentation()
         self._bad_images: set[str] = set()
@@ -150,6 +156,24 @@ class StableRepTrainer(HubPushTrainer):
         if self.criterion.objective.image:
             self._last_images = outputs.image_embeds.detach(), inputs["caption_ids"]
         return (parts["loss"], outputs) if return_outputs else parts["loss"]
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure the encoder with the probe; the arguments are Trainer's, and of them the prefix alone matters.
+
+        Every process does so: what follows from the numbers, such as the best checkpoint, must be the same on all.
+
+        Raises:
+            InputError: The trainer was made without a probe.
+        """
+        if self.probe is None:
+            raise InputError("There is nothing to evaluate on: give the trainer a probe (--probe_data).")
+        measured = self.probe(self.accelerator.unwrap_model(self.model))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, averaged since the last log, and similarities of the last batch."""

@@ -63,3 +63,16 @@ def test_an_encoder_of_another_size_is_refused_before_anything_is_written(tmp_pa
     assert refused(stablerep("train", *flags, "--init-from", start[0], "--size", "tiny"), "hidden_size 96", "192")
     assert refused(stablerep("train", *flags, "--init-from", tmp_path / "nowhere"), "nowhere")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_is_probed_with_the_embedded_pictograms(tmp_path, stablerep, grouped_folder):
+    flags = ["--data", grouped_folder, "--output", tmp_path / "out", *TRAIN_FLAGS, "--max_steps", 2]
+    assert refused(stablerep("train", *flags, "--probe_data", "embedded"), "--eval_strategy")
+    assert refused(stablerep("train", *flags, "--eval_strategy", "steps"), "--probe_data")
+    assert not (tmp_path / "out").exists()
+    assert (
+        stablerep("train", *flags, "--probe_data", "embedded", "--eval_strategy", "steps", "--eval_steps", 2)[0] == 0
+    )
+    log = json.loads((tmp_path / "out" / "training.json").read_text())["log"]
+    (accuracy,) = [entry["eval_knn_accuracy"] for entry in log if "eval_knn_accuracy" in entry]
+    assert 0.1 < accuracy < 0.9

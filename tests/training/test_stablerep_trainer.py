@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, TrainerCallback, ViTConfig, set_seed
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.models import StableRepConfig, StableRepModel
-from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
+from stablerep_hf.training import KnnProbe, StableRepTrainer, StableRepTrainingArguments
 from stablerep_hf.training.checkpoints import latest_checkpoint
 
 
@@ -136,6 +136,56 @@ def test_the_average_of_the_weights_is_theirs_and_survives_an_interruption(datas
         StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset).train(
             resume_from_checkpoint=str(tmp_path / "checkpoint-2")
         )
+
+
+def labelled(rows):
+    """The pictures of captions 0 to 2, labelled by their caption."""
+    pictures = make_dataset([6, 6, 6]).select(rows)
+    return pictures.add_column("label", [caption[-1] for caption in pictures["caption"]])
+
+
+def test_the_probe_measures_and_the_best_checkpoint_is_loaded(dataset, tmp_path):
+    probe = KnnProbe(labelled(range(0, 18, 2)), labelled(range(1, 18, 2)), k=2)
+    settings = {
+        "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 4,
+        "load_best_model_at_end": True, "metric_for_best_model": "knn_accuracy",
+    }  # fmt: skip
+    course = Course()
+    trainer = StableRepTrainer(
+        make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=[course], probe=probe
+    )
+    by_hand = []
+
+    class ByHand(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            assert kwargs["model"].training
+            by_hand.append(probe(kwargs["model"])["knn_accuracy"])
+
+    trainer.add_callback(ByHand())
+    trainer.train()
+    measured = losses(trainer, "eval_knn_accuracy")
+    assert measured == by_hand and len(measured) == 2 and all(0 <= value <= 1 for value in measured)
+    best = 2 if measured[0] >= measured[1] else 4
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
+    assert largest_difference(weights(trainer.model), course.steps[best - 1]) == 0.0
+    assert trainer.evaluate()["eval_knn_accuracy"] == max(measured)
+
+
+def test_a_best_checkpoint_of_other_weights_is_refused(dataset, tmp_path):
+    class SpoilBest(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            make_model(head_norm="layer").save_pretrained(tmp_path / f"checkpoint-{state.global_step}")
+
+    settings = {
+        "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 2,
+        "load_best_model_at_end": True, "metric_for_best_model": "knn_accuracy",
+    }  # fmt: skip
+    probe = KnnProbe(labelled(range(0, 18, 2)), labelled(range(1, 18, 2)), k=2)
+    trainer = StableRepTrainer(
+        make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=[SpoilBest()], probe=probe
+    )
+    with pytest.raises(InputError, match="another architecture"):
+        trainer.train()
 
 
 def test_resume_with_other_weights_is_refused(dataset, tmp_path):
