@@ -37,28 +37,37 @@ def test_the_python_runs_and_what_it_makes_loads_without_this_package(tmp_path):
 
 
 def test_every_shown_command_parses(capsys):
+    from stablerep_hf.cli.captions import CaptionsCommand
     from stablerep_hf.cli.evaluate import EvaluateCommand
     from stablerep_hf.cli.generate import GenerateCommand
     from stablerep_hf.cli.parsing import parse_command
     from stablerep_hf.cli.publish import PublishCommand
     from stablerep_hf.cli.train import parse
 
+    kinds = {
+        "captions": CaptionsCommand,
+        "evaluate": EvaluateCommand,
+        "generate": GenerateCommand,
+        "publish": PublishCommand,
+    }
+
     lines = " ".join(blocks("bash")).replace("\\\n", " ").splitlines()
     seen = set()
     for line in lines:
         words = shlex.split(line.partition("#")[0])
-        if words[:1] != ["stablerep"]:
+        launched = [place for place, word in enumerate(words) if word in ("stablerep", "stablerep_hf.cli")]
+        if not launched:
             continue
+        words = words[launched[0] :]
         seen.add(words[1])
         flags = words[2:]
         if words[1] == "train":
             parse([*flags, "--fp16", "false"])  # the preset's half precision needs a GPU
             continue
-        kind = {"generate": GenerateCommand, "evaluate": EvaluateCommand, "publish": PublishCommand}[words[1]]
         while flags and not flags[0].startswith("-"):
             flags = flags[1:]
-        parse_command([kind], flags, name=words[1], description="")
-    assert seen == {"generate", "train", "evaluate", "publish"}
+        parse_command([kinds[words[1]]], flags, name=words[1], description="")
+    assert seen == {"captions", "generate", "train", "evaluate", "publish"}
 
 
 def test_the_tables_are_those_of_the_result_files():

@@ -130,6 +130,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     record = _read_record(output, settings)
     if record.get("finished"):
         return record
+    _check_drawn(command.data)
     dataset = load_images(command.data, command.split)
     if command.keep is not None:
         dataset, report = filter_rows(
@@ -185,6 +186,20 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")
             _write_record(output, record)
     return record
+
+
+def _check_drawn(data: str) -> None:
+    """Refuse a folder that is still being drawn: after an interruption the training would go on with other images."""
+    from ..synthesis import read_provenance
+
+    if not (Path(data) / "provenance").is_dir():
+        return
+    drawn = read_provenance(data)
+    if len(drawn.shards) < drawn.num_shards:
+        raise InputError(
+            f"{data} is not finished: {len(drawn.shards)} of {drawn.num_shards} shards are drawn; run the same "
+            "`stablerep generate` again first."
+        )
 
 
 def _probe(command: TrainCommand, arguments: StableRepTrainingArguments) -> KnnProbe | None:

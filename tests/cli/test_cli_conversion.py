@@ -5,7 +5,7 @@ import json
 import pytest
 import timm
 import torch
-from test_cli_commands import refused
+from test_cli_commands import generate_flags, refused
 from test_models_conversion import official, save
 from tiny_training import TRAIN_FLAGS
 from training_data import make_dataset
@@ -62,6 +62,16 @@ def test_an_encoder_of_another_size_is_refused_before_anything_is_written(tmp_pa
     flags = ["--data", tmp_path / "data", "--output", tmp_path / "out", *TRAIN_FLAGS]
     assert refused(stablerep("train", *flags, "--init-from", start[0], "--size", "tiny"), "hidden_size 96", "192")
     assert refused(stablerep("train", *flags, "--init-from", tmp_path / "nowhere"), "nowhere")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_still_being_drawn_is_not_trained_on(tmp_path, stablerep, pipeline):
+    (tmp_path / "captions.txt").write_text("a red ball\na blue house\na green tree\n")
+    flags = generate_flags(tmp_path / "captions.txt", pipeline, tmp_path / "images")
+    assert stablerep(*flags)[0] == 0
+    (tmp_path / "images" / "provenance" / "shard-00001.json").unlink()
+    train = ["train", "--data", tmp_path / "images", "--output", tmp_path / "out", *TRAIN_FLAGS]
+    assert refused(stablerep(*train, "--images_per_caption", 2), "not finished", "1 of 2 shards")
     assert not (tmp_path / "out").exists()
 
 
