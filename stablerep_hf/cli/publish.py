@@ -54,7 +54,7 @@ def run(folder: str, repository: str, command: PublishCommand) -> None:
     print(f"{publication.num_bytes:>14,}  in {len(publication.files)} files, {publication.repo_type} {repository}")
     if publication.left_out:
         shown = ", ".join(publication.left_out[:3]) + (", ..." if len(publication.left_out) > 3 else "")
-        print(f"{len(publication.left_out):>14,}  files are left out: {shown}")
+        print(f"{len(publication.left_out):>14,}  left out: {shown}")
     if command.dry_run:
         print("\n" + publication.card(repository))
         return
