@@ -2,10 +2,11 @@
 
     python scripts/run_evidence.py --output .cache/evidence
 
-Draws one synthetic data set with the embedded generator, trains SimCLR and StableRep on it and on the real artists'
-drawings of the same concepts (equal steps and views), measures all of them and untrained twins on the real pictograms
-of concepts that neither the generator nor any encoder saw, and writes `model_cards/results/pictograms.json`. Killed
-and started again, it goes on where it was. `scripts/update_readme.py` puts the numbers into the README.
+Draws one synthetic data set with the embedded generator, trains SimCLR, StableRep, StableRep+ and CLIP on it, and the
+first two on the real artists' drawings of the same concepts (equal steps and views), measures all of them, untrained
+twins and the bare pixels on the real pictograms of concepts that neither the generator nor any encoder saw, and writes
+`model_cards/results/pictograms.json`. Killed and started again, it goes on where it was. `scripts/update_readme.py`
+puts the numbers into the README.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ import torch
 
 from stablerep_hf import assets
 from stablerep_hf.cli import evaluate, facts, generate, train
-from stablerep_hf.evaluation import EvaluationResult, combine_seeds, load_results, save_results
+from stablerep_hf.evaluation import EvaluationResult, combine_seeds, load_results, pixel_encoder, save_results
 from stablerep_hf.models import export_encoder
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 RESULTS = CARDS / "results" / "pictograms.json"
 RELEASED = "StableRep, synthetic images"
-PRESETS = {"SimCLR": "pictograms-simclr", "StableRep": "pictograms"}
+PRESETS = {
+    "SimCLR": "pictograms-simclr",
+    "StableRep": "pictograms",
+    "StableRep+": "pictograms-text",
+    "CLIP": "pictograms-clip",
+}
+ON_REAL_ARTISTS = ("SimCLR", "StableRep")
 UNTRAINED = "untrained"
 
 
@@ -51,6 +58,8 @@ def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationR
         results += measure(twin, UNTRAINED, seed)
         for source, data in sources.items():
             for objective, preset in PRESETS.items():
+                if data != synthetic and objective not in ON_REAL_ARTISTS:
+                    continue
                 folder = output / f"{objective.lower()}-{source.replace(' ', '-')}-{seed}"
                 flags = ["--config", preset, "--data", str(data), "--output", str(folder), "--seed", str(seed)]
                 train.run(*train.parse(flags))
@@ -83,7 +92,8 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     results = run(arguments.output, range(*arguments.seeds), arguments.images_per_caption)
     if tuple(arguments.seeds) == (0, 5):
-        combined = combine_seeds(results)
+        pixels = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand())
+        combined = pixels + combine_seeds(results)
         save_results(RESULTS, combined)
         release(arguments.output / "stablerep-synthetic-images-0", combined)
         print(RESULTS)

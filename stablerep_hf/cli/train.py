@@ -41,7 +41,18 @@ class TrainCommand:
         },
     )
     tokenizer: str | None = field(
-        default=None, metadata={"help": "Of the text tower, for stablerep+ and clip: a Hub id or folder."}
+        default=None,
+        metadata={"help": "Of the text tower, for stablerep+ and clip: a Hub id or folder, or 'embedded'."},
+    )
+    text_hidden_size: int = field(
+        default=512, metadata={"help": "Width of the text tower, a multiple of 64; 512 in the release."}
+    )
+    text_num_layers: int = field(default=12, metadata={"help": "Layers of the text tower; 12 in the release."})
+    text_max_tokens: int = field(
+        default=77, metadata={"help": "Longest caption in tokens, the rest is cut; 77 in the release."}
+    )
+    image_text_dim: int = field(
+        default=512, metadata={"help": "Of the space images and captions meet in; 512 in the release."}
     )
     license: str = field(default="unknown", metadata={"help": "Of the weights, for the card: a Hub licence id."})
 
@@ -157,19 +168,35 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
     """
     import transformers
 
+    from .. import assets
     from ..models import StableRepConfig, StableRepModel, load_vision_encoder
+    from .generate import EMBEDDED
 
     tokenizer = None
     text: dict[str, Any] = {}
     if command.tokenizer is not None:
+        if command.text_hidden_size < 64 or command.text_hidden_size % 64:
+            raise InputError(
+                f"--text_hidden_size {command.text_hidden_size} cannot be cut into attention heads of 64: give a "
+                "multiple of 64."
+            )
+        source = assets.generator_path() / "tokenizer" if command.tokenizer == EMBEDDED else command.tokenizer
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(command.tokenizer)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"--tokenizer {command.tokenizer} is neither a folder nor a repository within reach: check the name."
             ) from error
+        text["image_text_dim"] = command.image_text_dim
         text["text_config"] = transformers.CLIPTextConfig(
-            vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            hidden_size=command.text_hidden_size,
+            intermediate_size=4 * command.text_hidden_size,
+            num_attention_heads=command.text_hidden_size // 64,
+            num_hidden_layers=command.text_num_layers,
+            max_position_embeddings=command.text_max_tokens,
         )
     transformers.set_seed(seed)
     try:

@@ -118,6 +118,19 @@ def test_the_presets_of_the_release_say_what_the_release_did(preset, epochs, war
     assert (command.tokenizer is None) == (objective == "stablerep")
 
 
+@pytest.mark.parametrize(("preset", "trained"), [("pictograms-text", True), ("pictograms-clip", False)])
+def test_the_small_presets_with_text_train(tmp_path, stablerep, grouped_folder, preset, trained):
+    flags = ["--data", grouped_folder, "--output", tmp_path / "out", "--config", preset, "--use_cpu"]
+    flags += ["--captions_per_batch", 4, "--max_steps", 2, "--logging_steps", 1]
+    assert stablerep("train", *flags)[0] == 0
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert ("image_loss" in record["log"][0], "image_text_loss" in record["log"][0]) == (trained, True)
+    config = json.loads((tmp_path / "out" / "pretraining" / "config.json").read_text())
+    assert (config["text_config"]["hidden_size"], config["image_text_dim"]) == (128, 128)
+    flags[3] = tmp_path / "other"
+    assert refused(stablerep("train", *flags, "--text_hidden_size", 100), "text_hidden_size 100")
+
+
 def test_every_preset_parses():
     from stablerep_hf.cli.parsing import presets
     from stablerep_hf.cli.train import parse
