@@ -58,8 +58,15 @@ def run(folder: str, repository: str, command: PublishCommand) -> None:
     if command.dry_run:
         print("\n" + publication.card(repository))
         return
-    options = {"private": command.private, "create_pr": command.create_pr, "tag": command.tag}
-    print(publish(publication, repository, variables=variables, **options))
+    address = publish(
+        publication,
+        repository,
+        private=command.private,
+        create_pr=command.create_pr,
+        tag=command.tag,
+        variables=variables,
+    )
+    print(address)
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -202,13 +202,14 @@ def explaining_refusals(repository: str, *others: type[Exception]) -> Iterator[N
     Raises:
         InputError: In place of those errors.
     """
+    refusals: tuple[type[Exception], ...] = (HFValidationError, *_http_errors(), *others)
     try:
         yield
     except InputError:
         raise
     except OfflineModeIsEnabled as error:
         raise InputError(f"Publishing {repository} needs the Hub, but HF_HUB_OFFLINE is set: unset it.") from error
-    except (HFValidationError, *_http_errors(), *others) as error:
+    except refusals as error:
         # The client wraps what stopped an upload: "Error while uploading 'a.parquet' to the Hub."
         cause = error.__cause__ if type(error) is RuntimeError and isinstance(error.__cause__, Exception) else error
         raise InputError(f"Publishing {repository} stopped: {_reason(cause)}") from error
