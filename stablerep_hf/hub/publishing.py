@@ -107,7 +107,7 @@ def _prepare(
         make = partial(api.create_repo, repository, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
         _retrying(partial(make, private=private or None))
         return
-    other = kind_of(entry.rfilename for entry in info.siblings or [])
+    other = kind_of(api.list_repo_files(repository, repo_type=repo_type))
     if other not in (None, kind):
         raise InputError(
             f"{repository} holds {describe_kind(other)}, and this is {describe_kind(kind)}: choose another name."
