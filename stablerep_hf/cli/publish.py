@@ -53,12 +53,19 @@ def run(folder: str, repository: str, command: PublishCommand) -> None:
     print(f"{publication.num_bytes:>14,}  in {len(publication.files)} files, {publication.repo_type} {repository}")
     if publication.left_out:
         shown = ", ".join(publication.left_out[:3]) + (", ..." if len(publication.left_out) > 3 else "")
-        print(f"{len(publication.left_out):>14,}  files are left out: {shown}")
+        print(f"{len(publication.left_out):>14,}  left out: {shown}")
     if command.dry_run:
         print("\n" + publication.card(repository))
         return
-    options = {"private": command.private, "create_pr": command.create_pr, "tag": command.tag}
-    print(publish(publication, repository, variables=variables, **options))
+    address = publish(
+        publication,
+        repository,
+        private=command.private,
+        create_pr=command.create_pr,
+        tag=command.tag,
+        variables=variables,
+    )
+    print(address)
 
 
 def _variable(text: str) -> tuple[str, str]:

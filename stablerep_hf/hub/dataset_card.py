@@ -143,12 +143,15 @@ def size_category(num_rows: int) -> str:
 
 
 def _scores(folder: Path) -> dict[str, dict[str, float]]:
-    """Of every column of decimal numbers that is no setting of the generator."""
-    rows = pyarrow.dataset.dataset(sorted(map(str, folder.glob("data/*.parquet"))))
+    """Of every column of decimal numbers that has values and is no setting of the generator."""
+    files = sorted(map(str, folder.glob("data/*.parquet")))
+    if not files:
+        return {}
+    rows = pyarrow.dataset.dataset(files)
     names = [
         column.name
         for column in rows.schema
-        if pyarrow.types.is_floating(column.type) and column.name not in image_features()
+        if pyarrow.types.is_floating(column.type) and column.name != "guidance_scale"
     ]
     table = rows.to_table(columns=names)
     summaries = {name: (compute.mean(table[name]).as_py(), compute.min_max(table[name]).as_py()) for name in names}

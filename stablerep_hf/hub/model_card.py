@@ -157,7 +157,11 @@ def _emissions(facts: ModelFacts) -> dict[str, Any] | None:
     """As the Hub wants it, in grams (https://huggingface.co/docs/hub/model-cards-co2)."""
     if facts.emissions_kg is None:
         return None
-    told = {"emissions": round(1000 * facts.emissions_kg, 3), "source": "codecarbon", "training_type": "pre-training"}
+    told: dict[str, Any] = {
+        "emissions": round(1000 * facts.emissions_kg, 3),
+        "source": "codecarbon",
+        "training_type": "pre-training",
+    }
     return told | ({"hardware_used": facts.hardware} if facts.hardware else {})
 
 

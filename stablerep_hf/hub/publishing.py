@@ -107,8 +107,8 @@ def _prepare(
         make = partial(api.create_repo, repository, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
         _retrying(partial(make, private=private or None))
         return
-    other = kind_of(entry.rfilename for entry in info.siblings or [])
-    if other not in (None, kind):
+    other = kind_of(_retrying(partial(api.list_repo_files, repository, repo_type=repo_type)))
+    if other is not None and other != kind:
         raise InputError(
             f"{repository} holds {describe_kind(other)}, and this is {describe_kind(kind)}: choose another name."
         )
@@ -117,7 +117,8 @@ def _prepare(
             f"{repository} is there already and public, so --private cannot hide it: change its settings on the Hub, "
             "or choose another name."
         )
-    if tag and any(tag == known.name for known in api.list_repo_refs(repository, repo_type=repo_type).tags):
+    versions = _retrying(partial(api.list_repo_refs, repository, repo_type=repo_type)).tags if tag else []
+    if any(tag == known.name for known in versions):
         raise InputError(
             f"{repository} has a version {tag!r} already, which must stay what it is: choose another tag."
         )
@@ -202,13 +203,14 @@ def explaining_refusals(repository: str, *others: type[Exception]) -> Iterator[N
     Raises:
         InputError: In place of those errors.
     """
+    refusals: tuple[type[Exception], ...] = (HFValidationError, *_http_errors(), *others)
     try:
         yield
     except InputError:
         raise
     except OfflineModeIsEnabled as error:
         raise InputError(f"Publishing {repository} needs the Hub, but HF_HUB_OFFLINE is set: unset it.") from error
-    except (HFValidationError, *_http_errors(), *others) as error:
+    except refusals as error:
         # The client wraps what stopped an upload: "Error while uploading 'a.parquet' to the Hub."
         cause = error.__cause__ if type(error) is RuntimeError and isinstance(error.__cause__, Exception) else error
         raise InputError(f"Publishing {repository} stopped: {_reason(cause)}") from error

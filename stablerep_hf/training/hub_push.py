@@ -16,6 +16,7 @@ from transformers.utils import PushInProgress
 from transformers.utils.hub import hf_api
 
 from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
+from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import StableRepTrainingArguments, recipe_of
 from .callbacks import AverageWeights
@@ -34,7 +35,10 @@ class HubPushTrainer(Trainer):
     """
 
     args: StableRepTrainingArguments
+    model: StableRepModel
     train_dataset: GroupedImages
+    hub_model_id: str | None
+    push_in_progress: Any
 
     def create_model_card(  # type: ignore[override]
         self,
@@ -111,11 +115,11 @@ class HubPushTrainer(Trainer):
         if busy:
             self.push_in_progress.jobs.extend(jobs)
         else:
-            self.push_in_progress = PushInProgress(jobs)  # type: ignore[no-untyped-call]
+            self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type]
 
     def _upload(self, folder: Path, message: str, place: str, ignored: list[str]) -> Future[Any]:
         job: Future[Any] = hf_api().upload_folder(
-            repo_id=self.hub_model_id,
+            repo_id=str(self.hub_model_id),
             folder_path=folder,
             path_in_repo=place,
             commit_message=message,

@@ -487,7 +487,7 @@ def test_publish_lists_what_it_would_upload_and_no_pickle(stablerep, trained):
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training.json",
     }  # fmt: skip
     left_out, card = rest.strip().split("\n\n", 1)
-    assert "files are left out: checkpoints/checkpoint-2/" in left_out
+    assert "left out: checkpoints/checkpoint-2/" in left_out
     assert card.strip() == (trained / "README.md").read_text().strip().replace("path/to/this/folder", "me/encoder")
     assert 'from_pretrained("me/encoder")' in card
 
@@ -545,9 +545,10 @@ def test_publish_knows_data_sets(stablerep, captions, pipeline, tmp_path):
     (tmp_path / "images" / "data" / ".train-00000-of-00002.parquet.1.tmp").write_bytes(b"half")
     code, out, _ = stablerep("publish", tmp_path / "images", "me/images", "--dry_run")
     assert code == 0
-    assert "dataset me/images" in out
-    assert "data/train-00000-of-00002.parquet" in out
-    assert ".tmp" not in out
+    listing, rest = out.split("dataset me/images")
+    assert "data/train-00000-of-00002.parquet" in listing
+    assert ".tmp" not in listing
+    assert "1  left out: data/.train-00000-of-00002.parquet.1.tmp" in rest
 
 
 def test_publish_without_the_hub_is_one_sentence(stablerep, trained):
