@@ -124,8 +124,9 @@ class CaptionWriter:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)  # type: ignore[no-untyped-call]
-            self._network = AutoModelForCausalLM.from_pretrained(self.model, revision=self.revision).eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+            self._network = AutoModelForCausalLM.from_pretrained(self.model, revision=self.revision)
+            self._network.eval()
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The language model {self.model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give "

@@ -161,7 +161,7 @@ class DiffusersGenerator:
 
         if not (self.folder / "tokenizer").is_dir():
             return None
-        return AutoTokenizer.from_pretrained(self.folder / "tokenizer")  # type: ignore[no-untyped-call]
+        return AutoTokenizer.from_pretrained(self.folder / "tokenizer")
 
     def too_long(self, prompts: Sequence[str]) -> list[bool]:
         """Say which prompts the text encoder would cut; see `TokenizingGenerator`."""
@@ -276,7 +276,7 @@ class DiffusersGenerator:
 
     def _prepare(self, pipeline: Any) -> Any:
         """Move it to its device with the options for memory and speed."""
-        denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        denoiser: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
         decoder = getattr(pipeline, "vae", None)
         for option in self._autoencoder:
             if hasattr(decoder, f"enable_{option}"):
