@@ -109,10 +109,11 @@ class DiffusersGenerator:
         self.height = height
         self.width = width
         self.pipeline_class = pipeline_class_name(self.folder)
-        self._scheduler_override = scheduler
-        self.scheduler = scheduler or own_scheduler(self.folder)
-        if scheduler is not None:
-            check_scheduler(self.folder, self.name, scheduler)
+        own = own_scheduler(self.folder)
+        self.scheduler = scheduler or own
+        self._scheduler_override = None if scheduler == own else scheduler
+        if self._scheduler_override is not None:
+            check_scheduler(self.folder, self.name, self._scheduler_override)
         check_guidance(self.folder, self.name, self.guidance_scale, negative_prompt)
         if height is not None and width is not None:
             check_size(self.folder, self.name, height, width)
