@@ -84,8 +84,8 @@ def generator_of(
     described = dict(plan.generator)
     if "pipeline" not in described:
         raise InputError(
-            f"The images were drawn by {described.get('name')!r}, which is no diffusers pipeline, so this command cannot "
-            "draw with it; use `redraw_image` or `synthesize` with that generator."
+            f"The images were drawn by {described.get('name')!r}, which is no diffusers pipeline, so this command "
+            "cannot draw with it; use `redraw_image` or `synthesize` with that generator."
         )
     name, was_lora = str(described.get("name")), described.get("lora") or {}
     found = DiffusersGenerator(
