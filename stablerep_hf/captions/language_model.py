@@ -61,7 +61,7 @@ class CaptionWriter:
         self._answers: dict[str, str] = {}
         text = self.cache.read_text(encoding="utf-8", errors="replace") if self.cache.exists() else ""
         self._ends_torn = bool(text) and not text.endswith("\n")
-        for line in text.splitlines():
+        for line in text.split("\n"):
             try:
                 entry = json.loads(line)
                 self._answers[entry["key"]] = entry["caption"]
