@@ -201,7 +201,8 @@ def _settings(command: TrainCommand, arguments: StableRepTrainingArguments) -> d
         and not _FREE.fullmatch(field.name)
         and ((value := getattr(arguments, field.name)) != field.default or field.name in own)
     }
-    settings = {**{name: value for name, value in asdict(command).items() if name not in ("output", "keep_concepts")}, **chosen}
+    asked = {name: value for name, value in asdict(command).items() if name not in ("output", "keep_concepts")}
+    settings = {**asked, **chosen}
     return {name: value.value if isinstance(value, Enum) else value for name, value in settings.items()}
 
 
