@@ -190,7 +190,7 @@ def text_classifier(model: str, labels: Sequence[str], *, revision: str | None =
 
     try:
         network = AutoModelForSequenceClassification.from_pretrained(model, revision=revision).eval()
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(
             f"The text classifier {model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give a "

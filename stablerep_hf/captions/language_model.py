@@ -59,13 +59,14 @@ class CaptionWriter:
         self._network: Any = None
         self._tokenizer: Any = None
         self._answers: dict[str, str] = {}
-        if self.cache.exists():
-            for line in self.cache.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self._answers[entry["key"]] = entry["caption"]
-                except (ValueError, KeyError, TypeError):
-                    continue  # torn by a kill
+        text = self.cache.read_text(encoding="utf-8", errors="replace") if self.cache.exists() else ""
+        self._ends_torn = bool(text) and not text.endswith("\n")
+        for line in text.split("\n"):
+            try:
+                entry = json.loads(line)
+                self._answers[entry["key"]] = entry["caption"]
+            except (ValueError, KeyError, TypeError):
+                continue  # torn by a kill
 
     def write(self, prompts: Sequence[str], per_prompt: int, *, seed: int = 0) -> Iterator[tuple[int, str]]:
         """Answer prompts.
@@ -115,17 +116,18 @@ class CaptionWriter:
 
     def _remember(self, key: str) -> None:
         self.cache.parent.mkdir(parents=True, exist_ok=True)
-        torn = self.cache.exists() and self.cache.read_bytes()[-1:] not in (b"", b"\n") if self.num_written == 1 else 0
+        entry = json.dumps({"key": key, "caption": self._answers[key]}, ensure_ascii=False)
         with self.cache.open("a", encoding="utf-8") as file:
-            entry = json.dumps({"key": key, "caption": self._answers[key]}, ensure_ascii=False)
-            file.write(f"{chr(10) if torn else ''}{entry}\n")
+            file.write(f"{chr(10) if self._ends_torn else ''}{entry}\n")
+        self._ends_torn = False
 
     def _load(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)  # type: ignore[no-untyped-call]
-            self._network = AutoModelForCausalLM.from_pretrained(self.model, revision=self.revision).eval()
+            self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+            self._network = AutoModelForCausalLM.from_pretrained(self.model, revision=self.revision)
+            self._network.eval()
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The language model {self.model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give "

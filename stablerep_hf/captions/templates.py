@@ -97,7 +97,8 @@ def _captions_of(
         for filler in names:
             rest, number = divmod(rest, len(fillers[filler]))
             values[filler] = fillers[filler][number]
-        caption = with_article(_PLACEHOLDER.sub(lambda match, values=values: values[match[1]], template))
+        pieces = enumerate(_PLACEHOLDER.split(template))  # text, name, text, name, ... text
+        caption = with_article("".join(values[piece] if number % 2 else piece for number, piece in pieces))
         if caption not in seen:
             seen.add(caption)
             yield caption

@@ -34,6 +34,30 @@ def write_data_card(folder: str | Path, license: str, embedded: bool) -> None:
     write_dataset_card(folder, facts, siblings(load_images(folder, "train")))
 
 
+def mark_content(folder: str | Path) -> None:
+    """Say in the card which files stand now, after rows got other values.
+
+    `load_dataset` caches a local folder by its name and the lines of its card, not by its files: with the old lines
+    it would go on serving the old rows.
+    """
+    import hashlib
+
+    from huggingface_hub import DatasetCard
+
+    from ..evaluation.results import write_atomically
+    from ..synthesis import read_provenance
+
+    path = Path(folder) / "README.md"
+    if not path.exists():
+        return
+    digests = " ".join(str(record["sha256"]) for record in read_provenance(folder).shards)
+    card = DatasetCard.load(path)
+    config = card.data.configs[0]
+    first = str(config.get("description", "")).partition(", files ")[0]
+    config["description"] = f"{first}, files {hashlib.sha256(digests.encode()).hexdigest()[:16]}"
+    write_atomically(path, str(card).encode())
+
+
 def write_encoder_card(
     folder: str | Path,
     record: dict[str, Any],

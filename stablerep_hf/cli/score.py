@@ -54,6 +54,7 @@ def run(folder: str, command: ScoreCommand) -> ScoringSummary:
         InputError: Nothing is to be measured, a model cannot be loaded, or the folder is not whole.
     """
     from ..synthesis import AlignmentScorer, DiversityScorer, UnsafeScorer, open_store, score_store
+    from . import facts
 
     if not (command.alignment_model or command.nsfw_model or command.diversity_encoder):
         raise InputError("Nothing is to be scored: give --alignment-model, --nsfw-model or --diversity-encoder.")
@@ -72,4 +73,6 @@ def run(folder: str, command: ScoreCommand) -> ScoringSummary:
         scorers.append(UnsafeScorer(command.nsfw_model, command.nsfw_labels, device=command.device))
     if command.diversity_encoder:
         scorers.append(DiversityScorer(command.diversity_encoder, device=command.device))
-    return score_store(folder, scorers)
+    summary = score_store(folder, scorers)
+    facts.mark_content(folder)
+    return summary

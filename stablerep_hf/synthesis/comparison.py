@@ -46,7 +46,8 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
     Raises:
         InputError: If one is no such folder, nothing stands in it, or two were scored by different models.
     """
-    measures, scored_by = [], {}
+    measures: list[FolderMeasures] = []
+    scored_by: dict[str, object] = {}
     for folder in folders:
         provenance = read_provenance(folder)
         store = open_store(folder)

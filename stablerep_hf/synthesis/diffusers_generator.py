@@ -109,10 +109,11 @@ class DiffusersGenerator:
         self.height = height
         self.width = width
         self.pipeline_class = pipeline_class_name(self.folder)
-        self._scheduler_override = scheduler
-        self.scheduler = scheduler or own_scheduler(self.folder)
-        if scheduler is not None:
-            check_scheduler(self.folder, self.name, scheduler)
+        own = own_scheduler(self.folder)
+        self.scheduler = scheduler or own
+        self._scheduler_override = None if scheduler == own else scheduler
+        if self._scheduler_override is not None:
+            check_scheduler(self.folder, self.name, self._scheduler_override)
         check_guidance(self.folder, self.name, self.guidance_scale, negative_prompt)
         if height is not None and width is not None:
             check_size(self.folder, self.name, height, width)
@@ -161,7 +162,7 @@ class DiffusersGenerator:
 
         if not (self.folder / "tokenizer").is_dir():
             return None
-        return AutoTokenizer.from_pretrained(self.folder / "tokenizer")  # type: ignore[no-untyped-call]
+        return AutoTokenizer.from_pretrained(self.folder / "tokenizer")
 
     def too_long(self, prompts: Sequence[str]) -> list[bool]:
         """Say which prompts the text encoder would cut; see `TokenizingGenerator`."""
@@ -276,7 +277,7 @@ class DiffusersGenerator:
 
     def _prepare(self, pipeline: Any) -> Any:
         """Move it to its device with the options for memory and speed."""
-        denoiser = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+        denoiser: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
         decoder = getattr(pipeline, "vae", None)
         for option in self._autoencoder:
             if hasattr(decoder, f"enable_{option}"):

@@ -9,7 +9,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -144,7 +144,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _describe(path: Path, file: IO[bytes], group: list[dict[str, Any]]) -> dict[str, Any]:
+def _describe(path: Path, file: io.BufferedRandom, group: list[dict[str, Any]]) -> dict[str, Any]:
     size = file.seek(0, 2)
     file.seek(0)
     sha256 = hashlib.file_digest(file, "sha256").hexdigest()

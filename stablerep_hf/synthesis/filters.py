@@ -11,6 +11,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -186,12 +187,9 @@ def _check(node: ast.expr, text: str) -> None:
 
 def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
     match node:
-        case ast.BoolOp(op=op, values=values):
+        case ast.BoolOp(op=joint, values=values):
             parts = [_truth(_evaluate(value, columns)) for value in values]
-            joined = parts[0]
-            for part in parts[1:]:
-                joined = joined & part if isinstance(op, ast.And) else joined | part
-            return joined
+            return reduce(operator.and_ if isinstance(joint, ast.And) else operator.or_, parts)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return ~_truth(_evaluate(operand, columns))
         case ast.UnaryOp(operand=operand):

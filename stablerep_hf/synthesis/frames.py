@@ -56,7 +56,7 @@ def is_black(image: Image.Image) -> bool:
 
 def is_blank(image: Image.Image) -> bool:
     """Say whether an image is one flat colour: no channel spans more than 8 of its 256 levels."""
-    return all(high - low <= _FLAT for low, high in image.convert("RGB").getextrema())  # type: ignore[misc, operator]
+    return all(high - low <= _FLAT for low, high in image.convert("RGB").getextrema())  # type: ignore[misc]
 
 
 def perceptual_hash(image: Image.Image) -> int:

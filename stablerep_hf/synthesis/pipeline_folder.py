@@ -210,7 +210,7 @@ def own_size(folder: Path) -> int:
 def _autoencoder_factor(folder: Path) -> int:
     config = folder / "vae" / "config.json"
     blocks = read_json(config).get("block_out_channels", [0]) if config.is_file() else [0]
-    return 2 ** (len(blocks) - 1)
+    return 1 << len(blocks) - 1
 
 
 def pipeline_class_name(folder: Path) -> str:

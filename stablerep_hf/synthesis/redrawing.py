@@ -82,12 +82,17 @@ def generator_of(
         InputError: If there is no such pipeline here, or it is not the plan's.
     """
     described = dict(plan.generator)
+    if "pipeline" not in described:
+        raise InputError(
+            f"The images were drawn by {described.get('name')!r}, which is no diffusers pipeline, so this command "
+            "cannot draw with it; use `redraw_image` or `synthesize` with that generator."
+        )
     name, was_lora = str(described.get("name")), described.get("lora") or {}
     found = DiffusersGenerator(
         generator or name,
         described["revision"] if generator is None and "/" in name else None,
         guidance_scale=described.get("guidance_scale"),
-        num_inference_steps=int(described.get("num_inference_steps", 0)),
+        num_inference_steps=described["num_inference_steps"],
         scheduler=described.get("scheduler"),
         negative_prompt=described.get("negative_prompt"),
         height=described.get("height"),

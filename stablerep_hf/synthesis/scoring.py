@@ -85,7 +85,7 @@ def score_store(folder: str | Path, scorers: Sequence[Scorer], *, progress: bool
         )
     num_images = num_kept = 0
     sums = {scorer.column: 0.0 for scorer in scorers}
-    for shard, record in enumerate(tqdm(records, desc="Scoring", unit="shard", disable=not progress)):
+    for shard, record in enumerate(tqdm(records, desc="Scoring", unit="shard", leave=False, disable=not progress)):
         assert record is not None
         missing = [
             scorer for scorer in scorers if record.get("scores", {}).get(scorer.column) != dict(scorer.describe())

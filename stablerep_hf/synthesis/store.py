@@ -14,8 +14,9 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import InputError
 from .atomic import explaining, remove_leftovers, replacing
@@ -200,7 +201,7 @@ class ShardStore:
         return plans
 
 
-def _write_and_digest(file: IO[bytes], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _write_and_digest(file: BufferedRandom, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Write rows, and say the size and sha256 of the file."""
     write_rows(file, rows)
     size = file.seek(0, 2)

@@ -108,7 +108,7 @@ def verify_store(folder: str | Path, *, decode: bool = True, progress: bool = Tr
     store = open_store(folder)
     problems: list[StoreProblem] = []
     num_images = 0
-    for shard in tqdm(range(store.plan.num_shards), desc="Verifying", unit="shard", disable=not progress):
+    for shard in tqdm(range(store.plan.num_shards), desc="Verifying", unit="shard", leave=False, disable=not progress):
         record, name = store.find_record(shard), store.shard_path(shard).name
         if record is None:
             kind: ProblemKind = "damaged shard" if store.is_damaged(shard) else "missing shard"
