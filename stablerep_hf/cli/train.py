@@ -295,8 +295,7 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
 def _settings(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[str, Any]:
     from ..training.arguments import recipe_of
 
-    # where the probe looks changes nothing that is learned, and neither does a report
-    free = ("output", "keep_concepts", "probe_data", "probe_train_split", "probe_split", "probe_label_column")
+    free = ("output", "keep_concepts")  # they change nothing that is learned
     return {name: value for name, value in asdict(command).items() if name not in free} | recipe_of(arguments)
 
 
