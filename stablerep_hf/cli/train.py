@@ -48,6 +48,8 @@ class TrainCommand:
     tokenizer: str | None = field(
         default=None, metadata={"help": "Of the text tower, for stablerep+ and clip: a Hub id or folder."}
     )
+    text_width: int = field(default=512, metadata={"help": "Of the text tower; CLIP's by default."})
+    text_layers: int = field(default=12, metadata={"help": "Of the text tower; CLIP's by default."})
     license: str = field(default="unknown", metadata={"help": "Of the weights, for the card: a Hub licence id."})
 
 
@@ -164,7 +166,13 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
                 f"--tokenizer {command.tokenizer} is neither a folder nor a repository within reach: check the name."
             ) from error
         text["text_config"] = transformers.CLIPTextConfig(
-            vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            hidden_size=command.text_width,
+            intermediate_size=4 * command.text_width,
+            num_hidden_layers=command.text_layers,
+            num_attention_heads=max(1, command.text_width // 64),
         )
     transformers.set_seed(seed)
     try:
