@@ -274,7 +274,7 @@ def _is_dual(model: nn.Module) -> bool:
 
 def _pooled(outputs: Any) -> Tensor:
     """Projected features, which transformers returned as a tensor until 4 and returns as `pooler_output` since 5."""
-    pooled = outputs if isinstance(outputs, Tensor) else outputs.pooler_output
+    pooled: Tensor = outputs if isinstance(outputs, Tensor) else outputs.pooler_output
     return pooled.float()
 
 

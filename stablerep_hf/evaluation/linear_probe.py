@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,6 +96,9 @@ def logistic_regression_probe(
     if not grid or grid[0] <= 0:
         raise InputError(f"The values of C are {tuple(c_values)} and must be above 0, at least one.")
     several = np.asarray(train_labels).ndim == 2
+    target: NDArray[np.bool_]
+    expected: NDArray[Any]
+    labels: NDArray[np.int64]
     if several and metric != "11_point_map":
         raise InputError(
             f"Images with several labels each have no {metric}, which takes one answer; use 11_point_map."

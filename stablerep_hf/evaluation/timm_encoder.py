@@ -39,6 +39,7 @@ def load_timm(source: str, revision: str | None = None) -> tuple[nn.Module, Timm
     """
     try:
         import timm
+        from timm.data.config import resolve_model_data_config
     except ImportError as error:
         raise InputError(
             f"The encoder {source!r} is of timm, which is not installed; run `pip install stablerep_hf[timm]`."
@@ -58,7 +59,7 @@ def load_timm(source: str, revision: str | None = None) -> tuple[nn.Module, Timm
             f"timm cannot load the encoder {source!r} ({reason}); give the id of a Hub repository that this machine "
             "can reach, or a folder that timm's save_for_hf wrote."
         ) from error
-    return _Named(model), TimmImageProcessor(timm.data.resolve_model_data_config(model))
+    return _Named(model), TimmImageProcessor(resolve_model_data_config(model))  # type: ignore[no-untyped-call]
 
 
 class _Named(nn.Module):
@@ -81,10 +82,10 @@ class TimmImageProcessor:
     """
 
     def __init__(self, data_config: dict[str, Any]) -> None:
-        from timm.data import create_transform
+        from timm.data.transforms_factory import create_transform
 
         self.data_config = data_config
-        self.transform = create_transform(**data_config, is_training=False)
+        self.transform: Any = create_transform(**data_config, is_training=False)
 
     def __call__(
         self, images: Sequence[Image.Image], return_tensors: str = "pt", do_resize: bool = True, **_: Any
