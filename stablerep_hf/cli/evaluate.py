@@ -146,7 +146,7 @@ def run(
     import numpy as np
     from huggingface_hub import constants
 
-    from .. import assets, models
+    from .. import assets
     from ..evaluation import (
         MEASURES,
         Columns,
@@ -155,9 +155,9 @@ def run(
         load_encoder,
         save_results,
     )
+    from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from .loading import content_revision, load_images
 
-    assert models.StableRepModel  # transformers knows the pre-training model since it was imported
     source = assets.pictograms_path() if command.data == EMBEDDED else command.data
     assert command.split is not None and command.protocols is not None  # filled in when the command was made
     trains = any(MEASURES[name].trains for name in command.protocols if name in MEASURES)

@@ -98,7 +98,7 @@ def logistic_regression_probe(
     several = np.asarray(train_labels).ndim == 2
     target: NDArray[np.bool_]
     expected: NDArray[Any]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     if several and metric != "11_point_map":
         raise InputError(
             f"Images with several labels each have no {metric}, which takes one answer; use 11_point_map."

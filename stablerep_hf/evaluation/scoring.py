@@ -227,7 +227,7 @@ class Scoring:
             counts = {name: int(mask.sum()) for name, mask in slices.items()}
             known = [(index, name) for index, name in zip(own, slices, strict=True) if np.isfinite(exact[index])]
             for index, name in known:
-                told = {"slice_column": column, "slice": name}
+                told: dict[str, Any] = {"slice_column": column, "slice": name}
                 results.append(
                     self._result(finding, exact[index], drawn[:, index], counts[name], f"{column} = {name}", told)
                 )

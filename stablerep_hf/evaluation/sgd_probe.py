@@ -235,7 +235,7 @@ class _Heads:
         found = []
         for side in range(2):
             parts = []
-            for values in features.split(4096):
+            for values in torch.split(features, 4096):
                 entering = values.to(self.mean.device)
                 if side:
                     entering = (entering - self.mean) / (self.variance + 1e-6).sqrt()

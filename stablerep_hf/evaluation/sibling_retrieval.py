@@ -64,7 +64,7 @@ def sibling_retrieval(
         )
     own = torch.from_numpy(codes).to(device)
     precisions = []
-    for rows in torch.from_numpy(queries).split(chunk_size):
+    for rows in torch.split(torch.from_numpy(queries), chunk_size):
         similarity = vectors[rows] @ vectors.T
         relevant = own[rows, None] == own[None]
         similarity[torch.arange(len(rows)), rows] = -torch.inf  # the query itself, which is last and not counted

@@ -41,7 +41,7 @@ def zero_shot_weights(embed_texts: EmbedTexts, class_names: Sequence[str], templ
         raise InputError("There are 0 class names, so there is nothing to choose from; name the classes.")
     names = [str(name).replace("_", " ") for name in class_names]
     sentences = as_unit_vectors(embed_texts([template.format(name) for name in names for template in templates]))
-    return functional.normalize(sentences.unflatten(0, (len(names), len(templates))).mean(1), dim=1)
+    return functional.normalize(sentences.reshape(len(names), len(templates), -1).mean(1), dim=1)
 
 
 def zero_shot_scores(image_embeds: ArrayLike | Tensor, weights: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def _is_published(path: str) -> bool:
 
 def _metadata(root: Path) -> dict[str, Any]:
     try:
-        metadata: dict[str, Any] = RepoCard((root / "README.md").read_text("utf-8")).data.to_dict()
+        metadata: dict[str, Any] = RepoCard((root / "README.md").read_text("utf-8")).data.to_dict()  # type: ignore[no-untyped-call]
     except (yaml.YAMLError, ValueError) as error:
         problem = re.sub(r"\s+", " ", str(error)).strip()
         raise InputError(

@@ -313,7 +313,7 @@ class DiversityScorer:
                 pixels = self._encoder.image_processor(
                     images=list(images[start : start + BATCH_SIZE]), return_tensors="pt"
                 )
-                parts.append(self._encoder.encode(pixels["pixel_values"]).cpu())
+                parts.append(self._encoder.encode(pixels["pixel_values"])[0].cpu())
         features = torch.cat(parts).numpy()
         ids = np.array([row["caption_id"] for row in rows])
         scores = {caption_id: vendi_score(features[ids == caption_id]) for caption_id in dict.fromkeys(ids.tolist())}

@@ -12,8 +12,7 @@ import torch
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import PushInProgress
-from transformers.utils.hub import hf_api
+from transformers.utils.hub import PushInProgress, hf_api
 
 from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
 from ..models import StableRepModel
@@ -37,7 +36,7 @@ class HubPushTrainer(Trainer):
     args: StableRepTrainingArguments
     model: StableRepModel
     train_dataset: GroupedImages
-    hub_model_id: str | None
+    hub_model_id: str | None  # type: ignore[assignment]  # declared None there until it is set
     push_in_progress: Any
 
     def create_model_card(  # type: ignore[override]

@@ -455,7 +455,7 @@ def test_evaluate_measures_the_whole_pretraining_model_with_its_texts(
 ):
     folder = tmp_path / "plus"
     flags = [*TRAIN_FLAGS, "--max_steps", "1", "--objective", "stablerep+", "--tokenizer", pipeline / "tokenizer"]
-    flags += ["--text_width", "16", "--text_layers", "1"]
+    flags += ["--text_hidden_size", "64", "--text_num_layers", "1"]
     code, _, err = stablerep("train", "--data", grouped_folder, "--output", folder, *flags)
     assert code == 0, err
     vectors, files = [], [tmp_path / "whole.json", tmp_path / "encoder.json"]
