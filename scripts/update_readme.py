@@ -13,7 +13,8 @@ from pathlib import Path
 from stablerep_hf.evaluation import load_results, results_table
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"demo": ROOT / "model_cards" / "results" / "demo.json"}
+RESULTS = ROOT / "model_cards" / "results"
+TABLES = {name: RESULTS / f"{name}.json" for name in ("demo", "pictograms")}
 
 
 def updated(text: str) -> str:
