@@ -61,7 +61,7 @@ A caption without one works too. Best asked with guidance {guidance} and {steps}
   copying. Unseen real drawings: {close_artist:.1%} (held-out artist), {close_concepts:.1%} (held-out concepts).
 - **Seconds** on two CPU cores, the fastest of three batches of 64. Other work shared the cores, which explains the
   differences: guidance above 1 costs the same at any value, guidance 1 half of it.
-- {drawn} images a row: the standard error of R@1 is about {error:.1%}, so the rows hardly differ in it.
+- {drawn} images a row: the standard error of R@1 is about {error:.1%}; closer rows do not differ in it.
 
 ## Training
 

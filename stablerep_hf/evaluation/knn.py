@@ -42,10 +42,7 @@ def nearest_neighbours(
             f"Queries have {query_vectors.shape[1]} features and the bank {bank_vectors.shape[1]}, so they cannot be "
             "compared; extract both with the same encoder."
         )
-    if not 1 <= k <= len(bank_vectors):
-        raise InputError(
-            f"There are no {k} neighbours in a bank of {len(bank_vectors)} images; choose k between 1 and that number."
-        )
+    check_neighbours(k, len(bank_vectors))
     similarities = torch.empty(len(query_vectors), k)
     indices = torch.empty(len(query_vectors), k, dtype=torch.int64)
     for start in range(0, len(query_vectors), query_chunk):
@@ -59,6 +56,18 @@ def nearest_neighbours(
             where = where.gather(1, order)
         similarities[start : start + query_chunk], indices[start : start + query_chunk] = best.cpu(), where.cpu()
     return similarities, indices
+
+
+def check_neighbours(k: int, bank_size: int) -> None:
+    """Refuse a number of neighbours that a bank of images cannot give.
+
+    Raises:
+        InputError: `k` is below 1 or above `bank_size`.
+    """
+    if not 1 <= k <= bank_size:
+        raise InputError(
+            f"There are no {k} neighbours in a bank of {bank_size} images; choose k between 1 and that number."
+        )
 
 
 def knn_predict(

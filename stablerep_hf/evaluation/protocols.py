@@ -18,6 +18,7 @@ from ..errors import InputError
 from .encoder import ImageProcessor, VisionEncoder, load_encoder
 from .features import Features, check_columns, column_values, extract_features
 from .image_transforms import CropAndFlip, Displacement
+from .knn import check_neighbours
 from .measures import MEASURES
 from .results import EvaluationResult
 from .scoring import Columns, EvaluationSettings, Scoring, check_label_values
@@ -109,6 +110,8 @@ def evaluate_encoder(
             _check_labels(dataset, columns.label, name, told_apart=place == 1)  # the training set
     if "label" in used:
         _check_class_names([dataset for _, dataset, _ in sides], str(columns.label))
+    if "knn" in protocols and train_dataset is not None:
+        check_neighbours(max(settings.knn_neighbours or (1,)), len(train_dataset))
     vision = load_encoder(encoder, image_processor, name=encoder_name, device=device)
     embed_texts: EmbedTexts | None = None
     if any(measure.texts for measure in measures):

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from card_reading import assert_no_empty_section, body_of, front_matter, numbers_in, numbers_of, python_blocks
@@ -209,7 +210,9 @@ def test_scores_are_summed_up(tmp_path):
     assert dataset_facts(tmp_path, name="Painted", license="mit").scores == {}
     (path,) = (tmp_path / "data").iterdir()
     table = pq.read_table(path)
-    scored = table.append_column("alignment", [[0.25, 0.5, 0.375, 0.125, None, 0.5]])
+    place = table.column_names.index("alignment")
+    values = pa.array([0.25, 0.5, 0.375, 0.125, None, 0.5], table.schema.field(place).type)
+    scored = table.set_column(place, "alignment", values)
     pq.write_table(scored, path)
     facts = dataset_facts(tmp_path, name="Painted", license="mit")
     assert facts.scores == {"alignment": {"mean": 0.35, "lowest": 0.125, "highest": 0.5}}
