@@ -102,7 +102,6 @@ def test_labels_survive_and_a_classifier_has_the_last_word() -> None:
 
 
 def test_languages_are_dropped_only_when_sure() -> None:
-    pytest.importorskip("py3langid")
     texts = ["ein roter Ball auf dem Rasen", "a red ball on the lawn", "a dog", "犬が走る", "Ein Hund"]
     cleaned, dropped = clean_captions(CaptionSet.from_texts(texts), CleaningRules(languages=("en",)))
     assert cleaned.captions == ["a red ball on the lawn", "a dog", "Ein Hund"]  # two words are too few to be sure

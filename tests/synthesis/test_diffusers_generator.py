@@ -332,7 +332,6 @@ def test_prompts_that_the_text_encoder_cuts_are_known(tiny_pipeline: Path, tmp_p
 
 
 def test_a_lora_is_merged_and_pinned(tiny_pipeline: Path, tmp_path: Path, generator: DiffusersGenerator) -> None:
-    pytest.importorskip("peft")
     import diffusers
     from peft import LoraConfig, get_peft_model_state_dict
 

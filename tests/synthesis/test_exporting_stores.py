@@ -67,7 +67,10 @@ def test_tars_hold_image_caption_and_columns(folder: Path, tmp_path: Path) -> No
 
 
 def test_other_engines_read_the_shards(folder: Path, tmp_path: Path) -> None:
-    duckdb, polars, pandas = (pytest.importorskip(name) for name in ("duckdb", "polars", "pandas"))
+    import duckdb
+    import pandas
+    import polars
+
     files = str(folder / "data/*.parquet")
     query = f"select caption, count(*) as n, max(octet_length(image.bytes)) as size from '{files}' group by caption"
     rows = duckdb.sql(query).fetchall()
