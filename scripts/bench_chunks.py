@@ -3,14 +3,16 @@
     python scripts/bench_chunks.py                     # cost against a plain step at equal N
     python scripts/bench_chunks.py --paper             # the paper's 8,256 images, ViT-S/16 at 96 pixels
 
-`--paper` takes the step twice, in processes of their own: by the model's `forward_chunk_size`, and assembled by hand
-(features by chunk without gradient; head and loss on the whole batch; the backbone again by chunk, driven by the
-gradients of the features). It prints the memory of each and the largest difference of their gradients.
+`--paper` takes the step in processes of their own: by the model's `forward_chunk_size`, and assembled by hand (features
+by chunk without gradient; head and loss on the whole batch; the backbone again by chunk, driven by the gradients of the
+features); then once by `StableRepTrainer`, from encoded images to updated weights. It prints the time and memory of each
+and the largest difference of the gradients of the first two.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import resource
 import subprocess
@@ -19,13 +21,17 @@ import tempfile
 import time
 from pathlib import Path
 
+import datasets
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import set_seed
 
 from stablerep_hf.losses import MultiPositiveContrastiveLoss
 from stablerep_hf.models import StableRepConfig, StableRepModel
+from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
 
 
 def batch(captions: int, siblings: int, edge: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,18 +92,44 @@ def one(options: argparse.Namespace) -> None:
     data = batch(options.captions, options.siblings, options.image_size)
     start = time.perf_counter()
     loss = (step if options.one == "chunked" else step_by_hand)(model, *data, options.chunk)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    report(loss, time.perf_counter() - start)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     save_file(gradients, options.gradients)
-    print(json.dumps({"loss": loss, "seconds": seconds, "peak": peak}))
+
+
+def one_by_trainer(options: argparse.Namespace) -> None:
+    """One step of a training in this process: reading, augmenting, optimiser and all."""
+    rng = np.random.default_rng(0)
+    rows: dict[str, list[object]] = {"image": [], "caption": []}
+    for caption in range(options.captions):
+        tint = rng.integers(0, 128, 3, np.uint8)
+        for _ in range(options.siblings):
+            stream = io.BytesIO()
+            noise = rng.integers(0, 128, (options.image_size, options.image_size, 3), np.uint8)
+            Image.fromarray(noise + tint).save(stream, "JPEG")
+            rows["image"].append({"bytes": stream.getvalue(), "path": None})
+            rows["caption"].append(f"noise {caption}")
+    data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = StableRepTrainingArguments(
+            folder, captions_per_batch=options.captions, images_per_caption=options.siblings, max_steps=1,
+            forward_chunk_size=options.chunk, save_strategy="no", use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        result = StableRepTrainer(new_model(options), arguments, data).train()
+    report(result.training_loss, result.metrics["train_runtime"])
+
+
+def report(loss: float, seconds: float) -> None:
+    """Tell the process that waits for this one."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"loss": loss, "seconds": seconds, "peak": peak}), flush=True)
 
 
 def paper_step(options: argparse.Namespace) -> None:
-    """The paper's batch, both ways."""
+    """The paper's batch, all ways."""
     reports, gradients = {}, {}
     with tempfile.TemporaryDirectory() as folder:
-        for way in ("chunked", "by hand"):
+        for way in ("chunked", "by hand", "trainer"):
             file = Path(folder) / f"{way}.safetensors"
             flags = ["--one", way, "--gradients", str(file), *options.passed_on]
             run = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True)
@@ -107,7 +139,8 @@ def paper_step(options: argparse.Namespace) -> None:
                 f"{way}: {seconds:.0f} s, peak of the process {peak:.2f} GiB, loss {reports[way]['loss']:.6f}",
                 flush=True,
             )
-            gradients[way] = load_file(file)
+            if way != "trainer":
+                gradients[way] = load_file(file)
     ours, hand = gradients["chunked"], gradients["by hand"]
     whole = max(float(gradient.norm()) for gradient in hand.values())
     # biases before a batch norm and of keys have no gradient: what stands there is rounding
@@ -129,13 +162,13 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--paper", action="store_true", help="1,376 captions x 6 images, twice")
-    parser.add_argument("--one", choices=("chunked", "by hand"), help=argparse.SUPPRESS)
+    parser.add_argument("--paper", action="store_true", help="1,376 captions x 6 images, each way")
+    parser.add_argument("--one", choices=("chunked", "by hand", "trainer"), help=argparse.SUPPRESS)
     parser.add_argument("--gradients", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.one:
-        one(options)
+        (one_by_trainer if options.one == "trainer" else one)(options)
     elif options.paper:
         captions = options.captions if options.captions != 64 else 1376
         values = {"size": options.size, "image-size": options.image_size, "captions": captions,

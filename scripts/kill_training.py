@@ -13,7 +13,6 @@ import io
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import psutil
 from PIL import Image
 
 STEPS = 60
@@ -52,11 +52,21 @@ def command(data: Path, output: Path, processes: int) -> list[str]:
 
 
 def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """In a process group of its own, so that all its ranks can be killed at one blow."""
+    """In the background."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        words, env=environment, stdout=log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True
-    )
+    return subprocess.Popen(words, env=environment, stdout=log.open("ab"), stderr=subprocess.STDOUT)
+
+
+def kill(running: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a launcher and all of its ranks; torchrun starts each in a session of its own, so a group is too few.
+
+    A rank left alive would go on and write into the folder of the training that comes next.
+    """
+    launcher = psutil.Process(running.pid)
+    launcher.suspend()  # so that it starts no rank while they are counted
+    for process in [*launcher.children(recursive=True), launcher]:
+        process.kill()
+    running.wait()
 
 
 def train(words: list[str], log: Path) -> None:
@@ -99,13 +109,12 @@ def main() -> None:
                 try:
                     running.wait(timeout=rng.uniform(0.3, 1.0) * seconds[processes])
                 except subprocess.TimeoutExpired:
-                    os.killpg(running.pid, signal.SIGKILL)
-                    running.wait()
+                    kill(running)
                     kills += 1
             train(words, log)
             same = what_came_out(output) == alone[processes]
             equal += same
-            print(f"trial {trial}: {processes} process(es), {'equal' if same else 'DIFFERENT'}", flush=True)
+            print(f"trial {trial}: {processes} process(es), {kills} kills so far, {'equal' if same else 'DIFFERENT'}", flush=True)
         print(f"{kills} kills in {options.trials} trials; {equal} ended with weights and losses of the one left alone")
         if equal != options.trials:
             raise SystemExit(1)

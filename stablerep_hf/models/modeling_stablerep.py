@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
@@ -259,6 +261,7 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
         return outputs
 
 
+@torch.compiler.disable(recursive=False)  # a loop of any length; a tower that is compiled stays so
 def _by_chunk(tower: Callable[..., Any], size: int, *inputs: Tensor) -> Tensor:
     """The tower's `pooler_output` of all rows, holding the activations of one chunk at a time."""
     features = []
@@ -267,7 +270,17 @@ def _by_chunk(tower: Callable[..., Any], size: int, *inputs: Tensor) -> Tensor:
         # precision; a copy for each chunk leaves that sum to the weight itself.
         torch.clear_autocast_cache()
         features.append(checkpoint(lambda *rows: tower(*rows).pooler_output, *chunk, use_reentrant=False))
+        if chunk[0].device.type == "cpu" and (trim := _malloc_trim()) is not None:
+            # A chunk leaves the small nodes of its graph in the heap, between activations that are gone; glibc reuses
+            # such holes badly and keeps them, 80 MiB a chunk of 64 images in ViT-S/16 at 96 pixels.
+            trim(0)
     return torch.cat(features)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's call that gives the system back what is free within the heap; None where the C library is another."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 
 def _end_of_text(input_ids: Tensor, attention_mask: Tensor | None, eos_token_id: int) -> Tensor:

@@ -93,11 +93,8 @@ class StableRepTrainer(ImageTrainer):
         """Colour and normalise the views, run the model, add up the objective."""
         self._count_bad_images(inputs["bad_images"])
         size = self.args.forward_chunk_size
-        views = zip(
-            *(rows.split(size or max(len(rows), 1)) for rows in (inputs["pixels"], inputs["color"])), strict=True
-        )
         outputs = model(
-            pixel_values=torch.cat([self.augment(pixels, color) for pixels, color in views]),
+            pixel_values=self._color(inputs["pixels"], inputs["color"], size or max(len(inputs["pixels"]), 1)),
             forward_chunk_size=size,
             input_ids=inputs.get("input_ids"),
             attention_mask=inputs.get("attention_mask"),
@@ -111,6 +108,17 @@ class StableRepTrainer(ImageTrainer):
         if self.criterion.objective.image:
             self._last_images = outputs.image_embeds.detach(), inputs["caption_ids"]
         return (parts["loss"], outputs) if return_outputs else parts["loss"]
+
+    def _color(self, pixels: Tensor, color: Tensor, size: int) -> Tensor:
+        """Augment `size` views at a time, each part into its place: the batch is never held twice as floats."""
+        first: Tensor = self.augment(pixels[:size], color[:size])
+        if len(pixels) <= size:
+            return first
+        views = first.new_empty(pixels.shape)
+        views[:size] = first
+        for start in range(size, len(pixels), size):
+            views[start : start + size] = self.augment(pixels[start : start + size], color[start : start + size])
+        return views
 
     def kind_of_model(self) -> dict[str, Any]:
         """The pre-training model, head included."""
