@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from ..captions import CaptionSet
 from ..errors import InputError
+from .sealing import content_hash, seal, unseal
 from .seeds import image_seed
 
 PLAN_VERSION = 2  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
@@ -128,12 +128,11 @@ class SynthesisPlan:
     @cached_property
     def hash(self) -> str:
         """32 hex digits of the settings."""
-        canonical = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
-        return blake2b(canonical.encode(), digest_size=16).hexdigest()
+        return content_hash(self.settings)
 
     def to_json(self) -> str:
         """The settings and their hash as indented JSON, without the captions themselves."""
-        return json.dumps({"hash": self.hash, **self.settings}, indent=2, ensure_ascii=False) + "\n"
+        return seal(self.settings)
 
     @classmethod
     def from_json(cls, text: str, captions: CaptionSet) -> SynthesisPlan:
@@ -165,24 +164,18 @@ def parse_plan(text: str | bytes) -> dict[str, Any]:
         InputError: If it is damaged or was written by a version whose plans mean something else.
     """
     try:
-        record = json.loads(text)
-        found = record.pop("hash")
-        canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
-        intact = found == blake2b(canonical.encode(), digest_size=16).hexdigest()
-    except (ValueError, AttributeError, KeyError, TypeError):  # ValueError: not JSON, or not even UTF-8
-        intact = False
-    if not intact:
+        record = unseal(text)
+    except ValueError as error:  # also where it is not JSON, or not even UTF-8
         raise InputError(
             f"A plan that begins with {text[:40]!r} does not match its own hash, so it was damaged or edited; "
             "restore it, or draw into another folder."
-        )
+        ) from error
     if record["plan_version"] != PLAN_VERSION:
         raise InputError(
             f"The plan is of version {record['plan_version']}, but this release makes version {PLAN_VERSION}; "
             "draw into another folder."
         )
-    settings: dict[str, Any] = record
-    return settings
+    return record
 
 
 def describe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ..captions import read_history
 from ..errors import InputError
 from .plan import parse_plan
+from .sealing import unseal
 from .store import CAPTIONS, PLAN, PROVENANCE
 
 
@@ -88,7 +88,7 @@ def read_provenance(folder: str | Path) -> Provenance:
     records = []
     for path in sorted(root.glob("shard-*.json")):
         try:
-            record = json.loads(path.read_bytes())
+            record = unseal(path.read_bytes())
             record.pop("coming", None)
             records.append(record)
         except ValueError as error:

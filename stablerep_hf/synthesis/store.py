@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from .atomic import explaining, remove_leftovers, replacing
 from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
+from .sealing import seal, unseal
 
 DATA = "data"
 PROVENANCE = "provenance"
@@ -85,7 +85,7 @@ class ShardStore:
             The record; None if the shard or its record is missing, torn, or not of this plan.
         """
         try:
-            record: dict[str, Any] = json.loads(self.record_path(shard).read_bytes())
+            record = unseal(self.record_path(shard).read_bytes())
             coming = record.pop("coming", None)
             with self.shard_path(shard).open("rb") as file:
                 size = file.seek(0, 2)
@@ -97,7 +97,7 @@ class ShardStore:
                 return next(
                     (found for found in candidates if (found["bytes"], found["sha256"]) == (size, sha256)), None
                 )
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def is_damaged(self, shard: int) -> bool:
@@ -159,7 +159,7 @@ class ShardStore:
 
     def _write_record(self, shard: int, record: Mapping[str, Any]) -> None:
         with replacing(self.record_path(shard)) as file:
-            file.write((json.dumps(record, indent=2) + "\n").encode())
+            file.write(seal(record).encode())
 
     def tidy(self) -> None:
         """Remove what killed writers left, once every shard is there and no one can be at work."""
@@ -195,8 +195,8 @@ class ShardStore:
         plans = set()
         for path in (self.folder / PROVENANCE).glob("shard-*.json"):
             try:
-                plans.add(json.loads(path.read_bytes())["plan_hash"])
-            except (ValueError, KeyError, TypeError):  # a torn record says nothing
+                plans.add(unseal(path.read_bytes())["plan_hash"])
+            except ValueError:  # a torn record says nothing
                 continue
         return plans
 
