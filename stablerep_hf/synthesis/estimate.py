@@ -63,7 +63,7 @@ def estimate_synthesis(
     """
     store = ShardStore(output_dir, plan)
     missing = [shard for shard in range(plan.num_shards) if store.find_record(shard) is None]
-    numbers = [int(plan.num_images_of(plan.shard_captions(shard)).sum()) for shard in missing]
+    numbers = [plan.num_images_in(shard) for shard in missing]
     first = plan.captions.head(batch_size)
     rows = [
         row_of(plan, caption, caption_id, index)

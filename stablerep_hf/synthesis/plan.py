@@ -94,6 +94,10 @@ class SynthesisPlan:
             return captions.num_images
         return np.full(len(captions), self.images_per_caption, np.int64)
 
+    def num_images_in(self, shard: int) -> int:
+        """How many rows a shard has if no caption fails."""
+        return int(self.num_images_of(self.shard_captions(shard)).sum())
+
     def shard_captions(self, shard: int) -> CaptionSet:
         """The captions of shard 0 <= shard < num_shards, a view of the plan's."""
         start = shard * self.captions_per_shard

@@ -110,26 +110,26 @@ def synthesize(
         )
 
     store = ShardStore(output_dir, plan)
-    missing, standing = [], []
+    missing: list[int] = []
+    failed: list[int] = []
+    num_kept = num_drawn = num_redrawn = 0
     shards = range(rank, plan.num_shards, world_size)
     for shard in tqdm(shards, desc="Checking shards", unit="shard", leave=False, disable=not progress):
         record = store.find_record(shard)
         if record is None:
             missing.append(shard)
         else:
-            standing.append(record)
+            num_kept += record["rows"]
+            failed += record["failed_captions"]
     damaged = tuple(shard for shard in missing if store.is_damaged(shard))
     truncated = _count_truncated(plan, generator, missing, refuse=not truncate_prompts)
-    failed = [caption_id for record in standing for caption_id in record["failed_captions"]]
-    num_kept = sum(record["rows"] for record in standing)
-    num_drawn = num_redrawn = 0
     begin = time.perf_counter()
 
     store.claim()
     for shard in damaged:
         # Its record no longer holds; without it nobody takes the folder for finished while the shard is drawn again.
         store.record_path(shard).unlink(missing_ok=True)
-    total = num_kept + sum(int(plan.num_images_of(plan.shard_captions(shard)).sum()) for shard in missing)
+    total = num_kept + sum(map(plan.num_images_in, missing))
     label = "Drawing" if world_size == 1 else f"Drawing ({rank} of {world_size})"
     with (
         tqdm(total=total, initial=num_kept, desc=label, unit="image", disable=not (progress and missing)) as bar,
