@@ -39,6 +39,7 @@ class SynthesisPlan:
         image_format: How images are stored: JPEG at quality 95, lossless PNG, or WebP at quality 90.
         stored_size: Pixels of the shorter side of a stored image: larger frames are scaled down (the release draws
             512 and stores 256), smaller ones are left alone. None stores what was drawn.
+        signature: What `ContentSigner.describe` said, if image files are signed; None if they are not.
         captions_per_shard: Captions in one file. A shard is the unit of work: what a kill may cost, and what workers
             share out. Few captions waste little; the Hub wants fewer than 10,000 files.
     """
@@ -51,6 +52,7 @@ class SynthesisPlan:
     image_format: ImageFormat = "jpeg"
     stored_size: int | None = None
     captions_per_shard: int = 256
+    signature: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_templates", tuple(self.prompt_templates))
@@ -126,6 +128,8 @@ class SynthesisPlan:
             "stored_size": self.stored_size,
             "captions_per_shard": self.captions_per_shard,
         }
+        if self.signature is not None:
+            settings["signature"] = dict(self.signature)
         normalized: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         return normalized
 
@@ -155,7 +159,7 @@ class SynthesisPlan:
             "stored_size",
             "captions_per_shard",
         )
-        plan = cls(captions, **{name: settings[name] for name in fields})
+        plan = cls(captions, **{name: settings[name] for name in fields}, signature=settings.get("signature"))
         if difference := describe_difference(settings, plan.settings):
             raise InputError(f"The plan does not fit the captions: {difference}; give the captions it was made for.")
         return plan

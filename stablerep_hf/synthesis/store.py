@@ -51,7 +51,7 @@ class ShardStore:
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard's rows are."""
-        return self.folder / DATA / f"train-{shard:05d}-of-{self.plan.num_shards:05d}.parquet"
+        return shard_path(self.folder, shard, self.plan.num_shards)
 
     def record_path(self, shard: int) -> Path:
         """Where a shard's record is."""
@@ -104,13 +104,16 @@ class ShardStore:
         """Say whether something of a shard is there, given that `find_record` found none."""
         return self.shard_path(shard).exists() or self.record_path(shard).exists()
 
-    def write_shard(self, shard: int, drawn: DrawnShard, seconds: float) -> dict[str, Any]:
+    def write_shard(
+        self, shard: int, drawn: DrawnShard, seconds: float, scores: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Write a shard and then its record, each at once.
 
         Args:
             shard: Its number.
             drawn: Its rows.
             seconds: What drawing it took.
+            scores: What measured the scores in its rows, by column.
 
         Returns:
             The record.
@@ -133,6 +136,8 @@ class ShardStore:
             "seconds": round(seconds, 3),
             "versions": library_versions(),
         }
+        if scores:
+            record["scores"] = dict(scores)
         self._write_record(shard, record)
         return record
 
@@ -216,6 +221,11 @@ def _any_file(folder: Path, suffix: str, but: str = "") -> bool:
             return any(e.name.endswith(suffix) and e.name != but and not e.name.startswith(".") for e in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
+    """Where the rows of a shard are in a store."""
+    return folder / DATA / f"train-{shard:05d}-of-{num_shards:05d}.parquet"
 
 
 def record_path(folder: Path, shard: int) -> Path:
