@@ -76,6 +76,9 @@ class GenerateCommand:
     license: str | None = field(
         default=None, metadata={"help": "Of the images, for the card: a Hub licence id; cc-by-4.0 if embedded."}
     )
+    generator_license: str | None = field(
+        default=None, metadata={"help": "Of the generator, for the rows; what its card says if not given."}
+    )
     output: str = field(default="synthetic-images", metadata={"help": "Folder of the data set."})
     batch_size: int | None = field(
         default=None, metadata={"help": "Images drawn at once; changes no image. What should fit if not given."}
@@ -264,6 +267,7 @@ def plan_and_generator(
         autoencoder=command.autoencoder,
         offload=command.offload,
         compile=command.compile,
+        license=command.generator_license,
     )
     plan = SynthesisPlan(
         captions,

@@ -65,7 +65,7 @@ def run(folder: str, models: ScoringModels, command: ScoreCommand) -> ScoringSum
         raise InputError("Nothing is to be scored: give --alignment-model, --nsfw-model or --diversity-encoder.")
     open_store(folder)  # before models are loaded
     summary = score_store(folder, load_scorers(models, command.device))
-    facts.mark_content(folder)
+    facts.renew_data_card(folder)
     return summary
 
 

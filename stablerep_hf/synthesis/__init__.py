@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .protocol import TokenizingGenerator as TokenizingGenerator
     from .provenance import Provenance as Provenance
     from .provenance import read_provenance as read_provenance
+    from .provenance import sample_captions as sample_captions
     from .redrawing import RedrawnImage as RedrawnImage
     from .redrawing import find_row as find_row
     from .redrawing import generator_of as generator_of
@@ -84,6 +85,7 @@ _EXPORTS = {
     "read_label": ".labelling",
     "read_provenance": ".provenance",
     "read_signature": ".signing",
+    "sample_captions": ".provenance",
     "redraw_image": ".redrawing",
     "remove_problems": ".verification",
     "synthesize": ".run",

@@ -19,6 +19,7 @@ from .pipeline_folder import (
     find_lora,
     find_pipeline,
     first_line,
+    license_of,
     most_tokens,
     own_scheduler,
     own_size,
@@ -59,6 +60,7 @@ class DiffusersGenerator:
         autoencoder: Sequence[str] | None = None,
         offload: bool = False,
         compile: bool = False,
+        license: str | None = None,
     ) -> None:
         """Find the pipeline.
 
@@ -84,6 +86,7 @@ class DiffusersGenerator:
             autoencoder: "slicing" decodes one image at a time, "tiling" one tile; by default slicing; not on a CPU.
             offload: Keep on the GPU only the part that is at work.
             compile: Compile the denoiser (`torch.compile`): minutes at the start, faster afterwards.
+            license: Of the pipeline, for the rows; by default what its card says.
 
         Raises:
             InputError: If there is no such pipeline, LoRA or scheduler, the model would ignore the guidance, or a
@@ -110,6 +113,7 @@ class DiffusersGenerator:
         self.height = height
         self.width = width
         self.pipeline_class = pipeline_class_name(self.folder)
+        self.license = license or license_of(self.folder)
         own = own_scheduler(self.folder)
         self.scheduler = scheduler or own
         self._scheduler_override = None if scheduler == own else scheduler
@@ -139,6 +143,7 @@ class DiffusersGenerator:
             "lora": lora,
             "tiled": "tiling" in self._autoencoder,
             "dtype": self.dtype,
+            "license": self.license,
         }
 
     @property

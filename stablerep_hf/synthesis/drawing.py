@@ -15,6 +15,7 @@ from .labelling import xmp_packet
 from .plan import SynthesisPlan
 from .protocol import ImageGenerator
 from .signing import ContentSigner
+from .versions import library_versions
 
 MOST_REDRAWS = (
     16  # of one caption. Ours: a checker that withholds half of its frames loses one caption in some thousands.
@@ -155,4 +156,6 @@ def row_of(plan: SynthesisPlan, caption: str, caption_id: int, image_index: int)
         "scheduler": plan.generator.get("scheduler"),
         "guidance_scale": plan.generator.get("guidance_scale"),
         "num_inference_steps": plan.generator.get("num_inference_steps"),
+        "generator_license": plan.generator.get("license"),
+        "library_versions": ", ".join(f"{name} {version}" for name, version in library_versions().items()),
     }

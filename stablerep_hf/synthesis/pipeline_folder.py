@@ -7,6 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..errors import InputError
 
 EMBEDDED = "embedded"
 INDEX = "model_index.json"
+CARD = "README.md"
 # Cards and their pictures.
 _UNREAD_SUFFIXES = (".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".csv", ".pdf")
 # Sampling in a few steps needs weights that were distilled for it, which no configuration tells: they do not stand
@@ -42,8 +44,24 @@ def find_pipeline(name: str, revision: str | None) -> tuple[Path, str, str]:
     return _download(name, revision)
 
 
+def license_of(folder: Path) -> str | None:
+    """The licence that a pipeline's card names (its name where the Hub has no id for it); None if it names none."""
+    import yaml
+    from huggingface_hub import ModelCard
+
+    try:
+        metadata = ModelCard.load(folder / CARD, ignore_metadata_errors=True).data
+    except (OSError, ValueError, yaml.YAMLError):  # no card, or one that cannot be read
+        return None
+    found = metadata.get("license")
+    if found == "other":
+        found = metadata.get("license_name") or found
+    return ", ".join(map(str, found)) if isinstance(found, list) else found
+
+
 def _download(repository: str, revision: str | None) -> tuple[Path, str, str]:
     import diffusers
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HFValidationError
 
     # OSError covers what the Hub's client raises: no such repository or revision, no access, no network and no cache.
@@ -55,6 +73,9 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str, str]:
             f"The generator {repository!r}{at} is no folder here and could not be had from the Hub "
             f"({first_line(error.__cause__ or error)}); check the name and the connection, or give a folder."
         ) from error
+    if not (folder / CARD).exists():  # diffusers leaves it out; it names the licence
+        with suppress(OSError):
+            hf_hub_download(repository, CARD, revision=folder.name)
     return folder, repository, folder.name  # the cache names a snapshot by its commit
 
 

@@ -16,7 +16,7 @@ from ..errors import InputError
 from .sealing import content_hash, seal, unseal
 from .seeds import image_seed
 
-PLAN_VERSION = 2  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
+PLAN_VERSION = 3  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
 PLACEHOLDER = "{caption}"
 Int64Array = npt.NDArray[np.int64]
 ImageFormat = Literal["jpeg", "png", "webp"]

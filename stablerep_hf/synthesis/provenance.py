@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
 from ..captions import read_history
 from ..errors import InputError
 from .plan import parse_plan
 from .sealing import unseal
-from .store import CAPTIONS, PLAN, PROVENANCE
+from .store import CAPTIONS, PLAN, PROVENANCE, shard_path
 
 
 @dataclass(frozen=True)
@@ -101,3 +107,30 @@ def read_provenance(folder: str | Path) -> Provenance:
                 f"The record {path.name!r} is damaged ({error}); draw again into the folder, which repairs it."
             ) from error
     return Provenance(settings, tuple(records), read_history(root / CAPTIONS))
+
+
+def sample_captions(folder: str | Path, number: int) -> dict[str, list[Image.Image]]:
+    """Some captions, spread over a folder, and their images; a few shards are read, whatever the folder's size.
+
+    Args:
+        folder: The folder.
+        number: Captions, at most.
+
+    Returns:
+        Caption -> its images, in the order of the folder.
+    """
+    provenance = read_provenance(folder)
+    ends = np.cumsum([record["captions"] for record in provenance.shards])
+    total = int(ends[-1]) if len(ends) else 0
+    chosen = np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(np.int64))
+    result: dict[str, list[Image.Image]] = {}
+    for place, record in enumerate(provenance.shards):
+        start = int(ends[place]) - record["captions"]
+        here = chosen[(chosen >= start) & (chosen < ends[place])] - start
+        if len(here):
+            table = pq.read_table(shard_path(Path(folder), record["shard"], provenance.num_shards))
+            ids = table["caption_id"].to_numpy()
+            first = np.sort(np.unique(ids, return_index=True)[1])  # siblings stand together
+            for row in table.filter(pa.array(np.isin(ids, ids[first[here]]))).to_pylist():
+                result.setdefault(row["caption"], []).append(Image.open(BytesIO(row["image"]["bytes"])))
+    return result

@@ -101,6 +101,7 @@ def generator_of(
         lora_scale=was_lora.get("scale", 1.0),
         dtype=described.get("dtype"),
         autoencoder=["tiling"] if described.get("tiled") else None,
+        license=described.get("license"),
         **options,
     )
     if difference := describe_difference(described, found.describe()):

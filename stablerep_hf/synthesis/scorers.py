@@ -73,13 +73,13 @@ class AlignmentScorer:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
         self._model = _load(AutoModel, model, revision, device)
-        self._tokenizer = _load_from(AutoTokenizer, tokenizer or model, revision)
-        self._image_processor = _load_from(AutoImageProcessor, image_processor or model, revision)
         if not hasattr(self._model, "get_text_features") or not hasattr(self._model, "get_image_features"):
             raise InputError(
                 f"The model {model!r} is a {type(self._model).__name__}, which compares no images with text; give "
                 "a CLIP-like one."
             )
+        self._tokenizer = _load_from(AutoTokenizer, tokenizer or model, revision)
+        self._image_processor = _load_from(AutoImageProcessor, image_processor or model, revision)
         self._name = _public(model, revision)
 
     def describe(self) -> Mapping[str, object]:

@@ -9,9 +9,7 @@ DIR/provenance/shard-00000.json          size, sha256, counts, timings, library 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
-import platform
 from collections.abc import Mapping
 from io import BufferedRandom
 from pathlib import Path
@@ -23,12 +21,12 @@ from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
 from .sealing import seal, unseal
+from .versions import library_versions
 
 DATA = "data"
 PROVENANCE = "provenance"
 PLAN = "plan.json"
 CAPTIONS = "captions.parquet"
-_RECORDED_PACKAGES = ("stablerep_hf", "torch", "diffusers", "transformers", "datasets", "pyarrow", "pillow")
 
 
 class ShardStore:
@@ -231,14 +229,3 @@ def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
 def record_path(folder: Path, shard: int) -> Path:
     """Where the record of a shard is in a store."""
     return folder / PROVENANCE / f"shard-{shard:05d}.json"
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what may change a pixel or a byte; packages that are not installed are left out."""
-    versions = {"python": platform.python_version()}
-    for name in _RECORDED_PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

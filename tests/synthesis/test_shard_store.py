@@ -30,6 +30,7 @@ from stablerep_hf.synthesis.atomic import remove_leftovers, replacing
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS
 from stablerep_hf.synthesis.frames import perceptual_hash
 from stablerep_hf.synthesis.store import ShardStore
+from stablerep_hf.synthesis.versions import library_versions
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -68,6 +69,7 @@ def test_stock_datasets_loads_the_folder_without_this_package(make_plan: MakePla
     assert list(kinds) == [
         *("image", "caption", "caption_id", "image_index", "seed", "prompt"),
         *("generator", "generator_revision", "scheduler", "guidance_scale", "num_inference_steps"),
+        *("generator_license", "library_versions"),
         *("is_blank", "perceptual_hash", "alignment", "nsfw", "diversity"),
     ]
     assert kinds["image"].startswith("Image(")
@@ -88,6 +90,8 @@ def test_stock_datasets_loads_the_folder_without_this_package(make_plan: MakePla
             "scheduler": "Brush",
             "guidance_scale": 2.0,
             "num_inference_steps": 3,
+            "generator_license": None,
+            "library_versions": ", ".join(f"{name} {version}" for name, version in library_versions().items()),
             "is_blank": False,
             "perceptual_hash": perceptual_hash(Image.fromarray(picture(plan.seed(number, index)))),
             "alignment": None,
