@@ -96,10 +96,15 @@ def reopen(folder: Path, report: Report) -> None:
 
     store = open_store(folder)
     report()
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     standing = sum(store.find_record(shard) is not None for shard in range(store.plan.num_shards))
-    seconds = time.perf_counter() - begin
-    report(shards=store.plan.num_shards, shards_that_stand=standing, seconds_of_checking=round(seconds, 2))
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
+    report(
+        shards=store.plan.num_shards,
+        shards_that_stand=standing,
+        seconds_of_checking=round(seconds, 2),
+        cpu_seconds_of_checking=round(cpu_seconds, 2),
+    )
 
 
 def measure(step: Callable[..., None], *arguments: Any) -> dict[str, float]:
@@ -142,6 +147,7 @@ def main() -> None:
         write_captions(text, arguments.captions)
         result: dict[str, Any] = {
             "captions": arguments.captions,
+            "load_average": os.getloadavg()[0],  # of the minute before: other work beside makes seconds long
             "text_bytes": text.stat().st_size,
             **({"imports": measure(imports)} if arguments.tokenizer else {}),
             "plan": measure(run, text, folder, kind, 0),
@@ -151,8 +157,9 @@ def main() -> None:
         }
     found = result["reopen"]
     missing = found["shards"] - found["shards_that_stand"]
-    rest = missing * found["seconds_of_checking"] / max(1, found["shards_that_stand"])
-    result["resume"]["seconds_if_all_shards_stood"] = round(result["resume"]["seconds"] + rest, 1)
+    for clock in ("seconds", "cpu_seconds"):
+        rest = missing * found[f"{clock}_of_checking"] / max(1, found["shards_that_stand"])
+        result["resume"][f"{clock}_if_all_shards_stood"] = round(result["resume"][clock] + rest, 1)
     print(json.dumps(result, indent=2))
 
 

@@ -83,8 +83,9 @@ class GenerateCommand:
     batch_size: int | None = field(
         default=None, metadata={"help": "Images drawn at once; changes no image. What should fit if not given."}
     )
-    captions_per_shard: int = field(
-        default=64, metadata={"help": "Captions in one file: the unit of work and resume."}
+    captions_per_shard: int | None = field(
+        default=None,
+        metadata={"help": "Captions in one file, the unit of work and resume; 64, or more from 6.4 million captions."},
     )
     dtype: Literal["float32", "float16", "bfloat16"] | None = field(
         default=None, metadata={"help": "float16 on a GPU, float32 elsewhere, if not given."}
@@ -242,6 +243,7 @@ def plan_and_generator(
     from .. import assets
     from ..captions import read_captions
     from ..synthesis import DiffusersGenerator, SynthesisPlan
+    from ..synthesis.plan import MOST_SHARDS
 
     if command.num_captions is not None and command.num_captions < 1:
         raise InputError(f"num_captions={command.num_captions} leaves nothing to draw: give at least 1.")
@@ -277,7 +279,7 @@ def plan_and_generator(
         base_seed=command.seed,
         image_format=command.image_format,
         stored_size=command.stored_size,
-        captions_per_shard=command.captions_per_shard,
+        captions_per_shard=_or(command.captions_per_shard, max(64, -(-len(captions) // MOST_SHARDS))),
         signature=None if signer is None else signer.describe(),
     )
     return plan, generator
@@ -288,19 +290,27 @@ def _or(given: Any, default: Any) -> Any:
 
 
 def _rank_and_world_size() -> tuple[int, int]:
-    """Place among the launcher's workers: torchrun and `accelerate launch`, or a Slurm array, wherever it starts."""
+    """Place among the launcher's workers: torchrun and `accelerate launch` (or RANK and WORLD_SIZE by hand), or Slurm.
+
+    In Slurm a worker is a task of `srun`, a task of an array (wherever its numbers start), or both.
+    """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, world_size = 0, 1
     if "SLURM_ARRAY_TASK_ID" in os.environ:
-        task, first, count = (int(os.environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT"))
-        return (task - first) // int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1")), count
-    return 0, 1
+        task, first, world_size = (int(os.environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT"))
+        rank = (task - first) // int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1"))
+    if "SLURM_STEP_NUM_TASKS" in os.environ:  # srun's; a batch script alone has none, though it may ask for many tasks
+        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+        rank, world_size = rank * tasks + int(os.environ["SLURM_PROCID"]), world_size * tasks
+    return rank, world_size
 
 
 def _own_gpu() -> str | None:
-    """The GPU that is this worker's among those of its machine, or None to let the generator choose."""
+    """The GPU that is this worker's among those it sees of its machine, or None to let the generator choose."""
     import torch
 
-    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        return f"cuda:{os.environ['LOCAL_RANK']}"
+    place = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID")
+    if place is not None and torch.cuda.is_available():
+        return f"cuda:{int(place) % torch.cuda.device_count()}"
     return None

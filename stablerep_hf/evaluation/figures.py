@@ -100,7 +100,7 @@ def histogram_plot(histograms: Mapping[str, Mapping[str, Any]]) -> bytes:
     """A PNG with one panel a score: bars over its values, a line at the mean.
 
     Args:
-        histograms: Name -> `edges` (bins + 1), `counts` (bins) and `mean`.
+        histograms: Name -> `edges` (bins + 1), `counts` (bins), `unit` (what is counted) and `mean`.
     """
     from matplotlib.figure import Figure
 
@@ -110,7 +110,7 @@ def histogram_plot(histograms: Mapping[str, Mapping[str, Any]]) -> bytes:
     ):
         ax.stairs(found["counts"], found["edges"], fill=True, color="0.6")
         ax.axvline(found["mean"], color="0.2")
-        ax.set(xlabel=name, ylabel="images", title=f"mean {found['mean']:.3g}")
+        ax.set(xlabel=name, ylabel=found["unit"], title=f"mean {found['mean']:.3g}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()

@@ -20,7 +20,7 @@ PLAN_VERSION = 3  # of what a plan means: seeds, prompts, columns, encoding. Rai
 PLACEHOLDER = "{caption}"
 Int64Array = npt.NDArray[np.int64]
 ImageFormat = Literal["jpeg", "png", "webp"]
-_MOST_SHARDS = 100_000  # file names have five digits
+MOST_SHARDS = 100_000  # file names have five digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +74,10 @@ class SynthesisPlan:
         if self.image_format not in get_args(ImageFormat):
             known = ", ".join(get_args(ImageFormat))
             raise InputError(f"The image format {self.image_format!r} cannot be stored; use one of {known}.")
-        if self.num_shards > _MOST_SHARDS:
+        if self.num_shards > MOST_SHARDS:
             raise InputError(
                 f"{len(self.captions)} captions at {self.captions_per_shard} a shard make {self.num_shards} files, "
-                f"more than {_MOST_SHARDS}; raise captions_per_shard."
+                f"more than {MOST_SHARDS}; raise captions_per_shard."
             )
 
     @property

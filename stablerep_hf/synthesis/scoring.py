@@ -131,8 +131,8 @@ def score_histograms(folder: str | Path, bins: int = 20) -> dict[str, dict[str, 
         bins: Bars of a histogram.
 
     Returns:
-        For each score that every row has, as JSON values: `scorer` (what measured), `mean`, `edges` (bins + 1) and
-        `counts` (bins). Diversity is counted once a caption.
+        For each score that every row has, as JSON values: `scorer` (what measured), `unit` (what is counted:
+        "images", of diversity "captions"), `mean`, `edges` (bins + 1) and `counts` (bins).
     """
     provenance = read_provenance(folder)
     result: dict[str, dict[str, Any]] = {}
@@ -148,7 +148,8 @@ def score_histograms(folder: str | Path, bins: int = 20) -> dict[str, dict[str, 
         counts, edges = np.zeros(bins, np.int64), np.histogram_bin_edges([low, high], bins)
         for values in _values(folder, provenance, column):
             counts += np.histogram(values, edges)[0]
-        numbers = {"mean": total / number, "edges": edges.tolist(), "counts": counts.tolist()}
+        unit = "captions" if column == DiversityScorer.column else "images"
+        numbers = {"unit": unit, "mean": total / number, "edges": edges.tolist(), "counts": counts.tolist()}
         result[column] = {"scorer": scores[column], **numbers}
     return result
 

@@ -119,7 +119,7 @@ def test_impossible_plans_get_one_sentence(make_plan: MakePlan, settings: dict[s
 
 
 def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch, make_plan: MakePlan) -> None:
-    monkeypatch.setattr("stablerep_hf.synthesis.plan._MOST_SHARDS", 2)
+    monkeypatch.setattr("stablerep_hf.synthesis.plan.MOST_SHARDS", 2)
     with pytest.raises(InputError, match="make 3 files, more than 2; raise captions_per_shard"):
         make_plan(10)
 
