@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import InputError
 from .labelling import SOURCE_TYPE
 from .plan import ImageFormat
+from .versions import library_versions
 
 _TYPES: dict[ImageFormat, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _INSTALL = "the package c2pa-python is not installed; install stablerep_hf[c2pa]"
@@ -75,13 +76,11 @@ class ContentSigner:
         """
         import c2pa
 
-        from .. import __version__
-
         agent = {"name": row["generator"] or "unknown"}
         if row["generator_revision"]:
             agent["version"] = row["generator_revision"]
         manifest = {
-            "claim_generator_info": [{"name": "stablerep_hf", "version": __version__}],
+            "claim_generator_info": [{"name": "stablerep_hf", "version": library_versions()["stablerep_hf"]}],
             "title": row["path"],
             "format": _TYPES[image_format],
             "assertions": [
