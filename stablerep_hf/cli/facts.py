@@ -22,7 +22,7 @@ CAPTIONS_SHOWN = 12
 def write_data_card(folder: str | Path, license: str, embedded: bool) -> None:
     """Write the card of a finished synthetic data set, with a grid of siblings."""
     from ..hub import dataset_facts, write_dataset_card
-    from .loading import load_images
+    from ..synthesis import sample_captions
 
     facts = dataset_facts(
         folder,
@@ -31,11 +31,24 @@ def write_data_card(folder: str | Path, license: str, embedded: bool) -> None:
         grid="grid.png",
         licensed_parts=embedded_parts() if embedded else (),
     )
-    write_dataset_card(folder, facts, siblings(load_images(folder, "train")))
+    write_dataset_card(folder, facts, sample_captions(folder, CAPTIONS_SHOWN))
+    _mark_content(folder)
 
 
-def mark_content(folder: str | Path) -> None:
-    """Say in the card which files stand now, after rows got other values.
+def renew_data_card(folder: str | Path) -> None:
+    """Write the card again, if there is one, after rows got scores; its licence stays."""
+    from huggingface_hub import DatasetCard
+
+    from ..synthesis import read_provenance
+
+    path = Path(folder) / "README.md"
+    if path.exists():
+        license = str(DatasetCard.load(path).data.license)
+        write_data_card(folder, license, read_provenance(folder).settings["generator"].get("name") == EMBEDDED)
+
+
+def _mark_content(folder: str | Path) -> None:
+    """Say in the card which files stand now: rows may have got other values, such as scores.
 
     `load_dataset` caches a local folder by its name and the lines of its card, not by its files: with the old lines
     it would go on serving the old rows.
@@ -48,13 +61,10 @@ def mark_content(folder: str | Path) -> None:
     from ..synthesis import read_provenance
 
     path = Path(folder) / "README.md"
-    if not path.exists():
-        return
     digests = " ".join(str(record["sha256"]) for record in read_provenance(folder).shards)
     card = DatasetCard.load(path)
     config = card.data.configs[0]
-    first = str(config.get("description", "")).partition(", files ")[0]
-    config["description"] = f"{first}, files {hashlib.sha256(digests.encode()).hexdigest()[:16]}"
+    config["description"] = f"{config['description']}, files {hashlib.sha256(digests.encode()).hexdigest()[:16]}"
     write_atomically(path, str(card).encode())
 
 

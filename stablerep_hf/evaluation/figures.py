@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
@@ -92,6 +93,26 @@ def score_plot(results: Sequence[EvaluationResult]) -> bytes:
     panels[0].set_ylim(len(encoders) - 0.5, -0.5)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def histogram_plot(histograms: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """A PNG with one panel a score: bars over its values, a line at the mean.
+
+    Args:
+        histograms: Name -> `edges` (bins + 1), `counts` (bins), `unit` (what is counted) and `mean`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.0 * len(histograms), 3.0), layout="constrained")
+    for ax, (name, found) in zip(
+        figure.subplots(1, len(histograms), squeeze=False)[0], histograms.items(), strict=True
+    ):
+        ax.stairs(found["counts"], found["edges"], fill=True, color="0.6")
+        ax.axvline(found["mean"], color="0.2")
+        ax.set(xlabel=name, ylabel=found["unit"], title=f"mean {found['mean']:.3g}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image
 from pyarrow import compute
 
-from ..evaluation.figures import image_grid, png_bytes
+from ..captions import CaptionAudit
+from ..evaluation.figures import histogram_plot, image_grid, png_bytes
 from ..evaluation.results import write_atomically
 from ..evaluation.tables import markdown_table, public_name, readable
-from ..synthesis import image_features, read_provenance
+from ..synthesis import image_features, read_provenance, score_histograms
 from .facts import DatasetFacts, check_license
 from .rendering import render
 
+AUDIT_PLOT, SCORES_PLOT = "audit.png", "scores.png"
 COLUMN_NOTES = {
     "image": "the picture, encoded as it was stored",
     "caption": "the caption, normalised; it names the group",
@@ -31,6 +35,8 @@ COLUMN_NOTES = {
     "scheduler": "sampler",
     "guidance_scale": "weight of classifier-free guidance",
     "num_inference_steps": "sampling steps",
+    "generator_license": "licence of the text-to-image model, as its card names it; null if it names none",
+    "library_versions": "versions of the libraries that drew the row",
     "is_blank": "whether the picture is one flat colour",
     "perceptual_hash": "64-bit DCT hash of the picture: near duplicates differ in few bits",
     "alignment": "cosine of image and prompt in a model such as CLIP; null if not scored",
@@ -75,7 +81,9 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         generator=generator,
         split=next(iter(facts.data_files)),
         column_notes=COLUMN_NOTES,
-        scores=_scores_table(facts.scores),
+        scores=_scores_table(facts.scores, facts.score_histograms),
+        audit=_audit_tables(facts.caption_history.get("audit", {})),
+        pictures={"audit": AUDIT_PLOT, "scores": SCORES_PLOT},
     )
     return DatasetCard(text)
 
@@ -107,7 +115,10 @@ def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any)
         num_failed_captions=len(provenance.failed_captions),
         seconds=provenance.seconds,
         columns={column: _type_name(feature) for column, feature in image_features().items()},
+        num_truncated=provenance.num_truncated,
+        caption_history=provenance.caption_history,
         scores=_scores(Path(folder)),
+        score_histograms=score_histograms(folder),
         **others,
     )
 
@@ -128,6 +139,12 @@ def write_dataset_card(
     root = Path(folder)
     if caption_images and facts.grid:
         write_atomically(root / facts.grid, png_bytes(image_grid(caption_images)))
+    if facts.score_histograms:
+        write_atomically(root / SCORES_PLOT, histogram_plot(facts.score_histograms))
+    if audit := facts.caption_history.get("audit"):
+        plot = BytesIO()
+        CaptionAudit(audit["num_captions"], audit["concepts"], audit["demographics"]).write_plot(plot)
+        write_atomically(root / AUDIT_PLOT, plot.getvalue())
     path = root / "README.md"
     write_atomically(path, str(render_dataset_card(facts)).encode())
     return path
@@ -153,21 +170,60 @@ def _scores(folder: Path) -> dict[str, dict[str, float]]:
         for column in rows.schema
         if pyarrow.types.is_floating(column.type) and column.name != "guidance_scale"
     ]
-    table = rows.to_table(columns=names)
-    summaries = {name: (compute.mean(table[name]).as_py(), compute.min_max(table[name]).as_py()) for name in names}
+    found: dict[str, list[float]] = {name: [0.0, 0, math.inf, -math.inf] for name in names}
+    for batch in rows.to_batches(columns=names):  # of a data set of any size
+        for name, numbers in found.items():
+            values = batch.column(name).drop_null()
+            if len(values):
+                ends = compute.min_max(values).as_py()
+                numbers[:] = (
+                    numbers[0] + compute.sum(values).as_py(),
+                    numbers[1] + len(values),
+                    min(numbers[2], ends["min"]),
+                    max(numbers[3], ends["max"]),
+                )
     return {
-        name: {"mean": mean, "lowest": ends["min"], "highest": ends["max"]}
-        for name, (mean, ends) in summaries.items()
-        if mean is not None
+        name: {"mean": total / number, "lowest": low, "highest": high}
+        for name, (total, number, low, high) in found.items()
+        if number
     }
 
 
-def _scores_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+def _scores_table(scores: Mapping[str, Mapping[str, float]], histograms: Mapping[str, Mapping[str, Any]]) -> str:
     if not scores:
         return ""
     names = ["mean", "lowest", "highest"]
-    rows = [[f"`{column}`", *(readable(summary[name]) for name in names)] for column, summary in scores.items()]
-    return markdown_table([["column", *names], *rows])
+    rows = [
+        [
+            f"`{column}`",
+            *(readable(summary[name]) for name in names),
+            readable(histograms.get(column, {}).get("scorer", "")),
+        ]
+        for column, summary in scores.items()
+    ]
+    return markdown_table([["column", *names, "measured by"], *rows])
+
+
+def _audit_tables(audit: Mapping[str, Any]) -> list[str]:
+    """What `CaptionAudit.summary` says, as tables: captions that name a concept or group, before and after."""
+    titles = {"concepts": "concept", "demographics": "group of the word list"}
+    tables = [
+        markdown_table(
+            [
+                [title, "before", "after"],
+                *([name, *map(readable, counts)] for name, counts in audit[part].items()),
+            ]
+        )
+        for part, title in titles.items()
+        if audit.get(part)
+    ]
+    if audit.get("overlaps"):
+        names = ["equal", "near", "classes_named"]
+        rows = [[overlap["name"], *(readable(overlap[name]) for name in names)] for overlap in audit["overlaps"]]
+        tables.append(
+            markdown_table([["evaluation set", "captions in it", "captions nearly in it", "classes named"], *rows])
+        )
+    return tables
 
 
 def _type_name(feature: Any) -> str:

@@ -122,7 +122,10 @@ class DatasetFacts:
         num_failed_captions: captions left out because they got no picture.
         seconds: time spent on drawing, over all workers.
         columns: column -> type, in order.
+        num_truncated: prompts whose end the text encoder did not read.
+        caption_history: how the captions came to be, see `CaptionSet.history`; empty if straight from a source.
         scores: column of scores -> "mean", "lowest" and "highest" over the rows.
+        score_histograms: what `stablerep_hf.synthesis.score_histograms` says of them.
         data_files: split -> pattern of its files.
         grid: picture of sample rows, a path relative to the card; empty if there is none.
         language: of the captions, ISO 639-1.
@@ -146,7 +149,10 @@ class DatasetFacts:
     num_failed_captions: int = 0
     seconds: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    num_truncated: int = 0
+    caption_history: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    score_histograms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data_files: Mapping[str, str] = field(default_factory=lambda: {"train": "data/train-*.parquet"})
     grid: str = ""
     language: tuple[str, ...] = ("en",)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ..errors import InputError
 from ..evaluation.intervals import bootstrap_interval
 from .provenance import read_provenance
-from .verification import open_store
+from .store import shard_path
 
 Interval = tuple[float, float, float]  # mean, low and high end of 95 %
 
@@ -50,8 +50,7 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
     scored_by: dict[str, object] = {}
     for folder in folders:
         provenance = read_provenance(folder)
-        store = open_store(folder)
-        paths = [store.shard_path(record["shard"]) for record in provenance.shards]
+        paths = [shard_path(Path(folder), record["shard"], provenance.num_shards) for record in provenance.shards]
         columns = ["caption_id", "alignment", "diversity", "is_blank"]
         tables = [pq.read_table(path, columns=columns) for path in paths if path.exists()]
         if not tables or not sum(map(len, tables)):
@@ -129,10 +128,10 @@ def plot_comparison(measures: Sequence[FolderMeasures], file: IO[bytes]) -> None
         (x, low_x, high_x), (y, low_y, high_y) = row.alignment, row.diversity
         bars = [[x - low_x], [high_x - x]], [[y - low_y], [high_y - y]]
         ax.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="none", ecolor="0.7", zorder=1)
-        ax.scatter([x], [y], s=30 + 270 * row.images_per_second / fastest, zorder=2)
-        ax.annotate(
-            f"{row.name}\n{row.images_per_second:,.2f} images/s", (x, y), xytext=(8, 8), textcoords="offset points"
-        )
+        label = f"{row.name}: {row.images_per_second:,.2f} images/s"
+        ax.scatter([x], [y], s=30 + 270 * row.images_per_second / fastest, zorder=2, alpha=0.8, label=label)
     ax.set(xlabel="alignment (cosine of image and prompt)", ylabel="diversity (Vendi score of siblings)")
     ax.margins(0.25)
+    for handle in figure.legend(loc="outside upper left", frameon=False).legend_handles:
+        handle.set_sizes([60])
     figure.savefig(file, format="png", dpi=120)

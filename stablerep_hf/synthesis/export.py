@@ -22,7 +22,7 @@ from .verification import open_store
 HUB_SHARD_BYTES = 500_000_000  # what `datasets` makes; the Hub wants files far below 20 GB and few of them
 MANIFEST = "manifest"
 FILES = "files.json"
-_COPIED = ("README.md", "grid.png")
+_COPIED = ("README.md", "grid.png", "scores.png", "audit.png")
 
 
 def export_parquet(folder: str | Path, output_dir: str | Path, *, shard_bytes: int = HUB_SHARD_BYTES) -> list[Path]:

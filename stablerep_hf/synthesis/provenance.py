@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
 
 from ..captions import read_history
 from ..errors import InputError
 from .plan import parse_plan
-from .store import CAPTIONS, PLAN, PROVENANCE
+from .sealing import unseal
+from .store import CAPTIONS, PLAN, PROVENANCE, shard_path
 
 
 @dataclass(frozen=True)
@@ -86,13 +92,45 @@ def read_provenance(folder: str | Path) -> Provenance:
             "give a folder that `synthesize` drew into."
         ) from error
     records = []
+    shared: dict[str, Any] = {}
     for path in sorted(root.glob("shard-*.json")):
         try:
-            record = json.loads(path.read_bytes())
+            record = unseal(path.read_bytes())
             record.pop("coming", None)
+            # Nearly always the same in every shard: one object stands for all, at a third of the memory.
+            for name in ("versions", "scores"):
+                if name in record:
+                    record[name] = shared.setdefault(repr(record[name]), record[name])
             records.append(record)
         except ValueError as error:
             raise InputError(
                 f"The record {path.name!r} is damaged ({error}); draw again into the folder, which repairs it."
             ) from error
     return Provenance(settings, tuple(records), read_history(root / CAPTIONS))
+
+
+def sample_captions(folder: str | Path, number: int) -> dict[str, list[Image.Image]]:
+    """Some captions, spread over a folder, and their images; a few shards are read, whatever the folder's size.
+
+    Args:
+        folder: The folder.
+        number: Captions, at most.
+
+    Returns:
+        Caption -> its images, in the order of the folder.
+    """
+    provenance = read_provenance(folder)
+    ends = np.cumsum([record["captions"] for record in provenance.shards])
+    total = int(ends[-1]) if len(ends) else 0
+    chosen = np.unique(np.linspace(0, total - 1, min(number, total)).round().astype(np.int64))
+    result: dict[str, list[Image.Image]] = {}
+    for place, record in enumerate(provenance.shards):
+        start = int(ends[place]) - record["captions"]
+        here = chosen[(chosen >= start) & (chosen < ends[place])] - start
+        if len(here):
+            table = pq.read_table(shard_path(Path(folder), record["shard"], provenance.num_shards))
+            ids = table["caption_id"].to_numpy()
+            first = np.sort(np.unique(ids, return_index=True)[1])  # siblings stand together
+            for row in table.filter(pa.array(np.isin(ids, ids[first[here]]))).to_pylist():
+                result.setdefault(row["caption"], []).append(Image.open(BytesIO(row["image"]["bytes"])))
+    return result

@@ -359,6 +359,27 @@ def test_a_slurm_array_may_start_anywhere(monkeypatch, task, first, place):
     assert _rank_and_world_size() == place
 
 
+@pytest.mark.parametrize(
+    ("found", "place"),
+    [
+        ({}, (0, 1)),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1)),  # a batch script that asked for tasks, without srun
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3"}, (3, 8)),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1", "ARRAY": "2"}, (9, 16)),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1", "RANK": "5", "WORLD_SIZE": "6"}, (5, 6)),  # torchrun below
+    ],
+)
+def test_a_worker_finds_its_place_below_srun(monkeypatch, found, place):
+    from stablerep_hf.cli.generate import _rank_and_world_size
+
+    if array := found.pop("ARRAY", None):
+        for name, value in (("ID", array), ("MIN", "0"), ("COUNT", "4")):
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    assert _rank_and_world_size() == place
+
+
 def test_train_refuses_data_without_images(stablerep, tmp_path):
     (tmp_path / "data").mkdir()
     datasets.Dataset.from_dict({"caption": ["a", "b"]}).to_parquet(tmp_path / "data" / "train.parquet")

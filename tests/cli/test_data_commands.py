@@ -1,7 +1,10 @@
 """What becomes of a data set that is drawn: verify, show, regenerate, score, compare, export, and train on a part."""
 
+import shutil
+
 import datasets
 import pytest
+from certificates import write_certificate
 from tiny_training import TRAIN_FLAGS
 
 from stablerep_hf.synthesis import read_provenance
@@ -118,6 +121,62 @@ def test_scores_filters_and_comparison(stablerep, folder, trained, tmp_path):
     assert refused(stablerep("compare", folder), "two or more")
     assert refused(stablerep("compare", folder, folder, "--output", tmp_path / "plot.png"), "lacks alignment")
     assert not (tmp_path / "plot.png").exists()
+
+
+def test_scores_while_drawing_stand_in_rows_and_card(stablerep, captions, pipeline, trained, tmp_path):
+    output = tmp_path / "scored"
+    flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", output]
+    scoring = ["--diversity-encoder", trained, "--device", "cpu"]
+    assert refused(stablerep(*flags, "--alignment-model", trained), "compares no images with text")
+    assert not output.exists()
+    code, _, err = stablerep(*flags, *scoring)
+    assert code == 0, err
+    drawn = datasets.load_dataset(str(output), split="train")
+    assert all(1 <= value <= 2.0001 for value in drawn["diversity"][:])
+    assert "](scores.png)" in (output / "README.md").read_text()
+    assert (output / "scores.png").exists()
+    before = [path.read_bytes() for path in sorted((output / "data").iterdir())]
+    assert "6 had these scores" in stablerep("score", output, *scoring)[1]
+    assert stablerep(*flags)[0] == 0  # the plan is the same without the scores
+    assert [path.read_bytes() for path in sorted((output / "data").iterdir())] == before
+    assert refused(stablerep(*flags[:-1], tmp_path / "x", "--nsfw-model", "/none"), "/none")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_signed_folder_is_shown_proved_and_repaired(stablerep, captions, pipeline, tmp_path):
+    chain, key = write_certificate(tmp_path / "pem")
+    signing, output = ["--certificate", chain, "--private-key", key], tmp_path / "signed"
+    flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", output]
+    assert refused(stablerep(*flags, "--certificate", chain), "go together")
+    assert refused(stablerep(*flags, "--certificate", key, "--private-key", key), "do not sign")
+    assert not output.exists()
+    assert stablerep(*flags, *signing)[0] == 0
+    assert refused(stablerep(*flags), "images of another plan: signature is")
+    row = datasets.load_dataset(str(output), split="train").cast_column("image", datasets.Image(decode=False))[3]
+    identity = ["--caption-id", row["caption_id"], "--image-index", row["image_index"]]
+    (tmp_path / "image.jpg").write_bytes(row["image"]["bytes"])
+    for shown in (stablerep("show", output, *identity)[1], stablerep("show", tmp_path / "image.jpg")[1]):
+        found = dict(line.split(maxsplit=1) for line in shown.splitlines())
+        assert (found["C2PA.state"], found["C2PA.signer"]) == ("Valid", "Signer")
+        assert "trainedAlgorithmicMedia" in found["DigitalSourceType"]
+    assert "pixel by pixel" in stablerep("regenerate", output, *identity, "--generator", pipeline)[1]
+    path = sorted((output / "data").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-9])
+    repair = ["verify", output, "--repair", "--generator", pipeline]
+    assert refused(stablerep(*repair), "What signs the images is not what the plan says")
+    assert path.exists()
+    assert "Repaired: 6 images" in stablerep(*repair, *signing)[1]
+
+
+def test_a_generator_that_went_away_is_one_sentence_and_nothing_is_lost(stablerep, captions, pipeline, tmp_path):
+    here, output = tmp_path / "here", tmp_path / "images"
+    shutil.copytree(pipeline, here)
+    flags = ["generate", "--captions", captions, "--generator", here, *FLAGS, "--output", output]
+    assert stablerep(*flags)[0] == 0
+    before = {path.name: path.read_bytes() for path in (output / "data").iterdir()}
+    shutil.rmtree(here)
+    assert refused(stablerep(*flags), "neither a folder nor of the form owner/name")
+    assert {path.name: path.read_bytes() for path in (output / "data").iterdir()} == before
 
 
 def test_training_keeps_what_fulfils_a_condition(stablerep, folder, tmp_path):

@@ -11,7 +11,7 @@ from card_reading import assert_no_empty_section, body_of, front_matter, numbers
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from stablerep_hf.captions import CaptionSet
+from stablerep_hf.captions import CaptionSet, TermMatcher, audit_captions
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation.tables import readable
 from stablerep_hf.hub import dataset_facts, render_dataset_card, write_dataset_card
@@ -218,4 +218,41 @@ def test_scores_are_summed_up(tmp_path):
     assert facts.scores == {"alignment": {"mean": 0.35, "lowest": 0.125, "highest": 0.5}}
     card = str(render_dataset_card(facts))
     assert "| `alignment` | 0.35 | 0.125 | 0.5 |" in card
+    assert_no_empty_section(card)
+
+
+class Brightness:
+    """Scores by the mean pixel."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def describe(self) -> dict[str, object]:
+        return {"model": "brightness", "revision": "1"}
+
+    def __call__(self, images: Sequence[Image.Image], rows: Sequence[object]) -> list[float]:
+        return [sum(image.resize((1, 1)).getpixel((0, 0))) / 765 for image in images]
+
+
+def test_captions_their_audit_and_the_scores_are_told_and_drawn(tmp_path):
+    before = CaptionSet.from_texts(["a woman with a ball", "a ball", "a red tree", "x"])
+    after = before.select([0, 1, 2])
+    audit = audit_captions(
+        before, after, concepts=TermMatcher(["ball", "tree"]), evaluation_sets={"their.txt": before.select([1])}
+    )
+    history = {"read": 5, "equal": 1, "dropped": {"too short": 17}, "allocation": "sqrt", "audit": audit.summary()}
+    plan = SynthesisPlan(after.with_history(**history), Painter().describe(), images_per_caption=2)
+    synthesize(plan, Painter(), tmp_path, scorers=[Brightness("alignment"), Brightness("diversity")], progress=False)
+    facts = dataset_facts(tmp_path, name="Painted", license="mit")
+    card = write_dataset_card(tmp_path, facts).read_text()
+    text = body_of(card)
+    for wanted in ("too short 17", "| images a caption | sqrt |", "| ball | 2 | 2 |", "| gender: women | 1 | 1 |"):
+        assert wanted in text, wanted
+    assert "| their.txt | 1 | 0 | 1 |" in text
+    assert "brightness" in text
+    assert sum(facts.score_histograms["alignment"]["counts"]) == 6
+    assert sum(facts.score_histograms["diversity"]["counts"]) == 3  # once a caption
+    for name in ("audit.png", "scores.png"):
+        assert f"]({name})" in text
+        assert Image.open(tmp_path / name).format == "PNG"
     assert_no_empty_section(card)

@@ -98,7 +98,30 @@ def test_the_description_names_no_path_and_follows_the_content(
     assert DiffusersGenerator(copy).revision != description["revision"]
 
 
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("---\nlicense: creativeml-openrail-m\n---\n# A card", "creativeml-openrail-m"),
+        ("---\nlicense: other\nlicense_name: flux-1-dev\n---\n", "flux-1-dev"),
+        ("---\nlicense: [mit, cc-by-4.0]\n---\n", "mit, cc-by-4.0"),
+        ("# no metadata", None),
+        ("---\nlicense: [\n---\n", None),
+        (None, None),
+    ],
+)
+def test_rows_name_the_licence_of_the_generators_card(
+    tiny_pipeline: Path, tmp_path: Path, card: str | None, expected: str | None
+) -> None:
+    folder = Path(shutil.copytree(tiny_pipeline, tmp_path / "tiny"))
+    if card is not None:
+        (folder / "README.md").write_text(card)
+    assert DiffusersGenerator(folder).describe()["license"] == expected
+    assert DiffusersGenerator(folder, license="mine").describe()["license"] == "mine"
+
+
 def test_a_finished_folder_loads_no_weights(tiny_pipeline: Path, tmp_path: Path) -> None:
+    import diffusers
+
     generator = DiffusersGenerator(tiny_pipeline, num_inference_steps=2)
     plan = SynthesisPlan(CaptionSet.from_texts(["a dog", "a cat"]), generator.describe(), images_per_caption=3)
     synthesize(plan, generator, tmp_path, progress=False)
@@ -106,6 +129,7 @@ def test_a_finished_folder_loads_no_weights(tiny_pipeline: Path, tmp_path: Path)
     assert rows.num_rows == 6
     assert set(rows["generator"]) == {"tiny-stable-diffusion"}
     assert set(rows["generator_revision"]) == {generator.revision}
+    assert f"diffusers {diffusers.__version__}" in rows[0]["library_versions"]
     again = DiffusersGenerator(tiny_pipeline, num_inference_steps=2)
     synthesize(plan, again, tmp_path, progress=False)
     assert "pipeline" not in vars(again)
