@@ -74,7 +74,11 @@ def measure(folder: Path, name: str, kept: Path, texts: bool = False) -> list[Ev
     if kept.exists():
         return load_results(kept)
     command = evaluate.EvaluateCommand(
-        protocols=OF_IMAGES + OF_TEXTS * texts, knn_neighbours=[20], cache=evaluate.NO_CACHE, output=str(kept)
+        protocols=OF_IMAGES + OF_TEXTS * texts,
+        knn_neighbours=[20],
+        probe_c_values=12,
+        cache=evaluate.NO_CACHE,
+        output=str(kept),
     )
     return evaluate.run(folder, command, name=name, seeds=(SEED,))
 
@@ -86,7 +90,9 @@ def write_cards(output: Path) -> None:
         "StableRep": (assets.encoder_path(), "encoder"),
         "StableRep+": (assets.dual_encoder_path(), "pretraining"),
     }
-    results = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand(knn_neighbours=[20], cache=evaluate.NO_CACHE))
+    results = evaluate.run(
+        pixel_encoder(), evaluate.EvaluateCommand(knn_neighbours=[20], probe_c_values=12, cache=evaluate.NO_CACHE)
+    )
     results += measure(output / "untrained", "untrained", output / "results" / "untrained.json")
     for name, (folder, form) in folders.items():
         results += measure(folder, name, output / "results" / f"{name.lower()}.json", texts=form == "pretraining")
