@@ -12,6 +12,7 @@ from typing import Any, Literal
 __all__ = [
     "captions_path",
     "drawing_defaults",
+    "dual_encoder_path",
     "encoder_path",
     "generator_path",
     "licensed_parts",
@@ -30,6 +31,15 @@ def generator_path() -> Path:
 def encoder_path() -> Path:
     """Folder of a small StableRep encoder, a plain `ViTModel` that learned from drawings of the embedded generator."""
     return _FOLDER / "encoder"
+
+
+def dual_encoder_path() -> Path:
+    """Folder of a small StableRep+ model: image and text tower, tokenizer and image processor, for search by words.
+
+    `StableRepModel.from_pretrained` loads it, and `AutoModel` with `trust_remote_code=True`. Stored with its matrices
+    in half precision, loaded in float32.
+    """
+    return _FOLDER / "dual_encoder"
 
 
 def pictograms_path() -> Path:

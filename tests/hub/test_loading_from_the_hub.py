@@ -1,7 +1,7 @@
 """What `stablerep publish` made loads with stock libraries, each in a process that has no stablerep_hf.
 
-The same tests run against the real Hub with `HF_TOKEN=hf_... pytest -m live`: they make four private repositories
-below that account and remove them.
+The same tests run against the real Hub with `HF_TOKEN=hf_... pytest -m live`: they make private repositories below
+that account and remove them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +22,11 @@ import torch
 from hub_double import running_hub
 from painters import Painter
 from PIL import Image
-from transformers import ViTConfig, ViTModel
+from transformers import AutoTokenizer, CLIPTextConfig, ViTConfig, ViTModel
 
 from stablerep_hf import assets
 from stablerep_hf.captions import CaptionSet
+from stablerep_hf.cli import convert
 from stablerep_hf.hub import (
     ModelFacts,
     dataset_facts,
@@ -35,7 +38,8 @@ from stablerep_hf.models import StableRepConfig, StableRepModel, export_encoder
 from stablerep_hf.models.export import encoder_image_processor
 from stablerep_hf.synthesis import SynthesisPlan, synthesize
 
-KINDS = ("data", "encoder", "full", "generator")
+KINDS = ("data", "encoder", "full", "timm", "dual", "generator")
+TEXTS = ["a red heart", "a green apple"]  # of the cards
 
 
 @dataclass
@@ -67,33 +71,38 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     synthesize(plan, Painter(), root / "data", progress=False)
     write_dataset_card(root / "data", dataset_facts(root / "data", name="Painted", license="mit"))
     torch.manual_seed(0)
-    vision = ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=48, image_size=16, patch_size=8
-    )
-    model = StableRepModel(StableRepConfig(vision_config=vision, projection_hidden_dim=8, projection_dim=4))
+    vision = StableRepConfig.from_size("micro", image_size=16, patch_size=8).vision_config
+    tokenizer = AutoTokenizer.from_pretrained(assets.generator_path() / "tokenizer")
+    tokenizer.model_max_length = 16
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16,
+    )  # fmt: skip
+    sizes = {"projection_hidden_dim": 8, "projection_dim": 4, "image_text_dim": 8}
+    model = StableRepModel(StableRepConfig(vision_config=vision, text_config=text, **sizes))
     export_encoder(model, root / "encoder")
-    model.save_pretrained(root / "full")
-    encoder_image_processor(vision).save_pretrained(root / "full")
+    for part in (model, encoder_image_processor(vision), tokenizer):
+        part.save_pretrained(root / "full")
     for name, form in (("encoder", "encoder"), ("full", "pretraining")):
         facts = ModelFacts(
-            name=name, license="mit", form=form, architecture=describe_encoder(root / name), objective="stablerep"
+            name=name, license="mit", form=form, architecture=describe_encoder(root / name), objective="stablerep+"
         )
         write_model_card(root / name, facts)
-    return {kind: root / kind for kind in ("data", "encoder", "full")} | {"generator": assets.generator_path()}
+    convert.run(str(root / "encoder"), root / "timm", convert.ConvertCommand("timm"))
+    convert.run(str(root / "full"), root / "dual", convert.ConvertCommand("sentence-transformers"))
+    return {kind: root / kind for kind in KINDS if kind != "generator"} | {"generator": assets.generator_path()}
 
 
+WHOAMI = "from huggingface_hub import HfApi; print(HfApi().whoami()['name'])"
 PUBLISH = """
 import json, sys
 from huggingface_hub import HfApi
 from stablerep_hf.cli import main
-account, suffix, *folders = sys.argv[1:]
-account = account or HfApi().whoami()["name"]
 made = {}
-for entry in folders:
-    kind, folder = entry.split("=", 1)
-    name = f"{account}/stablerep-test-{kind}-{suffix}"
+for entry in sys.argv[1:]:
+    kind, name, folder = entry.split("=", 2)
     assert main(["publish", folder, name, "--private", "--tag", "v1"]) == 0
-    made[kind] = (name, HfApi().repo_info(name, repo_type="dataset" if kind == "data" else "model").sha)
+    made[kind] = HfApi().repo_info(name, repo_type="dataset" if kind == "data" else "model").sha
 print("MADE" + json.dumps(made))
 """
 REMOVE = """
@@ -101,25 +110,27 @@ import sys
 from huggingface_hub import HfApi
 for entry in sys.argv[1:]:
     kind, name = entry.split("=", 1)
-    HfApi().delete_repo(name, repo_type="dataset" if kind == "data" else "model", missing_ok=True)
+    HfApi().delete_repo(name, repo_type="dataset" if kind in ("data", "again") else "model", missing_ok=True)
 """
 
 
 @pytest.fixture(scope="module", params=["double", pytest.param("live", marks=pytest.mark.live)])
 def shelf(request, folders, tmp_path_factory) -> Iterator[Shelf]:
     root = tmp_path_factory.mktemp("shelf")
-    if request.param == "double":
-        with running_hub(root / "hub") as hub:
-            shelf = Shelf(hub.environment, folders)
-            publish_all(shelf, root, "alice")
-            yield shelf
-        return
-    shelf = Shelf(live_environment, folders)
-    try:
-        publish_all(shelf, root, "")
+    with ExitStack() as stack:
+        if request.param == "double":
+            environment = stack.enter_context(running_hub(root / "hub")).environment
+        else:
+            environment = live_environment
+        shelf = Shelf(environment, folders)
+        account, suffix = shelf.run(WHOAMI, root / "home").strip(), secrets.token_hex(4)
+        shelf.names = {kind: f"{account}/stablerep-test-{kind}-{suffix}" for kind in (*KINDS, "again")}
+        removal = [f"{kind}={name}" for kind, name in shelf.names.items()]
+        stack.callback(shelf.run, REMOVE, root / "home", *removal)  # of whatever there is, if publishing fails
+        named = [f"{kind}={shelf.names[kind]}={folders[kind]}" for kind in KINDS]
+        out = shelf.run(PUBLISH, root / "home", *named, without_us=False)
+        shelf.shas = json.loads(out.rpartition("MADE")[2])
         yield shelf
-    finally:
-        shelf.run(REMOVE, root / "home", *(f"{kind}={name}" for kind, name in shelf.names.items()))
 
 
 def live_environment(home: Path) -> dict[str, str]:
@@ -127,11 +138,46 @@ def live_environment(home: Path) -> dict[str, str]:
     return kept | {"HF_HOME": str(home), "HF_TOKEN": os.environ["HF_TOKEN"]}
 
 
-def publish_all(shelf: Shelf, root: Path, account: str) -> None:
-    named = [f"{kind}={shelf.folders[kind]}" for kind in KINDS]
-    out = shelf.run(PUBLISH, root / "home", account, secrets.token_hex(4), *named, without_us=False)
-    for kind, (name, sha) in json.loads(out.rpartition("MADE")[2]).items():
-        shelf.names[kind], shelf.shas[kind] = name, sha
+AGAIN = """
+import hashlib, json, pathlib, sys
+from huggingface_hub import HfApi, RepoFile
+from stablerep_hf.cli import main
+from stablerep_hf.hub import plan_publication
+api, (name, folder) = HfApi(), sys.argv[1:]
+
+def tree(revision):
+    entries = api.list_repo_tree(name, repo_type="dataset", revision=revision, recursive=True)
+    return {file.path: file for file in entries if isinstance(file, RepoFile)}
+
+first, before = api.dataset_info(name).sha, tree("v1")
+assert api.dataset_info(name).private
+for path, size in plan_publication(folder).files:
+    if before[path].lfs:
+        assert before[path].lfs.sha256 == hashlib.sha256(pathlib.Path(folder, path).read_bytes()).hexdigest(), path
+    assert path == "README.md" or before[path].size == size, path
+assert any(file.lfs for file in before.values())
+assert main(["publish", folder, name]) == 0
+assert api.dataset_info(name).sha == first, "the same again is no commit"
+notes = pathlib.Path(folder, "notes.md")
+notes.write_text("looked at")
+assert main(["publish", folder, name, "--create_pr"]) == 0
+assert main(["publish", folder, name, "--create_pr"]) == 0
+(proposal,) = api.get_repo_discussions(name, repo_type="dataset", discussion_type="pull_request")
+assert api.dataset_info(name).sha == first, "a proposal changes nothing"
+assert "notes.md" in tree(proposal.git_reference) and "notes.md" not in tree("main")
+assert main(["publish", folder, name, "--tag", "v2"]) == 0
+assert tree("v1").keys() | {"notes.md"} == tree("v2").keys()
+assert main(["publish", folder, name, "--tag", "v1"]) == 2, "a version stays what it is"
+titles = [commit.title for commit in api.list_repo_commits(name, repo_type="dataset")]
+print(json.dumps(titles))
+"""
+
+
+def test_a_second_version_is_published_and_proposed(shelf, tmp_path):
+    folder = shutil.copytree(shelf.folders["data"], tmp_path / "drawn")
+    shelf.run(PUBLISH, tmp_path / "home", f"data={shelf.names['again']}={folder}", without_us=False)
+    titles = shelf.run(AGAIN, tmp_path / "home", shelf.names["again"], str(folder), without_us=False)
+    assert json.loads(titles.splitlines()[-1]) == ["Publish drawn", "Publish drawn", "initial commit"]
 
 
 USE = """
@@ -139,7 +185,7 @@ import re, sys
 from huggingface_hub import hf_hub_download
 def lines_under_use(name, repo_type):
     card = open(hf_hub_download(name, "README.md", repo_type=repo_type), encoding="utf-8").read()
-    return re.findall(r"```python\\n(.*?)```", card, re.DOTALL)[0]
+    return "".join(re.findall(r"```python\\n(.*?)```", card, re.DOTALL))
 """
 
 
@@ -193,7 +239,9 @@ exec(lines_under_use(name, "model"))
 assert type(model).__module__.startswith("transformers_modules.")
 pinned = AutoModel.from_pretrained(name, trust_remote_code=True, revision=sha).eval()
 with torch.no_grad():
-    torch.save({"image_embeds": pinned(**inputs).image_embeds, "features": features}, "features.pt")
+    outputs = pinned(**inputs, **texts)
+    assert torch.equal(outputs.text_embeds, text_embeds) and torch.equal(outputs.image_text_embeds, image_embeds)
+    torch.save({"image_embeds": outputs.image_embeds, "features": features}, "features.pt")
 """
     )
     picture(tmp_path / "home")
@@ -203,6 +251,56 @@ with torch.no_grad():
         expected = StableRepModel.from_pretrained(shelf.folders["full"]).eval()(pixels(shelf, tmp_path))
     assert torch.equal(got["features"], expected.pooler_output)
     assert torch.equal(got["image_embeds"], expected.image_embeds)
+
+
+def test_the_timm_checkpoint_loads(shelf, tmp_path):
+    code = (
+        USE
+        + """
+import torch
+exec(lines_under_use(sys.argv[1], "model"))
+assert type(encoder).__module__ == "timm.models.vision_transformer"
+pixels = torch.load("pixels.pt", weights_only=True)
+torch.save((features.shape, encoder(pixels)), "features.pt")
+"""
+    )
+    picture(tmp_path / "home")
+    torch.save(pixels(shelf, tmp_path), tmp_path / "home" / "pixels.pt")
+    shelf.run(code, tmp_path / "home", shelf.names["timm"])
+    shape, features = torch.load(tmp_path / "home" / "features.pt", weights_only=True)
+    assert shape == (1, 96)
+    encoder = ViTModel.from_pretrained(shelf.folders["encoder"]).eval()
+    torch.testing.assert_close(features, encoder(pixels(shelf, tmp_path)).pooler_output)
+
+
+def test_sentence_transformers_and_pipelines_load_the_dual_encoder(shelf, tmp_path):
+    code = (
+        USE
+        + """
+import torch
+from transformers import pipeline
+exec(lines_under_use(sys.argv[1], "model"))
+classify = pipeline("zero-shot-image-classification", model=sys.argv[1])
+told = classify("picture.png", candidate_labels=["a red heart", "a green apple"], hypothesis_template="{}")
+scores = {entry["label"]: entry["score"] for entry in told}
+kept = {"images": torch.tensor(images), "texts": torch.tensor(texts), "similarities": similarities}
+torch.save(kept | {"scores": torch.tensor([scores[text] for text in ("a red heart", "a green apple")])}, "found.pt")
+"""
+    )
+    picture(tmp_path / "home")
+    shelf.run(code, tmp_path / "home", shelf.names["dual"])
+    found = torch.load(tmp_path / "home" / "found.pt", weights_only=True)
+    model = StableRepModel.from_pretrained(shelf.folders["full"]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(shelf.folders["full"])
+    with torch.no_grad():
+        outputs = model(pixels(shelf, tmp_path), **tokenizer(TEXTS, padding=True, return_tensors="pt"))
+    images, texts = (
+        torch.nn.functional.normalize(embeds) for embeds in (outputs.image_text_embeds, outputs.text_embeds)
+    )
+    torch.testing.assert_close(found["images"], images)
+    torch.testing.assert_close(found["texts"], texts)
+    torch.testing.assert_close(found["similarities"], images @ texts.T)
+    torch.testing.assert_close(found["scores"], (outputs.logit_scale.exp() * images @ texts.T).softmax(-1)[0])
 
 
 def test_the_generator_draws(shelf, tmp_path):
