@@ -12,6 +12,8 @@ from typing import Any, Literal
 __all__ = [
     "captions_path",
     "drawing_defaults",
+    "drawings_path",
+    "dual_encoder_path",
     "encoder_path",
     "generator_path",
     "licensed_parts",
@@ -32,9 +34,23 @@ def encoder_path() -> Path:
     return _FOLDER / "encoder"
 
 
+def dual_encoder_path() -> Path:
+    """Folder of a small StableRep+ model: image and text tower, tokenizer and image processor, for search by words.
+
+    `StableRepModel.from_pretrained` loads it, and `AutoModel` with `trust_remote_code=True`. Stored with its matrices
+    in half precision, loaded in float32.
+    """
+    return _FOLDER / "dual_encoder"
+
+
 def pictograms_path() -> Path:
     """Folder that `datasets.load_dataset` loads: splits `train`, `held_out_concepts`, `held_out_artist`."""
     return _FOLDER / "pictograms"
+
+
+def drawings_path() -> Path:
+    """Folder that `datasets.load_dataset` loads: drawings of the embedded generator, splits `siblings`, `guidance`."""
+    return _FOLDER / "drawings"
 
 
 def captions_path(split: Literal["train", "held_out"] = "train") -> Path:
