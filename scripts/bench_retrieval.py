@@ -1,12 +1,12 @@
-"""How fast and how complete the index of a large gallery is, beside the exact scan, on the same vectors in the same run.
+"""How fast and how complete the index of a large gallery is, beside the exact scan of the same vectors.
 
     python scripts/bench_retrieval.py --vectors 1000000 --dimensions 256 --folder bench-index --output result.json
 
 Real embeddings of a million images do not ship, so vectors are drawn with the structure of real ones: the spectrum,
-and the share of the variance that siblings of a caption have in common, are measured on the embedded encoder's features
-of the embedded pictograms, stretched to the dimensions asked for, and drawn as ten siblings a caption. `--isotropic`
-is the worst case instead: Gaussian noise, whose neighbours are hardly nearer than everything else. Queries are drawn
-alike and are not in the index. A build that is killed goes on; a finished one is measured again.
+and the share of the variance that siblings of a caption have in common, are measured on the embedded encoder's
+features of the embedded pictograms, stretched to the dimensions asked for, and drawn as ten siblings a caption.
+`--isotropic` is the worst case instead: Gaussian noise, whose neighbours are hardly nearer than everything else.
+Queries are drawn alike and are not in the index. A build that is killed goes on; a finished one is measured again.
 """
 
 from __future__ import annotations

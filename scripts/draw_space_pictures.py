@@ -2,9 +2,9 @@
 
     python scripts/draw_space_pictures.py --work draw-space
 
-The embedded generator draws captions spread evenly over the embedded ones, none chosen by hand. Seeds depend on caption
-and image alone, so two guidance scales differ in nothing else. Started again, it goes on; the result is put into
-`stablerep_hf/assets/drawings`.
+The embedded generator draws captions spread evenly over the embedded ones, none chosen by hand. Seeds depend on
+caption and image alone, so two guidance scales differ in nothing else. Started again, it goes on; the result is put
+into `stablerep_hf/assets/drawings`.
 """
 
 from __future__ import annotations
@@ -40,16 +40,17 @@ configs:
 
 # Drawings of the embedded generator
 
-What the search page shows of synthetic images: {total} drawings of 32 x 32 pixels by the small `StableDiffusionPipeline`
-that ships with `stablerep_hf` (revision `{revision}`), lossy WebP. Remade by `python scripts/draw_space_pictures.py`.
+What the search page shows of synthetic images: {total} drawings of 32 x 32 pixels by the small
+`StableDiffusionPipeline` that ships with `stablerep_hf` (revision `{revision}`), lossy WebP. Remade by
+`python scripts/draw_space_pictures.py`.
 
     from datasets import load_dataset
     siblings = load_dataset("path/to/this/folder", split="siblings")
 
 | split | images | captions | what |
 |---|---:|---:|---|
-| `siblings` | {siblings} | {siblings_captions} | {siblings_each} images of each caption, in the styles of the hands the generator learned from |
-| `guidance` | {guidance} | {guidance_captions} | {guidance_each} images of each caption at each guidance scale of {scales}, with the same seeds |
+| `siblings` | {siblings} | {siblings_captions} | {siblings_each} of each, in the styles the generator learned |
+| `guidance` | {guidance} | {guidance_captions} | {guidance_each} of each, same seeds, at guidance {scales} |
 
 The captions are spread evenly over the embedded ones that the generator learned; none was chosen for its pictures. The
 columns are those of every data set that `stablerep generate` draws: caption, its id, seed, prompt, generator and

@@ -11,7 +11,7 @@ import gradio as gr
 # In a clone the package lies two folders up; in a Space `stablerep publish space` has put it beside this file.
 sys.path[:0] = [str(place) for place in (Path(__file__).parent, Path(__file__).resolve().parents[2])]
 
-from stablerep_hf import space
+from stablerep_hf import space  # noqa: E402
 
 SETTINGS = space.read_settings(Path(__file__).with_name("config.yaml"), os.environ)
 

@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> None:
         [SpaceSettings, ServingCommand],
         argv,
         name="demo-app",
-        description="Serve the search page: pictures found by picture or words, two encoders compared, a map, and what "
-        "the guidance scale does. With no flags it shows what ships in the package, offline.",
+        description="Serve the search page: pictures found by picture or words, two encoders compared, a map, and "
+        "what the guidance scale does. With no flags it shows what ships in the package, offline.",
     )
     launch(
         build_demo(settings),

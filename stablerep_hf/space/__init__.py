@@ -1,4 +1,4 @@
-"""The search page: Gradio over `stablerep_hf.retrieval`. `spaces/retrieval` is its Space, `stablerep demo-app` runs it."""
+"""The search page: Gradio over `stablerep_hf.retrieval`; a Space in `spaces/retrieval`, here `stablerep demo-app`."""
 
 from __future__ import annotations
 

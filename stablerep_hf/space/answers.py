@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from html import escape
@@ -23,9 +24,10 @@ from .settings import SpaceSettings
 from .writing import about_html, agreement, guidance_html, heading_html, provenance_html, status_html
 
 ALL = "all"
-_MOST_LETTERS = 200
+MOST_LETTERS = 200  # of a text query
 _COMPARED = 12  # results of each encoder
 _MOST_SIBLINGS = 48
+_COLOURS, _OTHER = 8, "other"  # on the map
 _ATLAS_SIDE = 32  # pixels of a thumbnail on the map
 
 # query as the page keeps it, tiles, status, note on siblings, their tiles, their table
@@ -84,8 +86,8 @@ class Answers:
         """HTML above the guidance tab."""
         label = escape(self._searchers.first.label)
         return (
-            "<p>Classifier-free guidance pulls a drawing towards its caption and its siblings towards each other. Each "
-            f"row has the same seeds. <b>Alignment</b> and <b>diversity</b> are measured here, by {label}.</p>"
+            "<p>Classifier-free guidance pulls a drawing towards its caption and its siblings towards each other. "
+            f"Each row has the same seeds. <b>Alignment</b> and <b>diversity</b> are measured here, by {label}.</p>"
         )
 
     def example_tiles(self, number: int) -> list[dict[str, Any]]:
@@ -109,8 +111,7 @@ class Answers:
 
     def search_picture(self, picture: Image.Image | None, source: str, count: int) -> Shown:
         """Search by an uploaded picture."""
-        if picture is None:
-            raise InputError("There is no picture yet: drop one, or choose one that is shown.")
+        picture = _picture(picture)
         hits = self._searchers.first.by_picture(picture, self._count(count), self._names(source))
         return self._shown({"picture": True}, hits, "most like your picture")
 
@@ -159,8 +160,7 @@ class Answers:
 
     def compare_picture(self, picture: Image.Image | None, left: str, right: str) -> tuple[Any, ...]:
         """Two encoders, asked by an uploaded picture."""
-        if picture is None:
-            raise InputError("There is no picture yet: drop one, or choose one that is shown.")
+        picture = _picture(picture)
         return {"picture": True}, *self._side(left, picture, None), *self._side(right, picture, None)
 
     def compare_place(self, place: Place | tuple[Any, Any], left: str, right: str) -> tuple[Any, ...]:
@@ -199,7 +199,10 @@ class Answers:
         chosen = np.linspace(0, len(every) - 1, min(len(every), self._settings.map_size)).astype(int)
         places = [every[number] for number in chosen.tolist()]
         laid = project(self._searchers.first.sample(places))
-        groups = sorted({self._collections.group(place) or "no group" for place in places})
+        counts = Counter(self._collections.group(place) or _OTHER for place in places)
+        groups = sorted(group for group, _ in counts.most_common(_COLOURS) if group != _OTHER)
+        if len(counts) > len(groups):
+            groups = [*groups[: _COLOURS - 1], _OTHER]
         numbers = {group: number for number, group in enumerate(groups)}
         columns = int(np.ceil(np.sqrt(len(places))))
         atlas = Image.new("RGB", (columns * _ATLAS_SIDE, -(-len(places) // columns) * _ATLAS_SIDE), "white")
@@ -207,7 +210,7 @@ class Answers:
         for number, (place, point) in enumerate(zip(places, laid.points.tolist(), strict=True)):
             thumbnail = self._collections.picture(place).resize((_ATLAS_SIDE, _ATLAS_SIDE))
             atlas.paste(thumbnail, (number % columns * _ATLAS_SIDE, number // columns * _ATLAS_SIDE))
-            group = numbers[self._collections.group(place) or "no group"]
+            group = numbers.get(self._collections.group(place), len(groups) - 1)
             where = [round(value, 4) for value in point]
             points.append([*where, place.collection, place.row, self._collections.caption(place), group])
         stream = io.BytesIO()
@@ -244,9 +247,9 @@ class Answers:
         hits = self._searchers.first.by_text(_text(text), self._count(results), self._names(source))
         return [self._collections.describe(hit.place, hit.score) for hit in hits]
 
-    def describe_picture(self, picture: Image.Image, source: str, results: int) -> list[dict[str, Any]]:
+    def describe_picture(self, picture: Image.Image | None, source: str, results: int) -> list[dict[str, Any]]:
         """Search by a picture, likewise."""
-        hits = self._searchers.first.by_picture(picture, self._count(results), self._names(source))
+        hits = self._searchers.first.by_picture(_picture(picture), self._count(results), self._names(source))
         return [self._collections.describe(hit.place, hit.score) for hit in hits]
 
     def describe_siblings(self, collection: str, row: int) -> list[dict[str, Any]]:
@@ -290,6 +293,12 @@ class Answers:
         return [source]
 
 
+def _picture(picture: Image.Image | None) -> Image.Image:
+    if picture is None:
+        raise InputError("There is no picture yet: drop one, or choose one that is shown.")
+    return picture
+
+
 def _text(text: Any) -> str:
     """A text query that can be believed.
 
@@ -298,10 +307,8 @@ def _text(text: Any) -> str:
     """
     if not isinstance(text, str):
         raise InputError("Words must be text.")
-    if len(text) > 10 * _MOST_LETTERS or len(words := " ".join(text.split())) > _MOST_LETTERS:
-        raise InputError(
-            f"That is {len(text):,} letters, and at most {_MOST_LETTERS} are read: say it in fewer words."
-        )
+    if len(text) > 10 * MOST_LETTERS or len(words := " ".join(text.split())) > MOST_LETTERS:
+        raise InputError(f"That is {len(text):,} letters, and at most {MOST_LETTERS} are read: say it in fewer words.")
     if not words:
         raise InputError("There are no words yet: type some, such as what a picture shows.")
     return words

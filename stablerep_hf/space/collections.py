@@ -127,10 +127,14 @@ class Collections:
     def __init__(self, parts: list[Collection]) -> None:
         self.parts = {part.name: part for part in parts}
         self._places: dict[str, list[Place]] = {}
+        groups: dict[str, str] = {}
         for part in parts:
-            for row, key in enumerate(part.siblings):
+            for row, (key, group) in enumerate(zip(part.siblings, part.groups, strict=True)):
                 if key:
                     self._places.setdefault(key, []).append(Place(part.name, row))
+                    groups[key] = groups.get(key) or group
+        for part in parts:  # a drawing has the group of its caption, where a real picture tells it
+            part.groups = [group or groups.get(key, "") for key, group in zip(part.siblings, part.groups, strict=True)]
 
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
+from PIL import Image
 
 from ..errors import InputError
-from .answers import ALL, Answers
-from .components import PictureGrid, PictureMap, PictureUpload, checked_upload
+from .answers import ALL, MOST_LETTERS, Answers
+from .components import picture_grid, picture_map
+from .pictures import read_picture
 from .settings import SpaceSettings
-
-MOST_LETTERS = 200  # of a text query
 
 
 def build_demo(settings: SpaceSettings) -> gr.Blocks:
@@ -37,19 +38,19 @@ def build_demo(settings: SpaceSettings) -> gr.Blocks:
             with gr.Tab("Compare", id="compare"):
                 _compare_tab(answers, settings)
             with gr.Tab("Map", id="map") as map_tab:
-                picture_map = PictureMap("Map of the pictures", elem_id="map")
+                drawn_map = picture_map("Map of the pictures", elem_id="map")
             if answers.guidance_captions:
                 with gr.Tab("Guidance", id="guidance") as guidance_tab:
                     _guidance_tab(answers, guidance_tab)
             with gr.Tab("About", id="about"):
                 gr.HTML(answers.about_page(), elem_id="about", js_on_load=None)
         _on(demo.load, answers.opening, search.filters, search.outputs)
-        _on(map_tab.select, answers.map, None, picture_map)
+        _on(map_tab.select, answers.map, None, drawn_map)
 
         def search_from_map(source: str, count: int, event: gr.EventData) -> tuple[Any, ...]:
             return gr.Tabs(selected="search"), *answers.search_place(_place_of(event), source, count)
 
-        _on(picture_map.select, search_from_map, search.filters, [tabs, *search.outputs])
+        _on(drawn_map.select, search_from_map, search.filters, [tabs, *search.outputs])
         _add_api(answers, settings)
     return demo.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
 
@@ -77,20 +78,20 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
                 )
                 with gr.Row(elem_id="chips"):
                     chips = [gr.Button(text, size="sm", min_width=40) for text in settings.example_texts]
-            picture = _upload("Or a picture", settings, elem_id="picture")
+            picture = _upload("Or a picture", elem_id="picture")
             gr.HTML("<h2>Or one of these</h2>", js_on_load=None, elem_classes="head")
-            examples = PictureGrid("Examples", answers.example_tiles(8), elem_id="examples", elem_classes="small")
-            with gr.Row():
+            examples = picture_grid("Examples", answers.example_tiles(8), elem_id="examples", elem_classes="small")
+        with gr.Column(scale=3, min_width=320):
+            with gr.Row(elem_id="filters"):
                 source = gr.Radio(answers.sources, value=ALL, label="Show", elem_id="source")
                 count = gr.Slider(
                     1, settings.most_results, value=settings.results, step=1, label="Results", elem_id="count"
                 )
-        with gr.Column(scale=3, min_width=320):
             status = gr.HTML(elem_id="status", js_on_load=None)
-            results = PictureGrid("Results", elem_id="results")
+            results = picture_grid("Results", elem_id="results")
             with gr.Accordion("Siblings: all pictures of one caption", open=True, elem_id="siblings-box"):
                 siblings_note = gr.HTML(elem_id="siblings-note", js_on_load=None)
-                siblings = PictureGrid("Siblings", elem_id="siblings", elem_classes="small")
+                siblings = picture_grid("Siblings", elem_id="siblings", elem_classes="small")
                 provenance = gr.HTML(elem_id="provenance", js_on_load=None)
     query = gr.State(None)
     filters: list[Any] = [source, count]
@@ -111,10 +112,18 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
 
     for grid in (results, siblings, examples):
         _on(grid.select, search_tile, filters, outputs)
-    _on(picture.upload, answers.search_picture, [picture, *filters], shown)
-    again_inputs = [query, picture, *filters]
+    opened = _uploaded(settings)
+
+    def search_upload(upload: Any, source: str, count: int) -> tuple[Any, ...]:
+        return answers.search_picture(opened(upload), source, count)
+
+    def search_again(query: Any, upload: Any, source: str, count: int) -> tuple[Any, ...]:
+        by_upload = isinstance(query, dict) and "picture" in query
+        return answers.search_again(query, opened(upload) if by_upload else None, source, count)
+
+    _on(picture.upload, search_upload, [picture, *filters], shown, preprocess=False)
     for control in (source.change, count.release):
-        _on(control, answers.search_again, again_inputs, shown)
+        _on(control, search_again, [query, picture, *filters], shown, preprocess=False)
     return _SearchTab(filters, outputs)
 
 
@@ -127,19 +136,19 @@ def _compare_tab(answers: Answers, settings: SpaceSettings) -> None:
     )
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=240):
-            picture = _upload("Query picture", settings, elem_id="compare-picture")
+            picture = _upload("Query picture", elem_id="compare-picture")
         with gr.Column(scale=3, min_width=320):
-            examples = PictureGrid(
+            examples = picture_grid(
                 "Examples to compare", answers.example_tiles(12), elem_id="compare-examples", elem_classes="small"
             )
     query = gr.State(None)
     sides = []
     with gr.Row(equal_height=False):
         for side, label in (("left", labels[0]), ("right", labels[min(len(labels) - 1, 2)])):
-            with gr.Column(min_width=300):
+            with gr.Column(min_width=150):
                 chosen = gr.Dropdown(labels, value=label, label=f"Encoder, {side}", elem_id=f"encoder-{side}")
                 note = gr.HTML(elem_id=f"note-{side}", js_on_load=None, elem_classes="status")
-                sides.append((chosen, note, PictureGrid(f"Results, {side}", elem_id=f"{side}")))
+                sides.append((chosen, note, picture_grid(f"Results, {side}", elem_id=f"{side}")))
     (left, left_note, left_grid), (right, right_note, right_grid) = sides
     shown = [query, left_note, left_grid, right_note, right_grid]
 
@@ -148,9 +157,18 @@ def _compare_tab(answers: Answers, settings: SpaceSettings) -> None:
 
     for grid in (examples, left_grid, right_grid):
         _on(grid.select, compare_tile, [left, right], [picture, *shown])
-    _on(picture.upload, answers.compare_picture, [picture, left, right], shown)
+    opened = _uploaded(settings)
+
+    def compare_upload(upload: Any, left: str, right: str) -> tuple[Any, ...]:
+        return answers.compare_picture(opened(upload), left, right)
+
+    def compare_again(query: Any, upload: Any, left: str, right: str) -> tuple[Any, ...]:
+        by_upload = isinstance(query, dict) and "picture" in query
+        return answers.compare_again(query, opened(upload) if by_upload else None, left, right)
+
+    _on(picture.upload, compare_upload, [picture, left, right], shown, preprocess=False)
     for chosen in (left, right):
-        _on(chosen.change, answers.compare_again, [query, picture, left, right], shown)
+        _on(chosen.change, compare_again, [query, picture, left, right], shown, preprocess=False)
 
 
 def _guidance_tab(answers: Answers, tab: gr.Tab) -> None:
@@ -163,15 +181,28 @@ def _guidance_tab(answers: Answers, tab: gr.Tab) -> None:
         _on(listener, answers.guidance_table, caption, table)
 
 
-def _upload(label: str, settings: SpaceSettings, **options: Any) -> PictureUpload:
-    most_bytes, most_pixels = _limits(settings)
-    return PictureUpload(
-        label=label, most_bytes=most_bytes, most_pixels=most_pixels, height=200, buttons=[], format="png", **options
-    )
+def _upload(label: str, **options: Any) -> gr.Image:
+    return gr.Image(label=label, sources=["upload", "clipboard"], height=200, buttons=[], format="png", **options)
 
 
-def _limits(settings: SpaceSettings) -> tuple[int, int]:
-    return round(1e6 * settings.most_upload_megabytes), round(1e6 * settings.most_megapixels)
+def _uploaded(settings: SpaceSettings) -> Callable[[Any], Image.Image | None]:
+    """What turns the reference to an upload into its picture.
+
+    Listeners that take one are not preprocessed: Gradio's own way would open whatever Pillow opens, and decode it,
+    before anything here could look.
+    """
+
+    def picture(value: Any) -> Image.Image | None:
+        if value is None:
+            return None
+        return read_picture(
+            value.get("path") if isinstance(value, dict) else value,
+            get_upload_folder(),
+            most_bytes=round(1e6 * settings.most_upload_megabytes),
+            most_pixels=round(1e6 * settings.most_megapixels),
+        )
+
+    return picture
 
 
 def _place_of(event: gr.EventData) -> tuple[Any, Any]:
@@ -207,6 +238,7 @@ def _on(listener: Any, function: Callable[..., Any], inputs: Any, outputs: Any, 
 
 def _add_api(answers: Answers, settings: SpaceSettings) -> None:
     """Endpoints for programs: JSON in, JSON out. Their docstrings are the API page."""
+    opened = _uploaded(settings)
 
     def search_by_text(text: str, source: str = ALL, results: int = settings.results) -> list:  # type: ignore[type-arg]
         """Find pictures by words: the most similar first, each with caption, group, score, image and provenance."""
@@ -214,8 +246,7 @@ def _add_api(answers: Answers, settings: SpaceSettings) -> None:
 
     def search_by_picture(picture: dict, source: str = ALL, results: int = settings.results) -> list:  # type: ignore[type-arg]
         """Find pictures by a picture (`handle_file(...)`): as search_by_text."""
-        image = checked_upload(picture.get("path") if isinstance(picture, dict) else None, *_limits(settings))
-        return answers.describe_picture(image, source, results)
+        return answers.describe_picture(opened(picture), source, results)
 
     def siblings(collection: str, row: int) -> list:  # type: ignore[type-arg]
         """All pictures of the caption of one that a search returned, with seeds and provenance."""

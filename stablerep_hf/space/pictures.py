@@ -7,6 +7,7 @@ import os
 import stat
 import warnings
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -17,7 +18,7 @@ _SHOWN_SIDE = 256  # pixels; what is shown of a picture is never larger
 
 
 def read_picture(
-    path: str | Path, uploads: str | Path, *, most_bytes: int = 5_000_000, most_pixels: int = 25_000_000
+    path: Any, uploads: str | Path, *, most_bytes: int = 5_000_000, most_pixels: int = 25_000_000
 ) -> Image.Image:
     """Decode one uploaded picture.
 
@@ -38,6 +39,8 @@ def read_picture(
         InputError: Whatever is wrong with it.
     """
     folder = Path(uploads).resolve()
+    if not isinstance(path, str) or "\0" in path:
+        raise InputError("That is no upload: drop a picture.")
     place = Path(path)
     if not place.resolve().is_relative_to(folder) or ".." in place.parts:
         raise InputError("That file was not uploaded here: drop the picture itself.")

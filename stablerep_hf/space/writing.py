@@ -87,8 +87,8 @@ def guidance_html(guidance: Guidance, caption: str) -> str:
         "<tr><th scope='col'>drawn</th><th scope='col'>alignment</th><th scope='col'>diversity</th>"
         "<th scope='col'>alignment</th><th scope='col'>diversity</th></tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
-        "<p class='small'>Alignment: mean cosine of image and caption. Diversity: Vendi score, the effective number of "
-        f"different images, 1 to {most}. Measured by the encoder that searches, which saw drawings of this kind: "
+        "<p class='small'>Alignment: mean cosine of image and caption. Diversity: Vendi score, the effective number "
+        f"of different images, 1 to {most}. Measured by the encoder that searches, which saw drawings of this kind: "
         "compare rows with each other, not with other papers' numbers.</p>"
     )
 
