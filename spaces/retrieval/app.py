@@ -8,8 +8,11 @@ from pathlib import Path
 
 import gradio as gr
 
-# In a clone the package lies two folders up; in a Space `stablerep publish space` has put it beside this file.
-sys.path[:0] = [str(place) for place in (Path(__file__).parent, Path(__file__).resolve().parents[2])]
+# In a Space the package lies beside this file, where `stablerep publish space` puts it; in a clone two folders up.
+for place in Path(__file__).resolve().parents:
+    if (place / "stablerep_hf").is_dir():
+        sys.path.insert(0, str(place))
+        break
 
 from stablerep_hf import space  # noqa: E402
 
@@ -17,7 +20,7 @@ SETTINGS = space.read_settings(Path(__file__).with_name("config.yaml"), os.envir
 
 
 def build_demo() -> gr.Blocks:
-    """The page, ready to be launched with `stablerep_hf.space.launch`."""
+    """The page, to be served by `stablerep_hf.space.launch`."""
     return space.build_demo(SETTINGS)
 
 
