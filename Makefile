@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint app clean
+.PHONY: demo test test-lowest lint app clean
 
 demo: .venv/installed  ## captions to images to encoder to scores, in minutes; started again it goes on
 	$(BIN)/stablerep demo
 
 test: .venv/installed-dev  ## the whole test suite, offline
 	$(BIN)/python -m pytest
+
+test-lowest: .venv-lowest/installed  ## the same on the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest
 
 lint: .venv/installed-dev  ## formatting, lint, strict types
 	$(BIN)/ruff check .
@@ -19,7 +22,7 @@ app: .venv/installed-dev  ## the search page on http://127.0.0.1:7860
 	$(BIN)/python spaces/retrieval/app.py
 
 clean:  ## what the commands above made
-	rm -rf .venv demo .cache
+	rm -rf .venv .venv-lowest demo .cache
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.12 demo")'
@@ -30,4 +33,11 @@ clean:  ## what the commands above made
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --editable '.[dev]'
+	touch $@
+
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade pip uv
+	.venv-lowest/bin/uv pip compile pyproject.toml --extra dev --resolution lowest-direct -o .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --editable '.[dev]' --constraint .venv-lowest/lowest.txt
 	touch $@

@@ -5,17 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..hub import Form
+    from ..models import StableRepModel
+
+
+FORMATS = Literal["transformers", "timm", "sentence-transformers"]
 
 
 @dataclass
 class ConvertCommand:
     """Flags of `stablerep convert`, after the checkpoint and the folder to write."""
 
-    format: Literal["transformers", "timm"] = field(
-        default="transformers", metadata={"help": "Whose encoder to write: a plain ViTModel, or timm's."}
+    format: FORMATS = field(
+        default="transformers",
+        metadata={
+            "help": "Whose checkpoint to write: a plain ViTModel, timm's, or both towers of a model with text as a "
+            "dual encoder that sentence-transformers and transformers load."
+        },
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "Of the text tower, if it does not stand beside the checkpoint: a folder or Hub id."},
     )
 
 
@@ -34,35 +49,78 @@ def main(argv: Sequence[str]) -> None:
         [ConvertCommand],
         argv,
         name="convert CHECKPOINT DIR",
-        description="Convert a checkpoint of the release (.pth), of transformers or of timm to an encoder folder.",
+        description="Convert a checkpoint of the release (.pth), of this project, of transformers or of timm.",
     )
-    run(source, Path(output), command.format)
+    run(source, Path(output), command)
 
 
-def run(source: str, output: Path, format: Literal["transformers", "timm"]) -> None:
-    """Write the encoder and, of a checkpoint of the release, `pretraining/` with its head and text tower.
+def run(source: str, output: Path, command: ConvertCommand) -> None:
+    """Write the checkpoint and its card and, of a checkpoint of the release, `pretraining/` with head and text tower.
 
     Raises:
-        InputError: The checkpoint cannot be read, or the folder holds files.
+        InputError: The checkpoint cannot be read or has not what the format needs, or the folder holds files.
     """
-    from ..models import convert_official_checkpoint, export_encoder, load_vision_encoder
+    from ..models import export_dual_encoder, export_encoder, load_vision_encoder
     from ..synthesis.atomic import explaining
+    from . import facts
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not an empty folder: choose another.")
     try:
-        if Path(source).is_file():
-            model = convert_official_checkpoint(source)
-            encoder = model.vision_model
-        else:
-            model, encoder = None, load_vision_encoder(source)
+        model = _load_whole(source, command.format)
+        encoder = load_vision_encoder(source) if model is None else model.vision_model
+        with explaining(output):
+            if command.format == "sentence-transformers":
+                assert model is not None
+                export_dual_encoder(model, output, _load_tokenizer(command.tokenizer or source))
+            else:
+                export_encoder(encoder, output, format=command.format)
+            facts.write_converted_card(output, source, _FORMS[command.format])
+            if Path(source).is_file() and model is not None:
+                model.save_pretrained(output / "pretraining")
     except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
         raise InputError(str(error)) from error
-    with explaining(output):
-        export_encoder(encoder, output, format=format)
-        if model is not None:
-            model.save_pretrained(output / "pretraining")
-    if format == "timm":
-        print(f"The encoder stands in {output}: timm.create_model('local-dir:{output}', pretrained=True)")
-    else:
-        print(f"The encoder stands in {output}: transformers.AutoModel.from_pretrained({str(output)!r})")
+    print(f"The checkpoint stands in {output}: {_LOADED_BY[command.format].format(output)}")
+
+
+_FORMS: dict[str, Form] = {
+    "transformers": "encoder",
+    "timm": "timm",
+    "sentence-transformers": "sentence-transformers",
+}
+_LOADED_BY = {
+    "transformers": "transformers.AutoModel.from_pretrained('{}')",
+    "timm": "timm.create_model('local-dir:{}', pretrained=True)",
+    "sentence-transformers": "sentence_transformers.SentenceTransformer('{}')",
+}
+
+
+def _load_whole(source: str, format: str) -> StableRepModel | None:
+    """The model with its head and, if it has one, text tower; None where the encoder alone is wanted or there."""
+    from transformers import AutoConfig
+
+    from ..models import StableRepModel, convert_official_checkpoint
+
+    if Path(source).is_file():
+        return convert_official_checkpoint(source)
+    if format != "sentence-transformers":
+        return None
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source} is neither a folder nor a repository within reach with a model in it.") from error
+    if config.model_type != "stablerep":
+        raise InputError(
+            f"{source} holds a model of type {config.model_type!r}, which has no text tower of ours: give the folder "
+            "`pretraining` of a training with --objective stablerep+ or clip."
+        )
+    return StableRepModel.from_pretrained(source)
+
+
+def _load_tokenizer(source: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source} brings no tokenizer: name that of the text tower with --tokenizer.") from error

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import datasets
     from PIL import Image
 
     from ..evaluation import EvaluationResult
-    from ..hub import LicensedPart, TrainingData
+    from ..hub import Form, LicensedPart, ModelFacts, TrainingData
 
 EMBEDDED = "embedded"
 CAPTIONS_SHOWN = 12
@@ -63,14 +64,37 @@ def write_encoder_card(
     record: dict[str, Any],
     name: str,
     results: Sequence[EvaluationResult] = (),
-    form: Literal["encoder", "pretraining"] = "encoder",
+    form: Form = "encoder",
 ) -> None:
-    """Write the card of a trained model, in either form, from its record and, once there are any, its results."""
-    from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
+    """Write the card of a trained model, in whichever form, from its record and, once there are any, its results."""
+    from ..hub import write_model_card
+
+    write_model_card(folder, encoder_facts(folder, record, name, results, form))
+
+
+def encoder_facts(
+    folder: str | Path,
+    record: dict[str, Any],
+    name: str,
+    results: Sequence[EvaluationResult] = (),
+    form: Form = "encoder",
+    limits: Sequence[str] = (),
+) -> ModelFacts:
+    """What the card of a trained model says.
+
+    Args:
+        folder: The model's, for its architecture.
+        record: Of its training, as `stablerep train` wrote it.
+        name: What its results call it.
+        results: Its own, and others' to compare.
+        form: What the folder is.
+        limits: Sentences on what it cannot do.
+    """
+    from ..hub import ModelFacts, TrainingData, describe_encoder
 
     settings = record["settings"]
     data = TrainingData(**record["data"])
-    facts = ModelFacts(
+    return ModelFacts(
         name=name,
         license=settings["license"],
         form=form,
@@ -89,8 +113,35 @@ def write_encoder_card(
         training_seconds=record["seconds"],
         **record.get("energy", {}),
         results=tuple(results),
+        limits=tuple(limits),
         licensed_parts=embedded_parts() if data.generator.get("name") == EMBEDDED else (),
         versions=record["versions"],
+    )
+
+
+def write_converted_card(folder: Path, source: str, form: Form) -> None:
+    """Write the card of a checkpoint that `stablerep convert` made: that of its training, if it was one of ours."""
+    from huggingface_hub import RepoCard
+
+    from ..evaluation.tables import public_name
+    from ..hub import ModelFacts, describe_encoder, write_model_card
+    from .train import RECORD
+
+    name = folder.resolve().name
+    for place in (Path(source), Path(source).parent):  # of an encoder, and of `pretraining` below it
+        if (place / RECORD).is_file():
+            record = json.loads((place / RECORD).read_text("utf-8"))
+            if record.get("finished"):
+                write_encoder_card(folder, record, name, form=form)
+                return
+    card = Path(source) / "README.md"
+    facts = ModelFacts(
+        name=name,
+        license=(RepoCard.load(card).data.get("license") if card.is_file() else None) or "unknown",
+        form=form,
+        origin=public_name(source),
+        architecture=describe_encoder(folder),
+        versions={package: version(package) for package in ("stablerep_hf", "transformers", "torch")},
     )
     write_model_card(folder, facts)
 

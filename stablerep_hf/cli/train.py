@@ -252,6 +252,7 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
             raise InputError(
                 f"--tokenizer {command.tokenizer} is neither a folder nor a repository within reach: check the name."
             ) from error
+        tokenizer.model_max_length = command.text_max_tokens  # who loads it then cuts where the text tower ends
         text["image_text_dim"] = command.image_text_dim
         text["text_config"] = transformers.CLIPTextConfig(
             vocab_size=len(tokenizer),

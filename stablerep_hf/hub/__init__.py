@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .dataset_card import render_dataset_card as render_dataset_card
     from .dataset_card import write_dataset_card as write_dataset_card
     from .facts import DatasetFacts as DatasetFacts
+    from .facts import Form as Form
     from .facts import LicensedPart as LicensedPart
     from .facts import ModelFacts as ModelFacts
     from .facts import TrainingData as TrainingData
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "DatasetFacts": ".facts",
+    "Form": ".facts",
     "LicensedPart": ".facts",
     "ModelFacts": ".facts",
     "Publication": ".publication",

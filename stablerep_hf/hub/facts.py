@@ -12,6 +12,8 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
 
+Form = Literal["encoder", "pretraining", "timm", "sentence-transformers"]
+
 PLACEHOLDER = "path/to/this/folder"
 """What usage examples load when the repository has no name yet."""
 
@@ -65,8 +67,10 @@ class ModelFacts:
         license: Hub licence id of the weights, such as "apache-2.0" or "other".
         license_name: name of the licence where `license` is "other".
         license_link: where that licence can be read.
-        form: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code.
-        objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained model.
+        form: What loads it: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code,
+            "timm" a checkpoint of timm, "sentence-transformers" both towers as a stock dual encoder.
+        objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained or a converted model.
+        origin: what it was converted from; empty for a model that was trained here.
         architecture: name -> value, as `describe_encoder` reads it from a folder.
         data: what it was trained on; None for an untrained model.
         training: setting -> value of the training, JSON values, in the order to show.
@@ -87,8 +91,9 @@ class ModelFacts:
     license: str
     license_name: str = ""
     license_link: str = ""
-    form: Literal["encoder", "pretraining"] = "encoder"
+    form: Form = "encoder"
     objective: str = ""
+    origin: str = ""
     architecture: Mapping[str, Any] = field(default_factory=dict)
     data: TrainingData | None = None
     training: Mapping[str, Any] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
 from ..evaluation.tables import measure_name, public_name, results_table
-from .facts import ModelFacts, check_license
+from .facts import PLACEHOLDER, ModelFacts, check_license
 from .rendering import render
 
 _FROZEN = ("image-classification", "Image classification (frozen features)")
@@ -33,6 +33,14 @@ _TASKS = {  # protocol -> (Hub task, its name in the index)
     "sibling_retrieval": _IMAGE_RETRIEVAL,
     "text_retrieval": ("image-feature-extraction", "Image-text retrieval"),
 }
+_LIBRARIES = {  # form -> (library, pipeline)
+    "encoder": ("transformers", "image-feature-extraction"),
+    "pretraining": ("transformers", "image-feature-extraction"),
+    "timm": ("timm", "image-feature-extraction"),
+    "sentence-transformers": ("sentence-transformers", "sentence-similarity"),
+}
+_SIZES = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+_OF_TIMM = dict(zip(_SIZES, ("img_size", "patch_size", "embed_dim", "depth", "num_heads"), strict=True))
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -50,12 +58,13 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         raise InputError(
             f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
         )
+    library, pipeline = _LIBRARIES[facts.form]
     data = ModelCardData(
         license=facts.license,
         license_name=facts.license_name or None,
         license_link=facts.license_link or None,
-        library_name="transformers",
-        pipeline_tag="image-feature-extraction",
+        library_name=library,
+        pipeline_tag=pipeline,
         tags=["stablerep", "self-supervised", "contrastive", *_synthetic_tag(facts), *facts.tags],
         datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
         model_name=facts.name,
@@ -66,6 +75,7 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         "model_card.md.jinja",
         data,
         facts=facts,
+        placeholder=PLACEHOLDER,
         results=results_table(results) if results else "",
         compared=len({result.encoder for result in results}) > 1,
         chosen_inside_train=any("validation_fraction" in result.settings for result in results),
@@ -127,19 +137,29 @@ def describe_encoder(folder: str | Path) -> dict[str, Any]:
         raise InputError(
             f"The folder {str(folder)!r} has no readable config.json; give one that save_pretrained wrote."
         ) from error
-    vision = config.get("vision_config") or config
-    described: dict[str, Any] = {"model_type": config["model_type"]}
-    for name in ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-        if name in vision:
-            described[name] = vision[name]
+    described: dict[str, Any]
+    if "architecture" in config:  # timm's
+        args, prepared = config["model_args"], config["pretrained_cfg"]
+        described = {"model_type": f"timm {config['architecture']}"}
+        described |= {ours: args[theirs] for ours, theirs in _OF_TIMM.items()}
+        prepared = {f"image_{name}": prepared[name] for name in ("mean", "std")}
+    else:
+        vision, text = config.get("vision_config") or config, config.get("text_config") or {}
+        described = {"model_type": config["model_type"]}
+        described |= {name: vision[name] for name in _SIZES if name in vision}
+        described |= {f"text_{name}": text[name] for name in _SIZES[2:] if name in text}
+        prepared = _image_processor(root)
     described["parameters"] = _count_parameters(root)
-    preprocessor = root / "preprocessor_config.json"
-    if preprocessor.is_file():
-        prepared = json.loads(preprocessor.read_text(encoding="utf-8"))
-        for name in ("image_mean", "image_std"):
-            if prepared.get(name) is not None:
-                described[name] = prepared[name]
-    return described
+    return described | {name: prepared[name] for name in ("image_mean", "image_std") if prepared.get(name) is not None}
+
+
+def _image_processor(root: Path) -> dict[str, Any]:
+    """Settings of the image processor, which stands by itself or in a processor of images and texts."""
+    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if (root / name).is_file():
+            settings: dict[str, Any] = json.loads((root / name).read_text(encoding="utf-8"))
+            return settings if key is None else settings.get(key, {})
+    return {}
 
 
 def _count_parameters(root: Path) -> int:

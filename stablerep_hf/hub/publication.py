@@ -69,7 +69,8 @@ class Publication:
 
     def card(self, repository: str) -> str:
         """The card as it is published: its examples load the repository instead of the folder."""
-        return (self.folder / "README.md").read_text("utf-8").replace(PLACEHOLDER, repository)
+        card = (self.folder / "README.md").read_text("utf-8")
+        return card.replace(f"local-dir:{PLACEHOLDER}", f"hf-hub:{repository}").replace(PLACEHOLDER, repository)
 
 
 def plan_publication(folder: str | Path) -> Publication:

@@ -6,7 +6,7 @@ import importlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -32,6 +32,8 @@ _REPLACED = {
     "space": re.compile(r"stablerep_hf/.+"),
 }
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries of what huggingface_hub itself does not try again
+# Xet registers what it has sent at the end of a session: what a kill interrupts within one is sent again.
+_SESSION_BYTES = 256_000_000
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 T = TypeVar("T")
@@ -49,8 +51,9 @@ def publish(
     """Upload to the Hub, in one commit.
 
     Large files go first, each streamed from disk; the commit that names them comes last. Killed at any moment, the
-    repository is as it was, and the same call goes on: what has arrived is not sent again. A new version takes the
-    place of the old one: shards and weights that it does not have are removed in the same commit.
+    repository is as it was, and the same call goes on: what has arrived is not sent again (over Xet, files are sent
+    some 256 MB at a time, and those that a kill interrupts start anew). A new version takes the place of the old one:
+    shards and weights that it does not have are removed in the same commit.
 
     Args:
         publication: From `plan_publication`.
@@ -129,14 +132,18 @@ def _commit(api: HfApi, publication: Publication, repository: str, revision: str
     head = api.repo_info(repository, repo_type=publication.repo_type, revision=revision).sha
     there = api.list_repo_files(repository, repo_type=publication.repo_type, revision=head)
     files = [name for name, _ in publication.files]
-    operations: list[Any] = [
+    additions = [
         CommitOperationAdd(
             name,
             publication.card(repository).encode() if name == "README.md" else publication.folder / name,
         )
         for name in files
     ]
-    operations += [
+    for session in _sessions(additions, [size for _, size in publication.files]):
+        api.preupload_lfs_files(
+            repository, session, repo_type=publication.repo_type, revision=revision, free_memory=False
+        )
+    operations: list[Any] = additions + [
         CommitOperationDelete(name)
         for name in there
         if name not in files and _REPLACED[publication.kind].fullmatch(name)
@@ -149,6 +156,20 @@ def _commit(api: HfApi, publication: Publication, repository: str, revision: str
         revision=revision,
         parent_commit=head,
     )
+
+
+def _sessions(additions: Sequence[T], sizes: Sequence[int]) -> Iterator[list[T]]:
+    """Files in order, in parts of `_SESSION_BYTES` or a little more."""
+    part: list[T] = []
+    num_bytes = 0
+    for addition, size in zip(additions, sizes, strict=True):
+        part.append(addition)
+        num_bytes += size
+        if num_bytes >= _SESSION_BYTES:
+            yield part
+            part, num_bytes = [], 0
+    if part:
+        yield part
 
 
 def _proposal(api: HfApi, publication: Publication, repository: str, title: str) -> tuple[str, str]:

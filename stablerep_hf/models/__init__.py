@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModel
 
 from .configuration_stablerep import StableRepConfig
 from .conversion import convert_official_checkpoint, load_vision_encoder
-from .export import export_encoder
+from .export import export_dual_encoder, export_encoder
 from .modeling_stablerep import StableRepModel, StableRepOutput, StableRepVisionModel
 from .sibling_batch_norm import SiblingBatchNorm1d
 
@@ -17,6 +17,7 @@ __all__ = [
     "StableRepOutput",
     "StableRepVisionModel",
     "convert_official_checkpoint",
+    "export_dual_encoder",
     "export_encoder",
     "load_vision_encoder",
 ]

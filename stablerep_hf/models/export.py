@@ -1,20 +1,52 @@
-"""The encoder alone, as a stock transformers or timm checkpoint that needs no code of this project."""
+"""Trained models as stock checkpoints of transformers, timm and sentence-transformers: no code of this project."""
 
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import ViTImageProcessor, ViTModel
+from transformers import (
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+    VisionTextDualEncoderProcessor,
+    ViTImageProcessor,
+    ViTModel,
+)
 
 from .modeling_stablerep import StableRepModel, StableRepVisionModel
 from .timm_layout import save_timm
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# What sentence-transformers 6 writes for CLIP: which method embeds what, and that embeddings have unit length.
+_SENTENCE_TRANSFORMERS_FILES: dict[str, Any] = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        {
+            "idx": 1,
+            "name": "1",
+            "path": "1_Normalize",
+            "type": "sentence_transformers.base.modules.normalize.Normalize",
+        },
+    ],
+    "sentence_bert_config.json": {
+        "transformer_task": "feature-extraction",
+        "modality_config": {
+            "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
+            "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
+        },
+        "module_output_name": "sentence_embedding",
+    },
+    "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
+    "1_Normalize/config.json": {
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "sentence_embedding",
+    },
+}
 
 
 def export_encoder(
@@ -49,18 +81,84 @@ def export_encoder(
     if format == "timm":
         save_timm(vision_model, output_dir, tuple(image_processor.image_mean), tuple(image_processor.image_std))
         return output_dir
-    config = copy.deepcopy(vision_model.config)
-    config.pooler_act = "linear"
-    config.pooler_output_size = config.hidden_size
-    encoder = ViTModel(config)
-    weights = {name: weight.detach() for name, weight in vision_model.state_dict().items()}
-    weights["pooler.dense.weight"] = torch.eye(config.hidden_size)
-    weights["pooler.dense.bias"] = torch.zeros(config.hidden_size)
-    encoder.load_state_dict(weights)
+    encoder = ViTModel(_with_pooler(vision_model.config))
+    encoder.load_state_dict(_with_pooler_weights(vision_model))
     nn.Module.to(encoder, vision_model.dtype)
     encoder.save_pretrained(output_dir)
     image_processor.save_pretrained(output_dir)
     return output_dir
+
+
+def export_dual_encoder(
+    model: StableRepModel, output_dir: str | Path, tokenizer: Any, image_processor: Any | None = None
+) -> Path:
+    """Write both towers as a stock `VisionTextDualEncoderModel`, as sentence-transformers and transformers load it.
+
+    `SentenceTransformer(output_dir).encode` (6.2 or newer) takes texts and PIL images alike; so do `AutoModel` with
+    `get_text_features` and `get_image_features`, and the pipeline "zero-shot-image-classification". The projection
+    head of the loss between images stays behind.
+
+    Args:
+        model: With a text tower; it is not changed.
+        output_dir: Folder to write to; made if missing.
+        tokenizer: Of the text tower.
+        image_processor: As in `export_encoder`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: The model has no text tower, or the tokenizer does not fit it.
+    """
+    text: Any = model.config.text_config
+    if text is None or model.text_model is None:
+        raise ValueError(
+            "The model has no text tower, and a dual encoder is two: train one with --objective stablerep+."
+        )
+    if len(tokenizer) > text.vocab_size or tokenizer.eos_token_id != text.eos_token_id:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens and ends a text with {tokenizer.eos_token_id}, but the text "
+            f"tower knows {text.vocab_size} and reads at {text.eos_token_id}: give the tokenizer it was trained with."
+        )
+    config = VisionTextDualEncoderConfig(
+        vision_config=_with_pooler(model.config.vision_config),
+        text_config=copy.deepcopy(text),
+        projection_dim=model.config.image_text_dim,
+    )
+    dual = VisionTextDualEncoderModel(config)
+    weights = {f"vision_model.{name}": weight for name, weight in _with_pooler_weights(model.vision_model).items()}
+    weights |= {f"text_model.{name}": weight for name, weight in model.text_model.state_dict().items()}
+    weights["visual_projection.weight"] = model.image_projection.weight.detach()
+    weights["text_projection.weight"] = model.text_projection.weight.detach()
+    weights["logit_scale"] = model.logit_scale.detach().squeeze(0)
+    dual.load_state_dict(weights)
+    nn.Module.to(dual, model.dtype)
+    dual.save_pretrained(output_dir)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = text.max_position_embeddings  # sentence-transformers cuts there
+    image_processor = image_processor or encoder_image_processor(model.config.vision_config)
+    VisionTextDualEncoderProcessor(image_processor, tokenizer).save_pretrained(output_dir)
+    for name, content in _SENTENCE_TRANSFORMERS_FILES.items():
+        path = Path(output_dir, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    return Path(output_dir)
+
+
+def _with_pooler(config: Any) -> Any:
+    """The configuration of a stock `ViTModel` whose pooler is linear."""
+    config = copy.deepcopy(config)
+    config.pooler_act = "linear"
+    config.pooler_output_size = config.hidden_size
+    return config
+
+
+def _with_pooler_weights(model: StableRepVisionModel) -> dict[str, torch.Tensor]:
+    """The weights of a stock `ViTModel` whose pooler is the identity."""
+    weights = {name: weight.detach() for name, weight in model.state_dict().items()}
+    weights["pooler.dense.weight"] = torch.eye(model.config.hidden_size)
+    weights["pooler.dense.bias"] = torch.zeros(model.config.hidden_size)
+    return weights
 
 
 def encoder_image_processor(config: Any) -> ViTImageProcessor:

@@ -9,6 +9,7 @@ from hub_double.cards import check_card
 from huggingface_hub import CardData, RepoCard
 from jinja2 import UndefinedError
 
+from stablerep_hf import assets
 from stablerep_hf.cli.facts import estimated_energy, preset_of
 from stablerep_hf.cli.parsing import read_config
 from stablerep_hf.errors import InputError
@@ -73,6 +74,15 @@ def test_the_hub_takes_the_cards_that_are_committed(path):
     )
     assert check_card(path.read_text("utf-8"), kind) == ([], [])
     assert RepoCard.load(path).data.to_dict()
+
+
+def test_the_dual_encoder_travels_with_the_code_of_today():
+    copies = sorted(assets.dual_encoder_path().glob("*.py"))
+    assert [copy.name for copy in copies] == [
+        "configuration_stablerep.py", "modeling_stablerep.py", "sibling_batch_norm.py"
+    ]  # fmt: skip
+    for copy in copies:
+        assert copy.read_text("utf-8") == (ROOT / "stablerep_hf" / "models" / copy.name).read_text("utf-8")
 
 
 def test_a_preset_is_named_where_all_of_it_holds():

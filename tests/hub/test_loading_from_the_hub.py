@@ -1,7 +1,7 @@
 """What `stablerep publish` made loads with stock libraries, each in a process that has no stablerep_hf.
 
-The same tests run against the real Hub with `HF_TOKEN=hf_... pytest -m live`: they make four private repositories
-below that account and remove them.
+The same tests run against the real Hub with `HF_TOKEN=hf_... pytest -m live`: they make private repositories below
+that account and remove them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import torch
 from hub_double import running_hub
 from painters import Painter
 from PIL import Image
-from transformers import ViTConfig, ViTModel
+from transformers import AutoTokenizer, CLIPTextConfig, ViTConfig, ViTModel
 
 from stablerep_hf import assets
 from stablerep_hf.captions import CaptionSet
+from stablerep_hf.cli import convert
 from stablerep_hf.hub import (
     ModelFacts,
     dataset_facts,
@@ -35,7 +36,8 @@ from stablerep_hf.models import StableRepConfig, StableRepModel, export_encoder
 from stablerep_hf.models.export import encoder_image_processor
 from stablerep_hf.synthesis import SynthesisPlan, synthesize
 
-KINDS = ("data", "encoder", "full", "generator")
+KINDS = ("data", "encoder", "full", "timm", "dual", "generator")
+TEXTS = ["a red heart", "a green apple"]  # of the cards
 
 
 @dataclass
@@ -67,19 +69,26 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     synthesize(plan, Painter(), root / "data", progress=False)
     write_dataset_card(root / "data", dataset_facts(root / "data", name="Painted", license="mit"))
     torch.manual_seed(0)
-    vision = ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=48, image_size=16, patch_size=8
-    )
-    model = StableRepModel(StableRepConfig(vision_config=vision, projection_hidden_dim=8, projection_dim=4))
+    vision = StableRepConfig.from_size("micro", image_size=16, patch_size=8).vision_config
+    tokenizer = AutoTokenizer.from_pretrained(assets.generator_path() / "tokenizer")
+    tokenizer.model_max_length = 16
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16,
+    )  # fmt: skip
+    sizes = {"projection_hidden_dim": 8, "projection_dim": 4, "image_text_dim": 8}
+    model = StableRepModel(StableRepConfig(vision_config=vision, text_config=text, **sizes))
     export_encoder(model, root / "encoder")
-    model.save_pretrained(root / "full")
-    encoder_image_processor(vision).save_pretrained(root / "full")
+    for part in (model, encoder_image_processor(vision), tokenizer):
+        part.save_pretrained(root / "full")
     for name, form in (("encoder", "encoder"), ("full", "pretraining")):
         facts = ModelFacts(
-            name=name, license="mit", form=form, architecture=describe_encoder(root / name), objective="stablerep"
+            name=name, license="mit", form=form, architecture=describe_encoder(root / name), objective="stablerep+"
         )
         write_model_card(root / name, facts)
-    return {kind: root / kind for kind in ("data", "encoder", "full")} | {"generator": assets.generator_path()}
+    convert.run(str(root / "encoder"), root / "timm", convert.ConvertCommand("timm"))
+    convert.run(str(root / "full"), root / "dual", convert.ConvertCommand("sentence-transformers"))
+    return {kind: root / kind for kind in KINDS if kind != "generator"} | {"generator": assets.generator_path()}
 
 
 PUBLISH = """
@@ -139,7 +148,7 @@ import re, sys
 from huggingface_hub import hf_hub_download
 def lines_under_use(name, repo_type):
     card = open(hf_hub_download(name, "README.md", repo_type=repo_type), encoding="utf-8").read()
-    return re.findall(r"```python\\n(.*?)```", card, re.DOTALL)[0]
+    return "".join(re.findall(r"```python\\n(.*?)```", card, re.DOTALL))
 """
 
 
@@ -193,7 +202,9 @@ exec(lines_under_use(name, "model"))
 assert type(model).__module__.startswith("transformers_modules.")
 pinned = AutoModel.from_pretrained(name, trust_remote_code=True, revision=sha).eval()
 with torch.no_grad():
-    torch.save({"image_embeds": pinned(**inputs).image_embeds, "features": features}, "features.pt")
+    outputs = pinned(**inputs, **texts)
+    assert torch.equal(outputs.text_embeds, text_embeds) and torch.equal(outputs.image_text_embeds, image_embeds)
+    torch.save({"image_embeds": outputs.image_embeds, "features": features}, "features.pt")
 """
     )
     picture(tmp_path / "home")
@@ -203,6 +214,56 @@ with torch.no_grad():
         expected = StableRepModel.from_pretrained(shelf.folders["full"]).eval()(pixels(shelf, tmp_path))
     assert torch.equal(got["features"], expected.pooler_output)
     assert torch.equal(got["image_embeds"], expected.image_embeds)
+
+
+def test_the_timm_checkpoint_loads(shelf, tmp_path):
+    code = (
+        USE
+        + """
+import torch
+exec(lines_under_use(sys.argv[1], "model"))
+assert type(encoder).__module__ == "timm.models.vision_transformer"
+pixels = torch.load("pixels.pt", weights_only=True)
+torch.save((features.shape, encoder(pixels)), "features.pt")
+"""
+    )
+    picture(tmp_path / "home")
+    torch.save(pixels(shelf, tmp_path), tmp_path / "home" / "pixels.pt")
+    shelf.run(code, tmp_path / "home", shelf.names["timm"])
+    shape, features = torch.load(tmp_path / "home" / "features.pt", weights_only=True)
+    assert shape == (1, 96)
+    encoder = ViTModel.from_pretrained(shelf.folders["encoder"]).eval()
+    torch.testing.assert_close(features, encoder(pixels(shelf, tmp_path)).pooler_output)
+
+
+def test_sentence_transformers_and_pipelines_load_the_dual_encoder(shelf, tmp_path):
+    code = (
+        USE
+        + """
+import torch
+from transformers import pipeline
+exec(lines_under_use(sys.argv[1], "model"))
+classify = pipeline("zero-shot-image-classification", model=sys.argv[1])
+told = classify("picture.png", candidate_labels=["a red heart", "a green apple"], hypothesis_template="{}")
+scores = {entry["label"]: entry["score"] for entry in told}
+kept = {"images": torch.tensor(images), "texts": torch.tensor(texts), "similarities": similarities}
+torch.save(kept | {"scores": torch.tensor([scores[text] for text in ("a red heart", "a green apple")])}, "found.pt")
+"""
+    )
+    picture(tmp_path / "home")
+    shelf.run(code, tmp_path / "home", shelf.names["dual"])
+    found = torch.load(tmp_path / "home" / "found.pt", weights_only=True)
+    model = StableRepModel.from_pretrained(shelf.folders["full"]).eval()
+    tokenizer = AutoTokenizer.from_pretrained(shelf.folders["full"])
+    with torch.no_grad():
+        outputs = model(pixels(shelf, tmp_path), **tokenizer(TEXTS, padding=True, return_tensors="pt"))
+    images, texts = (
+        torch.nn.functional.normalize(embeds) for embeds in (outputs.image_text_embeds, outputs.text_embeds)
+    )
+    torch.testing.assert_close(found["images"], images)
+    torch.testing.assert_close(found["texts"], texts)
+    torch.testing.assert_close(found["similarities"], images @ texts.T)
+    torch.testing.assert_close(found["scores"], (outputs.logit_scale.exp() * images @ texts.T).softmax(-1)[0])
 
 
 def test_the_generator_draws(shelf, tmp_path):

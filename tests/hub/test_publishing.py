@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hub_double import running_hub
 from huggingface_hub import CommitOperationAdd, HfApi
 from publishable import CARDS, UNWANTED, contents, published, write
 
@@ -242,6 +243,32 @@ def test_killed_in_mid_upload_it_goes_on(hub, tmp_path):
     assert hub.files("alice/thing", "datasets") == published("dataset", "alice/thing", shards=12, size=300_000)
     assert len(hub.storage.uploads) == len(set(hub.storage.uploads)) == 12
     assert len(hub.repository("alice/thing", "datasets").commits) == 2
+
+
+IN_PARTS = "import stablerep_hf.hub.publishing as p; p._SESSION_BYTES = 500_000; " + PUBLISH
+
+
+@pytest.mark.parametrize("moment", [("GET", "/xet-write-token/"), ("POST", "/commit/")], ids=["upload", "commit"])
+def test_killed_over_xet_it_goes_on(tmp_path, moment):
+    """kill -9 as the third of three sessions begins, or before the commit: what was registered is not sent again."""
+    how = {"shards": 6, "size": 300_000}
+    folder = write(tmp_path / "data", contents("dataset", **how))
+    with running_hub(tmp_path / "hub", xet=True) as hub:
+        environment = hub.environment(tmp_path / "home", PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+        command = [sys.executable, "-c", IN_PARTS, str(folder), "alice/thing"]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if moment[0] == "GET":
+            hub.fail(*moment, times=2)
+        hub.fail(*moment, before=lambda: os.kill(process.pid, signal.SIGKILL))
+        assert process.wait(200) == -signal.SIGKILL, process.stderr.read()
+        assert hub.files("alice/thing", "datasets") == {}
+        assert len(hub.xet.stores) == 3
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert hub.files("alice/thing", "datasets") == published("dataset", "alice/thing", **how)
+        assert len(hub.repository("alice/thing", "datasets").commits) == 2
+        assert hub.xet.stored_bytes() < 1.02 * how["shards"] * how["size"], "what had arrived was sent again"
+        assert not hub.requests("PUT"), "nothing went by LFS"
 
 
 # ---------------------------------------------------------------- input that cannot work

@@ -1,0 +1,119 @@
+"""The released encoders of the embedded world: trained, measured and described in cards, by one command.
+
+    python scripts/release_encoders.py                  # a quarter of an hour on two cores, most of it drawing
+
+Draws four images of each embedded caption, trains SimCLR, StableRep and StableRep+ by their presets (seed 0), measures
+each, an untrained twin and the bare pixels on real pictograms of concepts that no encoder saw, and writes
+
+- `model_cards/NAME/`: the card, and the facts that it is made from;
+- `stablerep_hf/assets/encoder`: StableRep as a plain `ViTModel`;
+- `stablerep_hf/assets/dual_encoder`: StableRep+ with its text tower, matrices in half precision, measured as stored.
+
+SimCLR, the baseline, does not ship: it stands in `OUTPUT/simclr`. Killed and started again, the command goes on where
+it was; what is finished is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from stablerep_hf import assets
+from stablerep_hf.cli import evaluate, facts, generate, train
+from stablerep_hf.evaluation import EvaluationResult, load_results, pixel_encoder
+from stablerep_hf.hub import Form, save_facts, write_model_card
+from stablerep_hf.models import export_encoder
+
+CARDS = Path(__file__).parents[1] / "model_cards"
+SEED = 0
+OF_IMAGES = ["knn", "linear_probe", "retrieval"]
+OF_TEXTS = ["zero_shot", "text_retrieval"]
+PRESETS = {"StableRep+": "pictograms-text", "StableRep": "pictograms", "SimCLR": "pictograms-simclr"}
+ENCODER_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+LIMIT = (
+    "One training of a few minutes, of drawings of 32 pixels, with one seed: other seeds give other numbers, and none "
+    "of it says anything about photos."
+)
+
+
+def train_all(output: Path) -> None:
+    """Draw the data set, train the encoders and make an untrained twin, each in a folder of its own."""
+    images = output / "images"
+    generate.run(generate.GenerateCommand(images_per_caption=4, output=str(images)))
+    for name, preset in PRESETS.items():
+        flags = ["--config", preset, "--data", str(images), "--output", str(output / name.lower())]
+        train.run(*train.parse([*flags, "--seed", str(SEED)]))
+    command, _ = train.parse(["--config", PRESETS["StableRep"]])
+    export_encoder(train.build_model(command, SEED)[0], output / "untrained")
+
+
+def ship(source: Path, folder: Path, halve: bool = False) -> None:
+    """Copy what loads, and nothing of the training, into the assets.
+
+    With `halve` the matrices are stored in half precision; config.json says float32, so that is what they are loaded
+    as. Biases, norms and statistics lose nothing.
+    """
+    folder.mkdir(exist_ok=True)
+    for file in source.iterdir():
+        if file.name in ENCODER_FILES or file.suffix == ".py" or file.name.startswith("tokenizer"):
+            shutil.copy(file, folder / file.name)
+    if halve:
+        tensors = load_file(source / "model.safetensors")
+        halves = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
+        save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner alone
+
+
+def measure(folder: Path, name: str, kept: Path, texts: bool = False) -> list[EvaluationResult]:
+    """Score an encoder, or read the scores it got before."""
+    if kept.exists():
+        return load_results(kept)
+    command = evaluate.EvaluateCommand(
+        protocols=OF_IMAGES + OF_TEXTS * texts, knn_neighbours=[20], cache=evaluate.NO_CACHE, output=str(kept)
+    )
+    return evaluate.run(folder, command, name=name, seeds=(SEED,))
+
+
+def write_cards(output: Path) -> None:
+    """Measure what was trained, as it ships, and write the cards."""
+    folders: dict[str, tuple[Path, Form]] = {
+        "SimCLR": (output / "simclr", "encoder"),
+        "StableRep": (assets.encoder_path(), "encoder"),
+        "StableRep+": (assets.dual_encoder_path(), "pretraining"),
+    }
+    results = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand(knn_neighbours=[20], cache=evaluate.NO_CACHE))
+    results += measure(output / "untrained", "untrained", output / "results" / "untrained.json")
+    for name, (folder, form) in folders.items():
+        results += measure(folder, name, output / "results" / f"{name.lower()}.json", texts=form == "pretraining")
+    for name, (folder, form) in folders.items():
+        record = json.loads((output / name.lower() / train.RECORD).read_text("utf-8"))
+        said = facts.encoder_facts(folder, record, name, results, form, limits=(LIMIT,))
+        write_model_card(folder, said)
+        card = CARDS / f"{name.lower().replace('+', '-plus')}-pictograms"
+        card.mkdir(exist_ok=True)
+        write_model_card(card, said)
+        save_facts(card / "facts.json", said)
+        print(f"{name}: weights in {folder}, card in {card}")
+
+
+def main() -> None:
+    """Train, ship, measure, describe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(".cache/release"))
+    parser.add_argument("--threads", type=int, default=None, help="of this process")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    train_all(arguments.output)
+    ship(arguments.output / "stablerep", assets.encoder_path())
+    ship(arguments.output / "stablerep+" / "pretraining", assets.dual_encoder_path(), halve=True)
+    write_cards(arguments.output)
+
+
+if __name__ == "__main__":
+    main()
