@@ -18,9 +18,22 @@ ROOMS = {
     "evaluation": set(),
     "assets": set(),
     "synthesis": {"captions", "assets", "evaluation"},
+    "retrieval": {"evaluation"},
+    "space": {"models", "evaluation", "assets", "retrieval"},  # what a Space carries with it
     "hub": {"captions", "evaluation", "synthesis"},
     "training": {"captions", "models", "losses", "evaluation", "synthesis", "hub"},  # what it pushes has a card
-    "cli": {"captions", "models", "losses", "evaluation", "assets", "synthesis", "training", "hub"},
+    "cli": {
+        "captions",
+        "models",
+        "losses",
+        "evaluation",
+        "assets",
+        "synthesis",
+        "retrieval",
+        "space",
+        "training",
+        "hub",
+    },
 }
 ALONE = {"models", "losses"}
 

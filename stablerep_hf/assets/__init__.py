@@ -12,6 +12,7 @@ from typing import Any, Literal
 __all__ = [
     "captions_path",
     "drawing_defaults",
+    "drawings_path",
     "dual_encoder_path",
     "encoder_path",
     "generator_path",
@@ -45,6 +46,11 @@ def dual_encoder_path() -> Path:
 def pictograms_path() -> Path:
     """Folder that `datasets.load_dataset` loads: splits `train`, `held_out_concepts`, `held_out_artist`."""
     return _FOLDER / "pictograms"
+
+
+def drawings_path() -> Path:
+    """Folder that `datasets.load_dataset` loads: drawings of the embedded generator, splits `siblings`, `guidance`."""
+    return _FOLDER / "drawings"
 
 
 def captions_path(split: Literal["train", "held_out"] = "train") -> Path:

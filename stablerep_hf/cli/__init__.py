@@ -22,6 +22,8 @@ COMMANDS = {
     "export": "large parquet shards for the Hub, or WebDataset tars",
     "train": "train an encoder on caption-grouped images",
     "evaluate": "measure an encoder on labelled images",
+    "index": "make the images of a data set findable by an encoder",
+    "demo-app": "the search page, in a browser",
     "convert": "turn checkpoints of the release, timm and transformers into encoder folders",
     "publish": "push a data set or an encoder folder to the Hub",
 }
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
-        importlib.import_module(f".{name}", __name__).main(rest)
+        importlib.import_module(f".{name.replace('-', '_')}", __name__).main(rest)
     except InputError as error:
         print(f"stablerep {name}: {error}", file=sys.stderr)
         return 2

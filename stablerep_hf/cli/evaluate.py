@@ -144,7 +144,6 @@ def run(
         InputError: Encoder, data or columns are not there or do not fit.
     """
     import numpy as np
-    from huggingface_hub import constants
 
     from .. import assets
     from ..evaluation import (
@@ -155,6 +154,7 @@ def run(
         load_encoder,
         save_results,
     )
+    from ..evaluation.feature_cache import default_cache_dir
     from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from .loading import content_revision, load_images
 
@@ -175,7 +175,7 @@ def run(
         trust_remote_code=command.trust_remote_code,
         device=command.device,
     )
-    cache = command.cache if command.cache is not None else str(Path(constants.HF_HOME) / "stablerep" / "features")
+    cache = command.cache if command.cache is not None else str(default_cache_dir())
     results = evaluate_encoder(
         vision,
         train,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from huggingface_hub import constants
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -90,6 +91,11 @@ class FeatureCache:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.npz"
+
+
+def default_cache_dir() -> Path:
+    """Folder of the caches of all encoders and data sets, where nobody names one: below HF_HOME."""
+    return Path(constants.HF_HOME) / "stablerep" / "features"
 
 
 def feature_identity(

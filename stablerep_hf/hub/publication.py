@@ -19,7 +19,7 @@ from .facts import PLACEHOLDER
 # Only what is known to be data, weights, text or pictures leaves the machine: neither pickles (`training_args.bin`,
 # `optimizer.pt`, `rng_state.pth`) nor anything nobody thought of.
 _TEXTS = frozenset(
-    {".json", ".jsonl", ".jinja", ".md", ".txt", ".py", ".csv", ".yaml", ".yml", ".toml", ".css", ".html"}
+    {".json", ".jsonl", ".jinja", ".md", ".txt", ".py", ".csv", ".yaml", ".yml", ".toml", ".css", ".html", ".js"}
 )
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
 PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {".safetensors", ".parquet", ".model"}

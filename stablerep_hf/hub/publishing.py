@@ -29,7 +29,7 @@ _REPLACED = {
     "dataset": re.compile(r"data/.+\.parquet|provenance/.+"),
     "model": re.compile(r"[^/]+" + _WEIGHTS),
     "generator": re.compile(r".+" + _WEIGHTS),
-    "space": re.compile(r"(?!)"),
+    "space": re.compile(r"stablerep_hf/.+"),
 }
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries of what huggingface_hub itself does not try again
 # Xet registers what it has sent at the end of a session: what a kill interrupts within one is sent again.

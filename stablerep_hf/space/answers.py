@@ -1,0 +1,314 @@
+"""What the page answers: no Gradio in it but values of its components, so that it can be read and tested alone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..retrieval.projection import project
+from .collections import Place, load_collections, load_guidance
+from .components import tiles
+from .guidance import Guidance
+from .searching import Hit, Searcher, Searchers
+from .settings import SpaceSettings
+from .writing import about_html, agreement, guidance_html, heading_html, provenance_html, status_html
+
+ALL = "all"
+MOST_LETTERS = 200  # of a text query
+_COMPARED = 12  # results of each encoder
+_MOST_SIBLINGS = 48
+_COLOURS, _OTHER = 8, "other"  # on the map
+_ATLAS_SIDE = 32  # pixels of a thumbnail on the map
+
+# query as the page keeps it, tiles, status, note on siblings, their tiles, their table
+Shown = tuple[dict[str, Any] | None, list[dict[str, Any]], str, str, list[dict[str, Any]], str]
+
+
+class Answers:
+    """The state behind all visitors: pictures, encoders, and what was made of them once."""
+
+    def __init__(self, settings: SpaceSettings) -> None:
+        """Load what the first search needs.
+
+        Raises:
+            InputError: Something of the settings is not within reach or does not fit.
+        """
+        self._settings = settings
+        self._collections = load_collections(settings)
+        self._searchers = Searchers(self._collections, settings)
+        self._drawn = load_guidance(settings)
+        self._lock = threading.Lock()
+        self._map: dict[str, Any] | None = None
+        self._guidance_once: Guidance | None = None
+
+    # ---------------------------------------------------------------- what the layout asks
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether there is a box for words."""
+        return self._searchers.first.reads_texts
+
+    @property
+    def sources(self) -> list[str]:
+        """Choices of the filter."""
+        names = list(self._collections.parts)
+        return [ALL, *names] if len(names) > 1 else [ALL]
+
+    @property
+    def encoders(self) -> list[str]:
+        """Labels of the encoders that can be compared."""
+        return self._searchers.labels
+
+    @cached_property
+    def guidance_captions(self) -> list[str]:
+        """Captions of the guidance tab, [] if it has nothing to show."""
+        return list(dict.fromkeys(self._drawn.captions)) if self._drawn is not None else []
+
+    def heading(self) -> str:
+        """HTML of the head of the page."""
+        return heading_html(self._settings, self._searchers.first, self._collections)
+
+    def about_page(self) -> str:
+        """HTML of the last tab."""
+        return about_html(self.facts(), self.reads_texts)
+
+    def guidance_lead(self) -> str:
+        """HTML above the guidance tab."""
+        label = escape(self._searchers.first.label)
+        return (
+            "<p>Classifier-free guidance pulls a drawing towards its caption and its siblings towards each other. "
+            f"Each row has the same seeds. <b>Alignment</b> and <b>diversity</b> are measured here, by {label}.</p>"
+        )
+
+    def example_tiles(self, number: int) -> list[dict[str, Any]]:
+        """Pictures to click on."""
+        return tiles([self._collections.describe(place) for place in self._collections.examples(number)])
+
+    # ---------------------------------------------------------------- search
+
+    def opening(self, source: str, count: int) -> tuple[Any, ...]:
+        """What stands there when the page opens: the first example, searched."""
+        if self.reads_texts and self._settings.example_texts:
+            text = self._settings.example_texts[0]
+            return None, text, *self.search_text(text, source, count)
+        return self.search_place(self._collections.examples(1)[0], source, count)
+
+    def search_text(self, text: str, source: str, count: int) -> Shown:
+        """Search by words."""
+        wanted = _text(text)
+        hits = self._searchers.first.by_text(wanted, self._count(count), self._names(source))
+        return self._shown({"text": wanted}, hits, f"nearest to “{wanted}”")
+
+    def search_picture(self, picture: Image.Image | None, source: str, count: int) -> Shown:
+        """Search by an uploaded picture."""
+        picture = _picture(picture)
+        hits = self._searchers.first.by_picture(picture, self._count(count), self._names(source))
+        return self._shown({"picture": True}, hits, "most like your picture")
+
+    def search_place(self, place: Place | tuple[Any, Any], source: str, count: int) -> tuple[Any, ...]:
+        """Search by a picture of the page.
+
+        Returns:
+            The picture, the words if there is a box for them (none), and what is shown.
+        """
+        place = self._place(place)
+        shown = self._show_place(place, source, count)
+        picture = self._collections.picture(place)
+        return picture, *([""] if self.reads_texts else []), *shown
+
+    def search_again(self, query: Any, picture: Image.Image | None, source: str, count: int) -> Shown:
+        """Search by the last query with other filters."""
+        if not isinstance(query, dict):
+            raise InputError("Type words, or choose a picture, to begin.")
+        if "text" in query:
+            return self.search_text(query["text"], source, count)
+        if "place" in query:
+            return self._show_place(self._place(query["place"]), source, count)
+        return self.search_picture(picture, source, count)
+
+    def _show_place(self, place: Place, source: str, count: int) -> Shown:
+        hits = self._by_place(self._searchers.first, place, self._count(count), self._names(source))
+        caption = self._collections.caption(place) or "that picture"
+        return self._shown({"place": [place.collection, place.row]}, hits, f"most like “{caption}”", place)
+
+    def _shown(self, query: dict[str, Any], hits: Sequence[Hit], what: str, place: Place | None = None) -> Shown:
+        found = tiles([self._collections.describe(hit.place, hit.score) for hit in hits])
+        told = agreement([hit.place for hit in hits], place, self._collections) if place is not None else ""
+        status = status_html(f"{len(hits)} of {len(self._collections):,} pictures, {what}.", told)
+        if place is None:
+            return query, found, status, "Choose a picture to see all of its caption.", [], ""
+        places = self._collections.siblings(place)
+        known = [self._collections.describe(sibling) for sibling in places[:_MOST_SIBLINGS]]
+        note = f"{len(places)} of “{escape(self._collections.caption(place))}”"
+        note += f", the first {_MOST_SIBLINGS} shown" if len(places) > _MOST_SIBLINGS else ""
+        return query, found, status, note, tiles(known, (place.collection, place.row)), provenance_html(known)
+
+    def _by_place(self, searcher: Searcher, place: Place, count: int, names: list[str]) -> list[Hit]:
+        return searcher.by_picture(self._collections.picture(place), count, names, without=place)
+
+    # ---------------------------------------------------------------- compare
+
+    def compare_picture(self, picture: Image.Image | None, left: str, right: str) -> tuple[Any, ...]:
+        """Two encoders, asked by an uploaded picture."""
+        picture = _picture(picture)
+        return {"picture": True}, *self._side(left, picture, None), *self._side(right, picture, None)
+
+    def compare_place(self, place: Place | tuple[Any, Any], left: str, right: str) -> tuple[Any, ...]:
+        """Two encoders, asked by a picture of the page; it comes first."""
+        place = self._place(place)
+        picture = self._collections.picture(place)
+        query = {"place": [place.collection, place.row]}
+        return picture, query, *self._side(left, picture, place), *self._side(right, picture, place)
+
+    def compare_again(self, query: Any, picture: Image.Image | None, left: str, right: str) -> tuple[Any, ...]:
+        """The last query with other encoders; nothing if there was none."""
+        if not isinstance(query, dict):
+            return None, "", [], "", []
+        if "place" in query:
+            return self.compare_place(tuple(query["place"]), left, right)[1:]
+        return self.compare_picture(picture, left, right)
+
+    def _side(self, label: str, picture: Image.Image, place: Place | None) -> tuple[str, list[dict[str, Any]]]:
+        searcher = self._searchers[label]
+        hits = searcher.by_picture(picture, _COMPARED, list(self._collections.parts), without=place)
+        described = [self._collections.describe(hit.place, hit.score) for hit in hits]
+        told = agreement([hit.place for hit in hits], place, self._collections) if place is not None else ""
+        return status_html(f"First {len(hits)} of {label}.", told), tiles(described)
+
+    # ---------------------------------------------------------------- map
+
+    def map(self) -> dict[str, Any]:
+        """Value of the map, made once."""
+        with self._lock:
+            if self._map is None:
+                self._map = self._make_map()
+            return self._map
+
+    def _make_map(self) -> dict[str, Any]:
+        every = self._searchers.first.places()
+        chosen = np.linspace(0, len(every) - 1, min(len(every), self._settings.map_size)).astype(int)
+        places = [every[number] for number in chosen.tolist()]
+        laid = project(self._searchers.first.sample(places))
+        counts = Counter(self._collections.group(place) or _OTHER for place in places)
+        groups = sorted(group for group, _ in counts.most_common(_COLOURS) if group != _OTHER)
+        if len(counts) > len(groups):
+            groups = [*groups[: _COLOURS - 1], _OTHER]
+        numbers = {group: number for number, group in enumerate(groups)}
+        columns = int(np.ceil(np.sqrt(len(places))))
+        atlas = Image.new("RGB", (columns * _ATLAS_SIDE, -(-len(places) // columns) * _ATLAS_SIDE), "white")
+        points = []
+        for number, (place, point) in enumerate(zip(places, laid.points.tolist(), strict=True)):
+            thumbnail = self._collections.picture(place).resize((_ATLAS_SIDE, _ATLAS_SIDE))
+            atlas.paste(thumbnail, (number % columns * _ATLAS_SIDE, number // columns * _ATLAS_SIDE))
+            group = numbers.get(self._collections.group(place), len(groups) - 1)
+            where = [round(value, 4) for value in point]
+            points.append([*where, place.collection, place.row, self._collections.caption(place), group])
+        stream = io.BytesIO()
+        atlas.save(stream, "WEBP", quality=80)
+        how = "UMAP, which keeps neighbours together"
+        if laid.variance is not None:
+            how = f"the first two principal components, which hold {laid.variance:.0%} of the variance"
+        return {
+            "points": points,
+            "groups": groups,
+            "note": f"{len(points):,} of {len(every):,} pictures in the features of {self._searchers.first.label}, on "
+            f"{how}. Circles are real, diamonds synthetic. Choose one to search by it.",
+            "atlas": f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}",
+            "side": _ATLAS_SIDE,
+            "columns": columns,
+        }
+
+    # ---------------------------------------------------------------- guidance
+
+    def guidance_table(self, caption: str) -> str:
+        """HTML of one caption's rows, a guidance scale each, and the means over all captions."""
+        if caption not in self.guidance_captions:
+            raise InputError("That caption was not drawn at several guidance scales: choose one of the list.")
+        with self._lock:
+            if self._guidance_once is None:
+                assert self._drawn is not None  # else it has no captions
+                self._guidance_once = Guidance(self._drawn, self._searchers.first)
+        return guidance_html(self._guidance_once, caption)
+
+    # ---------------------------------------------------------------- programs
+
+    def describe_text(self, text: str, source: str, results: int) -> list[dict[str, Any]]:
+        """Search by words, as JSON values; see `Collection.describe`."""
+        hits = self._searchers.first.by_text(_text(text), self._count(results), self._names(source))
+        return [self._collections.describe(hit.place, hit.score) for hit in hits]
+
+    def describe_picture(self, picture: Image.Image | None, source: str, results: int) -> list[dict[str, Any]]:
+        """Search by a picture, likewise."""
+        hits = self._searchers.first.by_picture(_picture(picture), self._count(results), self._names(source))
+        return [self._collections.describe(hit.place, hit.score) for hit in hits]
+
+    def describe_siblings(self, collection: str, row: int) -> list[dict[str, Any]]:
+        """All pictures of a caption, likewise."""
+        places = self._collections.siblings(self._collections.place(collection, row))
+        return [self._collections.describe(place) for place in places[:_MOST_SIBLINGS]]
+
+    def facts(self) -> dict[str, Any]:
+        """What is searched by what, as JSON values."""
+        first = self._searchers.first
+        indexes = {name: vars(facts) for name, facts in first.facts().items()}
+        settings = self._settings
+        return {
+            "encoder": settings.encoder,
+            "encoder_name": first.label,
+            "parameters": sum(parameter.numel() for parameter in first.vision.whole.parameters()),
+            "compare": self.encoders,
+            "dataset": settings.dataset,
+            "split": settings.split,
+            "synthetic_dataset": settings.synthetic_dataset,
+            "collections": {name: len(part) for name, part in self._collections.parts.items()},
+            "indexes": indexes,
+            "reads_texts": self.reads_texts,
+        }
+
+    # ---------------------------------------------------------------- what people send
+
+    def _place(self, place: Place | tuple[Any, Any] | list[Any]) -> Place:
+        return place if isinstance(place, Place) else self._collections.place(*place)
+
+    def _count(self, count: Any) -> int:
+        if isinstance(count, bool) or not isinstance(count, int | float) or not count == count:
+            raise InputError("The number of results must be a number.")
+        return int(min(max(count, 1), self._settings.most_results))
+
+    def _names(self, source: Any) -> list[str]:
+        if source == ALL:
+            return list(self._collections.parts)
+        if source not in self._collections.parts:
+            raise InputError(f"There is no such source: choose one of {', '.join(self.sources)}.")
+        return [source]
+
+
+def _picture(picture: Image.Image | None) -> Image.Image:
+    if picture is None:
+        raise InputError("There is no picture yet: drop one, or choose one that is shown.")
+    return picture
+
+
+def _text(text: Any) -> str:
+    """A text query that can be believed.
+
+    Raises:
+        InputError: Empty, too long, or no text.
+    """
+    if not isinstance(text, str):
+        raise InputError("Words must be text.")
+    if len(text) > 10 * MOST_LETTERS or len(words := " ".join(text.split())) > MOST_LETTERS:
+        raise InputError(f"That is {len(text):,} letters, and at most {MOST_LETTERS} are read: say it in fewer words.")
+    if not words:
+        raise InputError("There are no words yet: type some, such as what a picture shows.")
+    return words

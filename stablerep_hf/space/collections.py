@@ -1,0 +1,224 @@
+"""The pictures of the page: data sets with what is known of each picture, and which of them are siblings."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, load_dataset
+from datasets import Image as ImageColumn
+from PIL import Image
+
+from .. import assets
+from ..errors import InputError
+from ..evaluation.features import check_columns
+from .pictures import decode_picture, shown_picture
+from .settings import EMBEDDED, NONE, SpaceSettings
+
+REAL, SYNTHETIC = "real", "synthetic"
+# Where a picture comes from, as far as its data set says.
+PROVENANCE = (
+    "prompt",
+    "seed",
+    "guidance_scale",
+    "num_inference_steps",
+    "scheduler",
+    "generator",
+    "generator_revision",
+    "artist",
+    "style",
+    "source",
+    "license",
+)
+
+
+class Collection:
+    """One data set of the page.
+
+    Attributes:
+        name: "real" or "synthetic".
+        dataset: with undecoded images.
+        image_column: of it.
+        captions: a caption for each row, "" where there is none.
+        groups: likewise.
+        siblings: what rows of one caption have in common, over all collections.
+    """
+
+    def __init__(self, name: str, dataset: Dataset, settings: SpaceSettings) -> None:
+        check_columns(dataset, settings.image_column, [])
+        self.name = name
+        self.image_column = settings.image_column
+        self.dataset = dataset.with_format(None).cast_column(settings.image_column, ImageColumn(decode=False))
+        self.captions = self._texts(settings.caption_column)
+        self.groups = self._texts(settings.group_column)
+        ids = self._texts(settings.caption_id_column)
+        self.siblings = ids if any(ids) else self.captions
+        self._provenance = [column for column in PROVENANCE if column in dataset.column_names]
+        self._tile_image = lru_cache(4096)(self._make_tile_image)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def picture(self, row: int) -> Image.Image:
+        """A picture, RGB.
+
+        Raises:
+            InputError: It cannot be decoded.
+        """
+        return decode_picture(self._bytes(row), most_bytes=2**31)
+
+    def describe(self, row: int, score: float | None = None) -> dict[str, Any]:
+        """What the page and programs are told of a picture, as JSON values.
+
+        Args:
+            row: Of the data set.
+            score: Cosine with the query.
+
+        Returns:
+            `collection`, `row`, `caption`, `group`, `score`, `image` (a data URL, at most 256 pixels) and
+            `provenance` (a dict of what the data set says).
+        """
+        known = self.dataset.select_columns(self._provenance)[row] if self._provenance else {}
+        return {
+            "collection": self.name,
+            "row": row,
+            "caption": self.captions[row],
+            "group": self.groups[row],
+            "score": None if score is None else round(score, 4),
+            "image": self._tile_image(row),
+            # as text: a seed has 63 bits, and JavaScript's numbers 53
+            "provenance": {name: _text(value) for name, value in known.items() if value not in (None, "")},
+        }
+
+    def _texts(self, column: str) -> list[str]:
+        if column not in self.dataset.column_names:
+            return [""] * len(self.dataset)
+        values = self.dataset[column][:]
+        feature = self.dataset.features[column]
+        if isinstance(feature, ClassLabel):
+            return ["" if value is None else feature.int2str(value) for value in values]
+        # of several captions of an image the first
+        return [_text(value[0] if isinstance(value, list) and value else value) for value in values]
+
+    def _bytes(self, row: int) -> bytes:
+        stored = self.dataset[row][self.image_column]
+        return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+
+    def _make_tile_image(self, row: int) -> str:
+        content, kind = shown_picture(self._bytes(row))
+        return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A picture of the page: its collection's name and its row."""
+
+    collection: str
+    row: int
+
+
+class Collections:
+    """All pictures that are searched, real ones first."""
+
+    def __init__(self, parts: list[Collection]) -> None:
+        self.parts = {part.name: part for part in parts}
+        self._places: dict[str, list[Place]] = {}
+        groups: dict[str, str] = {}
+        for part in parts:
+            for row, (key, group) in enumerate(zip(part.siblings, part.groups, strict=True)):
+                if key:
+                    self._places.setdefault(key, []).append(Place(part.name, row))
+                    groups[key] = groups.get(key) or group
+        for part in parts:  # a drawing has the group of its caption, where a real picture tells it
+            part.groups = [group or groups.get(key, "") for key, group in zip(part.siblings, part.groups, strict=True)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+    def place(self, collection: Any, row: Any) -> Place:
+        """A place that somebody named, if there is one.
+
+        Raises:
+            InputError: There is none.
+        """
+        part = self.parts.get(collection) if isinstance(collection, str) else None
+        if part is None or isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < len(part):
+            raise InputError("There is no such picture: choose one that is shown.")
+        return Place(part.name, row)
+
+    def describe(self, place: Place, score: float | None = None) -> dict[str, Any]:
+        """See `Collection.describe`."""
+        return self.parts[place.collection].describe(place.row, score)
+
+    def picture(self, place: Place) -> Image.Image:
+        """See `Collection.picture`."""
+        return self.parts[place.collection].picture(place.row)
+
+    def caption(self, place: Place) -> str:
+        """The caption, "" if there is none."""
+        return self.parts[place.collection].captions[place.row]
+
+    def group(self, place: Place) -> str:
+        """The group, "" if there is none."""
+        return self.parts[place.collection].groups[place.row]
+
+    def siblings(self, place: Place) -> list[Place]:
+        """All places of the same caption, itself among them; alone if it has no caption."""
+        return self._places.get(self.parts[place.collection].siblings[place.row], [place])
+
+    def examples(self, number: int) -> list[Place]:
+        """Places spread over the first collection."""
+        first = next(iter(self.parts.values()))
+        rows = np.linspace(0, len(first) - 1, min(number, len(first)) + 2)[1:-1].astype(int)
+        return [Place(first.name, int(row)) for row in rows]
+
+
+def load_collections(settings: SpaceSettings) -> Collections:
+    """The real images of the settings, and the synthetic ones if there are any.
+
+    Raises:
+        InputError: A data set or split is not within reach, or has no images.
+    """
+    parts = [Collection(REAL, _load(settings.dataset, settings.split, settings), settings)]
+    if settings.synthetic_dataset != NONE:
+        drawn = _load(settings.synthetic_dataset, settings.synthetic_split, settings)
+        parts.append(Collection(SYNTHETIC, drawn, settings))
+    return Collections(parts)
+
+
+def load_guidance(settings: SpaceSettings) -> Collection | None:
+    """Captions drawn at several guidance scales; None if the settings have none.
+
+    Raises:
+        InputError: It is not within reach, has no images, or no `guidance_scale`.
+    """
+    if settings.guidance_dataset == NONE:
+        return None
+    dataset = _load(settings.guidance_dataset, settings.guidance_split, settings)
+    check_columns(dataset, settings.image_column, [settings.caption_column, "guidance_scale"])
+    return Collection("guidance", dataset, settings)
+
+
+def _load(name: str | None, split: str | None, settings: SpaceSettings) -> Dataset:
+    if name == EMBEDDED:
+        name = str(assets.drawings_path() if split in ("siblings", "guidance") else assets.pictograms_path())
+    try:
+        dataset: Dataset = load_dataset(str(name), split=split)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The data set {name!r} cannot give the split {split!r} ({str(error).splitlines()[0][:150]}); give a "
+            "folder or Hub id within reach, and one of its splits."
+        ) from error
+    if 0 < settings.index_size < len(dataset):
+        dataset = dataset.select(np.linspace(0, len(dataset) - 1, settings.index_size).astype(int))
+    return dataset
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())

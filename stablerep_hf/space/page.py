@@ -1,0 +1,261 @@
+"""The page: what stands where, and what happens when somebody asks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from ..errors import InputError
+from .answers import ALL, MOST_LETTERS, Answers
+from .components import picture_grid, picture_map
+from .pictures import read_picture
+from .settings import SpaceSettings
+
+
+def build_demo(settings: SpaceSettings) -> gr.Blocks:
+    """Load encoder and pictures, and lay the page out.
+
+    Args:
+        settings: From `read_settings`.
+
+    Returns:
+        The page, for `launch` of this package: launched otherwise it lacks its style and its guard.
+
+    Raises:
+        InputError: An encoder, data set or index of the settings is not within reach or does not fit.
+    """
+    answers = Answers(settings)
+    with gr.Blocks(title=settings.title, analytics_enabled=False, delete_cache=(600, 3600), fill_width=False) as demo:
+        gr.HTML(answers.heading(), elem_id="heading", js_on_load=None)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Search", id="search"):
+                search = _search_tab(answers, settings)
+            with gr.Tab("Compare", id="compare"):
+                _compare_tab(answers, settings)
+            with gr.Tab("Map", id="map") as map_tab:
+                drawn_map = picture_map("Map of the pictures", elem_id="map")
+            if answers.guidance_captions:
+                with gr.Tab("Guidance", id="guidance") as guidance_tab:
+                    _guidance_tab(answers, guidance_tab)
+            with gr.Tab("About", id="about"):
+                gr.HTML(answers.about_page(), elem_id="about", js_on_load=None)
+        _on(demo.load, answers.opening, search.filters, search.outputs)
+        _on(map_tab.select, answers.map, None, drawn_map)
+
+        def search_from_map(source: str, count: int, event: gr.EventData) -> tuple[Any, ...]:
+            return gr.Tabs(selected="search"), *answers.search_place(_place_of(event), source, count)
+
+        _on(drawn_map.select, search_from_map, search.filters, [tabs, *search.outputs])
+        _add_api(answers, settings)
+    return demo.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
+
+
+class _SearchTab:
+    """What other parts of the page need of the search tab."""
+
+    def __init__(self, filters: list[gr.Component], outputs: list[gr.Component]) -> None:
+        self.filters = filters
+        self.outputs = outputs
+
+
+def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
+    words: gr.Textbox | None = None
+    chips: list[gr.Button] = []
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=280, elem_id="ask"):
+            if answers.reads_texts:
+                words = gr.Textbox(
+                    label="Words",
+                    placeholder="such as: " + ", ".join(settings.example_texts[:2]),
+                    max_length=MOST_LETTERS,
+                    submit_btn="Search",
+                    elem_id="words",
+                )
+                with gr.Row(elem_id="chips"):
+                    chips = [gr.Button(text, size="sm", min_width=40) for text in settings.example_texts]
+            picture = _upload("Or a picture", elem_id="picture")
+            gr.HTML("<h2>Or one of these</h2>", js_on_load=None, elem_classes="head")
+            examples = picture_grid("Examples", answers.example_tiles(8), elem_id="examples", elem_classes="small")
+        with gr.Column(scale=3, min_width=320):
+            with gr.Row(elem_id="filters"):
+                source = gr.Radio(answers.sources, value=ALL, label="Show", elem_id="source")
+                count = gr.Slider(
+                    1, settings.most_results, value=settings.results, step=1, label="Results", elem_id="count"
+                )
+            status = gr.HTML(elem_id="status", js_on_load=None)
+            results = picture_grid("Results", elem_id="results")
+            with gr.Accordion("Siblings: all pictures of one caption", open=True, elem_id="siblings-box"):
+                siblings_note = gr.HTML(elem_id="siblings-note", js_on_load=None)
+                siblings = picture_grid("Siblings", elem_id="siblings", elem_classes="small")
+                provenance = gr.HTML(elem_id="provenance", js_on_load=None)
+    query = gr.State(None)
+    filters: list[Any] = [source, count]
+    shown: list[Any] = [query, results, status, siblings_note, siblings, provenance]
+    outputs = [picture, *([words] if words is not None else []), *shown]
+
+    if words is not None:
+        _on(words.submit, answers.search_text, [words, *filters], shown)
+        for chip in chips:
+            # the words stand in the box and are searched by in one round
+            def choose(text: str, source: str, count: int) -> tuple[Any, ...]:
+                return None, text, *answers.search_text(text, source, count)
+
+            _on(chip.click, choose, [chip, *filters], outputs)
+
+    def search_tile(source: str, count: int, event: gr.EventData) -> tuple[Any, ...]:
+        return answers.search_place(_place_of(event), source, count)
+
+    for grid in (results, siblings, examples):
+        _on(grid.select, search_tile, filters, outputs)
+    opened = _uploaded(settings)
+
+    def search_upload(upload: Any, source: str, count: int) -> tuple[Any, ...]:
+        return answers.search_picture(opened(upload), source, count)
+
+    def search_again(query: Any, upload: Any, source: str, count: int) -> tuple[Any, ...]:
+        by_upload = isinstance(query, dict) and "picture" in query
+        return answers.search_again(query, opened(upload) if by_upload else None, source, count)
+
+    _on(picture.upload, search_upload, [picture, *filters], shown, preprocess=False)
+    for control in (source.change, count.release):
+        _on(control, search_again, [query, picture, *filters], shown, preprocess=False)
+    return _SearchTab(filters, outputs)
+
+
+def _compare_tab(answers: Answers, settings: SpaceSettings) -> None:
+    labels = answers.encoders
+    gr.HTML(
+        "<p>The same query, two encoders. Choose a picture below, drop one, or click on a result.</p>",
+        js_on_load=None,
+        elem_classes="lead",
+    )
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=240):
+            picture = _upload("Query picture", elem_id="compare-picture")
+        with gr.Column(scale=3, min_width=320):
+            examples = picture_grid(
+                "Examples to compare", answers.example_tiles(12), elem_id="compare-examples", elem_classes="small"
+            )
+    query = gr.State(None)
+    sides = []
+    with gr.Row(equal_height=False):
+        for side, label in (("left", labels[0]), ("right", labels[min(len(labels) - 1, 2)])):
+            with gr.Column(min_width=150):
+                chosen = gr.Dropdown(labels, value=label, label=f"Encoder, {side}", elem_id=f"encoder-{side}")
+                note = gr.HTML(elem_id=f"note-{side}", js_on_load=None, elem_classes="status")
+                sides.append((chosen, note, picture_grid(f"Results, {side}", elem_id=f"{side}")))
+    (left, left_note, left_grid), (right, right_note, right_grid) = sides
+    shown = [query, left_note, left_grid, right_note, right_grid]
+
+    def compare_tile(left: str, right: str, event: gr.EventData) -> tuple[Any, ...]:
+        return answers.compare_place(_place_of(event), left, right)
+
+    for grid in (examples, left_grid, right_grid):
+        _on(grid.select, compare_tile, [left, right], [picture, *shown])
+    opened = _uploaded(settings)
+
+    def compare_upload(upload: Any, left: str, right: str) -> tuple[Any, ...]:
+        return answers.compare_picture(opened(upload), left, right)
+
+    def compare_again(query: Any, upload: Any, left: str, right: str) -> tuple[Any, ...]:
+        by_upload = isinstance(query, dict) and "picture" in query
+        return answers.compare_again(query, opened(upload) if by_upload else None, left, right)
+
+    _on(picture.upload, compare_upload, [picture, left, right], shown, preprocess=False)
+    for chosen in (left, right):
+        _on(chosen.change, compare_again, [query, picture, left, right], shown, preprocess=False)
+
+
+def _guidance_tab(answers: Answers, tab: gr.Tab) -> None:
+    gr.HTML(answers.guidance_lead(), js_on_load=None, elem_classes="lead")
+    caption = gr.Dropdown(
+        answers.guidance_captions, value=answers.guidance_captions[0], label="Caption", elem_id="guidance-caption"
+    )
+    table = gr.HTML(elem_id="guidance", js_on_load=None)
+    for listener in (tab.select, caption.change):
+        _on(listener, answers.guidance_table, caption, table)
+
+
+def _upload(label: str, **options: Any) -> gr.Image:
+    return gr.Image(label=label, sources=["upload", "clipboard"], height=200, buttons=[], format="png", **options)
+
+
+def _uploaded(settings: SpaceSettings) -> Callable[[Any], Image.Image | None]:
+    """What turns the reference to an upload into its picture.
+
+    Listeners that take one are not preprocessed: Gradio's own way would open whatever Pillow opens, and decode it,
+    before anything here could look.
+    """
+
+    def picture(value: Any) -> Image.Image | None:
+        if value is None:
+            return None
+        return read_picture(
+            value.get("path") if isinstance(value, dict) else value,
+            get_upload_folder(),
+            most_bytes=round(1e6 * settings.most_upload_megabytes),
+            most_pixels=round(1e6 * settings.most_megapixels),
+        )
+
+    return picture
+
+
+def _place_of(event: gr.EventData) -> tuple[Any, Any]:
+    """What a grid or the map says was chosen; not believed yet."""
+    data = event._data if isinstance(event._data, dict) else {}
+    return data.get("collection"), data.get("row")
+
+
+def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a refusal stand in the page as its sentence."""
+
+    @functools.wraps(function)
+    def answer(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False, title="Sorry") from None
+
+    return answer
+
+
+def _on(listener: Any, function: Callable[..., Any], inputs: Any, outputs: Any, **options: Any) -> None:
+    """Listen, for the page alone: programs have endpoints of their own."""
+    listener(
+        fn=_spoken(function),
+        inputs=inputs,
+        outputs=outputs,
+        api_visibility="private",
+        show_progress="minimal",
+        **options,
+    )
+
+
+def _add_api(answers: Answers, settings: SpaceSettings) -> None:
+    """Endpoints for programs: JSON in, JSON out. Their docstrings are the API page."""
+    opened = _uploaded(settings)
+
+    def search_by_text(text: str, source: str = ALL, results: int = settings.results) -> list:  # type: ignore[type-arg]
+        """Find pictures by words: the most similar first, each with caption, group, score, image and provenance."""
+        return answers.describe_text(text, source, results)
+
+    def search_by_picture(picture: dict, source: str = ALL, results: int = settings.results) -> list:  # type: ignore[type-arg]
+        """Find pictures by a picture (`handle_file(...)`): as search_by_text."""
+        return answers.describe_picture(opened(picture), source, results)
+
+    def siblings(collection: str, row: int) -> list:  # type: ignore[type-arg]
+        """All pictures of the caption of one that a search returned, with seeds and provenance."""
+        return answers.describe_siblings(collection, row)
+
+    def about() -> dict:  # type: ignore[type-arg]
+        """What is searched by what: encoders, collections, the index and its measured recall."""
+        return answers.facts()
+
+    for function in (search_by_text, search_by_picture, siblings, about):
+        if function is not search_by_text or answers.reads_texts:
+            gr.api(_spoken(function), api_name=function.__name__)

@@ -1,0 +1,212 @@
+"""Encoders over the page's pictures, each made ready when it is first asked."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from numpy.typing import NDArray
+from PIL import Image
+
+from .. import assets
+from ..errors import InputError
+from ..evaluation import VisionEncoder, load_encoder, pixel_encoder
+from ..evaluation.feature_cache import default_cache_dir, weights_digest
+from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
+from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
+from ..retrieval.image_index import ImageIndex
+from .collections import REAL, Collections, Place
+from .settings import EMBEDDED, SpaceSettings
+
+STABLEREP, UNTRAINED, PIXELS = "embedded-stablerep", "untrained", "pixels"
+_NAMES = {
+    EMBEDDED: "StableRep+ (ships here)",
+    STABLEREP: "StableRep (ships here)",
+    UNTRAINED: "untrained twin (random weights)",
+    PIXELS: "8 x 8 pixels (no network)",
+}
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A picture that was found, and its cosine with the query."""
+
+    place: Place
+    score: float
+
+
+class Searcher:
+    """One encoder over all pictures."""
+
+    def __init__(self, label: str, vision: VisionEncoder, collections: Collections, settings: SpaceSettings) -> None:
+        """Encode and index the pictures, or open the index where it stands."""
+        self.label = label
+        self.vision = vision
+        self.collections = collections
+        self._lock = threading.Lock()  # one forward pass at a time: it uses all cores, and hooks into the model
+        self._indexes = {name: self._index(name, settings) for name in collections.parts}
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether pictures can be searched by words."""
+        return self.vision.tokenizer is not None and all(index.embeds is not None for index in self._indexes.values())
+
+    def by_picture(self, picture: Image.Image, k: int, names: list[str], without: Place | None = None) -> list[Hit]:
+        """The pictures most like one, in the encoder's features.
+
+        Args:
+            picture: The query.
+            k: How many.
+            names: Collections to search.
+            without: The query itself, where it is one of them.
+        """
+        with self._lock:
+            features, _ = embed_image(self.vision, picture)
+        return self._nearest(features, k, names, embeds=False, without=without)
+
+    def by_text(self, text: str, k: int, names: list[str]) -> list[Hit]:
+        """The pictures nearest to words, in the space that the encoder's two towers share.
+
+        Raises:
+            InputError: The encoder knows no texts.
+        """
+        return self._nearest(self.embed_text(text), k, names, embeds=True)
+
+    def embed_text(self, text: str) -> NDArray[np.float32]:
+        """Words, (1, E), not normalised."""
+        with self._lock:
+            return self.vision.embed_texts([text]).numpy()
+
+    def sample(self, places: list[Place]) -> NDArray[np.float32]:
+        """The features (n, D), of length 1, of some pictures."""
+        vectors = np.empty((len(places), next(iter(self._indexes.values())).features.facts.dimensions), np.float32)
+        for name, index in self._indexes.items():
+            mine = [number for number, place in enumerate(places) if place.collection == name]
+            rows = np.searchsorted(index.rows, [places[number].row for number in mine])
+            if mine:
+                vectors[mine] = index.features.vectors(rows)
+        return vectors
+
+    def places(self) -> list[Place]:
+        """All pictures that have vectors."""
+        return [Place(name, int(row)) for name, index in self._indexes.items() for row in index.rows]
+
+    def facts(self) -> dict[str, IndexFacts]:
+        """Of each collection's index of features."""
+        return {name: index.features.facts for name, index in self._indexes.items()}
+
+    def _nearest(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        names: list[str],
+        *,
+        embeds: bool,
+        without: Place | None = None,
+    ) -> list[Hit]:
+        hits = []
+        for name in names:
+            index = self._indexes[name]
+            vectors = index.embeds if embeds else index.features
+            assert vectors is not None  # embed_texts has refused an encoder without
+            cosines, found = vectors.search(query, min(k + 1, len(index)))
+            places = [Place(name, row) for row in index.rows[found[0]].tolist()]
+            hits += [Hit(place, score) for place, score in zip(places, cosines[0].tolist(), strict=True)]
+        hits.sort(key=lambda hit: -hit.score)
+        return [hit for hit in hits if hit.place != without][:k]
+
+    def _index(self, name: str, settings: SpaceSettings) -> ImageIndex:
+        part = self.collections.parts[name]
+        if name == REAL and settings.index is not None and self.label == encoder_label(settings.encoder):
+            folder = Path(settings.index)
+            if not folder.is_dir():
+                folder = Path(snapshot_download(settings.index, repo_type="dataset"))
+            return open_image_index(folder, self.vision, part.dataset)
+        identity = f"{weights_digest(self.vision.whole)} {part.dataset._fingerprint} {settings.image_column}"
+        kept = (
+            default_cache_dir().with_name("indexes") / hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
+        )
+        return index_images(
+            self.vision,
+            part.dataset,
+            kept,
+            image_column=settings.image_column,
+            names={"encoder": self.label, "dataset": name},
+            cache_dir=default_cache_dir(),
+            max_bad_images=len(part) // 100,
+        )
+
+
+class Searchers:
+    """The page's encoders: the first one ready, the others at their first query."""
+
+    def __init__(self, collections: Collections, settings: SpaceSettings) -> None:
+        """Make the first one ready."""
+        self._collections = collections
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._ready: dict[str, Searcher] = {}
+        names = dict.fromkeys([settings.encoder, *settings.compare])
+        self._names = {encoder_label(name): name for name in names}
+        self.first = self[encoder_label(settings.encoder)]
+
+    @property
+    def labels(self) -> list[str]:
+        """What people can choose from."""
+        return list(self._names)
+
+    def __getitem__(self, label: str) -> Searcher:
+        """The searcher of that label.
+
+        Raises:
+            InputError: There is none, or it cannot be loaded.
+        """
+        if label not in self._names:
+            raise InputError("There is no such encoder here: choose one of the list.")
+        with self._lock:
+            if label not in self._ready:
+                vision = self._load(self._names[label])
+                self._ready[label] = Searcher(label, vision, self._collections, self._settings)
+            return self._ready[label]
+
+    def _load(self, name: str) -> VisionEncoder:
+        if name == PIXELS:
+            return pixel_encoder()
+        if name == UNTRAINED:
+            return untrained_twin(self.first.vision)
+        first = name == self._settings.encoder
+        source = {EMBEDDED: assets.dual_encoder_path, STABLEREP: assets.encoder_path}.get(name, lambda: name)()
+        return load_encoder(
+            source,
+            revision=self._settings.encoder_revision if first else None,
+            trust_remote_code=self._settings.trust_remote_code,
+        )
+
+
+def encoder_label(name: str) -> str:
+    """What the page calls an encoder of the settings."""
+    return _NAMES.get(name, Path(name).name if Path(name).is_dir() else name)
+
+
+def untrained_twin(vision: VisionEncoder, seed: int = 0) -> VisionEncoder:
+    """The same architecture and preparation of images with random weights, to see what training adds.
+
+    Raises:
+        InputError: The model cannot be made anew from its configuration.
+    """
+    model = vision.model
+    make = getattr(type(model), "_from_config", None)
+    if make is None:
+        raise InputError(
+            f"A {type(model).__name__} cannot be made anew with random weights: take 'untrained' out of compare."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        twin = make(model.config)
+    twin.to(next(model.parameters()).device)
+    return VisionEncoder(twin.eval(), vision.image_processor, "untrained", vision.has_pooler)

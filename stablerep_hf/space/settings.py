@@ -1,0 +1,150 @@
+"""What the search page shows, told by a small YAML file and, above it, by environment variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from ..errors import InputError
+
+EMBEDDED = "embedded"
+NONE = "none"
+
+
+@dataclass
+class SpaceSettings:
+    """Settings of the search page; a key of the YAML file each and, in capitals, an environment variable.
+
+    Names of encoders: a folder or Hub id; "embedded", the small StableRep+ encoder that ships; "embedded-stablerep",
+    the StableRep encoder that ships; "untrained", the first one's architecture with random weights; "pixels", the
+    picture itself shrunk to 8 x 8.
+    """
+
+    title: str = field(default="Find pictures by picture or words", metadata={"help": "Heading of the page."})
+    encoder: str = field(default=EMBEDDED, metadata={"help": "What searches: folder, Hub id or 'embedded'."})
+    encoder_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of it on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
+    compare: list[str] = field(
+        default_factory=lambda: ["embedded-stablerep", "untrained", "pixels"],
+        metadata={"help": "Encoders that can be put beside it."},
+    )
+    dataset: str = field(default=EMBEDDED, metadata={"help": "Real images: folder, Hub id or 'embedded'."})
+    split: str | None = field(default=None, metadata={"help": "Of them, several as a+b; 'train' unless embedded."})
+    synthetic_dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Synthetic images, as `stablerep generate` draws them; 'embedded', or 'none'. Embedded if "
+            "the real ones are."
+        },
+    )
+    synthetic_split: str | None = field(default=None, metadata={"help": "Of those; 'train' unless embedded."})
+    guidance_dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Captions drawn at several guidance scales; 'embedded', or 'none'. Embedded if the real "
+            "images are."
+        },
+    )
+    guidance_split: str | None = field(default=None, metadata={"help": "Of those; 'train' unless embedded."})
+    image_column: str = field(default="image", metadata={"help": "The pictures."})
+    caption_column: str = field(default="caption", metadata={"help": "What is written below them."})
+    caption_id_column: str = field(default="caption_id", metadata={"help": "Which images are siblings."})
+    group_column: str = field(default="group", metadata={"help": "A coarser kind, the colour on the map."})
+    index_size: int = field(
+        default=0, metadata={"help": "At most so many images of a data set, spread over it; 0 for all."}
+    )
+    index: str | None = field(
+        default=None,
+        metadata={
+            "help": "Index of the real images by `stablerep index`: a folder, or a data set repository on the "
+            "Hub that holds one; made at the start if not given."
+        },
+    )
+    results: int = field(default=12, metadata={"help": "Pictures shown at first."})
+    most_results: int = field(default=48, metadata={"help": "Pictures that can be asked for."})
+    map_size: int = field(default=1500, metadata={"help": "At most so many pictures on the map."})
+    example_texts: list[str] = field(
+        default_factory=lambda: ["red heart", "smiling face", "fish", "car", "clock", "tree"],
+        metadata={"help": "Words to click on."},
+    )
+    most_upload_megabytes: float = field(default=5.0, metadata={"help": "Of a picture's file."})
+    most_megapixels: float = field(default=25.0, metadata={"help": "Of a picture, read from its header."})
+    requests_per_minute: int = field(default=120, metadata={"help": "Searches and uploads of one visitor."})
+    queue_size: int = field(default=64, metadata={"help": "Searches that may wait; one more is turned away."})
+    behind_proxy: bool = field(
+        default=False,
+        metadata={"help": "Visitors are told apart by X-Forwarded-For, as behind a proxy; true in a Space."},
+    )
+
+    def __post_init__(self) -> None:
+        embedded = self.dataset == EMBEDDED
+        self.split = self.split or ("held_out_concepts+held_out_artist" if embedded else "train")
+        self.synthetic_dataset = self.synthetic_dataset or (EMBEDDED if embedded else NONE)
+        self.synthetic_split = self.synthetic_split or _embedded(self.synthetic_dataset, "siblings")
+        self.guidance_dataset = self.guidance_dataset or (EMBEDDED if embedded else NONE)
+        self.guidance_split = self.guidance_split or _embedded(self.guidance_dataset, "guidance")
+        for name in ("results", "most_results", "map_size", "requests_per_minute", "queue_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, which shows or allows nothing; give 1 or more.")
+        if self.index_size < 0:
+            raise InputError(f"index_size is {self.index_size}; give a number of images, or 0 for all of them.")
+        for name in ("most_upload_megabytes", "most_megapixels"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}, which no picture meets; give more than 0.")
+        if self.results > self.most_results:
+            raise InputError(f"results is {self.results}, above most_results, {self.most_results}; give less.")
+
+
+def _embedded(dataset: str, split: str) -> str:
+    return split if dataset == EMBEDDED else "train"
+
+
+def read_settings(file: str | Path | None, environment: Mapping[str, str]) -> SpaceSettings:
+    """Read the page's settings.
+
+    Args:
+        file: YAML with some of the settings; may be missing.
+        environment: Variables; one that is a setting's name in capitals, and not empty, stands above the file. Lists
+            are separated by commas. `SPACE_ID`, which the Hub sets in a Space, switches `behind_proxy` on.
+
+    Raises:
+        InputError: An unknown key, a value of the wrong type, or no YAML.
+    """
+    values: dict[str, Any] = {}
+    if file is not None and Path(file).exists():
+        try:
+            values = yaml.safe_load(Path(file).read_text("utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise InputError(f"{file} is not YAML ({' '.join(str(error).split())[:120]}); correct it.") from error
+        if not isinstance(values, dict):
+            raise InputError(f"{file} holds no 'key: value' lines; write one a setting.")
+    known = get_type_hints(SpaceSettings)
+    if unknown := sorted(set(values) - set(known)):
+        raise InputError(f"{file} has the unknown key {unknown[0]!r}; the keys are {', '.join(known)}.")
+    if environment.get("SPACE_ID"):
+        values.setdefault("behind_proxy", True)
+    values |= {item.name: text for item in fields(SpaceSettings) if (text := environment.get(item.name.upper()))}
+    return SpaceSettings(**{name: _typed(name, value, known[name]) for name, value in values.items()})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """A value of YAML or of the environment as its field's type."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    if hint == list[str]:
+        listed = value.split(",") if isinstance(value, str) else value
+        if not isinstance(listed, list):
+            raise InputError(f"{name} is {value!r} and must be a list; write one, or values with commas between.")
+        return [str(item).strip() for item in listed if str(item).strip()]
+    if value is None:
+        return None
+    kind = kinds[0] if kinds else hint
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        return kind(value)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{name} is {value!r} and must be of type {kind.__name__}; correct it.") from error

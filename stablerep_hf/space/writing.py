@@ -1,0 +1,137 @@
+"""Sentences and tables of the page, as HTML. Whatever comes from data or visitors is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from .collections import PROVENANCE, REAL, SYNTHETIC, Collections, Place
+from .settings import EMBEDDED, SpaceSettings
+
+if TYPE_CHECKING:
+    from .guidance import Guidance
+    from .searching import Searcher
+
+
+def heading_html(settings: SpaceSettings, searcher: Searcher, collections: Collections) -> str:
+    """The head of the page: what it is, in two lines."""
+    real, drawn = (len(collections.parts.get(name, ())) for name in (REAL, SYNTHETIC))
+    told = f"<b>{escape(searcher.label)}</b> searches {real:,} pictures"
+    if settings.encoder == EMBEDDED and settings.dataset == EMBEDDED:
+        told = (
+            f"An encoder that learned from <b>synthetic drawings of captions alone</b> searches {real:,} real "
+            "pictograms by human artists that it never saw"
+        )
+    told += f", and {drawn:,} drawings with their origin." if drawn else "."
+    return f"<h1>{escape(settings.title)}</h1><p>{told} Choose a result to search by it.</p>"
+
+
+def status_html(sentence: str, told: str = "") -> str:
+    """What a search found; read aloud when it changes."""
+    return f'<p role="status">{escape(sentence)}{" " + escape(told) if told else ""}</p>'
+
+
+def agreement(found: Sequence[Place], query: Place, collections: Collections) -> str:
+    """How many results share the query's caption and group, as far as these are known."""
+    told = []
+    if collections.caption(query):
+        same = sum(collections.caption(place) == collections.caption(query) for place in found)
+        told.append(f"{same} of its caption")
+    if group := collections.group(query):
+        known = [collections.group(place) for place in found if collections.group(place)]
+        told.append(f"{known.count(group)} of {len(known)} of its group, {group}")
+    return f"Among them {'; '.join(told)}." if told else ""
+
+
+def provenance_html(described: Sequence[dict[str, Any]]) -> str:
+    """A table of where pictures come from, with the columns that any of them has."""
+    columns = [name for name in PROVENANCE if any(name in entry["provenance"] for entry in described)]
+    if not columns:
+        return ""
+    head = "".join(f"<th scope='col'>{escape(name.replace('_', ' '))}</th>" for name in columns)
+    rows = "".join(
+        f"<tr><th scope='row'><img src='{entry['image']}' alt=''> {escape(entry['collection'])}</th>"
+        + "".join(f"<td>{escape(entry['provenance'].get(name, ''))}</td>" for name in columns)
+        + "</tr>"
+        for entry in described
+    )
+    return (
+        "<div class='scroll' tabindex='0' role='region' aria-label='Seeds and provenance'>"
+        f"<table><thead><tr><th scope='col'>picture</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def guidance_html(guidance: Guidance, caption: str) -> str:
+    """A caption's images and numbers at each guidance scale, beside the means over all captions."""
+    means = {scale: (alignment, diversity) for scale, alignment, diversity in guidance.means()}
+    most = max((len(row.images) for row in guidance.rows(caption)), default=1)
+    lines = []
+    for row in guidance.rows(caption):
+        images = "".join(
+            f"<img src='{entry['image']}' alt='drawing of {escape(caption)}' "
+            f"title='seed {escape(entry['provenance'].get('seed', ''))}'>"
+            for entry in row.images
+        )
+        alignment, diversity = means[row.scale]
+        lines.append(
+            f"<tr><th scope='row'>{row.scale:g}</th><td class='drawn'>{images}</td>"
+            f"{_bar(row.alignment, 1)}{_bar(row.diversity, most)}"
+            f"<td class='number'>{_number(alignment)}</td><td class='number'>{_number(diversity)}</td></tr>"
+        )
+    number = len(guidance.captions)
+    return (
+        "<div class='scroll' tabindex='0' role='region' aria-label='Guidance scales'><table><thead>"
+        f"<tr><th rowspan='2' scope='col'>guidance scale</th><th colspan='3' scope='colgroup'>{escape(caption)}</th>"
+        f"<th colspan='2' scope='colgroup'>mean of {number} captions</th></tr>"
+        "<tr><th scope='col'>drawn</th><th scope='col'>alignment</th><th scope='col'>diversity</th>"
+        "<th scope='col'>alignment</th><th scope='col'>diversity</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        "<p class='small'>Alignment: mean cosine of image and caption. Diversity: Vendi score, the effective number "
+        f"of different images, 1 to {most}. Measured by the encoder that searches, which saw drawings of this kind: "
+        "compare rows with each other, not with other papers' numbers.</p>"
+    )
+
+
+def about_html(facts: dict[str, Any], reads_texts: bool) -> str:
+    """What is searched by what, and how programs ask."""
+    indexes = []
+    for name, index in facts["indexes"].items():
+        how = "exact scan, recall 1 by construction"
+        if index["kind"] != "exact":
+            how = (
+                f"HNSW graph, recall@10 {index['recall']:.3f} against the exact scan "
+                f"(measured when it was built, {index['probes']} queries)"
+            )
+        indexes.append(f"{index['count']:,} {name} pictures x {index['dimensions']} dimensions: {how}")
+    rows = {
+        "encoder": f"{facts['encoder_name']} ({facts['parameters'] / 1e6:.2g} M parameters)",
+        "real pictures": f"{facts['dataset']}, split {facts['split']}",
+        "synthetic pictures": str(facts["synthetic_dataset"]),
+        "index": "<br>".join(map(escape, indexes)),
+    }
+    lines = "".join(
+        f"<tr><th scope='row'>{name}</th><td>{value if name == 'index' else escape(value)}</td></tr>"
+        for name, value in rows.items()
+    )
+    endpoint, argument = (
+        ("search_by_text", '"a red heart"') if reads_texts else ("search_by_picture", "handle_file(FILE)")
+    )
+    return (
+        f"<table><tbody>{lines}</tbody></table>"
+        "<h2>For programs</h2><pre>from gradio_client import Client, handle_file\n"
+        f'found = Client("THIS PAGE").predict({argument}, "all", 12, api_name="/{endpoint}")</pre>'
+        "<p>Also <code>/search_by_picture</code>, <code>/siblings</code> and <code>/about</code>: see “Use via API” "
+        "below.</p>"
+        "<h2>What it does with what you send</h2><p>Pictures are decoded to be searched by and removed within the "
+        "hour; words are not kept. Nothing goes to other servers.</p>"
+    )
+
+
+def _bar(value: float | None, most: float) -> str:
+    width = 0 if value is None else max(0.0, min(1.0, value / most))
+    return f"<td class='number'><span class='bar' style='--part:{width:.3f}'></span>{_number(value)}</td>"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
