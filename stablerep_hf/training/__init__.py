@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .arguments import StableRepTrainingArguments as StableRepTrainingArguments
     from .augmentation import AugmentationRecipe as AugmentationRecipe
-    from .augmentation import ColorAugmentation as ColorAugmentation
-    from .grouped_images import GroupCollator as GroupCollator
+    from .color import ColorAugmentation as ColorAugmentation
+    from .groups import GroupCollator as GroupCollator
     from .grouped_images import GroupedBatchSampler as GroupedBatchSampler
     from .grouped_images import GroupedImages as GroupedImages
     from .objectives import ObjectiveLoss as ObjectiveLoss
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "AugmentationRecipe": ".augmentation",
-    "ColorAugmentation": ".augmentation",
-    "GroupCollator": ".grouped_images",
+    "ColorAugmentation": ".color",
+    "GroupCollator": ".groups",
     "GroupedBatchSampler": ".grouped_images",
     "GroupedImages": ".grouped_images",
     "KnnProbe": ".probe",

@@ -18,10 +18,12 @@ from ..errors import InputError
 from ..losses import similarity_statistics
 from ..models import StableRepModel
 from .arguments import StableRepTrainingArguments
-from .augmentation import RECIPES, ColorAugmentation
+from .augmentation import RECIPES
 from .callbacks import AverageWeights, ClampLogitScale, FollowEpoch, ImageProgress
 from .checkpoints import latest_checkpoint
-from .grouped_images import GroupCollator, GroupedBatchSampler, GroupedImages
+from .color import ColorAugmentation
+from .grouped_images import GroupedBatchSampler, GroupedImages
+from .groups import GroupCollator, GroupDataset
 from .hub_push import HubPushTrainer
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 from .probe import KnnProbe
@@ -138,11 +140,11 @@ class StableRepTrainer(HubPushTrainer):
         """Colour and normalise the views, run the model, add up the objective."""
         self._count_bad_images(inputs["bad_images"])
         size = self.args.forward_chunk_size
-        views = zip(
-            *(rows.split(size or max(len(rows), 1)) for rows in (inputs["pixels"], inputs["color"])), strict=True
-        )
+        pixels, color = inputs["pixels"], inputs["color"]
+        width = size or max(len(pixels), 1)
+        chunks = [slice(start, start + width) for start in range(0, max(len(pixels), 1), width)]
         outputs = model(
-            pixel_values=torch.cat([self.augment(pixels, color) for pixels, color in views]),
+            pixel_values=torch.cat([self.augment(pixels[rows], color[rows]) for rows in chunks]),
             forward_chunk_size=size,
             input_ids=inputs.get("input_ids"),
             attention_mask=inputs.get("attention_mask"),
