@@ -82,6 +82,10 @@ class StableRepTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Keep an exponential average of the weights and export it; say 0.999. None in the release."},
     )
+    shuffle_buffer: int = field(
+        default=4096,
+        metadata={"help": "Captions, over all processes, among which a streamed data set is shuffled at a time."},
+    )
     max_bad_images: int = field(
         default=0,
         metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},

@@ -96,6 +96,7 @@ class GroupedBatchSampler:
         self.batch_size = captions_per_batch
         self.seed = seed
         self.epoch = 0
+        self.skipped = 0  # batches at the start of the epoch that a resumed run drops: they need not be read
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration serves."""
@@ -105,7 +106,7 @@ class GroupedBatchSampler:
         """Batches in an epoch."""
         return self.num_groups // self.batch_size
 
-    def __iter__(self) -> Iterator[list[GroupKey]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_groups)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             yield [(self.epoch, int(group)) for group in order[start : start + self.batch_size]]

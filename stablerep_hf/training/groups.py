@@ -194,9 +194,9 @@ class GroupCollator:
         """Concatenate, group by group.
 
         Returns:
-            `pixels` uint8 (N, 3, S, S), `color` float32 (N, 10) as NumPy's, which stays on the CPU, `caption_ids` int64
-            (N,), `sibling_index` int64 (N,) (place of a view in its group), `text_caption_ids` int64 (C,), `bad_images`
-            list of keys and, with a tokenizer, `input_ids` and `attention_mask` int64 (C, L).
+            `pixels` uint8 (N, 3, S, S), `color` float32 (N, 10) in NumPy, which stays on the CPU, `caption_ids` int64
+            (N,), `sibling_index` int64 (N,) (place of a view in its group), `text_caption_ids` int64 (C,),
+            `bad_images` list of keys and, with a tokenizer, `input_ids` and `attention_mask` int64 (C, L).
         """
         sizes = torch.tensor([len(group.pixels) for group in groups])
         ids = torch.tensor([group.group_id for group in groups])

@@ -19,14 +19,14 @@ from ..losses import similarity_statistics
 from ..models import StableRepModel
 from .arguments import StableRepTrainingArguments
 from .augmentation import RECIPES
-from .callbacks import AverageWeights, ClampLogitScale, FollowEpoch, ImageProgress
-from .checkpoints import latest_checkpoint
+from .callbacks import AverageWeights, ClampLogitScale, FollowEpoch, ImageProgress, StopAtNotANumber
 from .color import ColorAugmentation
 from .grouped_images import GroupedBatchSampler, GroupedImages
 from .groups import GroupCollator, GroupDataset
 from .hub_push import HubPushTrainer
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 from .probe import KnnProbe
+from .streamed_images import StreamedBatchSampler, StreamedImages
 
 
 class StableRepTrainer(HubPushTrainer):
@@ -38,11 +38,12 @@ class StableRepTrainer(HubPushTrainer):
     Args:
         model: With a text tower if the objective has a text side.
         args: As `StableRepTrainingArguments`.
-        train_dataset: Map-style, columns `image` and `caption_id` or `caption`.
+        train_dataset: Columns `image` and `caption_id` or `caption`; of a stream, siblings one after another.
         tokenizer: Of the text tower, if the objective has a text side.
         callbacks: As for `transformers.Trainer`.
         probe: Measures the encoder wherever `eval_strategy` says, as "eval_knn_accuracy"; `load_best_model_at_end`
             can go by it.
+        train_keys: Of a stream, its column of keys alone, to be counted sooner; see `StreamedImages`.
 
     Logged with the loss: its parts by name, the logit scale, and of the last batch the mean similarity of positives
     and of negatives and the number of positives an image has.
@@ -60,10 +61,11 @@ class StableRepTrainer(HubPushTrainer):
         self,
         model: StableRepModel,
         args: StableRepTrainingArguments,
-        train_dataset: datasets.Dataset,
+        train_dataset: datasets.Dataset | datasets.IterableDataset,
         tokenizer: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
         probe: KnnProbe | None = None,
+        train_keys: datasets.IterableDataset | None = None,
     ) -> None:
         objective = OBJECTIVES[args.objective]
         _check_fit(model, args, tokenizer)
@@ -71,31 +73,43 @@ class StableRepTrainer(HubPushTrainer):
         recipe = replace(RECIPES[args.augmentation], downsample_probability=args.downsample_probability)
         if args.min_crop_area is not None:
             recipe = replace(recipe, crop_scale=(args.min_crop_area, 1.0))
-        groups = GroupedImages(
-            train_dataset,
-            images_per_caption=args.images_per_caption if objective.positives == "caption" else 1,
-            crops_per_image=args.crops_per_image,
-            image_size=model.config.vision_config.image_size,
-            recipe=recipe,
-            seed=args.seed,
-            positives=objective.positives,
-            label_column=args.label_column,
-        )
-        self._groups = groups
+        settings: dict[str, Any] = {
+            "images_per_caption": args.images_per_caption if objective.positives == "caption" else 1,
+            "crops_per_image": args.crops_per_image,
+            "image_size": model.config.vision_config.image_size,
+            "recipe": recipe,
+            "seed": args.seed,
+            "positives": objective.positives,
+            "label_column": args.label_column,
+        }
         # Checked here, before a model is moved or a file written.
-        self._batches = GroupedBatchSampler(len(groups), args.captions_per_batch, args.seed)
+        if isinstance(train_dataset, datasets.IterableDataset):
+            stream = StreamedImages(train_dataset, train_keys, **settings)
+            self._groups: GroupDataset = stream
+            self._batches: GroupedBatchSampler = StreamedBatchSampler(
+                stream,
+                args.captions_per_batch,
+                args.seed,
+                shuffle_buffer=args.shuffle_buffer,
+                process_index=args.process_index,
+                num_processes=args.world_size,
+            )
+        else:
+            self._groups = GroupedImages(train_dataset, **settings)
+            self._batches = GroupedBatchSampler(len(self._groups), args.captions_per_batch, args.seed)
         args.per_device_train_batch_size = args.captions_per_batch // args.world_size
         collator = GroupCollator()
         if objective.text:
             collator = GroupCollator(tokenizer, model.config.text_config.max_position_embeddings)
+        self._not_a_number = StopAtNotANumber()
         super().__init__(
             model=model,
             args=args,
-            train_dataset=groups,
+            train_dataset=self._groups,
             eval_dataset=probe,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[FollowEpoch(self._batches), ClampLogitScale(), *(callbacks or [])],
+            callbacks=[FollowEpoch(self._batches), self._not_a_number, ClampLogitScale(), *(callbacks or [])],
         )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImageProgress(self.views_per_batch))
@@ -151,7 +165,7 @@ class StableRepTrainer(HubPushTrainer):
             sibling_index=inputs["sibling_index"],
         )
         parts = self.criterion(outputs, inputs["caption_ids"], inputs["text_caption_ids"])
-        self._check_finite(parts["loss"])
+        self._not_a_number.watch(parts["loss"])
         for name, value in parts.items():
             if name != "loss":
                 self._parts[name].append(value.detach())
@@ -195,15 +209,6 @@ class StableRepTrainer(HubPushTrainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases, norms and scalars; class and position tokens are decayed, as in the release."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
-
-    def _check_finite(self, loss: Tensor) -> None:
-        """Stop before a gradient that is not a number reaches the weights. The loss is the same on all ranks."""
-        if not torch.isfinite(loss):
-            good = latest_checkpoint(str(self.args.output_dir), finite=True)
-            raise InputError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1}: lower the learning rate or train in "
-                f"bf16, not fp16; {f'{good} is the last good checkpoint' if good else 'there is no checkpoint'}."
-            )
 
     def _count_bad_images(self, keys: list[str]) -> None:
         self._bad_images.update(keys)
