@@ -91,6 +91,8 @@ class StreamedImages(GroupDataset):
         used = [name for name in used if name in columns]
         self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))
         ids, sizes, self._shards = _count_groups(dataset if keys is None else keys, key, positives)
+        if not len(ids):
+            raise InputError("The stream gives no row: check its split, or loosen the condition on its rows.")
         self._starts = np.r_[0, np.cumsum(sizes, dtype=np.int64)]  # the row that each group begins at
         super().__init__(ids, sizes, **settings)
         parted = len(ids) - len(np.unique(ids)) if positives == "caption" else 0
