@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from stablerep_hf import assets
 from stablerep_hf.training import ColorAugmentation
-from stablerep_hf.training.augmentation import IMAGENET_MEAN, IMAGENET_STD, RECIPES, crop_and_flip, draw_view
+from stablerep_hf.training.augmentation import RECIPES, crop_and_flip, draw_view
+from stablerep_hf.training.color import IMAGENET_MEAN, IMAGENET_STD
 
 OUTPUT = Path(__file__).parents[1] / "model_cards" / "images" / "augmentations.png"
 EDGE, VIEWS, MARGIN = 64, 8, 96
@@ -30,7 +31,7 @@ def views(image: Image.Image, name: str) -> np.ndarray:
     """A row of views (EDGE, VIEWS x EDGE, 3) uint8 of one picture."""
     rng = np.random.default_rng(0)
     drawn = [draw_view(rng, *image.size, ROWS[name], EDGE) for _ in range(VIEWS)]
-    pixels = torch.stack([crop_and_flip(image, view, EDGE) for view in drawn])
+    pixels = torch.stack([crop_and_flip(np.array(image), view, EDGE) for view in drawn]).permute(0, 3, 1, 2)
     normal = ColorAugmentation()(pixels, torch.stack([torch.from_numpy(view.color) for view in drawn]))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     shown = ((normal * std + mean).clamp(0, 1) * 255).round().byte()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..evaluation import EvaluationResult
     from ..hub import Form, LicensedPart, ModelFacts, TrainingData
+    from ..training.groups import GroupDataset
 
 EMBEDDED = "embedded"
 CAPTIONS_SHOWN = 12
@@ -156,20 +157,20 @@ def write_converted_card(folder: Path, source: str, form: Form) -> None:
     write_model_card(folder, facts)
 
 
-def training_data(source: str, dataset: datasets.Dataset) -> TrainingData:
-    """What a data set is, from its provenance where this package drew it, else from its columns."""
+def training_data(
+    source: str, dataset: datasets.Dataset | datasets.IterableDataset, groups: GroupDataset
+) -> TrainingData:
+    """What a data set is, from its provenance where this package drew it, and from the groups that were trained on."""
     from ..hub import TrainingData
     from ..synthesis import read_provenance
     from .loading import content_revision
 
-    columns = dataset.column_names
-    captions = "caption_id" if "caption_id" in columns else "caption" if "caption" in columns else None
     local = Path(source)
     provenance = read_provenance(local) if (local / "provenance").is_dir() else None
     return TrainingData(
         name=local.resolve().name if local.exists() else source,
-        num_captions=len(dataset.unique(captions)) if captions else len(dataset),
-        num_images=len(dataset),
+        num_captions=groups.num_captions,
+        num_images=groups.num_images,
         revision=content_revision(source, dataset),
         generator=provenance.settings["generator"] if provenance else {},
         hub_id="" if local.exists() else source,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    import datasets
+
     from ..models import StableRepModel
     from ..training import KnnProbe, StableRepTrainingArguments
 
@@ -29,6 +31,10 @@ class TrainCommand:
     )
     keep_concepts: str | None = field(
         default=None, metadata={"help": "With --keep: terms, one a line, by which to count what is dropped."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the data as it trains instead of loading it first; siblings must stand together."},
     )
     output: str = field(default="encoder", metadata={"help": "Folder of the encoder; checkpoints go below it."})
     size: Literal["micro", "tiny", "small", "base", "large"] = field(
@@ -115,15 +121,12 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     Raises:
         InputError: The flags do not fit together, or the folder holds another training.
     """
-    from ..captions import read_terms
     from ..hub.publishing import explaining_refusals
     from ..models.export import encoder_image_processor, export_encoder
-    from ..synthesis import filter_rows
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
     from ..training.checkpoints import latest_checkpoint, pushed_checkpoint
     from . import facts
-    from .loading import load_images
 
     output = Path(command.output)
     settings = _settings(command, arguments)
@@ -131,17 +134,12 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     if record.get("finished"):
         return record
     _check_drawn(command.data)
-    dataset = load_images(command.data, command.split)
-    if command.keep is not None:
-        dataset, report = filter_rows(
-            dataset, command.keep, read_terms(command.keep_concepts) if command.keep_concepts else None
-        )
-        print(f"{command.keep}: {report}")
+    dataset, keys = _stream(command, arguments) if command.streaming else (_load(command), None)
     probe = _probe(command, arguments)
     model, tokenizer = build_model(command, arguments.seed)
     try:
         with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
-            trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe)
+            trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe, train_keys=keys)
     except InputError:
         raise
     except ValueError as error:  # transformers and accelerate refuse arguments so
@@ -165,7 +163,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
             "processes": arguments.world_size,
             "device": _device_name(arguments),
-            "data": asdict(facts.training_data(command.data, dataset)),
+            "data": asdict(facts.training_data(command.data, dataset, trainer.train_dataset)),
             "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
             "log": trainer.state.log_history,
@@ -186,6 +184,44 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")
             _write_record(output, record)
     return record
+
+
+def _load(command: TrainCommand) -> datasets.Dataset:
+    from ..captions import read_terms
+    from ..synthesis import filter_rows
+    from .loading import load_images
+
+    dataset = load_images(command.data, command.split)
+    if command.keep is not None:
+        dataset, report = filter_rows(
+            dataset, command.keep, read_terms(command.keep_concepts) if command.keep_concepts else None
+        )
+        print(f"{command.keep}: {report}")
+    return dataset
+
+
+def _stream(
+    command: TrainCommand, arguments: StableRepTrainingArguments
+) -> tuple[datasets.IterableDataset, datasets.IterableDataset | None]:
+    """The data as a stream, and from parquet, where columns can be read alone, its keys as another."""
+    from ..synthesis import filter_stream, parse_filter
+    from ..training.groups import key_column
+    from ..training.objectives import OBJECTIVES
+    from .loading import load_images
+
+    if command.keep_concepts is not None:
+        raise InputError("--keep_concepts counts what is dropped, which --streaming does not know: leave out either.")
+    streams = [load_images(command.data, command.split, streaming=True)]
+    if streams[0].info.builder_name == "parquet":
+        columns = streams[0].column_names
+        key = key_column(columns, OBJECTIVES[arguments.objective].positives, arguments.label_column)
+        named = parse_filter(command.keep).columns if command.keep is not None else ()
+        wanted = [name for name in columns if name == key or name in named] or [c for c in columns if c != "image"][:1]
+        if wanted:
+            streams.append(load_images(command.data, command.split, streaming=True, columns=wanted))
+    if command.keep is not None:
+        streams = [filter_stream(stream, command.keep) for stream in streams]
+    return streams[0], streams[1] if len(streams) > 1 else None
 
 
 def _check_drawn(data: str) -> None:

@@ -288,7 +288,7 @@ def _by_chunk(tower: Callable[..., Any], size: int, *inputs: Tensor) -> Tensor:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's call that gives the system back what is free within the heap; None where the C library is another."""
+    """Glibc's call that gives the system back what is free within the heap; None where the C library is another."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .export import export_webdataset as export_webdataset
     from .filters import FilterReport as FilterReport
     from .filters import filter_rows as filter_rows
+    from .filters import filter_stream as filter_stream
     from .filters import parse_filter as parse_filter
     from .grouping import CaptionGroups as CaptionGroups
     from .grouping import group_rows as group_rows
@@ -59,6 +60,7 @@ _EXPORTS = {
     "ScoringSummary": ".scoring",
     "UnsafeScorer": ".scorers",
     "filter_rows": ".filters",
+    "filter_stream": ".filters",
     "parse_filter": ".filters",
     "score_histograms": ".scoring",
     "score_store": ".scoring",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -132,12 +132,7 @@ def filter_rows(
         InputError: If the condition cannot be read, names a column that is not there or was never measured, or keeps
             nothing.
     """
-    condition = parse_filter(text)
-    for name in condition.columns:
-        if name not in dataset.column_names:
-            raise InputError(
-                f"The filter {text!r} names {name!r}, but the columns are {', '.join(dataset.column_names)}; use one."
-            )
+    condition = _parse_for(dataset.column_names, text)
     columns = {name: dataset[name][:] for name in condition.columns}
     for name, values in columns.items():
         if all(value is None for value in values):
@@ -163,6 +158,34 @@ def filter_rows(
     }
     report = FilterReport(int(keep.sum()), int((~keep).sum()), len(lost), by_concept)
     return dataset.select(np.flatnonzero(keep)), report
+
+
+def filter_stream(dataset: datasets.IterableDataset, text: str) -> datasets.IterableDataset:
+    """Keep the rows of a stream that fulfil a condition, as they come; no image is decoded.
+
+    Args:
+        dataset: Such as `load_dataset(folder, split="train", streaming=True)`.
+        text: See `parse_filter`.
+
+    Raises:
+        InputError: If the condition cannot be read or names a column that is not there.
+    """
+    condition = _parse_for(dataset.column_names or [], text)
+    names = list(condition.columns)
+
+    def keep(*columns: Any) -> list[bool]:
+        kept: list[bool] = condition.mask(dict(zip(names, columns, strict=True))).tolist()
+        return kept
+
+    return dataset.decode(False).filter(keep, batched=True, input_columns=names)
+
+
+def _parse_for(columns: Sequence[str], text: str) -> RowFilter:
+    condition = parse_filter(text)
+    for name in condition.columns:
+        if name not in columns:
+            raise InputError(f"The filter {text!r} names {name!r}, but the columns are {', '.join(columns)}; use one.")
+    return condition
 
 
 def _check(node: ast.expr, text: str) -> None:

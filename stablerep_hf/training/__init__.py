@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .arguments import StableRepTrainingArguments as StableRepTrainingArguments
     from .augmentation import AugmentationRecipe as AugmentationRecipe
-    from .augmentation import ColorAugmentation as ColorAugmentation
-    from .grouped_images import GroupCollator as GroupCollator
+    from .color import ColorAugmentation as ColorAugmentation
     from .grouped_images import GroupedBatchSampler as GroupedBatchSampler
     from .grouped_images import GroupedImages as GroupedImages
+    from .groups import GroupCollator as GroupCollator
     from .objectives import ObjectiveLoss as ObjectiveLoss
     from .probe import KnnProbe as KnnProbe
+    from .streamed_images import StreamedBatchSampler as StreamedBatchSampler
+    from .streamed_images import StreamedImages as StreamedImages
     from .trainer import StableRepTrainer as StableRepTrainer
 
 _EXPORTS = {
     "AugmentationRecipe": ".augmentation",
-    "ColorAugmentation": ".augmentation",
-    "GroupCollator": ".grouped_images",
+    "ColorAugmentation": ".color",
+    "GroupCollator": ".groups",
     "GroupedBatchSampler": ".grouped_images",
     "GroupedImages": ".grouped_images",
     "KnnProbe": ".probe",
     "ObjectiveLoss": ".objectives",
     "StableRepTrainer": ".trainer",
+    "StreamedBatchSampler": ".streamed_images",
+    "StreamedImages": ".streamed_images",
     "StableRepTrainingArguments": ".arguments",
 }
 __all__ = sorted(_EXPORTS)

@@ -127,6 +127,10 @@ class StableRepTrainingArguments(ImageTrainingArguments):
     warmup_epochs: float | None = field(
         default=None, metadata={"help": "Sets warmup_steps to this many of num_train_epochs."}
     )
+    shuffle_buffer: int = field(
+        default=4096,
+        metadata={"help": "Captions, over all processes, among which a streamed data set is shuffled at a time."},
+    )
 
     adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})
     weight_decay: float = field(default=0.1, metadata={"help": "Of weights and position and class tokens."})

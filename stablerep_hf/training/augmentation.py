@@ -2,7 +2,7 @@
 
 Workers draw every random number of a view, then decode, crop and flip in uint8 (`draw_view`, `crop_and_flip`). Colour,
 grayscale, blur and normalising run on the whole batch, on the model's device, with one set of parameters an image
-(`ColorAugmentation`). A view is a pure function of its seed, so it does not depend on the number of workers, of
+(`color.ColorAugmentation`). A view is a pure function of its seed, so it does not depend on the number of workers, of
 processes, or on where a run was interrupted.
 
 Source: `StableRep/data.py` of the release, transform "strong" and `--weak_aug`.
@@ -14,18 +14,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as F
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 # The release blurs a 224 pixel crop; a radius in pixels means something else on a smaller one.
 _REFERENCE_IMAGE_SIZE = 224
-
-_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 
 
 @dataclass(frozen=True)
@@ -129,135 +124,28 @@ def _draw_crop(
     return left, upper, left + w, upper + h
 
 
-def crop_and_flip(image: Image.Image, view: View, image_size: int) -> Tensor:
+def crop_and_flip(image: npt.NDArray[np.uint8], view: View, image_size: int) -> Tensor:
     """Apply the geometric part.
 
     Args:
-        image: Any mode; converted to RGB.
+        image: uint8 (H, W, 3), writable.
         view: As drawn for this image's size.
         image_size: Edge of the result in pixels.
 
     Returns:
-        uint8 (3, image_size, image_size) in [0, 255].
+        uint8 (image_size, image_size, 3) in [0, 255]. Resized by PyTorch's antialiased bilinear kernel, which differs
+        from Pillow's by at most 1.
     """
-    image = image.convert("RGB")
+    pixels = torch.from_numpy(image).unsqueeze(0).permute(0, 3, 1, 2)
     if view.downsample < 1:
-        width, height = (max(1, round(edge * view.downsample)) for edge in image.size)
-        image = image.resize((width, height), Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BILINEAR)
-    # Crop, then resize, as torchvision does: `resize(box=...)` in one go would blend in pixels from outside the box.
-    crop = image.crop(view.box).resize((image_size, image_size), Image.Resampling.BILINEAR)
-    if view.flip:
-        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous()
+        height, width = image.shape[:2]
+        small = (max(1, round(height * view.downsample)), max(1, round(width * view.downsample)))
+        pixels = _resize(_resize(pixels, small), (height, width))
+    left, upper, right, lower = view.box
+    # Crop, then resize, as torchvision does: no pixel from outside the box is blended in.
+    crop = _resize(pixels[..., upper:lower, left:right], (image_size, image_size))[0].permute(1, 2, 0)
+    return crop.flip(1) if view.flip else crop
 
 
-class ColorAugmentation(nn.Module):
-    """Colour jitter, grayscale, blur and normalising of a batch, each image with its own parameters.
-
-    Args:
-        mean: Per channel, of images in [0, 1].
-        std: Per channel.
-    """
-
-    def __init__(
-        self, mean: tuple[float, float, float] = IMAGENET_MEAN, std: tuple[float, float, float] = IMAGENET_STD
-    ) -> None:
-        super().__init__()
-        self.mean, self.std = mean, std
-
-    @torch.no_grad()
-    def forward(self, pixels: Tensor, color: Tensor) -> Tensor:
-        """Augment and normalise.
-
-        Args:
-            pixels: uint8 (N, 3, S, S).
-            color: float32 (N, 10), `View.color` of each image.
-
-        Returns:
-            float32 (N, 3, S, S), normalised.
-        """
-        # The factors are exact in float32 only; a training under autocast must not change its augmentation.
-        with torch.autocast(pixels.device.type, enabled=False):
-            images = jitter(pixels.float() / 255, color[:, :4], color[:, 4:8].long())
-            gray = color[:, 8] > 0.5
-            images[gray] = F.rgb_to_grayscale(images[gray], num_output_channels=3)
-            blurred = color[:, 9] > 0
-            images[blurred] = gaussian_blur(images[blurred], color[blurred, 9])
-            normalised: Tensor = F.normalize(images, list(self.mean), list(self.std), inplace=True)
-            return normalised
-
-
-def jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, in each image's own order.
-
-    Equal to torchvision's `adjust_*` applied image by image.
-
-    Args:
-        images: float (N, 3, H, W) in [0, 1].
-        factors: float (N, 4): three factors (1 = unchanged) and the hue shift in turns (0 = unchanged).
-        order: int64 (N, 4): which of the four comes first, second, ...; each row a permutation.
-
-    Returns:
-        float (N, 3, H, W) in [0, 1].
-    """
-    images = images.clone()
-    neutral = factors.new_tensor([1.0, 1.0, 1.0, 0.0])
-    for step in range(4):
-        for operation in range(4):
-            chosen = (order[:, step] == operation) & (factors[:, operation] != neutral[operation])
-            images[chosen] = _adjust(images[chosen], operation, factors[chosen, operation].view(-1, 1, 1, 1))
-    return images
-
-
-def _adjust(images: Tensor, operation: int, factor: Tensor) -> Tensor:
-    if operation == _HUE:
-        return _shift_hue(images, factor.view(-1, 1, 1))
-    if operation == _BRIGHTNESS:
-        return (images * factor).clamp(0, 1)
-    toward = F.rgb_to_grayscale(images, num_output_channels=1)
-    if operation == _CONTRAST:
-        toward = toward.mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(toward, images, factor).clamp(0, 1)
-
-
-def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of float (N, 3, H, W) in [0, 1] by `shift` (N, 1, 1) turns."""
-    red, green, blue = images.unbind(1)
-    value, low = images.amax(1), images.amin(1)
-    chroma = value - low
-    safe = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
-    hue = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    hue = torch.where(chroma == 0, torch.zeros_like(hue), hue / 6) + shift
-    # Each channel is the value less a share of the chroma: one formula for the six sectors of the colour circle.
-    offset = torch.tensor([5.0, 3.0, 1.0], device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-    k = (offset + 6 * hue.unsqueeze(1)) % 6
-    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
-
-
-def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image with its own standard deviation.
-
-    A blur along one axis is a matrix product, so a batch of different blurs is two batched products; edge pixels are
-    repeated outwards, as PIL does.
-
-    Args:
-        images: float (N, C, S, S).
-        sigma: float (N,), in pixels, > 0.
-
-    Returns:
-        float (N, C, S, S).
-    """
-    if not len(images):
-        return images
-    size = images.shape[-1]
-    radius = math.ceil(3 * float(sigma.max()))
-    taps = torch.arange(-radius, size + radius, device=images.device)
-    distance = (taps[None, :] - torch.arange(size, device=images.device)[:, None]).to(images.dtype)
-    weights = torch.exp(-0.5 * (distance / sigma.view(-1, 1, 1)) ** 2)
-    weights = weights / weights.sum(-1, keepdim=True)
-    kernel = weights.new_zeros(len(images), size, size).index_add_(2, taps.clamp(0, size - 1), weights)
-    return kernel.unsqueeze(1) @ images @ kernel.transpose(1, 2).unsqueeze(1)
+def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    return interpolate(images, size, mode="bilinear", antialias=True)

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ProgressCallback
 
 from ..errors import InputError
+from .checkpoints import latest_checkpoint
 from .grouped_images import GroupedBatchSampler
 from .objectives import MAX_LOGIT_SCALE
 
@@ -29,8 +30,42 @@ class FollowEpoch(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Choose the epoch of the step that comes next."""
-        self.batches.set_epoch(state.global_step // len(self.batches))
+        """Choose the epoch of the step that comes next, and say what of it Trainer is going to drop."""
+        epoch, done = divmod(state.global_step, len(self.batches))
+        self.batches.set_epoch(epoch)
+        self.batches.skipped = 0 if args.ignore_data_skip else done
+
+
+class StopAtNotANumber(TrainerCallback):
+    """Stops before a loss that is not a number reaches the weights; it is the same on all ranks, and so all stop.
+
+    The loss is looked at only before the optimiser's step. Asked for after the forward pass, it would have a GPU idle
+    until the backward pass is launched.
+    """
+
+    def __init__(self) -> None:
+        self._loss: Tensor | None = None
+        self._arrived: torch.cuda.Event | None = None
+
+    def watch(self, loss: Tensor) -> None:
+        """Fetch a step's loss, without waiting for it."""
+        self._loss = loss.detach().to("cpu", non_blocking=True)
+        if loss.is_cuda:
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raise `InputError` if the loss is not a number."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        if self._loss is not None and not torch.isfinite(self._loss):
+            good = latest_checkpoint(str(args.output_dir), finite=True)
+            raise InputError(
+                f"The loss is {self._loss.item()} at step {state.global_step + 1}: lower the learning rate or train "
+                f"in bf16, not fp16; {f'{good} is the last good checkpoint' if good else 'there is no checkpoint'}."
+            )
 
 
 class ClampLogitScale(TrainerCallback):

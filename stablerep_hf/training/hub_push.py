@@ -19,7 +19,7 @@ from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments, recipe_of
 from .callbacks import AverageWeights
-from .grouped_images import GroupedImages
+from .groups import GroupDataset
 
 _STATE = ("*.pt", "*.pth", "*.bin", "trainer_state.json", AverageWeights.FILE)  # of a training; only a resume needs it
 _LOGGER = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class HubPushTrainer(Trainer):
 
     args: ImageTrainingArguments
     model: StableRepModel
-    train_dataset: GroupedImages
+    train_dataset: GroupDataset
     hub_model_id: str | None  # type: ignore[assignment]  # declared None there until it is set
     push_in_progress: Any
 

@@ -16,10 +16,11 @@ from transformers.trainer_callback import ProgressCallback
 
 from ..errors import InputError
 from .arguments import ImageTrainingArguments
-from .augmentation import RECIPES, AugmentationRecipe, ColorAugmentation
-from .callbacks import AverageWeights, FollowEpoch, ImageProgress
-from .checkpoints import latest_checkpoint
-from .grouped_images import GroupCollator, GroupedBatchSampler, GroupedImages
+from .augmentation import RECIPES, AugmentationRecipe
+from .callbacks import AverageWeights, FollowEpoch, ImageProgress, StopAtNotANumber
+from .color import ColorAugmentation
+from .grouped_images import GroupedBatchSampler
+from .groups import GroupCollator, GroupDataset
 from .hub_push import HubPushTrainer
 from .probe import Probe
 
@@ -33,6 +34,7 @@ class ImageTrainer(HubPushTrainer):
         model: Any that the subclass knows a loss for.
         args: Of the subclass.
         groups: The images.
+        batches: Which of them come together; made before this, since it refuses what cannot be.
         collator: Makes batches of them.
         tokenizer: Saved with the model.
         callbacks: As for `transformers.Trainer`.
@@ -50,16 +52,17 @@ class ImageTrainer(HubPushTrainer):
         self,
         model: nn.Module,
         args: ImageTrainingArguments,
-        groups: GroupedImages,
+        groups: GroupDataset,
+        batches: GroupedBatchSampler,
         collator: GroupCollator,
         tokenizer: Any | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         probe: Probe | None = None,
     ) -> None:
         self._groups = groups
-        # Checked here, before a model is moved or a file written.
-        self._batches = GroupedBatchSampler(len(groups), args.groups_per_batch, args.seed)
+        self._batches = batches
         args.per_device_train_batch_size = args.groups_per_batch // args.world_size
+        self._not_a_number = StopAtNotANumber()
         super().__init__(
             model=model,
             args=args,
@@ -67,7 +70,7 @@ class ImageTrainer(HubPushTrainer):
             eval_dataset=probe,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[FollowEpoch(self._batches), *callbacks],
+            callbacks=[FollowEpoch(batches), self._not_a_number, *callbacks],
         )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImageProgress(self.views_per_batch))
@@ -134,15 +137,6 @@ class ImageTrainer(HubPushTrainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases, norms and scalars; class and position tokens are decayed, as in the release."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
-
-    def _check_finite(self, loss: Tensor) -> None:
-        """Stop before a gradient that is not a number reaches the weights. The loss is the same on all ranks."""
-        if not torch.isfinite(loss):
-            good = latest_checkpoint(str(self.args.output_dir), finite=True)
-            raise InputError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1}: lower the learning rate or train in "
-                f"bf16, not fp16; {f'{good} is the last good checkpoint' if good else 'there is no checkpoint'}."
-            )
 
     def _count_bad_images(self, keys: list[str]) -> None:
         self._bad_images.update(keys)

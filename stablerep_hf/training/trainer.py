@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
-import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -14,10 +13,12 @@ from ..losses import similarity_statistics
 from ..models import StableRepModel
 from .arguments import StableRepTrainingArguments
 from .callbacks import ClampLogitScale
-from .grouped_images import GroupCollator, GroupedImages
+from .grouped_images import GroupedBatchSampler, GroupedImages
+from .groups import GroupCollator, GroupDataset
 from .image_trainer import ImageTrainer, check_processes, recipe_for
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 from .probe import KnnProbe
+from .streamed_images import StreamedBatchSampler, StreamedImages
 
 
 class StableRepTrainer(ImageTrainer):
@@ -29,11 +30,12 @@ class StableRepTrainer(ImageTrainer):
     Args:
         model: With a text tower if the objective has a text side.
         args: As `StableRepTrainingArguments`.
-        train_dataset: Map-style, columns `image` and `caption_id` or `caption`.
+        train_dataset: Columns `image` and `caption_id` or `caption`; of a stream, siblings one after another.
         tokenizer: Of the text tower, if the objective has a text side.
         callbacks: As for `transformers.Trainer`.
         probe: Measures the encoder wherever `eval_strategy` says, as "eval_knn_accuracy"; `load_best_model_at_end`
             can go by it.
+        train_keys: Of a stream, its column of keys alone, to be counted sooner; see `StreamedImages`.
 
     Logged with the loss: its parts by name, the logit scale, and of the last batch the mean similarity of positives
     and of negatives and the number of positives an image has.
@@ -50,24 +52,39 @@ class StableRepTrainer(ImageTrainer):
         self,
         model: StableRepModel,
         args: StableRepTrainingArguments,
-        train_dataset: datasets.Dataset,
+        train_dataset: datasets.Dataset | datasets.IterableDataset,
         tokenizer: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
         probe: KnnProbe | None = None,
+        train_keys: datasets.IterableDataset | None = None,
     ) -> None:
         objective = OBJECTIVES[args.objective]
         _check_fit(model, args, tokenizer)
         freeze_unreached(model, objective)
-        groups = GroupedImages(
-            train_dataset,
-            images_per_caption=args.images_per_caption if objective.positives == "caption" else 1,
-            crops_per_image=args.crops_per_image,
-            image_size=model.config.vision_config.image_size,
-            recipe=recipe_for(args),
-            seed=args.seed,
-            positives=objective.positives,
-            label_column=args.label_column,
-        )
+        settings: dict[str, Any] = {
+            "images_per_caption": args.images_per_caption if objective.positives == "caption" else 1,
+            "crops_per_image": args.crops_per_image,
+            "image_size": model.config.vision_config.image_size,
+            "recipe": recipe_for(args),
+            "seed": args.seed,
+            "positives": objective.positives,
+            "label_column": args.label_column,
+        }
+        # Checked here, before a model is moved or a file written.
+        if isinstance(train_dataset, datasets.IterableDataset):
+            stream = StreamedImages(train_dataset, train_keys, **settings)
+            groups: GroupDataset = stream
+            batches: GroupedBatchSampler = StreamedBatchSampler(
+                stream,
+                args.captions_per_batch,
+                args.seed,
+                shuffle_buffer=args.shuffle_buffer,
+                process_index=args.process_index,
+                num_processes=args.world_size,
+            )
+        else:
+            groups = GroupedImages(train_dataset, **settings)
+            batches = GroupedBatchSampler(len(groups), args.captions_per_batch, args.seed)
         collator = GroupCollator()
         if objective.text:
             collator = GroupCollator(tokenizer, model.config.text_config.max_position_embeddings)
@@ -75,6 +92,7 @@ class StableRepTrainer(ImageTrainer):
             model,
             args,
             groups,
+            batches,
             collator,
             tokenizer=tokenizer,
             callbacks=[ClampLogitScale(), *(callbacks or [])],
@@ -101,7 +119,7 @@ class StableRepTrainer(ImageTrainer):
             sibling_index=inputs["sibling_index"],
         )
         parts = self.criterion(outputs, inputs["caption_ids"], inputs["text_caption_ids"])
-        self._check_finite(parts["loss"])
+        self._not_a_number.watch(parts["loss"])
         for name, value in parts.items():
             if name != "loss":
                 self._parts[name].append(value.detach())

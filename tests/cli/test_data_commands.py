@@ -1,5 +1,6 @@
 """What becomes of a data set that is drawn: verify, show, regenerate, score, compare, export, and train on a part."""
 
+import json
 import shutil
 
 import datasets
@@ -190,6 +191,17 @@ def test_training_keeps_what_fulfils_a_condition(stablerep, folder, tmp_path):
     assert "kept 4 rows, dropped 2; 1 captions have none left" in out
     assert "ball: dropped 2 of 2" in out
     assert refused(stablerep(*flags, "--keep", "alignment > 0.2", "--output", tmp_path / "x"), "`stablerep score`")
+    streaming = [*flags, "--streaming"]
+    code, out, err = stablerep(
+        *streaming, *keep[:2], "--captions_per_batch", 2, "--images_per_caption", 2, "--output", tmp_path / "streamed"
+    )
+    assert code == 0, err
+    data = json.loads((tmp_path / "streamed" / "training.json").read_text())["data"]
+    assert (data["num_captions"], data["num_images"]) == (2, 4) and data["revision"]
+    assert refused(stablerep(*streaming, *keep, "--output", tmp_path / "x"), "--keep_concepts counts")
+    assert refused(stablerep(*streaming, "--keep", "alignment > 0.2", "--output", tmp_path / "x"), "gives no row")
+    assert refused(stablerep(*streaming, "--keep", "colour > 2", "--output", tmp_path / "x"), "names 'colour'")
+    assert refused(stablerep(*streaming, "--output", tmp_path / "x"), "images_per_caption=3", "one after another")
     assert refused(stablerep(*flags, "--keep", "exit()", "--output", tmp_path / "x"), "no comparison")
     assert not (tmp_path / "x").exists()
 

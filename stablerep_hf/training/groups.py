@@ -1,0 +1,220 @@
+"""Groups of siblings: what an item of a data set becomes, wherever its images come from, and a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..captions import caption_id
+from ..errors import InputError
+from .augmentation import AugmentationRecipe, crop_and_flip, draw_view
+from .decoding import UNREADABLE, decode_rgb
+
+Int64Array = npt.NDArray[np.int64]
+Positives = Literal["caption", "image", "label"]
+"""What makes views positives of one another. "caption": a group is a caption. "image" (SimCLR): a group is one image.
+"label" (SupCon): a group is one image, and its id is its label."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Views of one caption's images, as a worker hands them over.
+
+    Attributes:
+        pixels: uint8 (V, 3, S, S); the views of one image stand together. V is smaller than asked for where the
+            caption has fewer images or one of them could not be decoded.
+        color: float32 (V, 10), see `augmentation.View`.
+        group_id: The id that makes its views positives of one another.
+        caption: The text, or "" where the data set has none.
+        bad_images: Keys of images that could not be decoded.
+    """
+
+    pixels: Tensor
+    color: Tensor
+    group_id: int
+    caption: str
+    bad_images: tuple[str, ...]
+
+
+class GroupDataset(Dataset[Group]):
+    """Groups whose images come from somewhere.
+
+    Args:
+        group_ids: int64 (C,), by group.
+        sizes: (C,), images that each group has.
+        images_per_caption: m, drawn without replacement in each epoch; a caption with fewer gives all it has.
+        crops_per_image: Views of each image.
+        image_size: Edge of a view in pixels.
+        recipe: Distribution of the views.
+        seed: Of every draw.
+
+    Raises:
+        InputError: No group has `images_per_caption` images.
+    """
+
+    def __init__(
+        self,
+        group_ids: Int64Array,
+        sizes: npt.NDArray[np.integer[Any]],
+        *,
+        images_per_caption: int,
+        crops_per_image: int,
+        image_size: int,
+        recipe: AugmentationRecipe,
+        seed: int,
+    ) -> None:
+        largest = int(sizes.max(initial=0))
+        if images_per_caption > largest:
+            raise InputError(
+                f"images_per_caption={images_per_caption} is more than any caption has ({largest}{self._counted}): "
+                "lower it, or generate more images per caption."
+            )
+        self.group_ids, self.sizes = group_ids, sizes
+        self.images_per_caption = images_per_caption
+        self.crops_per_image = crops_per_image
+        self.image_size = image_size
+        self.recipe = recipe
+        self.seed = seed
+
+    _counted = ""  # how images of a caption are counted, where that can surprise
+
+    @property
+    def views_per_group(self) -> int:
+        """Views of a group that has all its images."""
+        return self.images_per_caption * self.crops_per_image
+
+    def __len__(self) -> int:
+        """Number of groups."""
+        return len(self.group_ids)
+
+    @property
+    def num_captions(self) -> int:
+        """Distinct captions, as far as the data tells."""
+        return len(np.unique(self.group_ids))
+
+    @property
+    def num_images(self) -> int:
+        """Images of all groups."""
+        return int(self.sizes.sum())
+
+    def _draw(self, epoch: int, group: int) -> tuple[np.random.Generator, Int64Array]:
+        """Start a group's random numbers and choose which of its images an epoch sees."""
+        rng = np.random.default_rng((self.seed, epoch, group))
+        size = int(self.sizes[group])
+        if size > self.images_per_caption:
+            return rng, rng.choice(size, self.images_per_caption, replace=False)
+        return rng, np.arange(size)
+
+    def _views(self, rng: np.random.Generator, group: int, records: Mapping[str, Mapping[str, Any]]) -> Group:
+        """Draw the views of the chosen rows, each under the name to call it by if its image is bad."""
+        pixels, color, bad = [], [], []
+        for name, record in records.items():
+            caption = record.get("caption", "")
+            try:
+                image = decode_rgb(record["image"])
+            except UNREADABLE:
+                bad.append(f"{name} (caption {caption!r})")
+                continue
+            height, width = image.shape[:2]
+            for _ in range(self.crops_per_image):
+                view = draw_view(rng, width, height, self.recipe, self.image_size)
+                pixels.append(crop_and_flip(image, view, self.image_size))
+                color.append(torch.from_numpy(view.color))
+        empty = torch.empty(0, self.image_size, self.image_size, 3, dtype=torch.uint8)
+        return Group(
+            pixels=(torch.stack(pixels) if pixels else empty).permute(0, 3, 1, 2),
+            color=torch.stack(color) if color else torch.empty(0, 10),
+            group_id=int(self.group_ids[group]),
+            caption=str(caption),
+            bad_images=tuple(bad),
+        )
+
+
+def key_column(columns: Sequence[str], positives: Positives, label_column: str) -> str | None:
+    """Return the column that says which views are positives of one another; None if each image is on its own.
+
+    Raises:
+        InputError: That column or the images are missing.
+    """
+    if "image" not in columns:
+        raise InputError(f"The data has the columns {columns} but no 'image': rename its image column to 'image'.")
+    if positives == "image":
+        return None
+    if positives == "label":
+        if label_column not in columns:
+            raise InputError(
+                f"The data has the columns {columns} but no {label_column!r}, so nothing says which images are of "
+                "one label: name the column with --label_column."
+            )
+        return label_column
+    for column in ("caption_id", "caption"):
+        if column in columns:
+            return column
+    raise InputError(
+        f"The data has the columns {columns} but neither 'caption_id' nor 'caption', so nothing says which images are "
+        "siblings: rename the column that does, or train with --objective simclr."
+    )
+
+
+def caption_ids(values: Sequence[Any], column: str) -> Int64Array:
+    """Ids of the captions in a column: the values of `caption_id`, or from the texts of `caption`."""
+    if column == "caption_id":
+        return np.asarray(values, dtype=np.int64)
+    return np.fromiter((caption_id(text) for text in values), dtype=np.int64, count=len(values))
+
+
+def label_ids(labels: Sequence[Any], column: str) -> Int64Array:
+    """Number labels, integers or text, in their order, or raise `InputError` if some are missing."""
+    missing = sum(label is None for label in labels)
+    if missing:
+        raise InputError(f"{missing} of {len(labels)} images have no {column!r}: label them or leave them out.")
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+class GroupCollator:
+    """Groups to one batch.
+
+    Args:
+        tokenizer: Needed by objectives with a text side; called on the captions with padding and truncation.
+        max_length: Tokens that the text tower can take; longer captions are cut.
+    """
+
+    def __init__(self, tokenizer: Any | None = None, max_length: int | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def __call__(self, groups: Sequence[Group]) -> dict[str, Any]:
+        """Concatenate, group by group.
+
+        Returns:
+            `pixels` uint8 (N, 3, S, S), `color` float32 (N, 10) in NumPy, which stays on the CPU, `caption_ids` int64
+            (N,), `sibling_index` int64 (N,) (place of a view in its group), `text_caption_ids` int64 (C,),
+            `bad_images` list of keys and, with a tokenizer, `input_ids` and `attention_mask` int64 (C, L).
+        """
+        sizes = torch.tensor([len(group.pixels) for group in groups])
+        ids = torch.tensor([group.group_id for group in groups])
+        batch: dict[str, Any] = {
+            "pixels": torch.cat([group.pixels for group in groups]),
+            "color": torch.cat([group.color for group in groups]).numpy(),
+            "caption_ids": ids.repeat_interleave(sizes),
+            "sibling_index": torch.cat([torch.arange(int(size)) for size in sizes]),
+            "text_caption_ids": ids,
+            "bad_images": [key for group in groups for key in group.bad_images],
+        }
+        if self.tokenizer is not None:
+            text = self.tokenizer(
+                [group.caption for group in groups],
+                padding=True,
+                truncation=True,
+                max_length=self.max_length,
+                return_tensors="pt",
+            )
+            batch["input_ids"], batch["attention_mask"] = text["input_ids"], text["attention_mask"]
+        return batch
