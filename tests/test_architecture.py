@@ -17,10 +17,11 @@ ROOMS = {
     "losses": set(),
     "evaluation": set(),
     "assets": set(),
+    "reproduction": {"evaluation"},
     "synthesis": {"captions", "assets", "evaluation"},
     "hub": {"captions", "evaluation", "synthesis"},
     "training": {"captions", "models", "losses", "evaluation", "synthesis", "hub"},  # what it pushes has a card
-    "cli": {"captions", "models", "losses", "evaluation", "assets", "synthesis", "training", "hub"},
+    "cli": {"captions", "models", "losses", "evaluation", "assets", "synthesis", "training", "hub", "reproduction"},
 }
 ALONE = {"models", "losses"}
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "large parquet shards for the Hub, or WebDataset tars",
     "train": "train an encoder on caption-grouped images",
     "evaluate": "measure an encoder on labelled images",
+    "reproduce": "the paper's claims, tested in small",
     "convert": "turn checkpoints of the release, timm and transformers into encoder folders",
     "publish": "push a data set or an encoder folder to the Hub",
 }
