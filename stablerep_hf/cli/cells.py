@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +66,6 @@ class CellRunner:
         Returns:
             Its record, JSON values.
         """
-
         start = time.perf_counter()
         values = self._describe_images(task) if isinstance(task, ImageSet) else self._run_cell(task)
         seconds = round(time.perf_counter() - start, 1)
@@ -80,13 +78,14 @@ class CellRunner:
 
         from .. import assets
 
-        chosen = self.captions.caption_ids[self._places(wanted)]
+        places = self._places(wanted)
+        chosen = self.captions.caption_ids[places]
         if wanted.source == "real":
             drawings = self._load("real", assets.pictograms_path(), "train")
             return drawings.select(np.flatnonzero(np.isin(drawings["caption_id"][:], chosen)))
-        places = self._places(wanted)
         parts = [part for part in self._parts if np.isin(places, np.arange(part.start, part.stop)).any()]
         drawn = datasets.concatenate_datasets([self._draw(wanted, part) for part in parts])
+        ids, indices = (np.asarray(drawn[name][:]) for name in ("caption_id", "image_index"))
         # a frame that showed nothing was drawn again under the next index, so an index may lie beyond the number
         rows = np.flatnonzero(np.isin(ids, chosen))
         rows = rows[_rank(ids[rows], indices[rows]) < wanted.drawn_per_caption]
@@ -287,7 +286,10 @@ class CellRunner:
         described: dict[str, Any] = {"num_images": len(dataset)}
         for name, values in scores.items():
             low, high = bootstrap_interval(values, ids)
-            described[name] = {key: round(float(v), 5) for key, v in zip(("value", "low", "high"), (values.mean(), low, high), strict=True)}
+            described[name] = {
+                key: round(float(v), 5)
+                for key, v in zip(("value", "low", "high"), (values.mean(), low, high), strict=True)
+            }
         return described
 
     def _alignment(self, dataset: datasets.Dataset) -> np.ndarray:
@@ -363,4 +365,3 @@ def _rank(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order)) - np.repeat(starts, sizes)
     return ranks
-

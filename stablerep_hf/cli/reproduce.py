@@ -23,7 +23,9 @@ class ReproduceCommand:
     claims: list[int] = field(
         default_factory=lambda: [1, 2, 3, 4, 5, 6], metadata={"help": "Which of the six; all if not given."}
     )
-    quick: bool = field(default=False, metadata={"help": "All of it in about ten minutes: fewer captions, steps, seeds."})
+    quick: bool = field(
+        default=False, metadata={"help": "All of it in about ten minutes: fewer captions, steps, seeds."}
+    )
     output: str = field(
         default="reproduction",
         metadata={"help": "Folder of report, plots and records; the records are all that a run needs to go on."},
@@ -91,7 +93,22 @@ def run(command: ReproduceCommand) -> Path:
         except Timeout as error:
             raise InputError(f"Another process is at work in {work}: let it finish, or stop it first.") from error
     study = Study(claims, scale, Records(output / RECORDS), runner.key)
-    return write_study(study, output)
+    return write_study(study, output, _as_typed(command))
+
+
+def _as_typed(command: ReproduceCommand) -> str:
+    """The command that makes the report, but for where things lie and how many processes work."""
+    from dataclasses import fields
+
+    words = ["stablerep reproduce"]
+    for entry in fields(command):
+        value = getattr(command, entry.name)
+        default = entry.default_factory() if callable(entry.default_factory) else entry.default
+        if value == default or entry.name in ("output", "work", "jobs", "report_only"):
+            continue
+        shown = "" if value is True else " " + " ".join(map(str, value)) if isinstance(value, list) else f" {value}"
+        words.append(f"--{entry.name}{shown}")
+    return " ".join(words)
 
 
 def scale_of(command: ReproduceCommand) -> Scale:
@@ -111,10 +128,10 @@ def scale_of(command: ReproduceCommand) -> Scale:
         "seeds": command.num_seeds,
     }
     scale = replace(QUICK if command.quick else Scale(), **{name: v for name, v in given.items() if v is not None})
-    if scale.captions % 8 or not 64 <= scale.captions <= 1312:
+    if scale.captions % 8 or not 16 <= scale.captions <= 1312:
         raise InputError(
-            f"num_captions={scale.captions} cannot be parted: give a multiple of 8 from 64 to 1312, since the smallest "
-            "set is an eighth and there are 1,315 captions."
+            f"num_captions={scale.captions} cannot be parted: give a multiple of 8 from 16 to 1312, since the "
+            "smallest set is an eighth and there are 1,315 captions."
         )
     largest = scale.captions // 2  # of captions of four images, a quarter of the captions is the smallest set
     if scale.views % 8 or not 8 <= scale.views <= largest:

@@ -120,8 +120,9 @@ def _table_1(scale: Scale) -> Claim:
     return Claim(
         number=1,
         title="Synthetic images teach as well as real ones, and StableRep on them best",
-        source="Table 1 of the paper (CC12M, 35 epochs, ImageNet linear probe): SimCLR real 61.5, synthetic 63.7; CLIP "
-        "real 70.3, synthetic 67.8; StableRep synthetic 73.5. The release: StableRep+ 74.4 where StableRep has 72.8.",
+        source="Table 1 of the paper (CC12M, 35 epochs, ImageNet linear probe): SimCLR real 61.5, synthetic 63.7; "
+        "CLIP real 70.3, synthetic 67.8; StableRep synthetic 73.5. The release: StableRep+ 74.4, "
+        "StableRep 72.8.",
         settings={
             "8 x 8 pixels": Setting(objective="pixels"),
             "untrained": Setting(objective="untrained"),
@@ -238,9 +239,10 @@ def _long_tail(scale: Scale) -> Claim:
         settings={"natural captions": natural, "balanced captions": balanced},
         statements=(better("tail: balanced above natural", balanced, natural, tail),),
         measures=(*tail, *rest),
-        note="The 95 subgroups have 1 to 64 captions. Both sets have as many captions and images; balanced takes one "
-        "caption of each subgroup after another, natural takes them at random. A training visits captions, however "
-        f"many images they have, so captions are what is balanced. Tail: subgroups of at most {TAIL_CAPTIONS} captions.",
+        note="The 95 subgroups have 1 to 64 captions. Both sets have as many captions and images; balanced takes "
+        "one caption of each subgroup after another, natural takes them at random. A training visits captions, "
+        "however many images they have, so captions are what is balanced. Tail: subgroups of at most "
+        f"{TAIL_CAPTIONS} captions.",
     )
 
 

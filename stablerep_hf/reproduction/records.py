@@ -79,7 +79,9 @@ def pack_results(results: Sequence[EvaluationResult]) -> dict[str, Any]:
     rows = []
     for result in results:
         row = {name: getattr(result, name) for name in _OWN}
-        row |= {name: round(row[name], _DIGITS) for name in ("value", "low", "high", "chance") if row[name] is not None}
+        row |= {
+            name: round(row[name], _DIGITS) for name in ("value", "low", "high", "chance") if row[name] is not None
+        }
         row["settings"] = {name: result.settings[name] for name in _SETTINGS if name in result.settings}
         rows.append({name: value for name, value in row.items() if value not in ("", None, {})})
     return {"dataset": first.dataset, "revision": first.revision, "seeds": list(first.seeds), "results": rows}
