@@ -17,6 +17,7 @@ ROOMS = {
     "losses": set(),
     "evaluation": set(),
     "assets": set(),
+    "reproduction": {"evaluation"},
     "synthesis": {"captions", "assets", "evaluation"},
     "retrieval": {"evaluation"},
     "space": {"models", "evaluation", "assets", "retrieval"},  # what a Space carries with it
@@ -33,6 +34,7 @@ ROOMS = {
         "space",
         "training",
         "hub",
+        "reproduction",
     },
 }
 ALONE = {"models", "losses"}

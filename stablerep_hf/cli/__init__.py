@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "large parquet shards for the Hub, or WebDataset tars",
     "train": "train an encoder on caption-grouped images",
     "evaluate": "measure an encoder on labelled images",
+    "reproduce": "the paper's claims, tested in small",
     "index": "make the images of a data set findable by an encoder",
     "demo-app": "the search page, in a browser",
     "convert": "turn checkpoints of the release, timm and transformers into encoder folders",

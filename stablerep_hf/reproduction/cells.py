@@ -1,0 +1,105 @@
+"""What is trained and measured: a setting, its seeds, and the name under which a result of it is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+# Raise it when the same settings come to mean something else: kept records are then of another study.
+STUDY_VERSION = 1
+
+Objective = Literal["pixels", "untrained", "simclr", "clip", "stablerep", "stablerep+"]
+PRESETS = {
+    "untrained": "pictograms",
+    "simclr": "pictograms-simclr",
+    "clip": "pictograms-clip",
+    "stablerep": "pictograms",
+    "stablerep+": "pictograms-text",
+}
+WITH_TEXT = ("clip", "stablerep+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """The images that a training sees.
+
+    Attributes:
+        captions: how many, the first of an order that is random and always the same, so that small sets lie in large
+            ones.
+        images_per_caption: the first so many of each caption, which are also what a batch holds of it. Of the real
+            artists' drawings all there are, up to which a batch holds so many.
+        source: the embedded generator, or the drawings that it learned from.
+        guidance_scale: of the generator.
+        num_inference_steps: of the generator.
+        balanced: take the captions in turn from each subgroup, the rarest captions of the whole among them, until
+            `captions` are reached, in place of the first ones.
+        aligned: of twice as many images a caption keep those that fit their caption best.
+    """
+
+    captions: int
+    images_per_caption: int
+    source: Literal["synthetic", "real"] = "synthetic"
+    guidance_scale: float = 2.0
+    num_inference_steps: int = 12
+    balanced: bool = False
+    aligned: bool = False
+
+    @property
+    def drawn_per_caption(self) -> int:
+        """Images of each caption that have to be drawn for it."""
+        return self.images_per_caption * (2 if self.aligned else 1)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"images": dataclasses.asdict(self)}
+
+    def key(self, materials: Mapping[str, Any]) -> str:
+        """The name of the record that says what these images are like."""
+        return _digest({**self.describe(), **materials})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A training but for its seed.
+
+    Attributes:
+        objective: what is learned; "untrained" is the encoder as a training finds it, "pixels" no encoder at all.
+        images: what from; None where nothing is learned.
+        steps: batches.
+        views: in a batch; whatever the objective, so that equal steps mean equal images seen.
+    """
+
+    objective: Objective
+    images: ImageSet | None = None
+    steps: int = 0
+    views: int = 0
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether runs of it differ."""
+        return self.objective != "pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training and its measurement: the unit of work, of resume and of the records."""
+
+    setting: Setting
+    seed: int
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"setting": dataclasses.asdict(self.setting), "seed": self.seed}
+
+    def key(self, materials: Mapping[str, Any]) -> str:
+        """The name of its record: settings, materials (revisions of data and generator, recipe) and seed."""
+        return _digest({**self.describe(), **materials})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    canonical = json.dumps({"version": STUDY_VERSION, **values}, sort_keys=True, separators=(",", ":"))
+    return blake2b(canonical.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,104 @@
+"""What was measured, a line a training: committed, so that another machine goes on without the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..evaluation import EvaluationResult
+
+_DIGITS = 5
+# What a kept result says for itself; the rest is the same for all of a record and stands there once.
+_OWN = ("protocol", "metric", "variant", "value", "low", "high", "n", "chance", "interval", "split")
+_SETTINGS = ("k", "c", "converged")
+
+
+class Records:
+    """A file of JSON lines by key, added to and never rewritten.
+
+    A line is whole once it is there: it is synced, and one that a kill left torn at the end is cut off when the file
+    is opened. One process writes; several may read.
+
+    Args:
+        path: Made with its folder when the first line is added.
+
+    Raises:
+        InputError: A line before the last is no record.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._records: dict[str, dict[str, Any]] = {}
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        whole, newline, torn = content.rpartition(b"\n")
+        for number, line in enumerate(whole.splitlines() if newline else [], start=1):
+            try:
+                record = json.loads(line)
+                self._records[record["key"]] = record
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"Line {number} of {self.path.name} is no record of a training: remove the line, and the training "
+                    "is run again."
+                ) from error
+        if torn:
+            os.truncate(self.path, len(content) - len(torn))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._records
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self._records[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append one; JSON values with a `key`."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        with self.path.open("ab") as file:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._records[str(record["key"])] = dict(record)
+
+
+def pack_results(results: Sequence[EvaluationResult]) -> dict[str, Any]:
+    """Results of one encoder as the JSON values of a record."""
+    first = results[0]
+    rows = []
+    for result in results:
+        row = {name: getattr(result, name) for name in _OWN}
+        row |= {
+            name: round(row[name], _DIGITS) for name in ("value", "low", "high", "chance") if row[name] is not None
+        }
+        row["settings"] = {name: result.settings[name] for name in _SETTINGS if name in result.settings}
+        rows.append({name: value for name, value in row.items() if value not in ("", None, {})})
+    return {"dataset": first.dataset, "revision": first.revision, "seeds": list(first.seeds), "results": rows}
+
+
+def unpack_results(record: Mapping[str, Any], encoder: str) -> dict[str, EvaluationResult]:
+    """Measure -> result of a record, under the name that a table gives the encoder."""
+    shared = {name: record[name] for name in ("dataset", "revision", "seeds")}
+    results = [EvaluationResult(encoder=encoder, **shared, **row) for row in record["results"]]
+    return {measure_of(result): result for result in results}
+
+
+def measure_of(result: EvaluationResult) -> str:
+    """The name by which the claims ask for a result: "knn accuracy", "retrieval recall@1, frequency = tail"."""
+    return f"{result.protocol} {result.metric}" + (f", {result.variant}" if result.variant else "")
+
+
+def renamed(result: EvaluationResult, encoder: str) -> EvaluationResult:
+    """The same under another name."""
+    return replace(result, encoder=encoder)

@@ -1,0 +1,254 @@
+"""The report: from records to verdicts, tables, plots and JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..evaluation import EvaluationResult, combine_seeds
+from ..evaluation.results import write_atomically
+from ..evaluation.tables import markdown_table, percent
+from .cells import Cell, ImageSet
+from .claims import Claim, Scale
+from .figures import name_of
+from .plots import plot_claim
+from .records import Records, unpack_results
+from .verdicts import RULE, Judged, JudgedClaim, Measured, judge, summary
+
+Key = Callable[[Cell | ImageSet], str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Claims, and what was recorded of them.
+
+    Attributes:
+        claims: some of `make_claims(scale)`.
+        scale: of the study.
+        records: what was measured.
+        key: cell or image set -> the name of its record.
+    """
+
+    claims: Sequence[Claim]
+    scale: Scale
+    records: Records
+    key: Key
+
+    @cached_property
+    def measured(self) -> Measured:
+        """Setting -> seed -> measure -> result, as far as there are records."""
+        found: dict[Any, dict[int, dict[str, EvaluationResult]]] = {}
+        for setting in dict.fromkeys(one for claim in self.claims for one in claim.settings.values()):
+            for seed in range(self.scale.seeds if setting.has_seeds else 1):
+                key = self.key(Cell(setting=setting, seed=seed))
+                if key in self.records:
+                    found.setdefault(setting, {})[seed] = unpack_results(self.records[key], setting.objective)
+        return found
+
+    @cached_property
+    def judged(self) -> tuple[JudgedClaim, ...]:
+        """The claims with their verdicts."""
+        return tuple(judge(claim, self.measured, self.scale.seeds) for claim in self.claims)
+
+    def combined(self, claim: Claim) -> dict[str, dict[str, EvaluationResult]]:
+        """Label -> measure -> the mean over seeds with its interval; of a single seed its own."""
+        rows: dict[str, dict[str, EvaluationResult]] = {}
+        for label, setting in claim.settings.items():
+            runs = [
+                [dataclasses.replace(result, encoder=label) for result in by_measure.values()]
+                for _, by_measure in sorted(self.measured.get(setting, {}).items())
+            ]
+            if not runs:
+                continue
+            results = combine_seeds([one for run in runs for one in run]) if len(runs) > 1 else runs[0]
+            # measures keep their order in all runs
+            rows[label] = dict(zip(self.measured[setting][min(self.measured[setting])], results, strict=True))
+        return rows
+
+    def images(self, claim: Claim) -> dict[ImageSet, dict[str, Any]]:
+        """What the images of a claim are like, as far as that was recorded."""
+        keys = {images: self.key(images) for images in claim.described_images}
+        return {images: self.records[key] for images, key in keys.items() if key in self.records}
+
+
+def write_study(study: Study, output: str | Path, command: str) -> Path:
+    """Write `report.md`, `results.json` and a plot for each claim that has something to show.
+
+    Args:
+        study: claims and records.
+        output: folder; made if it is not there, files of an earlier report are replaced.
+        command: by which it was made, for the report.
+
+    Returns:
+        The path of `report.md`.
+    """
+    folder = Path(output)
+    scale = study.scale
+    sections = [
+        "# The paper's claims, in small",
+        f"Made by `{command}`. {_setting_words(scale)}",
+        verdicts_table(study),
+        "## How it was judged",
+        RULE,
+        _LIMITS,
+    ]
+    entries = []
+    for judged in study.judged:
+        sections += _claim_sections(study, judged)
+        entries.append(_claim_json(study, judged))
+        if (plot := plot_claim(judged.claim, study.combined(judged.claim), study.images(judged.claim))) is not None:
+            name = f"claim-{judged.claim.number}.png"
+            write_atomically(folder / name, plot)
+            sections.append(f"![{judged.claim.title}]({name})")
+    sections.append(_cost(study))
+    sections.append(
+        "All numbers are in [results.json](results.json), each training in [records.jsonl](records.jsonl)."
+    )
+    text = json.dumps({"scale": dataclasses.asdict(scale), "claims": entries}, indent=2, ensure_ascii=False)
+    write_atomically(folder / "results.json", f"{text}\n".encode())
+    path = folder / "report.md"
+    write_atomically(path, ("\n\n".join(sections) + "\n").encode())
+    return path
+
+
+def verdicts_table(study: Study) -> str:
+    """The six claims in a table: what is said, and what came of it here."""
+    rows = [["claim", "here", "statements"]]
+    for judged in study.judged:
+        parts = "; ".join(f"{one.statement.text}: {one.verdict}" for one in judged.statements)
+        rows.append([f"{judged.claim.number}. {judged.claim.title}", summary(judged), parts])
+    return markdown_table(rows, align_right=False)
+
+
+_LIMITS = """\
+Read it with care. These are drawings of 32 pixels and trainings of about two minutes; a disagreement says that the
+paper's effect does not show here, not that it is not there. Hyper-parameters are the presets', chosen on a part held
+out of the training concepts and not anew for a claim. What is measured on are real drawings by human artists, of
+concepts that neither the generator nor any encoder saw."""
+
+
+def _setting_words(scale: Scale) -> str:
+    return (
+        f"Every encoder is a ViT of four layers that saw {scale.steps} batches of {scale.views} views "
+        f"({scale.steps * scale.views:,} in all, whatever the objective); {scale.seeds} seeds of each setting; "
+        f"the largest image set has {scale.captions:,} captions."
+    )
+
+
+def _claim_sections(study: Study, judged: JudgedClaim) -> list[str]:
+    claim = judged.claim
+    sections = [f"## {claim.number}. {claim.title}", claim.source, f"Here: {summary(judged)}."]
+    if claim.note:
+        sections.append(claim.note)
+    sections.append(_statements_table(judged))
+    if combined := study.combined(claim):
+        rows = [["encoder", *map(name_of, claim.measures)]]
+        for label, results in combined.items():
+            rows.append([label, *(_score(results.get(measure)) for measure in claim.measures)])
+        sections += [markdown_table(rows), _scores_note(claim, combined)]
+    if described := study.images(claim):
+        rows = [["images", "alignment", "diversity of siblings"]]
+        for images, record in described.items():
+            rows.append([_images_label(claim, images), *(_plain(record[name]) for name in ("alignment", "diversity"))])
+        sections += [
+            markdown_table(rows),
+            "Alignment: mean cosine of image and caption for a StableRep+ that learned from real drawings of the "
+            "training concepts. Diversity: Vendi score of the images of a caption in its features, 1 if they are all "
+            "alike. Intervals: bootstrap over captions.",
+        ]
+    return sections
+
+
+def _statements_table(judged: JudgedClaim) -> str:
+    measures = list(dict.fromkeys(measure for one in judged.statements for measure in one.statement.measures))
+    rows = [["statement", *map(name_of, measures), "verdict"]]
+    for one in judged.statements:
+        found = {difference.measure: difference for difference in one.differences}
+        cells = []
+        for measure in measures:
+            difference = found.get(measure)
+            cells.append(
+                ""
+                if difference is None
+                else f"{100 * difference.mean:+.1f} [{percent(difference.low)}, {percent(difference.high)}]"
+            )
+        rows.append([one.statement.text, *cells, _statement_verdict(one)])
+    note = "Differences in percentage points, above 0 for the statement, with the intervals that judge it."
+    return f"{markdown_table(rows)}\n\n{note}"
+
+
+def _statement_verdict(judged: Judged) -> str:
+    return judged.verdict if judged.differences else f"undecided ({len(judged.seeds)} seeds so far)"
+
+
+def _score(result: EvaluationResult | None) -> str:
+    return "" if result is None else f"{percent(result.value)} [{percent(result.low)}, {percent(result.high)}]"
+
+
+def _scores_note(claim: Claim, combined: Mapping[str, Mapping[str, EvaluationResult]]) -> str:
+    shown = [
+        (measure, results[measure])
+        for results in combined.values()
+        for measure in claim.measures
+        if measure in results
+    ]
+    intervals = sorted({result.interval for _, result in shown})
+    first = shown[0][1]
+    chance = {name_of(measure): result.chance for measure, result in shown if result.chance is not None}
+    words = f" Chance: {', '.join(f'{name} {percent(value)}' for name, value in chance.items())}." if chance else ""
+    return (
+        f"Per cent, 95 % intervals ({' or, of a single run, '.join(reversed(intervals))}); {first.dataset}, revision "
+        f"`{first.revision}`.{words}"
+    )
+
+
+def _images_label(claim: Claim, images: ImageSet) -> str:
+    return ", ".join(label for label, setting in claim.settings.items() if setting.images == images)
+
+
+def _plain(values: Mapping[str, float]) -> str:
+    return f"{values['value']:.3f} [{values['low']:.3f}, {values['high']:.3f}]"
+
+
+def _cost(study: Study) -> str:
+    keys = [study.key(Cell(setting=setting, seed=seed)) for setting, seeds in study.measured.items() for seed in seeds]
+    hours = sum(study.records[key]["seconds"] for key in keys) / 3600
+    return f"{len(keys):,} runs stand behind it, {hours:.1f} hours in all, drawing included, one thread each."
+
+
+def _claim_json(study: Study, judged: JudgedClaim) -> dict[str, Any]:
+    return {
+        "number": judged.claim.number,
+        "title": judged.claim.title,
+        "verdict": judged.verdict,
+        "seeds": judged.seeds,
+        "complete": judged.complete,
+        "statements": [
+            {
+                "text": one.statement.text,
+                "verdict": one.verdict,
+                "seeds": list(one.seeds),
+                "differences": [
+                    {
+                        "measure": difference.measure,
+                        "mean": difference.mean,
+                        "low": difference.low,
+                        "high": difference.high,
+                        "values": list(difference.values),
+                        "verdict": difference.verdict,
+                    }
+                    for difference in one.differences
+                ],
+            }
+            for one in judged.statements
+        ],
+        "results": [
+            result.to_dict() for results in study.combined(judged.claim).values() for result in results.values()
+        ],
+        "images": list(study.images(judged.claim).values()),
+    }
