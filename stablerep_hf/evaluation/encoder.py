@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, ViTImageProcessor
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoTokenizer,
+    ViTImageProcessor,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
@@ -31,6 +37,7 @@ class VisionEncoder:
         has_pooler: whether `pooler_output`, if the model gives one, comes of weights of its own.
         dual: the dual encoder (CLIP and its kin) whose vision tower `model` is, if it is one.
         tokenizer: of its texts; None if none was found.
+        classes: the class of each feature, if the features are a classifier's logits.
     """
 
     model: nn.Module
@@ -39,6 +46,7 @@ class VisionEncoder:
     has_pooler: bool = True
     dual: nn.Module | None = None
     tokenizer: Any | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def whole(self) -> nn.Module:
@@ -175,6 +183,59 @@ def load_encoder(
     return VisionEncoder(
         tower, image_processor, name, has_pooler, model if _is_dual(model) and tower is not model else None, tokenizer
     )
+
+
+def load_classifier(
+    source: str | Path | nn.Module,
+    image_processor: ImageProcessor | None = None,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    device: str | torch.device | None = None,
+) -> VisionEncoder:
+    """Bring an image classifier of transformers into the form that is measured: its logits are the features.
+
+    Args:
+        source: a folder or Hub id, or a model that returns `logits` and has `config.id2label`.
+        image_processor: as in `load_encoder`, like the others.
+
+    Raises:
+        InputError: no such folder or repository, or it holds no trained classifier.
+    """
+    if isinstance(source, nn.Module):
+        model: Any = source
+        assert image_processor is not None
+    else:
+        try:
+            model, report = AutoModelForImageClassification.from_pretrained(
+                source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"The classifier {str(source)!r} cannot be loaded ({_first_line(error)}); give a folder of "
+                "`stablerep finetune` or the id of an image classifier that this machine can reach."
+            ) from error
+        if missing := report["missing_keys"]:
+            raise InputError(
+                f"{str(source)!r} is no trained classifier: it lacks weights such as {min(missing)!r}; fine-tune it "
+                "first, or measure its features by knn and linear_probe."
+            )
+        model.to(device if device is not None else default_device())
+        image_processor = image_processor or _load_image_processor(str(source), revision, trust_remote_code)
+        name = name or (Path(source).resolve().name if Path(source).is_dir() else str(source))
+    classes = tuple(str(model.config.id2label[index]) for index in range(len(model.config.id2label)))
+    return VisionEncoder(_Logits(model), image_processor, name or type(model).__name__, classes=classes)
+
+
+class _Logits(nn.Module):
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(pixel_values=pixel_values).logits
+        return logits
 
 
 def pixel_encoder(size: int = 8) -> VisionEncoder:

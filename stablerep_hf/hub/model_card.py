@@ -22,6 +22,7 @@ from .rendering import render
 _FROZEN = ("image-classification", "Image classification (frozen features)")
 _IMAGE_RETRIEVAL = ("image-feature-extraction", "Image retrieval")
 _TASKS = {  # protocol -> (Hub task, its name in the index)
+    "classification": ("image-classification", "Image classification"),
     "knn": _FROZEN,
     "linear_probe": _FROZEN,
     "linear_probe_sgd": _FROZEN,

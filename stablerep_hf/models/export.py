@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import ViTImageProcessor, ViTModel
+from transformers import ViTForImageClassification, ViTImageProcessor, ViTModel
 
+from .modeling_classification import StableRepForImageClassification
 from .modeling_stablerep import StableRepModel, StableRepVisionModel
 from .timm_layout import save_timm
 
@@ -61,6 +62,31 @@ def export_encoder(
     encoder.save_pretrained(output_dir)
     image_processor.save_pretrained(output_dir)
     return output_dir
+
+
+def export_classifier(
+    model: StableRepForImageClassification, output_dir: str | Path, image_processor: Any | None = None
+) -> Path:
+    """Write a classifier as a plain `ViTForImageClassification` with its image processor: no code of ours to load.
+
+    Args:
+        model: It is not changed.
+        output_dir: Folder to write to; made if missing.
+        image_processor: What to save beside it, that of `encoder_image_processor` if not given.
+
+    Returns:
+        The folder.
+    """
+    config = copy.deepcopy(model.config.vision_config)
+    config.id2label, config.label2id = dict(model.config.id2label), dict(model.config.label2id)
+    config.problem_type = model.config.problem_type
+    classifier = ViTForImageClassification(config)
+    weights = {name.replace("vision_model.", "vit.", 1): weight for name, weight in model.state_dict().items()}
+    classifier.load_state_dict(weights)
+    nn.Module.to(classifier, model.dtype)
+    classifier.save_pretrained(output_dir)
+    (image_processor or encoder_image_processor(model.config.vision_config)).save_pretrained(output_dir)
+    return Path(output_dir)
 
 
 def encoder_image_processor(config: Any) -> ViTImageProcessor:
