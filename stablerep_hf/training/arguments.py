@@ -1,4 +1,4 @@
-"""Arguments of a StableRep training: those of transformers' Trainer and a handful of our own."""
+"""Arguments of a training: those of transformers' Trainer and a handful of our own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,69 @@ _ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "se
 
 
 @dataclass
-class StableRepTrainingArguments(TrainingArguments):
+class ImageTrainingArguments(TrainingArguments):
+    """What pre-training and fine-tuning share: the views, and how a batch is shared out among processes."""
+
+    augmentation: Literal["strong", "weak"] = field(
+        default="strong", metadata={"help": "The release's recipe, or its --weak_aug."}
+    )
+    min_crop_area: float | None = field(
+        default=None,
+        metadata={
+            "help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."
+        },
+    )
+    downsample_probability: float = field(
+        default=0.0,
+        metadata={"help": "Share of images seen through a quarter or half of their resolution; 0.05 in the release."},
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Keep an exponential average of the weights and export it; say 0.999. None in the release."},
+    )
+    max_bad_images: int = field(
+        default=0,
+        metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off: the images are columns the model does not name."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Off: parameters the objective does not reach are frozen instead."}
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values and fix what a batch of views cannot do without.
+
+        Raises:
+            InputError: A value cannot work; the sentence says why.
+        """
+        if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
+            raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
+        if not 0 <= self.downsample_probability <= 1:
+            raise InputError(
+                f"downsample_probability={self.downsample_probability} is a probability: give a number in [0, 1]."
+            )
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay={self.ema_decay} is the share that the average keeps: give one in [0, 1).")
+        # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
+        config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}
+        self.accelerator_config = {**config, "split_batches": True}
+        self.dataloader_drop_last = True
+        super().__post_init__()  # type: ignore[no-untyped-call]
+
+    @property
+    def groups_per_batch(self) -> int:
+        """Captions, or single images, in a batch over all processes."""
+        raise AttributeError(f"{type(self).__name__} does not say what a batch is made of")
+
+
+@dataclass
+class StableRepTrainingArguments(ImageTrainingArguments):
     """Arguments of a StableRep training.
 
     All of `transformers.TrainingArguments` holds; the batch is described by captions instead of by
@@ -51,25 +113,12 @@ class StableRepTrainingArguments(TrainingArguments):
         default=1, metadata={"help": "Views of each image in a batch; 1 in the paper, 2 for simclr."}
     )
     temperature: float = field(default=0.1, metadata={"help": "Of the loss among images; 0.1 in the release."})
-    augmentation: Literal["strong", "weak"] = field(
-        default="strong", metadata={"help": "The release's recipe, or its --weak_aug."}
-    )
-    min_crop_area: float | None = field(
-        default=None,
-        metadata={
-            "help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."
-        },
-    )
     forward_chunk_size: int | None = field(
         default=None,
         metadata={
             "help": "Images (and texts) that the backbone of a process takes at once; any batch then fits, for "
             "one more forward. All at once if not set."
         },
-    )
-    downsample_probability: float = field(
-        default=0.0,
-        metadata={"help": "Share of images seen through a quarter or half of their resolution; 0.05 in the release."},
     )
     base_learning_rate: float | None = field(
         default=None,
@@ -78,28 +127,10 @@ class StableRepTrainingArguments(TrainingArguments):
     warmup_epochs: float | None = field(
         default=None, metadata={"help": "Sets warmup_steps to this many of num_train_epochs."}
     )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={"help": "Keep an exponential average of the weights and export it; say 0.999. None in the release."},
-    )
-    max_bad_images: int = field(
-        default=0,
-        metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
-    )
 
     adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})
     weight_decay: float = field(default=0.1, metadata={"help": "Of weights and position and class tokens."})
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
-    )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 = none, as the release."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay off: the images are columns the model does not name."}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Off: parameters the objective does not reach are frozen instead."}
-    )
 
     def __post_init__(self) -> None:
         """Check the values and fix what a contrastive training cannot do without.
@@ -123,14 +154,6 @@ class StableRepTrainingArguments(TrainingArguments):
             raise InputError(
                 f"crops_per_image={self.crops_per_image} gives no view a positive under simclr: give at least 2."
             )
-        if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
-            raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
-        if not 0 <= self.downsample_probability <= 1:
-            raise InputError(
-                f"downsample_probability={self.downsample_probability} is a probability: give a number in [0, 1]."
-            )
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise InputError(f"ema_decay={self.ema_decay} is the share that the average keeps: give one in [0, 1).")
         self._follow_release_rules()
         if self.forward_chunk_size is not None and self.forward_chunk_size < 1:
             raise InputError(
@@ -142,11 +165,12 @@ class StableRepTrainingArguments(TrainingArguments):
                 "larger, since each part would see only its own negatives: leave it at 1 and give "
                 "--forward_chunk_size, which takes a batch of any size through the backbone in parts."
             )
-        # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
-        config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}
-        self.accelerator_config = {**config, "split_batches": True}
-        self.dataloader_drop_last = True
-        super().__post_init__()  # type: ignore[no-untyped-call]
+        super().__post_init__()
+
+    @property
+    def groups_per_batch(self) -> int:
+        """Captions, under simclr and supcon images, in a batch over all processes."""
+        return self.captions_per_batch
 
     def _follow_release_rules(self) -> None:
         """Learning rate by batch size (main_stablerep.py: `lr`, `--blr`) and warm-up in epochs (`--warmup_epochs`)."""
@@ -163,9 +187,10 @@ class StableRepTrainingArguments(TrainingArguments):
             self.warmup_steps = self.warmup_epochs / self.num_train_epochs
 
 
-def recipe_of(arguments: StableRepTrainingArguments) -> dict[str, Any]:
+def recipe_of(arguments: ImageTrainingArguments) -> dict[str, Any]:
     """What was chosen and what the recipe is made of, as JSON values, for a record or a card."""
-    own = set(type(arguments).__annotations__) | set(_ALWAYS)
+    ours = [kind for kind in type(arguments).__mro__ if issubclass(kind, ImageTrainingArguments)]
+    own = set(_ALWAYS).union(*(kind.__annotations__ for kind in ours))
     chosen = {
         field.name: getattr(arguments, field.name)
         for field in fields(arguments)

@@ -17,7 +17,7 @@ from transformers.utils.hub import PushInProgress, hf_api
 from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
-from .arguments import StableRepTrainingArguments, recipe_of
+from .arguments import ImageTrainingArguments, recipe_of
 from .callbacks import AverageWeights
 from .grouped_images import GroupedImages
 
@@ -33,11 +33,15 @@ class HubPushTrainer(Trainer):
     that Trainer reads with `weights_only`.
     """
 
-    args: StableRepTrainingArguments
+    args: ImageTrainingArguments
     model: StableRepModel
     train_dataset: GroupedImages
     hub_model_id: str | None  # type: ignore[assignment]  # declared None there until it is set
     push_in_progress: Any
+
+    def kind_of_model(self) -> dict[str, Any]:
+        """What the card says of the model's kind: fields of `ModelFacts`."""
+        raise AttributeError(f"{type(self).__name__} does not say what kind of model it trains")
 
     def create_model_card(  # type: ignore[override]
         self,
@@ -71,8 +75,7 @@ class HubPushTrainer(Trainer):
         facts = ModelFacts(
             name=name or location.rpartition("/")[2],
             license=license or "unknown",
-            form="pretraining",
-            objective=self.args.objective,
+            **self.kind_of_model(),
             architecture=describe_encoder(folder),
             data=TrainingData(
                 name=dataset or "unnamed",

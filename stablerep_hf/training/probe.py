@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 
 from ..evaluation import Columns, EvaluationSettings, VisionEncoder, evaluate_encoder
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
+
+Probe = Callable[[Any], dict[str, float]]
+"""Measures the model in training: name -> number, the higher the better."""
 
 
 @dataclass(frozen=True)
