@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "speed, alignment and diversity of several data sets",
     "export": "large parquet shards for the Hub, or WebDataset tars",
     "train": "train an encoder on caption-grouped images",
+    "finetune": "turn an encoder and labelled images into a classifier, whole or by adapters",
     "evaluate": "measure an encoder on labelled images",
     "convert": "turn checkpoints of the release, timm and transformers into encoder folders",
     "publish": "push a data set or an encoder folder to the Hub",

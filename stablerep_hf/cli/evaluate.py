@@ -27,9 +27,9 @@ class EvaluateCommand:
         default=None,
         metadata={
             "help": "Some of knn, linear_probe, linear_probe_sgd, linear_probe_sgd_optimistic, few_shot, zero_shot "
-            "(all of labels), classification (a fine-tuned classifier by itself), retrieval and retrieval_displaced (of groups and artists), text_retrieval (of "
-            "captions), sibling_retrieval (of caption ids); knn, linear_probe and, if its columns are named, "
-            "retrieval, if not given."
+            "(all of labels), classification (a fine-tuned classifier by itself), retrieval and retrieval_displaced "
+            "(of groups and artists), text_retrieval (of captions), sibling_retrieval (of caption ids); knn, "
+            "linear_probe and, if its columns are named, retrieval, if not given."
         },
     )
     train_split: str = field(default="train", metadata={"help": "Bank of kNN, training set of the probes."})

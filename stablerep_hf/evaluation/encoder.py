@@ -10,13 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoTokenizer,
-    ViTImageProcessor,
-)
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
@@ -170,7 +164,7 @@ def load_encoder(
         model.to(device if device is not None else default_device())
         if image_processor is None:
             image_processor = (
-                loaded_processor if timm_model else _load_image_processor(source, revision, trust_remote_code)
+                loaded_processor if timm_model else load_image_processor(source, revision, trust_remote_code)
             )
         if _is_dual(model):
             tokenizer = _load_tokenizer(model, source, revision, trust_remote_code)
@@ -183,59 +177,6 @@ def load_encoder(
     return VisionEncoder(
         tower, image_processor, name, has_pooler, model if _is_dual(model) and tower is not model else None, tokenizer
     )
-
-
-def load_classifier(
-    source: str | Path | nn.Module,
-    image_processor: ImageProcessor | None = None,
-    *,
-    name: str | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    device: str | torch.device | None = None,
-) -> VisionEncoder:
-    """Bring an image classifier of transformers into the form that is measured: its logits are the features.
-
-    Args:
-        source: a folder or Hub id, or a model that returns `logits` and has `config.id2label`.
-        image_processor: as in `load_encoder`, like the others.
-
-    Raises:
-        InputError: no such folder or repository, or it holds no trained classifier.
-    """
-    if isinstance(source, nn.Module):
-        model: Any = source
-        assert image_processor is not None
-    else:
-        try:
-            model, report = AutoModelForImageClassification.from_pretrained(
-                source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"The classifier {str(source)!r} cannot be loaded ({_first_line(error)}); give a folder of "
-                "`stablerep finetune` or the id of an image classifier that this machine can reach."
-            ) from error
-        if missing := report["missing_keys"]:
-            raise InputError(
-                f"{str(source)!r} is no trained classifier: it lacks weights such as {min(missing)!r}; fine-tune it "
-                "first, or measure its features by knn and linear_probe."
-            )
-        model.to(device if device is not None else default_device())
-        image_processor = image_processor or _load_image_processor(str(source), revision, trust_remote_code)
-        name = name or (Path(source).resolve().name if Path(source).is_dir() else str(source))
-    classes = tuple(str(model.config.id2label[index]) for index in range(len(model.config.id2label)))
-    return VisionEncoder(_Logits(model), image_processor, name or type(model).__name__, classes=classes)
-
-
-class _Logits(nn.Module):
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(pixel_values=pixel_values).logits
-        return logits
 
 
 def pixel_encoder(size: int = 8) -> VisionEncoder:
@@ -287,7 +228,7 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> t
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The encoder {source!r} cannot be loaded ({_first_line(error)}); give a folder written by "
+            f"The encoder {source!r} cannot be loaded ({first_line(error)}); give a folder written by "
             "save_pretrained or the id of a Hub repository that this machine can reach."
         ) from error
     poolers = {key for key in report["missing_keys"] if "pooler" in key.split(".")}
@@ -299,14 +240,19 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> t
     return model, not poolers
 
 
-def _load_image_processor(source: str, revision: str | None, trust_remote_code: bool) -> ImageProcessor:
+def load_image_processor(source: str, revision: str | None, trust_remote_code: bool) -> ImageProcessor:
+    """Read the image processor that lies beside weights; the arguments are those of `load_encoder`.
+
+    Raises:
+        InputError: there is none.
+    """
     try:
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-any-return, no-untyped-call]
             source, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The encoder {source!r} has no image processor that transformers can read ({_first_line(error)}); save "
+            f"The encoder {source!r} has no image processor that transformers can read ({first_line(error)}); save "
             "one beside the weights or pass image_processor."
         ) from error
 
@@ -351,5 +297,6 @@ def _vision_tower(model: nn.Module, name: str) -> nn.Module:
     return model
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, short enough for a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

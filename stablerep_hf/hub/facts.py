@@ -65,7 +65,11 @@ class ModelFacts:
         license: Hub licence id of the weights, such as "apache-2.0" or "other".
         license_name: name of the licence where `license` is "other".
         license_link: where that licence can be read.
-        form: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code.
+        form: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code, "classifier" a
+            plain `ViTForImageClassification`, "adapter" low-rank adapters for peft.
+        base_model: what a classifier or adapter was fine-tuned from, a Hub id; of an adapter also where its examples
+            load the encoder from.
+        classes: of a classifier or adapter.
         objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained model.
         architecture: name -> value, as `describe_encoder` reads it from a folder.
         data: what it was trained on; None for an untrained model.
@@ -87,7 +91,9 @@ class ModelFacts:
     license: str
     license_name: str = ""
     license_link: str = ""
-    form: Literal["encoder", "pretraining"] = "encoder"
+    form: Literal["encoder", "pretraining", "classifier", "adapter"] = "encoder"
+    base_model: str = ""
+    classes: tuple[str, ...] = ()
     objective: str = ""
     architecture: Mapping[str, Any] = field(default_factory=dict)
     data: TrainingData | None = None
@@ -193,7 +199,7 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
             values[name] = tuple(build(entry) for entry in values[name])
     if values.get("data") is not None:
         values["data"] = TrainingData(**values["data"])
-    for name in ("limits", "tags", "language"):
+    for name in ("limits", "tags", "language", "classes"):
         if name in values:
             values[name] = tuple(values[name])
     facts: ModelFacts | DatasetFacts = kind(**values)

@@ -51,13 +51,20 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         raise InputError(
             f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
         )
+    fine_tuned = facts.form in ("classifier", "adapter")
     data = ModelCardData(
         license=facts.license,
         license_name=facts.license_name or None,
         license_link=facts.license_link or None,
-        library_name="transformers",
-        pipeline_tag="image-feature-extraction",
-        tags=["stablerep", "self-supervised", "contrastive", *_synthetic_tag(facts), *facts.tags],
+        library_name="peft" if facts.form == "adapter" else "transformers",
+        pipeline_tag="image-classification" if fine_tuned else "image-feature-extraction",
+        base_model=facts.base_model if _REPOSITORY.fullmatch(facts.base_model) else None,
+        tags=[
+            "stablerep",
+            *([] if fine_tuned else ["self-supervised", "contrastive"]),
+            *_synthetic_tag(facts),
+            *facts.tags,
+        ],
         datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
         model_name=facts.name,
         eval_results=model_index_results(own) or None,
@@ -67,6 +74,7 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         "model_card.md.jinja",
         data,
         facts=facts,
+        fine_tuned=fine_tuned,
         results=results_table(results) if results else "",
         compared=len({result.encoder for result in results}) > 1,
         chosen_inside_train=any("validation_fraction" in result.settings for result in results),
@@ -161,7 +169,7 @@ def _emissions(facts: ModelFacts) -> dict[str, Any] | None:
     told: dict[str, Any] = {
         "emissions": round(1000 * facts.emissions_kg, 3),
         "source": "codecarbon",
-        "training_type": "pre-training",
+        "training_type": "fine-tuning" if facts.form in ("classifier", "adapter") else "pre-training",
     }
     return told | ({"hardware_used": facts.hardware} if facts.hardware else {})
 

@@ -1,4 +1,4 @@
-"""A classifier on the encoder. Travels with saved models as remote code: torch, transformers and sibling files only."""
+"""A classifier on the encoder. Travels as remote code: imports torch, transformers and sibling files only."""
 
 from __future__ import annotations
 
