@@ -1,8 +1,9 @@
-"""An immutable, ordered set of captions, held as Arrow columns so that ten million of them stay small."""
+"""An immutable, ordered set of captions, held as Arrow columns; of many captions the columns are in a file."""
 
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,12 +19,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import InputError
+from .exact_duplicates import has_repeats, merge_equal
 from .identity import id_of_normalized, normalize_caption
+from .spool import Spool, release
 
 SCHEMA = pa.schema([("caption_id", pa.int64()), ("caption", pa.string()), ("count", pa.int64())])
 OPTIONAL = pa.schema([("label", pa.string()), ("num_images", pa.int32())])
 _BLOCK = 65_536  # captions turned from Python objects into Arrow at a time
 _HISTORY = b"stablerep.history"  # key of the file's metadata
+_READ_ANEW = ", so its images would be grouped wrongly; drop the column caption_id and read the captions anew"
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -41,11 +45,14 @@ class CaptionSet:
         num_empty: How many empty lines (or nulls) of the source were left out.
         history: How the set came to be, as JSON values: what `stablerep captions` read, dropped and found. It travels
             in the file, and changes nothing.
+        mapping: Where the columns of a large set are, see `Spool`: ten million captions take little more memory than
+            their ids.
     """
 
     table: pa.Table
     num_empty: int = 0
     history: Mapping[str, Any] = field(default_factory=dict)
+    mapping: mmap.mmap | None = field(default=None, repr=False)
 
     @classmethod
     def from_texts(cls, texts: Iterable[str | None]) -> CaptionSet:
@@ -69,8 +76,7 @@ class CaptionSet:
 
     @classmethod
     def _from_rows(cls, rows: Iterable[tuple[str | None, str | None]], *, labelled: bool = False) -> CaptionSet:
-        captions: list[pa.Array] = []
-        labels: list[pa.Array] = []
+        spool = Spool(_schema(["label"] if labelled else []))
         ids: list[Int64Array] = []
         num_empty = 0
         iterator = iter(rows)
@@ -79,13 +85,12 @@ class CaptionSet:
             num_empty += len(block) - len(kept)
             texts = [caption for caption, _ in kept]
             ids.append(_ids_of(texts))
-            captions.append(pa.array(texts, pa.string()))
+            columns = [ids[-1], texts, np.ones(len(kept), np.int64)]
             if labelled:
-                labels.append(pa.array([None if label is None else str(label) for _, label in kept], pa.string()))
-        columns = {"caption": pa.chunked_array(captions, pa.string())}
-        if labelled:
-            columns["label"] = pa.chunked_array(labels, pa.string())
-        return cls(_merge_duplicates(pa.table(columns), ids), num_empty)
+                columns.append([None if label is None else str(label) for _, label in kept])
+            spool.append(pa.record_batch(columns, schema=_schema(["label"] if labelled else [])))
+        table, mapping = merge_equal(*spool.close(), ids)
+        return cls(table, num_empty, mapping=mapping)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> CaptionSet:
@@ -101,45 +106,30 @@ class CaptionSet:
             InputError: If a column is missing or has another type, if an id is not its caption's, stands twice or
                 belongs to a caption that is not normalised, or if a caption is to get no image.
         """
-        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        return cls.from_batches(table.schema, table.to_batches(max_chunksize=_BLOCK))
+
+    @classmethod
+    def from_batches(cls, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> CaptionSet:
+        """As `from_table`, of a table that comes in parts and need not fit into memory."""
+        missing = [name for name in SCHEMA.names if name not in schema.names]
         if missing:
             raise InputError(
-                f"A caption table with the columns {table.column_names} lacks {', '.join(missing)}; "
+                f"A caption table with the columns {schema.names} lacks {', '.join(missing)}; "
                 "read the captions with `read_captions`, which makes all three."
             )
-        try:
-            history = json.loads((table.schema.metadata or {}).get(_HISTORY, b"{}"))
-            schema = pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in table.column_names)])
-            table = table.select(schema.names).cast(schema)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-            raise InputError(
-                f"A caption table must have the types {_types(SCHEMA)}, not {_types(table.schema)} ({error}); "
-                "read the captions with `read_captions`, which sets them."
-            ) from error
-        result = cls(table, history=history)
-        if result.num_images is not None and (table["num_images"].null_count or result.num_images.min(initial=1) < 1):
-            raise InputError(
-                f"In a caption table of {len(table)} rows some num_images is below 1 or missing, but a caption that "
-                "is in the set gets an image; drop that row."
-            )
-        what = ""
-        ordered = np.sort(result.caption_ids)
-        if (ordered[1:] == ordered[:-1]).any():
-            what = "a caption_id stands twice"
-        del ordered
-        start = 0
-        for batch in table.to_batches(max_chunksize=_BLOCK):
-            expected = _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
-            wrong = np.flatnonzero(batch.column("caption_id").to_numpy() != expected)
-            if len(wrong):
-                what = f"the caption_id of row {start + wrong[0]} is not its caption's"
-                break
-            start += len(batch)
-        if what:
-            raise InputError(
-                f"In a caption table of {len(table)} rows {what}, so its images would be grouped wrongly; "
-                "drop the column caption_id and read the captions anew."
-            )
+        own = _schema(schema.names)
+        spool = Spool(own)
+        num_rows = 0
+        for batch in batches:
+            batch = _cast(batch.select(own.names), own)
+            if what := _what_is_wrong(batch, num_rows):
+                raise InputError(f"In a caption table {what}.")
+            num_rows += len(batch)
+            spool.append(batch)
+        table, mapping = spool.close()
+        result = cls(table, history=_history_of(schema), mapping=mapping)
+        if has_repeats(result.caption_ids):
+            raise InputError(f"In a caption table of {num_rows} rows a caption_id stands twice{_READ_ANEW}.")
         return result
 
     @property
@@ -226,6 +216,7 @@ class CaptionSet:
 
     def slice(self, start: int, stop: int) -> CaptionSet:
         """Return the captions start, start + 1, ..., stop - 1 (fewer at the end) without copying them."""
+        release(self.mapping)  # of earlier slices: whoever walks through the set slice by slice needs no more than one
         start = min(start, len(self))
         return CaptionSet(self.table.slice(start, max(0, stop - start)), history=self.history)
 
@@ -236,14 +227,21 @@ class CaptionSet:
     def write_parquet(self, where: str | Path | IO[bytes]) -> None:
         """Write the table to a path or an open binary file; `read_captions` reads it back."""
         metadata = {_HISTORY: json.dumps(dict(self.history)).encode()} if self.history else None
-        pq.write_table(self.table.replace_schema_metadata(metadata), where)
+        with pq.ParquetWriter(where, self.table.schema.with_metadata(metadata)) as writer:
+            for batch in self._blocks():
+                writer.write_batch(batch)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     def __iter__(self) -> Iterator[str]:
-        for batch in self.table.to_batches(max_chunksize=_BLOCK):
+        for batch in self._blocks():
             yield from batch.column("caption").to_pylist()
+
+    def _blocks(self) -> Iterator[pa.RecordBatch]:
+        for batch in self.table.to_batches(max_chunksize=_BLOCK):
+            yield batch
+            release(self.mapping)
 
     def __repr__(self) -> str:
         return f"CaptionSet({len(self)} captions, {self.num_merged} merged, {self.num_empty} empty left out)"
@@ -252,11 +250,24 @@ class CaptionSet:
 def read_history(path: str | Path) -> dict[str, Any]:
     """The `history` of a set in a parquet file, without reading its captions; empty if there is none or no file."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        return _history_of(pq.read_schema(path))
     except (OSError, pa.ArrowInvalid):
         return {}
-    history: dict[str, Any] = json.loads(metadata.get(_HISTORY, b"{}"))
+
+
+def _history_of(schema: pa.Schema) -> dict[str, Any]:
+    history: dict[str, Any] = json.loads((schema.metadata or {}).get(_HISTORY, b"{}"))
     return history
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    try:
+        return batch.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"A caption table must have the types {_types(schema)}, not {_types(batch.schema)} ({error}); "
+            "read the captions with `read_captions`, which sets them."
+        ) from error
 
 
 def _normalize(text: str | None) -> str:
@@ -279,43 +290,27 @@ def _ids_of(captions: list[str]) -> Int64Array:
         ) from error
 
 
-def _merge_duplicates(columns: pa.Table, blocks: list[Int64Array]) -> pa.Table:
-    """Add ids and counts to the columns `caption` and perhaps `label`; a repeated caption goes into its first place.
-
-    `blocks` are the ids, and emptied here: at ten million captions every array that lives longer than needed counts.
-    """
-    ids = np.concatenate([np.empty(0, np.int64), *blocks])
-    blocks.clear()
-    schema = pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in columns.column_names)])
-
-    def assemble(columns: pa.Table, ids: Int64Array, counts: Int64Array | pa.ChunkedArray) -> pa.Table:
-        found = {"caption_id": ids, "count": counts, **{name: columns[name] for name in columns.column_names}}
-        return pa.table([found[name] for name in schema.names], schema=schema)
-
-    ordered = np.sort(ids)
-    repeated = bool((ordered[1:] == ordered[:-1]).any())
-    del ordered
-    if not repeated:  # the usual case, at a third of the memory
-        return assemble(columns, ids, _ones(len(ids)))
-    unique, first, counts = np.unique(ids, return_index=True, return_counts=True)
-    keep = np.zeros(len(ids), dtype=bool)
-    keep[first] = True
-    repeats = np.flatnonzero(~keep)
-    firsts = first[np.searchsorted(unique, ids[repeats])]
-    captions = columns["caption"]
-    same = pc.equal(captions.take(pa.array(repeats)), captions.take(pa.array(firsts))).to_numpy()
-    if not same.all():
-        where = int(np.flatnonzero(~same)[0])
-        one, other = captions[int(firsts[where])].as_py(), captions[int(repeats[where])].as_py()
-        raise InputError(f"The different captions {one!r} and {other!r} share one caption_id; drop one of them.")
-    return assemble(columns.filter(pa.array(keep)), ids[keep], counts[np.argsort(first)])
+def _what_is_wrong(batch: pa.RecordBatch, start: int) -> str:
+    """What a row of an own table may not be, '' if all are as they should; `start` is the number of the first one."""
+    wrong = np.flatnonzero(
+        batch.column("caption_id").to_numpy(zero_copy_only=False)
+        != _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
+    )
+    if len(wrong):
+        return f"the caption_id of row {start + wrong[0]} is not its caption's{_READ_ANEW}"
+    if "num_images" in batch.schema.names:
+        numbers = batch.column("num_images")
+        if numbers.null_count or pc.min(numbers).as_py() < 1:
+            return (
+                f"some num_images is below 1 or missing within the first {start + len(batch)} rows, but a caption "
+                "that is in the set gets an image; drop that row"
+            )
+    return ""
 
 
-def _ones(number: int) -> pa.ChunkedArray:
-    """So many ones, all in the memory of one block."""
-    ones = pa.array(np.ones(_BLOCK, np.int64))
-    whole, rest = divmod(number, _BLOCK)
-    return pa.chunked_array([*[ones] * whole, ones.slice(0, rest)])
+def _schema(names: Iterable[str]) -> pa.Schema:
+    """The columns of every set, and those of the optional ones that are named."""
+    return pa.schema([*SCHEMA, *(field for field in OPTIONAL if field.name in set(names))])
 
 
 def _types(schema: pa.Schema) -> str:

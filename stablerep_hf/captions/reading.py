@@ -178,30 +178,32 @@ def _json_list(path: Path) -> list[Any]:
 
 def _read_parquet(path: Path, column: str | None, label_column: str | None) -> CaptionSet:
     try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path.name!r} is not a readable parquet file ({error}); write it again.") from error
-    with file:
-        schema = file.schema_arrow
-        if column is None and label_column is None and set(SCHEMA.names) <= set(schema.names):
-            return CaptionSet.from_table(file.read([name for name in _OWN if name in schema.names]))
-        texts = [field.name for field in schema if _is_text(field.type)]
-        chosen = _choose_column(path.name, schema.names, texts, column)
-        if chosen not in texts:
-            raise InputError(
-                f"The column {chosen!r} of {path.name!r} holds {schema.field(chosen).type}, not text; "
-                f"choose one of {texts}."
-            )
-        label = _choose_column(path.name, schema.names, texts, label_column) if label_column else chosen
-        batches = file.iter_batches(columns=sorted({chosen, label}))
-        return _collect(
-            (
-                row
-                for batch in batches
-                for row in zip(batch[chosen].to_pylist(), batch[label].to_pylist(), strict=True)
-            ),
-            label_column,
+        with pq.ParquetFile(path) as file:
+            return _from_parquet(path, file, column, label_column)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{path.name!r} is not a readable parquet file ({_first_line(error)}); write it again."
+        ) from error
+
+
+def _from_parquet(path: Path, file: pq.ParquetFile, column: str | None, label_column: str | None) -> CaptionSet:
+    schema = file.schema_arrow
+    if column is None and label_column is None and set(SCHEMA.names) <= set(schema.names):
+        own = [name for name in _OWN if name in schema.names]
+        return CaptionSet.from_batches(schema, file.iter_batches(columns=own))
+    texts = [field.name for field in schema if _is_text(field.type)]
+    chosen = _choose_column(path.name, schema.names, texts, column)
+    if chosen not in texts:
+        raise InputError(
+            f"The column {chosen!r} of {path.name!r} holds {schema.field(chosen).type}, not text; "
+            f"choose one of {texts}."
         )
+    label = _choose_column(path.name, schema.names, texts, label_column) if label_column else chosen
+    batches = file.iter_batches(columns=sorted({chosen, label}))
+    return _collect(
+        (row for batch in batches for row in zip(batch[chosen].to_pylist(), batch[label].to_pylist(), strict=True)),
+        label_column,
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+from .score import ScoringModels, load_scorers
 
 if TYPE_CHECKING:
-    from ..synthesis import DiffusersGenerator, SynthesisPlan, SynthesisSummary
+    from ..synthesis import ContentSigner, DiffusersGenerator, SynthesisPlan, SynthesisSummary
 
 EMBEDDED = "embedded"
 RELEASE_DEFAULTS: dict[str, Any] = {
@@ -106,32 +107,58 @@ class GenerateCommand:
     )
 
 
+@dataclass
+class SigningFlags:
+    """Flags that say with what image files are signed (C2PA): of `stablerep generate` and of `stablerep verify`."""
+
+    certificate: str | None = field(
+        default=None,
+        metadata={"help": "Sign image files (C2PA): PEM file of the signer's certificate and its issuers'."},
+    )
+    private_key: str | None = field(default=None, metadata={"help": "PEM file of the certificate's key."})
+    timestamp_url: str | None = field(
+        default=None, metadata={"help": "Time-stamping authority (RFC 3161) for the signatures, asked once an image."}
+    )
+
+
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
     from .parsing import parse_command
 
-    (command,) = parse_command(
-        [GenerateCommand], argv, name="generate", description="Draw several images of each caption into a data set."
+    command, models, signing = parse_command(
+        [GenerateCommand, ScoringModels, SigningFlags],
+        argv,
+        name="generate",
+        description="Draw several images of each caption into a data set.",
     )
     if command.dry_run:
-        print(dry_run(command))
+        print(dry_run(command, signing))
         return
-    summary = run(command)
+    summary = run(command, models, signing)
     if summary.num_truncated:
         print(f"{summary.num_truncated:,} prompts were longer than the text encoder reads: their ends were cut.")
     print(f"The data set stands in {command.output}: datasets.load_dataset({command.output!r})")
 
 
-def run(command: GenerateCommand) -> SynthesisSummary:
+def run(
+    command: GenerateCommand, models: ScoringModels | None = None, signing: SigningFlags | None = None
+) -> SynthesisSummary:
     """Draw what is missing and write the data set's card.
 
+    Args:
+        command: What to draw, and with what.
+        models: What measures the images as they are drawn; nothing if not given.
+        signing: What signs them; nothing if not given.
+
     Raises:
-        InputError: The captions, the generator or the folder cannot serve.
+        InputError: The captions, the generator, a model, the certificate or the folder cannot serve.
     """
     from ..synthesis import read_provenance, synthesize
     from . import facts
 
-    plan, generator = plan_and_generator(command)
+    signer = open_signer(signing)
+    plan, generator = plan_and_generator(command, signer)
+    scorers = load_scorers(models, generator.device) if models is not None else []
     rank, world_size = _rank_and_world_size()
     summary = synthesize(
         plan,
@@ -142,6 +169,8 @@ def run(command: GenerateCommand) -> SynthesisSummary:
         world_size=world_size,
         max_failed_captions=command.max_failed_captions,
         truncate_prompts=command.truncate_prompts,
+        scorers=scorers,
+        signer=signer,
     )
     provenance = read_provenance(command.output)
     if len(provenance.shards) == plan.num_shards:  # else others are still drawing; the last one writes the card
@@ -151,7 +180,22 @@ def run(command: GenerateCommand) -> SynthesisSummary:
     return summary
 
 
-def dry_run(command: GenerateCommand) -> str:
+def open_signer(signing: SigningFlags | None) -> ContentSigner | None:
+    """What the flags sign with; None if they say nothing.
+
+    Raises:
+        InputError: One of certificate and key is missing, or they sign nothing.
+    """
+    if signing is None or not (signing.certificate or signing.private_key or signing.timestamp_url):
+        return None
+    if not signing.certificate or not signing.private_key:
+        raise InputError("--certificate and --private-key go together: images are signed with both.")
+    from ..synthesis import ContentSigner
+
+    return ContentSigner(signing.certificate, signing.private_key, signing.timestamp_url)
+
+
+def dry_run(command: GenerateCommand, signing: SigningFlags | None = None) -> str:
     """Say what is missing and what it would take, from a measured batch.
 
     Raises:
@@ -161,9 +205,10 @@ def dry_run(command: GenerateCommand) -> str:
 
     from ..synthesis import estimate_synthesis
 
-    plan, generator = plan_and_generator(command)
+    signer = open_signer(signing)
+    plan, generator = plan_and_generator(command, signer)
     batch_size = _or(command.batch_size, generator.default_batch_size)
-    estimate = estimate_synthesis(plan, generator, command.output, batch_size=batch_size)
+    estimate = estimate_synthesis(plan, generator, command.output, batch_size=batch_size, signer=signer)
     place = Path(command.output).resolve()
     free = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
     lines = [
@@ -181,7 +226,9 @@ def dry_run(command: GenerateCommand) -> str:
     return "\n".join(lines)
 
 
-def plan_and_generator(command: GenerateCommand) -> tuple[SynthesisPlan, DiffusersGenerator]:
+def plan_and_generator(
+    command: GenerateCommand, signer: ContentSigner | None = None
+) -> tuple[SynthesisPlan, DiffusersGenerator]:
     """Read the captions and find the generator.
 
     Raises:
@@ -227,6 +274,7 @@ def plan_and_generator(command: GenerateCommand) -> tuple[SynthesisPlan, Diffuse
         image_format=command.image_format,
         stored_size=command.stored_size,
         captions_per_shard=command.captions_per_shard,
+        signature=None if signer is None else signer.describe(),
     )
     return plan, generator
 

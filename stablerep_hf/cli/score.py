@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..synthesis import ScoringSummary
-    from ..synthesis.scoring import Scorer
+    from ..synthesis import Scorer, ScoringSummary
 
 
 @dataclass
-class ScoreCommand:
-    """Flags of `stablerep score`, beside the folder."""
+class ScoringModels:
+    """Flags that name what measures images: of `stablerep score`, and of `stablerep generate`."""
 
     alignment_model: str | None = field(
         default=None, metadata={"help": "CLIP-like model for the column alignment: Hub id or folder."}
@@ -27,6 +26,12 @@ class ScoreCommand:
     diversity_encoder: str | None = field(
         default=None, metadata={"help": "Vision encoder for the column diversity (Vendi score of siblings)."}
     )
+
+
+@dataclass
+class ScoreCommand:
+    """Flags of `stablerep score`, beside the folder and `ScoringModels`."""
+
     device: str | None = field(default=None, metadata={"help": "The fastest there is if not given."})
 
 
@@ -35,44 +40,55 @@ def main(argv: Sequence[str]) -> None:
     from .parsing import one_name, parse_command
 
     folder, flags = one_name(argv, "the folder of a data set")
-    (command,) = parse_command(
-        [ScoreCommand],
+    models, command = parse_command(
+        [ScoringModels, ScoreCommand],
         flags,
         name="score",
         description="stablerep score DIR [options]: measure alignment, nsfw and diversity of every image.",
     )
-    summary = run(folder, command)
+    summary = run(folder, models, command)
     print(f"{summary.num_images:,} images scored, {summary.num_kept:,} had these scores.")
     for column, mean in summary.means.items():
         print(f"{column:<10} {mean:.4f} on average")
 
 
-def run(folder: str, command: ScoreCommand) -> ScoringSummary:
+def run(folder: str, models: ScoringModels, command: ScoreCommand) -> ScoringSummary:
     """Load what measures, and score.
 
     Raises:
         InputError: Nothing is to be measured, a model cannot be loaded, or the folder is not whole.
     """
-    from ..synthesis import AlignmentScorer, DiversityScorer, UnsafeScorer, open_store, score_store
+    from ..synthesis import open_store, score_store
     from . import facts
 
-    if not (command.alignment_model or command.nsfw_model or command.diversity_encoder):
+    if not (models.alignment_model or models.nsfw_model or models.diversity_encoder):
         raise InputError("Nothing is to be scored: give --alignment-model, --nsfw-model or --diversity-encoder.")
     open_store(folder)  # before models are loaded
-    scorers: list[Scorer] = []
-    if command.alignment_model:
-        scorers.append(
-            AlignmentScorer(
-                command.alignment_model,
-                tokenizer=command.tokenizer,
-                image_processor=command.image_processor,
-                device=command.device,
-            )
-        )
-    if command.nsfw_model:
-        scorers.append(UnsafeScorer(command.nsfw_model, command.nsfw_labels, device=command.device))
-    if command.diversity_encoder:
-        scorers.append(DiversityScorer(command.diversity_encoder, device=command.device))
-    summary = score_store(folder, scorers)
+    summary = score_store(folder, load_scorers(models, command.device))
     facts.mark_content(folder)
     return summary
+
+
+def load_scorers(models: ScoringModels, device: str | None) -> list[Scorer]:
+    """Load what the flags name; nothing if they name nothing.
+
+    Raises:
+        InputError: A model cannot be loaded.
+    """
+    from ..synthesis import AlignmentScorer, DiversityScorer, UnsafeScorer
+
+    scorers: list[Scorer] = []
+    if models.alignment_model:
+        scorers.append(
+            AlignmentScorer(
+                models.alignment_model,
+                tokenizer=models.tokenizer,
+                image_processor=models.image_processor,
+                device=device,
+            )
+        )
+    if models.nsfw_model:
+        scorers.append(UnsafeScorer(models.nsfw_model, models.nsfw_labels, device=device))
+    if models.diversity_encoder:
+        scorers.append(DiversityScorer(models.diversity_encoder, device=device))
+    return scorers

@@ -42,7 +42,7 @@ def run(name: str, command: ShowCommand) -> dict[str, Any]:
     from ..synthesis import find_row, open_store, read_label
 
     if not Path(name).is_dir():
-        return dict(read_label(Path(name)))
+        return {**read_label(Path(name)), **_signature(Path(name))}
     if command.caption_id is None:
         raise InputError(f"{name} is a folder with many images: say which one with --caption-id and --image-index.")
     row = find_row(name, command.caption_id, command.image_index)
@@ -54,4 +54,17 @@ def run(name: str, command: ShowCommand) -> dict[str, Any]:
         "DigitalSourceType": label.get("DigitalSourceType"),
         **{f"generator.{key}": value for key, value in plan.generator.items() if key not in row},
         "plan": plan.hash,
+        **_signature(row["image"]["bytes"]),
     }
+
+
+def _signature(image: bytes | Path) -> dict[str, str]:
+    from ..synthesis import read_signature
+
+    try:
+        signature = read_signature(image)
+    except InputError as error:  # without the package that reads it, all else can still be shown
+        return {"C2PA": str(error)}
+    if signature is None:
+        return {"C2PA": "not signed"}
+    return {f"C2PA.{key}": value for key, value in signature.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .generate import SigningFlags, open_signer
 
 if TYPE_CHECKING:
     from ..synthesis import VerificationReport
@@ -34,22 +35,22 @@ def main(argv: Sequence[str]) -> None:
     from .parsing import one_name, parse_command
 
     folder, flags = one_name(argv, "the folder of a data set")
-    (command,) = parse_command(
-        [VerifyCommand],
+    command, signing = parse_command(
+        [VerifyCommand, SigningFlags],
         flags,
         name="verify",
         description="stablerep verify DIR [options]: check every file, row and image against the plan.",
     )
-    run(folder, command)
+    run(folder, command, signing)
 
 
-def run(folder: str, command: VerifyCommand) -> VerificationReport:
+def run(folder: str, command: VerifyCommand, signing: SigningFlags | None = None) -> VerificationReport:
     """Verify, print what is wrong, and repair if asked.
 
     Raises:
         InputError: The folder is no data set of this package, or is not sound and was not to be repaired.
     """
-    from ..synthesis import generator_of, open_store, remove_problems, synthesize, verify_store
+    from ..synthesis import check_parts, generator_of, open_store, remove_problems, synthesize, verify_store
 
     report = verify_store(folder, decode=command.decode)
     for problem in report.problems[:_SHOWN]:
@@ -63,7 +64,8 @@ def run(folder: str, command: VerifyCommand) -> VerificationReport:
     if not command.repair:
         raise InputError(f"{folder} is not what its plan says ({counts}): --repair removes that and draws it again.")
     store = open_store(folder)
-    generator = generator_of(store.plan, command.generator, command.lora)
+    generator, signer = generator_of(store.plan, command.generator, command.lora), open_signer(signing)
+    check_parts(store.plan, generator, signer)
     remove_problems(folder, report)
     synthesize(
         store.plan,
@@ -72,6 +74,7 @@ def run(folder: str, command: VerifyCommand) -> VerificationReport:
         batch_size=command.batch_size or generator.default_batch_size,
         max_failed_captions=command.max_failed_captions,
         truncate_prompts=True,  # they were accepted when the folder was drawn
+        signer=signer,
     )
     report = verify_store(folder, decode=command.decode)
     print(f"Repaired: {report.num_images:,} images in {report.num_shards:,} shards.")

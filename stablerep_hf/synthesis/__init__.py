@@ -29,16 +29,19 @@ if TYPE_CHECKING:
     from .redrawing import generator_of as generator_of
     from .redrawing import redraw_image as redraw_image
     from .run import SynthesisSummary as SynthesisSummary
+    from .run import check_parts as check_parts
     from .run import synthesize as synthesize
     from .schema import image_features as image_features
-    from .scoring import AlignmentScorer as AlignmentScorer
-    from .scoring import DiversityScorer as DiversityScorer
-    from .scoring import Scorer as Scorer
+    from .scorers import AlignmentScorer as AlignmentScorer
+    from .scorers import DiversityScorer as DiversityScorer
+    from .scorers import Scorer as Scorer
+    from .scorers import UnsafeScorer as UnsafeScorer
     from .scoring import ScoringSummary as ScoringSummary
-    from .scoring import UnsafeScorer as UnsafeScorer
     from .scoring import score_histograms as score_histograms
     from .scoring import score_store as score_store
     from .seeds import image_seed as image_seed
+    from .signing import ContentSigner as ContentSigner
+    from .signing import read_signature as read_signature
     from .verification import VerificationReport as VerificationReport
     from .verification import open_store as open_store
     from .verification import remove_problems as remove_problems
@@ -47,12 +50,13 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "export_parquet": ".export",
     "export_webdataset": ".export",
-    "AlignmentScorer": ".scoring",
-    "DiversityScorer": ".scoring",
+    "AlignmentScorer": ".scorers",
+    "ContentSigner": ".signing",
+    "DiversityScorer": ".scorers",
     "FilterReport": ".filters",
-    "Scorer": ".scoring",
+    "Scorer": ".scorers",
     "ScoringSummary": ".scoring",
-    "UnsafeScorer": ".scoring",
+    "UnsafeScorer": ".scorers",
     "filter_rows": ".filters",
     "parse_filter": ".filters",
     "score_histograms": ".scoring",
@@ -69,6 +73,7 @@ _EXPORTS = {
     "SynthesisSummary": ".run",
     "TokenizingGenerator": ".protocol",
     "VerificationReport": ".verification",
+    "check_parts": ".run",
     "estimate_synthesis": ".estimate",
     "find_row": ".redrawing",
     "generator_of": ".redrawing",
@@ -78,6 +83,7 @@ _EXPORTS = {
     "open_store": ".verification",
     "read_label": ".labelling",
     "read_provenance": ".provenance",
+    "read_signature": ".signing",
     "redraw_image": ".redrawing",
     "remove_problems": ".verification",
     "synthesize": ".run",

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ..errors import InputError
 from ..evaluation.intervals import bootstrap_interval
 from .provenance import read_provenance
-from .verification import open_store
+from .store import shard_path
 
 Interval = tuple[float, float, float]  # mean, low and high end of 95 %
 
@@ -50,8 +50,7 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
     scored_by: dict[str, object] = {}
     for folder in folders:
         provenance = read_provenance(folder)
-        store = open_store(folder)
-        paths = [store.shard_path(record["shard"]) for record in provenance.shards]
+        paths = [shard_path(Path(folder), record["shard"], provenance.num_shards) for record in provenance.shards]
         columns = ["caption_id", "alignment", "diversity", "is_blank"]
         tables = [pq.read_table(path, columns=columns) for path in paths if path.exists()]
         if not tables or not sum(map(len, tables)):

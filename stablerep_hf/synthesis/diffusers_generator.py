@@ -19,6 +19,7 @@ from .pipeline_folder import (
     find_lora,
     find_pipeline,
     first_line,
+    most_tokens,
     own_scheduler,
     own_size,
     pipeline_class_name,
@@ -157,24 +158,29 @@ class DiffusersGenerator:
         return max(1, min(_LARGEST_BATCH, int(gib / 2 * scale)))
 
     @cached_property
-    def _tokenizer(self) -> Any:
+    def _tokenizers(self) -> list[tuple[Any, int]]:
+        """Each tokenizer of the pipeline, and how many tokens its text encoder is given."""
         from transformers import AutoTokenizer
 
-        if not (self.folder / "tokenizer").is_dir():
-            return None
-        return AutoTokenizer.from_pretrained(self.folder / "tokenizer")
+        found = [AutoTokenizer.from_pretrained(folder) for folder in sorted(self.folder.glob("tokenizer*"))]
+        most = most_tokens(self.folder)
+        return [(tokenizer, min(tokenizer.model_max_length, most)) for tokenizer in found]
 
     def too_long(self, prompts: Sequence[str]) -> list[bool]:
-        """Say which prompts the text encoder would cut; see `TokenizingGenerator`."""
-        tokenizer = self._tokenizer
-        if tokenizer is None:
-            return [False] * len(prompts)
-        limit = tokenizer.model_max_length
-        # A token is a byte or more, and two mark the ends: most prompts need no tokenizer.
-        return [
-            len(prompt.encode()) + 3 > limit and len(tokenizer(prompt, truncation=False).input_ids) > limit
-            for prompt in prompts
-        ]
+        """Say which prompts no text encoder would read to the end; see `TokenizingGenerator`.
+
+        Of pipelines with several encoders (SDXL, SD 3, Flux) the one that reads most counts.
+        """
+        cut = [bool(self._tokenizers)] * len(prompts)
+        for tokenizer, limit in self._tokenizers:
+            # A token is a byte or more, and two mark the ends: most prompts need no tokenizer.
+            places = [place for place, prompt in enumerate(prompts) if cut[place] and len(prompt.encode()) + 3 > limit]
+            cut = [False] * len(prompts)
+            if places:
+                tokens = tokenizer([prompts[place] for place in places], truncation=False).input_ids
+                for place, ids in zip(places, tokens, strict=True):
+                    cut[place] = len(ids) > limit
+        return cut
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image | None]:
         """Draw one image a prompt; see `ImageGenerator`.

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ..captions import CaptionSet
@@ -14,6 +14,7 @@ from .frames import SUFFIXES, StoredFrame, is_black, store_frame
 from .labelling import xmp_packet
 from .plan import SynthesisPlan
 from .protocol import ImageGenerator
+from .signing import ContentSigner
 
 MOST_REDRAWS = (
     16  # of one caption. Ours: a checker that withholds half of its frames loses one caption in some thousands.
@@ -65,6 +66,7 @@ def draw_shard(
     on_images: Callable[[int], object] = lambda number: None,
     *,
     encoders: Executor | None = None,
+    signer: ContentSigner | None = None,
     num_truncated: int = 0,
 ) -> DrawnShard:
     """Draw the images of some captions.
@@ -79,6 +81,7 @@ def draw_shard(
         batch_size: Images drawn at once, at least 1. Batches mix captions.
         on_images: Told how many more images carry a picture.
         encoders: Threads that encode image files while the next batch is drawn; without them this one does.
+        signer: Signs image files, where the plan says so.
         num_truncated: See `DrawnShard`.
 
     Raises:
@@ -100,7 +103,7 @@ def draw_shard(
         num_pictures, num_failed = 0, len(failed)
         for (place, index), row, image in zip(batch, rows, images, strict=True):
             if image is not None and not is_black(image):
-                frames[place][index] = row, _encode(encoders, image, plan, row)
+                frames[place][index] = row, _encode(encoders, image, plan, row, signer)
                 num_pictures += 1
             elif next_index[place] - wanted[place] == MOST_REDRAWS:
                 failed.add(place)
@@ -120,13 +123,22 @@ def draw_shard(
     return DrawnShard(sum(next_index) - sum(wanted), [ids[place] for place in sorted(failed)], num_truncated, pending)
 
 
-def _encode(encoders: Executor | None, image: Any, plan: SynthesisPlan, row: dict[str, Any]) -> Future[StoredFrame]:
-    arguments = image, plan.image_format, plan.stored_size, xmp_packet(row)
+def _encode(
+    encoders: Executor | None, image: Any, plan: SynthesisPlan, row: dict[str, Any], signer: ContentSigner | None
+) -> Future[StoredFrame]:
     if encoders is not None:
-        return encoders.submit(store_frame, *arguments)
+        return encoders.submit(encode_row, image, plan, row, signer)
     done: Future[StoredFrame] = Future()
-    done.set_result(store_frame(*arguments))
+    done.set_result(encode_row(image, plan, row, signer))
     return done
+
+
+def encode_row(
+    image: Any, plan: SynthesisPlan, row: dict[str, Any], signer: ContentSigner | None = None
+) -> StoredFrame:
+    """The image of a row as it is stored: scaled, labelled, encoded, signed."""
+    sign = None if signer is None else partial(signer.sign, image_format=plan.image_format, row=row)
+    return store_frame(image, plan.image_format, plan.stored_size, xmp_packet(row), sign)
 
 
 def row_of(plan: SynthesisPlan, caption: str, caption_id: int, image_index: int) -> dict[str, Any]:

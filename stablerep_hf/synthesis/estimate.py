@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .drawing import row_of
-from .frames import store_frame
-from .labelling import xmp_packet
+from .drawing import encode_row, row_of
 from .plan import SynthesisPlan
 from .protocol import ImageGenerator
+from .signing import ContentSigner
 from .store import ShardStore
 
 
@@ -48,7 +47,12 @@ class SynthesisEstimate:
 
 
 def estimate_synthesis(
-    plan: SynthesisPlan, generator: ImageGenerator, output_dir: str | Path, *, batch_size: int
+    plan: SynthesisPlan,
+    generator: ImageGenerator,
+    output_dir: str | Path,
+    *,
+    batch_size: int,
+    signer: ContentSigner | None = None,
 ) -> SynthesisEstimate:
     """Draw two batches that are thrown away, and multiply. Nothing is written.
 
@@ -57,13 +61,14 @@ def estimate_synthesis(
         generator: What draws.
         output_dir: The folder; shards that stand there are not counted.
         batch_size: Images drawn at once.
+        signer: What signs the files, where the plan says so.
 
     Raises:
         InputError: If the folder holds another plan's images.
     """
     store = ShardStore(output_dir, plan)
     missing = [shard for shard in range(plan.num_shards) if store.find_record(shard) is None]
-    numbers = [int(plan.num_images_of(plan.shard_captions(shard)).sum()) for shard in missing]
+    numbers = [plan.num_images_in(shard) for shard in missing]
     first = plan.captions.head(batch_size)
     rows = [
         row_of(plan, caption, caption_id, index)
@@ -79,7 +84,7 @@ def estimate_synthesis(
             images = generator([row["prompt"] for row in rows], [row["seed"] for row in rows])
             seconds = time.perf_counter() - begin
         sizes = [
-            len(store_frame(image, plan.image_format, plan.stored_size, xmp_packet(row)).encoded)
+            len(encode_row(image, plan, row, signer).encoded)
             for row, image in zip(rows, images, strict=True)
             if image is not None
         ] or [0]

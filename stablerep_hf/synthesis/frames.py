@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -39,10 +40,17 @@ class StoredFrame:
     perceptual_hash: int
 
 
-def store_frame(image: Image.Image, image_format: ImageFormat, stored_size: int | None, xmp: bytes) -> StoredFrame:
-    """Scale a frame down, measure it and encode it; see the functions below."""
+def store_frame(
+    image: Image.Image,
+    image_format: ImageFormat,
+    stored_size: int | None,
+    xmp: bytes,
+    sign: Callable[[bytes], bytes] | None = None,
+) -> StoredFrame:
+    """Scale a frame down, measure it, encode it and sign the file if it is to be; see the functions below."""
     image = shrink(image.convert("RGB"), stored_size)
-    return StoredFrame(encode_image(image, image_format, xmp), is_blank(image), perceptual_hash(image))
+    encoded = encode_image(image, image_format, xmp)
+    return StoredFrame(encoded if sign is None else sign(encoded), is_blank(image), perceptual_hash(image))
 
 
 def is_black(image: Image.Image) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,22 +140,29 @@ def check_scheduler(folder: Path, name: str, scheduler: str) -> None:
         raise InputError(f"The scheduler {scheduler!r} does not fit {name!r}; use one of {', '.join(names)}.")
 
 
+def call_parameters(folder: Path) -> Mapping[str, inspect.Parameter]:
+    """What the class of a pipeline takes in a call; nothing if diffusers has no such class."""
+    import diffusers
+
+    kind = getattr(diffusers, pipeline_class_name(folder), None)
+    return inspect.signature(kind.__call__).parameters if kind is not None else {}
+
+
+def most_tokens(folder: Path) -> int:
+    """How many tokens of a prompt a pipeline takes, whatever its tokenizers could: `max_sequence_length` of a call."""
+    parameter = call_parameters(folder).get("max_sequence_length")
+    return parameter.default if parameter is not None and isinstance(parameter.default, int) else sys.maxsize
+
+
 def takes_guidance(folder: Path) -> bool:
     """Whether guidance changes what a pipeline draws, as far as its class and configuration say.
 
     It does not where the pipeline takes no `guidance_scale`, or where its transformer was distilled without guidance
-    (FLUX.1 schnell and its kin).
+    (FLUX.1 schnell and its kin). That SDXL Turbo is to be drawn at 0 stands in its card alone.
     """
-    import inspect
-
-    import diffusers
-
-    kind = getattr(diffusers, pipeline_class_name(folder), None)
-    parameters = inspect.signature(kind.__call__).parameters if kind is not None else {}
-    hidden = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     config = folder / "transformer" / "config.json"
     distilled = config.is_file() and read_json(config).get("guidance_embeds") is False
-    return not distilled and (hidden or "prompt" not in parameters or "guidance_scale" in parameters)
+    return not distilled and _takes(folder, "guidance_scale")
 
 
 def check_guidance(folder: Path, name: str, guidance_scale: float | None, negative_prompt: str | None) -> None:
@@ -161,16 +171,30 @@ def check_guidance(folder: Path, name: str, guidance_scale: float | None, negati
     Raises:
         InputError: If the model takes no guidance, or a negative prompt is given where nothing is guided away from it.
     """
+    kind = pipeline_class_name(folder)
     if guidance_scale is not None and guidance_scale > 1 and not takes_guidance(folder):
         raise InputError(
-            f"The guidance_scale {guidance_scale:g} was given for {name!r}, a {pipeline_class_name(folder)} without "
-            "guidance, which would ignore it; leave it out or set it to 1."
+            f"The guidance_scale {guidance_scale:g} was given for {name!r}, a {kind} without guidance, which would "
+            "ignore it; leave it out or set it to 1."
         )
-    if negative_prompt is not None and guidance_scale is not None and guidance_scale <= 1:
+    if negative_prompt is None:
+        return
+    if not _takes(folder, "negative_prompt") or "true_cfg_scale" in call_parameters(folder):  # Flux and its kin
+        raise InputError(
+            f"The negative prompt {negative_prompt!r} was given for {name!r}, a {kind}, which is guided without one "
+            "and would ignore it; leave it out."
+        )
+    if guidance_scale is not None and guidance_scale <= 1:
         raise InputError(
             f"The negative prompt {negative_prompt!r} has no effect at guidance_scale {guidance_scale:g}; leave it "
             "out or raise the guidance above 1."
         )
+
+
+def _takes(folder: Path, argument: str) -> bool:
+    """Whether a call of the pipeline takes an argument; yes if its class does not say what it takes."""
+    parameters = call_parameters(folder)
+    return "prompt" not in parameters or argument in parameters
 
 
 def check_size(folder: Path, name: str, height: int, width: int) -> None:
@@ -198,13 +222,13 @@ def image_factor(folder: Path) -> int:
 
 
 def own_size(folder: Path) -> int:
-    """Side of the images that a pipeline draws by itself, pixels; 512 where its configuration does not say."""
+    """Side of the images that a pipeline draws by itself, pixels; 1024, as FLUX.1, where its parts do not say."""
     for part in ("unet", "transformer"):
         config = folder / part / "config.json"
         size = read_json(config).get("sample_size") if config.is_file() else None
         if isinstance(size, int):
             return size * _autoencoder_factor(folder)
-    return 512
+    return 1024
 
 
 def _autoencoder_factor(folder: Path) -> int:

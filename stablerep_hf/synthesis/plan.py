@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from ..captions import CaptionSet
 from ..errors import InputError
+from .sealing import content_hash, seal, unseal
 from .seeds import image_seed
 
 PLAN_VERSION = 2  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
@@ -39,6 +39,7 @@ class SynthesisPlan:
         image_format: How images are stored: JPEG at quality 95, lossless PNG, or WebP at quality 90.
         stored_size: Pixels of the shorter side of a stored image: larger frames are scaled down (the release draws
             512 and stores 256), smaller ones are left alone. None stores what was drawn.
+        signature: What `ContentSigner.describe` said, if image files are signed; None if they are not.
         captions_per_shard: Captions in one file. A shard is the unit of work: what a kill may cost, and what workers
             share out. Few captions waste little; the Hub wants fewer than 10,000 files.
     """
@@ -51,6 +52,7 @@ class SynthesisPlan:
     image_format: ImageFormat = "jpeg"
     stored_size: int | None = None
     captions_per_shard: int = 256
+    signature: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_templates", tuple(self.prompt_templates))
@@ -94,6 +96,10 @@ class SynthesisPlan:
             return captions.num_images
         return np.full(len(captions), self.images_per_caption, np.int64)
 
+    def num_images_in(self, shard: int) -> int:
+        """How many rows a shard has if no caption fails."""
+        return int(self.num_images_of(self.shard_captions(shard)).sum())
+
     def shard_captions(self, shard: int) -> CaptionSet:
         """The captions of shard 0 <= shard < num_shards, a view of the plan's."""
         start = shard * self.captions_per_shard
@@ -122,18 +128,19 @@ class SynthesisPlan:
             "stored_size": self.stored_size,
             "captions_per_shard": self.captions_per_shard,
         }
+        if self.signature is not None:
+            settings["signature"] = dict(self.signature)
         normalized: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         return normalized
 
     @cached_property
     def hash(self) -> str:
         """32 hex digits of the settings."""
-        canonical = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
-        return blake2b(canonical.encode(), digest_size=16).hexdigest()
+        return content_hash(self.settings)
 
     def to_json(self) -> str:
         """The settings and their hash as indented JSON, without the captions themselves."""
-        return json.dumps({"hash": self.hash, **self.settings}, indent=2, ensure_ascii=False) + "\n"
+        return seal(self.settings)
 
     @classmethod
     def from_json(cls, text: str, captions: CaptionSet) -> SynthesisPlan:
@@ -152,7 +159,7 @@ class SynthesisPlan:
             "stored_size",
             "captions_per_shard",
         )
-        plan = cls(captions, **{name: settings[name] for name in fields})
+        plan = cls(captions, **{name: settings[name] for name in fields}, signature=settings.get("signature"))
         if difference := describe_difference(settings, plan.settings):
             raise InputError(f"The plan does not fit the captions: {difference}; give the captions it was made for.")
         return plan
@@ -165,24 +172,18 @@ def parse_plan(text: str | bytes) -> dict[str, Any]:
         InputError: If it is damaged or was written by a version whose plans mean something else.
     """
     try:
-        record = json.loads(text)
-        found = record.pop("hash")
-        canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
-        intact = found == blake2b(canonical.encode(), digest_size=16).hexdigest()
-    except (ValueError, AttributeError, KeyError, TypeError):  # ValueError: not JSON, or not even UTF-8
-        intact = False
-    if not intact:
+        record = unseal(text)
+    except ValueError as error:  # also where it is not JSON, or not even UTF-8
         raise InputError(
             f"A plan that begins with {text[:40]!r} does not match its own hash, so it was damaged or edited; "
             "restore it, or draw into another folder."
-        )
+        ) from error
     if record["plan_version"] != PLAN_VERSION:
         raise InputError(
             f"The plan is of version {record['plan_version']}, but this release makes version {PLAN_VERSION}; "
             "draw into another folder."
         )
-    settings: dict[str, Any] = record
-    return settings
+    return record
 
 
 def describe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -7,8 +7,24 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-# What `encode_prompt` of the pipelines that are known here returns, in order (StableDiffusion; SDXL and SD 3).
-_NAMES = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+# What `encode_prompt` returns, in order, by the beginning of the pipeline's name: the arguments that the values stand
+# for in a call; what follows them is not asked for.
+_RETURNED = {
+    "StableDiffusion": (  # XL and 3 too; 1 and 2 return the first two
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    ),
+    "LatentConsistencyModel": ("prompt_embeds",),
+    "PixArt": (
+        "prompt_embeds",
+        "prompt_attention_mask",
+        "negative_prompt_embeds",
+        "negative_prompt_attention_mask",
+    ),
+    "Flux": ("prompt_embeds", "pooled_prompt_embeds"),
+}
 _KEPT = 256  # prompts. Siblings are drawn one after another; at SDXL's 330 kB a prompt these are 85 MB.
 
 
@@ -27,27 +43,29 @@ class PromptEmbeddings:
             negative_prompt: What it would be called with.
         """
         self._pipeline, self._negative_prompt = pipeline, negative_prompt
+        self._returned = _returned(pipeline)
+        takes = inspect.signature(pipeline.__call__).parameters
         if guidance_scale is None:
-            guidance_scale = inspect.signature(pipeline.__call__).parameters["guidance_scale"].default
+            guidance_scale = takes["guidance_scale"].default
         # As the pipelines decide it: distilled networks that take the guidance as an input are not called twice.
         config = getattr(getattr(pipeline, "unet", None), "config", None)
-        self._guided = float(guidance_scale) > 1 and getattr(config, "time_cond_proj_dim", None) is None
-        self._known: OrderedDict[str, tuple[Any, ...]] = OrderedDict()
-        self._negative: tuple[Any, ...] | None = None
+        self._guided = (
+            any(name.startswith("negative_") for name in self._returned)
+            and float(guidance_scale) > 1
+            and getattr(config, "time_cond_proj_dim", None) is None
+        )
+        # PixArt's own default is a text, which would stand beside its embedding.
+        self._settings = {"negative_prompt": None} if "negative_prompt" in takes else {}
+        self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._negative: dict[str, Any] = {}
 
     @staticmethod
     def supports(pipeline: Any) -> bool:
-        """Whether the pipeline encodes prompts, and takes them encoded, in the way of Stable Diffusion, XL or 3."""
+        """Whether it is known how the pipeline encodes prompts, and takes them encoded."""
         if not hasattr(pipeline, "encode_prompt"):
             return False
         takes = inspect.signature(pipeline.__call__).parameters
-        encodes = inspect.signature(pipeline.encode_prompt).parameters
-        return (
-            {"prompt_embeds", "negative_prompt_embeds", "guidance_scale"} <= takes.keys()
-            and {"prompt", "do_classifier_free_guidance", "negative_prompt"} <= encodes.keys()
-            and not any("attention_mask" in name for name in takes)
-            and type(pipeline).__name__.startswith("StableDiffusion")
-        )
+        return "guidance_scale" in takes and "prompt_embeds" in _returned(pipeline)
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
         """The arguments that stand for `prompt` and `negative_prompt` in a call of the pipeline.
@@ -61,27 +79,26 @@ class PromptEmbeddings:
         import torch
 
         with torch.no_grad():
-            if self._guided and self._negative is None:
-                embeds, negative, *pooled = self._encode(prompts[:1], guided=True)
-                self._negative = (negative, *pooled[1:])
-                self._known[prompts[0]] = (embeds, *pooled[:1])
+            if self._guided and not self._negative:
+                encoded = self._encode(prompts[:1], guided=True)
+                self._negative = {name: part for name, part in encoded.items() if name.startswith("negative_")}
+                self._known[prompts[0]] = {name: encoded[name] for name in encoded.keys() - self._negative.keys()}
             if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]:
-                embeds, _, *pooled = self._encode(new, guided=False)
+                encoded = self._encode(new, guided=False)
                 for row, prompt in enumerate(new):
-                    self._known[prompt] = tuple(part[row : row + 1] for part in (embeds, *pooled[:1]))
+                    self._known[prompt] = {
+                        name: part[row : row + 1] for name, part in encoded.items() if not name.startswith("negative_")
+                    }
             rows = [self._known[prompt] for prompt in prompts]
-            positive = [torch.cat(part) for part in zip(*rows, strict=True)]
-            arguments = dict(zip(_NAMES[::2], positive, strict=False))
-            if self._guided and self._negative is not None:
-                negatives = [part.expand(len(prompts), *part.shape[1:]) for part in self._negative]
-                arguments |= dict(zip(_NAMES[1::2], negatives, strict=False))
+            arguments = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+            arguments |= {name: part.expand(len(prompts), *part.shape[1:]) for name, part in self._negative.items()}
         for prompt in prompts:
             self._known.move_to_end(prompt)
         while len(self._known) > max(_KEPT, len(set(prompts))):
             self._known.popitem(last=False)
-        return arguments
+        return {**self._settings, **arguments}
 
-    def _encode(self, prompts: Sequence[str], *, guided: bool) -> tuple[Any, ...]:
+    def _encode(self, prompts: Sequence[str], *, guided: bool) -> dict[str, Any]:
         arguments = {
             "prompt": list(prompts),
             "prompt_2": None,
@@ -89,10 +106,20 @@ class PromptEmbeddings:
             "device": self._pipeline._execution_device,
             "num_images_per_prompt": 1,
             "do_classifier_free_guidance": guided,
-            "negative_prompt": None if self._negative_prompt is None else [self._negative_prompt] * len(prompts),
         }
+        if self._negative_prompt is not None:
+            arguments["negative_prompt"] = [self._negative_prompt] * len(prompts)
         known = inspect.signature(self._pipeline.encode_prompt).parameters
-        result: tuple[Any, ...] = self._pipeline.encode_prompt(
-            **{name: value for name, value in arguments.items() if name in known}
-        )
-        return result
+        values = self._pipeline.encode_prompt(**{name: value for name, value in arguments.items() if name in known})
+        named = zip(self._returned, values, strict=False)
+        return {name: value for name, value in named if value is not None}
+
+
+def _returned(pipeline: Any) -> tuple[str, ...]:
+    """Of what `encode_prompt` returns, the arguments of a call; () where that is not known."""
+    takes = inspect.signature(pipeline.__call__).parameters
+    for beginning, names in _RETURNED.items():
+        if type(pipeline).__name__.startswith(beginning):
+            # Of SD 1 and 2, which take no pooled embeddings, the first two.
+            return tuple(name for name in names if name in takes)
+    return ()

@@ -14,9 +14,7 @@ from PIL import Image
 
 from ..errors import InputError
 from .diffusers_generator import DiffusersGenerator
-from .drawing import row_of
-from .frames import store_frame
-from .labelling import xmp_packet
+from .drawing import encode_row, row_of
 from .plan import SynthesisPlan, describe_difference
 from .protocol import ImageGenerator
 from .verification import open_store
@@ -27,14 +25,16 @@ class RedrawnImage:
     """An image drawn again, beside the stored one.
 
     Attributes:
-        encoded: The image file.
-        is_same_file: Whether it equals the stored file byte by byte.
+        encoded: The image file, not signed.
+        is_same_file: Whether it equals the stored file byte by byte; never where that is signed.
+        is_signed: Whether the plan has image files signed: then the pixels alone can be the same.
         max_difference: Largest difference of a pixel's channel, of 255. Rounding, by another batch, device or library
             version, makes 1 or little more (and JPEG spreads it); another picture dozens.
     """
 
     encoded: bytes
     is_same_file: bool
+    is_signed: bool
     max_difference: int
 
 
@@ -129,10 +129,10 @@ def redraw_image(folder: str | Path, caption_id: int, image_index: int, generato
             f"The generator withholds image {image_index} of caption {caption_id} now, so it is not the same; look at "
             "its safety checker."
         )
-    encoded = store_frame(image, plan.image_format, plan.stored_size, xmp_packet(row)).encoded
+    encoded = encode_row(image, plan, row).encoded
     before, after = (
         np.asarray(Image.open(BytesIO(content)).convert("RGB")).astype(int)
         for content in (stored["image"]["bytes"], encoded)
     )
     difference = int(np.abs(before - after).max()) if before.shape == after.shape else 255
-    return RedrawnImage(encoded, encoded == stored["image"]["bytes"], difference)
+    return RedrawnImage(encoded, encoded == stored["image"]["bytes"], plan.signature is not None, difference)

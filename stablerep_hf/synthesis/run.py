@@ -18,6 +18,9 @@ from ..errors import InputError
 from .drawing import MOST_REDRAWS, DrawnShard, draw_shard
 from .plan import SynthesisPlan, describe_difference
 from .protocol import ImageGenerator, TokenizingGenerator
+from .scorers import Scorer
+from .scoring import fill_scores, missing_scores, score_shard
+from .signing import ContentSigner
 from .store import ShardStore
 
 _ENCODERS = 4  # threads; a file of 512 x 512 takes some 10 ms, which Pillow spends outside Python's lock
@@ -36,6 +39,7 @@ class SynthesisSummary:
         damaged_shards: Shards that were there but torn or altered, and were drawn again.
         failed_captions: Ids of captions that have no rows, from this and earlier calls.
         num_truncated: Prompts of this call whose end the generator does not read.
+        num_scored: Images of shards that stood without these scores and got them now.
         seconds: Time this call spent on drawing and writing.
     """
 
@@ -47,6 +51,7 @@ class SynthesisSummary:
     damaged_shards: tuple[int, ...]
     failed_captions: tuple[int, ...]
     num_truncated: int
+    num_scored: int
     seconds: float
 
     @property
@@ -66,6 +71,8 @@ def synthesize(
     progress: bool = True,
     max_failed_captions: int = 0,
     truncate_prompts: bool = False,
+    scorers: Sequence[Scorer] = (),
+    signer: ContentSigner | None = None,
 ) -> SynthesisSummary:
     """Draw a plan into a folder, or the part of it that is missing there.
 
@@ -88,13 +95,16 @@ def synthesize(
             more ends the run, with the finished shards kept.
         truncate_prompts: Whether prompts that are too long for the generator are drawn from their beginning, and
             counted; otherwise they are refused before anything is drawn.
+        scorers: What measures the images as they are drawn, as `score_store` would later: no part of the plan, which
+            says what is drawn. This worker's shards that stand without these scores get them too.
+        signer: Signs image files; it must be the one that the plan describes, and be there if the plan has one.
 
     Returns:
         What was found and done.
 
     Raises:
-        InputError: If the folder holds another plan's images, the generator is not the plan's, the disk is full, a
-            rank or size is impossible, a prompt is too long, or too many captions fail.
+        InputError: If the folder holds another plan's images, the generator or signer is not the plan's, the disk is
+            full, a rank or size is impossible, a prompt is too long, too many captions fail, or a scorer does.
     """
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}, which draws nothing; set it to 1 or more.")
@@ -102,39 +112,37 @@ def synthesize(
         raise InputError(
             f"rank is {rank} of {world_size} workers; ranks count from 0 to the number of workers minus 1."
         )
-    description = json.loads(json.dumps(dict(generator.describe())))
-    if difference := describe_difference(plan.settings["generator"], description):
-        raise InputError(
-            f"The generator is not the plan's: {difference} (there: the plan, here: the generator); "
-            "make the plan from this generator's `describe()`."
-        )
+    check_parts(plan, generator, signer)
 
     store = ShardStore(output_dir, plan)
-    missing, standing = [], []
+    missing: list[int] = []
+    failed: list[int] = []
+    unscored: list[int] = []
+    num_kept = num_drawn = num_redrawn = num_scored = 0
     shards = range(rank, plan.num_shards, world_size)
     for shard in tqdm(shards, desc="Checking shards", unit="shard", leave=False, disable=not progress):
         record = store.find_record(shard)
         if record is None:
             missing.append(shard)
         else:
-            standing.append(record)
+            num_kept += record["rows"]
+            failed += record["failed_captions"]
+            if missing_scores(record, scorers):
+                unscored.append(shard)
     damaged = tuple(shard for shard in missing if store.is_damaged(shard))
     truncated = _count_truncated(plan, generator, missing, refuse=not truncate_prompts)
-    failed = [caption_id for record in standing for caption_id in record["failed_captions"]]
-    num_kept = sum(record["rows"] for record in standing)
-    num_drawn = num_redrawn = 0
     begin = time.perf_counter()
 
     store.claim()
     for shard in damaged:
         # Its record no longer holds; without it nobody takes the folder for finished while the shard is drawn again.
         store.record_path(shard).unlink(missing_ok=True)
-    total = num_kept + sum(int(plan.num_images_of(plan.shard_captions(shard)).sum()) for shard in missing)
+    total = num_kept + sum(map(plan.num_images_in, missing))
     label = "Drawing" if world_size == 1 else f"Drawing ({rank} of {world_size})"
     with (
         tqdm(total=total, initial=num_kept, desc=label, unit="image", disable=not (progress and missing)) as bar,
         ThreadPoolExecutor(_ENCODERS, "encoder") as encoders,
-        _Writer(store) as writer,
+        _Writer(store, scorers) as writer,
     ):
         for shard in missing:
             shard_begin = time.perf_counter()
@@ -146,6 +154,7 @@ def synthesize(
                 batch_size,
                 on_images=bar.update,
                 encoders=encoders,
+                signer=signer,
                 num_truncated=truncated.get(shard, 0),
             )
             failed += drawn.failed_captions
@@ -154,6 +163,10 @@ def synthesize(
             writer.write(shard, drawn, time.perf_counter() - shard_begin)
             num_drawn += drawn.num_rows
             num_redrawn += drawn.num_redrawn
+    for shard in tqdm(unscored, desc="Scoring", unit="shard", leave=False, disable=not (progress and unscored)):
+        record = store.find_record(shard)
+        if record is not None and score_shard(store, shard, record, scorers):
+            num_scored += record["rows"]
     store.tidy()
     return SynthesisSummary(
         num_images=num_kept + num_drawn,
@@ -164,25 +177,50 @@ def synthesize(
         damaged_shards=damaged,
         failed_captions=tuple(failed),
         num_truncated=sum(truncated.values()),
+        num_scored=num_scored,
         seconds=time.perf_counter() - begin,
     )
 
 
+def check_parts(plan: SynthesisPlan, generator: ImageGenerator, signer: ContentSigner | None) -> None:
+    """Refuse a generator or signer that is not the plan's.
+
+    Raises:
+        InputError: If one of them differs from what the plan describes.
+    """
+    description = json.loads(json.dumps(dict(generator.describe())))
+    if difference := describe_difference(plan.settings["generator"], description):
+        raise InputError(
+            f"The generator is not the plan's: {difference} (there: the plan, here: the generator); "
+            "make the plan from this generator's `describe()`."
+        )
+    planned, given = plan.settings.get("signature", {}), {} if signer is None else signer.describe()
+    if difference := describe_difference(planned, given):
+        raise InputError(
+            f"What signs the images is not what the plan says: {difference} (there: the plan, here: the signer); "
+            "give the certificate and key that the plan was made with."
+        )
+
+
 class _Writer:
-    """Writes shards on a thread of its own, in order, so that the generator need not wait for the disk.
+    """Scores and writes shards on a thread of its own, in order, so that the generator need not wait for the disk.
 
     At most two shards wait: a slow disk slows the generator down instead of filling the memory.
     """
 
-    def __init__(self, store: ShardStore) -> None:
-        self._store = store
+    def __init__(self, store: ShardStore, scorers: Sequence[Scorer]) -> None:
+        self._store, self._scorers = store, scorers
         self._thread = ThreadPoolExecutor(1, "writer")
         self._waiting: deque[Future[object]] = deque()
 
     def write(self, shard: int, drawn: DrawnShard, seconds: float) -> None:
-        self._waiting.append(self._thread.submit(self._store.write_shard, shard, drawn, seconds))
+        self._waiting.append(self._thread.submit(self._score_and_write, shard, drawn, seconds))
         while len(self._waiting) > 2 or (self._waiting and self._waiting[0].done()):
             self._waiting.popleft().result()
+
+    def _score_and_write(self, shard: int, drawn: DrawnShard, seconds: float) -> None:
+        scores = fill_scores(drawn.rows, self._scorers) if drawn.rows else {}
+        self._store.write_shard(shard, drawn, seconds, scores)
 
     def __enter__(self) -> _Writer:
         return self

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from .atomic import explaining, remove_leftovers, replacing
 from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
+from .sealing import seal, unseal
 
 DATA = "data"
 PROVENANCE = "provenance"
@@ -51,7 +51,7 @@ class ShardStore:
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard's rows are."""
-        return self.folder / DATA / f"train-{shard:05d}-of-{self.plan.num_shards:05d}.parquet"
+        return shard_path(self.folder, shard, self.plan.num_shards)
 
     def record_path(self, shard: int) -> Path:
         """Where a shard's record is."""
@@ -85,7 +85,7 @@ class ShardStore:
             The record; None if the shard or its record is missing, torn, or not of this plan.
         """
         try:
-            record: dict[str, Any] = json.loads(self.record_path(shard).read_bytes())
+            record = unseal(self.record_path(shard).read_bytes())
             coming = record.pop("coming", None)
             with self.shard_path(shard).open("rb") as file:
                 size = file.seek(0, 2)
@@ -97,20 +97,23 @@ class ShardStore:
                 return next(
                     (found for found in candidates if (found["bytes"], found["sha256"]) == (size, sha256)), None
                 )
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def is_damaged(self, shard: int) -> bool:
         """Say whether something of a shard is there, given that `find_record` found none."""
         return self.shard_path(shard).exists() or self.record_path(shard).exists()
 
-    def write_shard(self, shard: int, drawn: DrawnShard, seconds: float) -> dict[str, Any]:
+    def write_shard(
+        self, shard: int, drawn: DrawnShard, seconds: float, scores: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Write a shard and then its record, each at once.
 
         Args:
             shard: Its number.
             drawn: Its rows.
             seconds: What drawing it took.
+            scores: What measured the scores in its rows, by column.
 
         Returns:
             The record.
@@ -133,6 +136,8 @@ class ShardStore:
             "seconds": round(seconds, 3),
             "versions": library_versions(),
         }
+        if scores:
+            record["scores"] = dict(scores)
         self._write_record(shard, record)
         return record
 
@@ -159,7 +164,7 @@ class ShardStore:
 
     def _write_record(self, shard: int, record: Mapping[str, Any]) -> None:
         with replacing(self.record_path(shard)) as file:
-            file.write((json.dumps(record, indent=2) + "\n").encode())
+            file.write(seal(record).encode())
 
     def tidy(self) -> None:
         """Remove what killed writers left, once every shard is there and no one can be at work."""
@@ -195,8 +200,8 @@ class ShardStore:
         plans = set()
         for path in (self.folder / PROVENANCE).glob("shard-*.json"):
             try:
-                plans.add(json.loads(path.read_bytes())["plan_hash"])
-            except (ValueError, KeyError, TypeError):  # a torn record says nothing
+                plans.add(unseal(path.read_bytes())["plan_hash"])
+            except ValueError:  # a torn record says nothing
                 continue
         return plans
 
@@ -216,6 +221,11 @@ def _any_file(folder: Path, suffix: str, but: str = "") -> bool:
             return any(e.name.endswith(suffix) and e.name != but and not e.name.startswith(".") for e in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
+    """Where the rows of a shard are in a store."""
+    return folder / DATA / f"train-{shard:05d}-of-{num_shards:05d}.parquet"
 
 
 def record_path(folder: Path, shard: int) -> Path:

@@ -112,6 +112,15 @@ def test_a_parquet_column_without_text_is_refused(tmp_path: Path) -> None:
         read_captions(file, column="n")
 
 
+def test_a_parquet_file_that_is_damaged_inside_is_refused(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "c.parquet", {"caption": [f"thing {i}" for i in range(1000)]})
+    content = bytearray(file.read_bytes())
+    content[20:60] = bytes(40)
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"'c\.parquet' is not a readable parquet file"):
+        read_captions(file)
+
+
 def test_missing_sources(tmp_path: Path) -> None:
     for source in (tmp_path / "none.txt", "none.csv", "./none", "/none/at/all"):
         with pytest.raises(InputError, match="does not exist"):

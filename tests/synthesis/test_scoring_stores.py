@@ -110,6 +110,46 @@ def test_a_kill_between_any_two_files_leaves_the_shard_whole(
     assert not [value for value in load(folder)["alignment"] if value is None]
 
 
+def test_scores_of_drawing_are_the_scores_of_later_and_no_part_of_the_plan(
+    make_plan: MakePlan, tmp_path: Path
+) -> None:
+    """Drawn with them, drawn without and scored later, begun without and finished with them: one and the same."""
+    plan = make_plan(10, image_format="png")
+    settings: dict[str, Any] = {"progress": False, "batch_size": 4}
+    first = synthesize(
+        plan, Painter(), tmp_path / "drawn", scorers=[Brightness(), Brightness("nsfw", 0.5)], **settings
+    )
+    assert (first.num_drawn, first.num_scored) == (20, 0)
+    synthesize(plan, Painter(), tmp_path / "later", **settings)
+    score_store(tmp_path / "later", [Brightness(), Brightness("nsfw", 0.5)], progress=False)
+    synthesize(plan, Painter(), tmp_path / "mixed", rank=1, world_size=2, **settings)
+    painter, scorer, other = Painter(), Brightness(), Brightness("nsfw", 0.5)
+    summary = synthesize(plan, painter, tmp_path / "mixed", scorers=[scorer, other], **settings)
+    assert (summary.num_drawn, summary.num_scored, scorer.calls) == (12, 8, 3)
+    files = {name: sorted((tmp_path / name / "data").iterdir()) for name in ("drawn", "later", "mixed")}
+    expected = [path.read_bytes() for path in files["drawn"]]
+    assert all([path.read_bytes() for path in paths] == expected for paths in files.values())
+    assert all(value is not None for value in load(tmp_path / "drawn")["alignment"])
+    records = [read_provenance(tmp_path / name).shards for name in files]
+    assert all([record["scores"] for record in shards] == [records[0][0]["scores"]] * 3 for shards in records)
+    again = Brightness()
+    assert synthesize(plan, Painter(), tmp_path / "drawn", scorers=[again], progress=False).num_scored == 0
+    assert again.calls == 0
+    assert synthesize(plan, Painter(), tmp_path / "drawn", progress=False).num_drawn == 0  # and without: they stay
+    assert read_provenance(tmp_path / "drawn").shards[0]["scores"]["alignment"] == {"factor": 1.0}
+
+
+def test_a_kill_while_scores_are_drawn_loses_no_more_than_a_shard(make_plan: MakePlan, tmp_path: Path) -> None:
+    plan = make_plan(10, image_format="png")
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(plan, Painter(), tmp_path, scorers=[Brightness(die_at=1)], progress=False)
+    assert verify_store(tmp_path, progress=False).counts == {"missing shard": 2}
+    scorer = Brightness()
+    assert synthesize(plan, Painter(), tmp_path, scorers=[scorer], progress=False).num_shards_drawn == 2
+    assert scorer.calls == 2
+    assert not [value for value in load(tmp_path)["alignment"] if value is None]
+
+
 def test_folders_and_scorers_that_cannot_serve(folder: Path) -> None:
     class Broken(Brightness):
         def __call__(self, images, rows):  # type: ignore[no-untyped-def]

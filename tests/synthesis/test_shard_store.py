@@ -29,6 +29,7 @@ from stablerep_hf.synthesis import (
 from stablerep_hf.synthesis.atomic import remove_leftovers, replacing
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS
 from stablerep_hf.synthesis.frames import perceptual_hash
+from stablerep_hf.synthesis.store import ShardStore
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -505,3 +506,16 @@ def test_an_estimate_draws_two_batches_and_writes_nothing(make_plan: MakePlan, t
     drawn = read_provenance(tmp_path / "new")
     assert 0.2 < estimate.bytes_per_image * drawn.num_images / drawn.num_bytes < 1.2
     assert estimate_synthesis(plan, painter, tmp_path / "new", batch_size=3).num_images == 8
+
+
+def test_no_flipped_bit_of_a_record_passes(make_plan: MakePlan, tmp_path: Path) -> None:
+    """Not in a number, not in the name of a key: a record that is not what was written says nothing."""
+    plan = make_plan(2)
+    draw(plan, tmp_path)
+    store, path = ShardStore(tmp_path, plan), tmp_path / "provenance/shard-00000.json"
+    content = path.read_bytes()
+    assert store.find_record(0) is not None
+    meaningless = {place for place, byte in enumerate(content) if byte in b" \n"}  # between values
+    for place in set(range(len(content))) - meaningless:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert store.find_record(0) is None, content[max(0, place - 20) : place + 20]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from stablerep_hf.synthesis import (
     synthesize,
     verify_store,
 )
+from stablerep_hf.synthesis.sealing import seal, unseal
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -142,8 +142,8 @@ def test_records_of_an_interrupted_rewriting_count_as_provenance(folder: Path) -
     from stablerep_hf.synthesis import read_provenance
 
     path = folder / "provenance/shard-00001.json"
-    record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "coming": {"sha256": "0", "bytes": 1}}))
+    record = unseal(path.read_text())
+    path.write_text(seal({**record, "coming": {"sha256": "0", "bytes": 1}}))
     assert "coming" not in read_provenance(folder).shards[1]
     assert verify_store(folder, progress=False).is_sound
     assert pa.__version__

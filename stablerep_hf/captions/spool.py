@@ -1,0 +1,70 @@
+"""Arrow batches that move into a temporary file once they are many, and are read from there as they are needed."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from typing import IO, Any
+
+import pyarrow as pa
+
+from ..errors import InputError
+
+_IN_MEMORY = 64 * 2**20  # bytes. A million captions of CC12M's length take some more.
+
+
+class Spool:
+    """Takes batches and gives them back as one table, of any size in little memory.
+
+    The file has no name and vanishes with the table, however the process ends.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._batches: list[pa.RecordBatch] = []
+        self._num_bytes = 0
+        self._file: IO[bytes] | None = None
+        self._writer: Any = None
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Add a batch of the schema.
+
+        Raises:
+            InputError: If the temporary folder is full.
+        """
+        self._num_bytes += batch.nbytes
+        if self._writer is None and self._num_bytes <= _IN_MEMORY:
+            self._batches.append(batch)
+            return
+        try:
+            if self._writer is None:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed in `close`
+                self._writer = pa.ipc.new_file(self._file, self._schema)
+                for earlier in self._batches:
+                    self._writer.write_batch(earlier)
+                self._batches.clear()
+            self._writer.write_batch(batch)
+        except OSError as error:
+            raise InputError(
+                f"Captions of more than {self._num_bytes / 1e6:,.0f} MB do not fit into the temporary folder "
+                f"{tempfile.gettempdir()!r} ({error.strerror or error}); free some, or name another in TMPDIR."
+            ) from error
+
+    def close(self) -> tuple[pa.Table, mmap.mmap | None]:
+        """All batches as a table and, if they are in a file, the mapping that its columns point into."""
+        if self._file is None:
+            return pa.Table.from_batches(self._batches, self._schema), None
+        self._writer.close()
+        self._file.flush()
+        mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._file.close()  # the mapping holds a descriptor of its own
+        return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapping))).read_all(), mapping
+
+
+def release(mapping: mmap.mmap | None) -> None:
+    """Let go of the pages that were read; they come back from the file when they are needed.
+
+    The system would take them back by itself when memory is short, but what counts a process's memory counts them.
+    """
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        mapping.madvise(mmap.MADV_DONTNEED)

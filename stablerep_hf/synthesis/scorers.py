@@ -1,0 +1,230 @@
+"""What measures an image: its alignment with the prompt, whether it is unsafe, the diversity among its siblings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from .pipeline_folder import content_digest, first_line
+
+BATCH_SIZE = 64
+
+
+class Scorer(Protocol):
+    """Anything that gives each image of a shard a number.
+
+    Attributes:
+        column: The column it fills: "alignment", "nsfw" or "diversity".
+    """
+
+    column: str
+
+    def describe(self) -> Mapping[str, object]:
+        """Say what measured, as JSON values: rows that this measured already are not measured again."""
+        ...
+
+    def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+        """Score the images of a shard.
+
+        Args:
+            images: N images, RGB.
+            rows: N rows, without their image; siblings stand together.
+
+        Returns:
+            N finite numbers.
+        """
+        ...
+
+
+class AlignmentScorer:
+    """Cosine of image and prompt, in [-1, 1], in the space of a CLIP-like model of transformers (or our StableRep+).
+
+    Radford et al. 2021; the CLIP score of Hessel et al. 2021 is 2.5 times its positive part.
+    """
+
+    column = "alignment"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        tokenizer: str | None = None,
+        image_processor: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: Folder or Hub id of a model with `get_image_features` and `get_text_features`.
+            revision: Branch, tag or commit of a Hub id.
+            tokenizer: Folder or Hub id, where the model's has none; so for `image_processor`.
+            image_processor: See there.
+            device: By default the fastest there is.
+
+        Raises:
+            InputError: If something cannot be loaded, or the model has no text side.
+        """
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+        self._model = _load(AutoModel, model, revision, device)
+        self._tokenizer = _load_from(AutoTokenizer, tokenizer or model, revision)
+        self._image_processor = _load_from(AutoImageProcessor, image_processor or model, revision)
+        if not hasattr(self._model, "get_text_features") or not hasattr(self._model, "get_image_features"):
+            raise InputError(
+                f"The model {model!r} is a {type(self._model).__name__}, which compares no images with text; give "
+                "a CLIP-like one."
+            )
+        self._name = _public(model, revision)
+
+    def describe(self) -> Mapping[str, object]:
+        """See `Scorer`."""
+        return {"model": self._name[0], "revision": self._name[1]}
+
+    def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """See `Scorer`."""
+        import torch
+
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(row["prompt"] for row in rows))}
+        prompts = list(places)
+        pad = "max_length" if "siglip" in str(self._model.config.model_type) else True  # as SigLIP was trained
+        with torch.inference_mode():
+            texts = []
+            for start in range(0, len(prompts), BATCH_SIZE):
+                tokens = self._tokenizer(
+                    prompts[start : start + BATCH_SIZE], padding=pad, truncation=True, return_tensors="pt"
+                )
+                known = {
+                    key: tokens[key].to(self._model.device) for key in ("input_ids", "attention_mask") if key in tokens
+                }
+                texts.append(_unit(self._model.get_text_features(**known)))
+            pictures = []
+            for start in range(0, len(images), BATCH_SIZE):
+                pixels = self._image_processor(images=list(images[start : start + BATCH_SIZE]), return_tensors="pt")
+                values = pixels["pixel_values"].to(self._model.device, self._model.dtype)
+                pictures.append(_unit(self._model.get_image_features(pixel_values=values)))
+            text = torch.cat(texts)[[places[row["prompt"]] for row in rows]]
+            cosines: list[float] = (torch.cat(pictures) * text).sum(-1).tolist()
+        return cosines
+
+
+class UnsafeScorer:
+    """Probability of the unsafe labels of an image classifier of transformers, in [0, 1]; the column `nsfw`."""
+
+    column = "nsfw"
+
+    def __init__(
+        self, model: str, labels: Sequence[str] = ("nsfw",), *, revision: str | None = None, device: str | None = None
+    ) -> None:
+        """Load a classifier.
+
+        Args:
+            model: Folder or Hub id.
+            labels: Its labels that count as unsafe; their probabilities are added.
+            revision: Branch, tag or commit of a Hub id.
+            device: By default the fastest there is.
+
+        Raises:
+            InputError: If it cannot be loaded, or lacks a label.
+        """
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        self._model = _load(AutoModelForImageClassification, model, revision, device)
+        self._image_processor = _load_from(AutoImageProcessor, model, revision)
+        known = self._model.config.label2id
+        if missing := [label for label in labels if label not in known]:
+            raise InputError(
+                f"The image classifier {model!r} has no label {missing[0]!r}; its labels are {sorted(known)}."
+            )
+        self._columns = [known[label] for label in labels]
+        self._labels = tuple(labels)
+        self._name = _public(model, revision)
+
+    def describe(self) -> Mapping[str, object]:
+        """See `Scorer`."""
+        return {"model": self._name[0], "revision": self._name[1], "labels": list(self._labels)}
+
+    def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """See `Scorer`."""
+        import torch
+
+        result: list[float] = []
+        with torch.inference_mode():
+            for start in range(0, len(images), BATCH_SIZE):
+                pixels = self._image_processor(images=list(images[start : start + BATCH_SIZE]), return_tensors="pt")
+                logits = self._model(pixels["pixel_values"].to(self._model.device, self._model.dtype)).logits
+                result += logits.float().softmax(-1)[:, self._columns].sum(-1).clamp(0, 1).tolist()
+        return result
+
+
+class DiversityScorer:
+    """Vendi score of the images of one caption in an encoder's features; every sibling gets the same number."""
+
+    column = "diversity"
+
+    def __init__(self, encoder: str, *, device: str | None = None) -> None:
+        """Load an encoder.
+
+        Args:
+            encoder: Folder or Hub id of a vision model, see `stablerep_hf.evaluation.load_encoder`.
+            device: By default the fastest there is.
+        """
+        from ..evaluation import load_encoder
+
+        self._encoder = load_encoder(encoder, device=device)
+        self._name = _public(encoder, None)
+
+    def describe(self) -> Mapping[str, object]:
+        """See `Scorer`."""
+        return {"encoder": self._name[0], "revision": self._name[1]}
+
+    def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """See `Scorer`."""
+        import torch
+
+        from ..evaluation.encoder import inference
+        from ..evaluation.vendi import vendi_score
+
+        parts = []
+        with inference(self._encoder.model):
+            for start in range(0, len(images), BATCH_SIZE):
+                pixels = self._encoder.image_processor(
+                    images=list(images[start : start + BATCH_SIZE]), return_tensors="pt"
+                )
+                parts.append(self._encoder.encode(pixels["pixel_values"])[0].cpu())
+        features = torch.cat(parts).numpy()
+        ids = np.array([row["caption_id"] for row in rows])
+        scores = {caption_id: vendi_score(features[ids == caption_id]) for caption_id in dict.fromkeys(ids.tolist())}
+        return [scores[caption_id] for caption_id in ids.tolist()]
+
+
+def _unit(output: Any) -> Any:
+    """Features of a model of transformers 4 or 5, as unit vectors in float32."""
+    features = getattr(output, "pooler_output", output).float()
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def _load(kind: Any, name: str, revision: str | None, device: str | None) -> Any:
+    from ..evaluation.encoder import default_device
+
+    return _load_from(kind, name, revision).eval().to(device or default_device())
+
+
+def _load_from(kind: Any, name: str, revision: str | None) -> Any:
+    try:
+        return kind.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{kind.__name__} cannot load {name!r} ({first_line(error)}); give a folder or a Hub id that has one."
+        ) from error
+
+
+def _public(name: str, revision: str | None) -> tuple[str, str | None]:
+    """What a record may say of a model: no path; of a folder its content's digest."""
+    folder = Path(name)
+    return (folder.resolve().name, content_digest(folder)) if folder.is_dir() else (name, revision)
