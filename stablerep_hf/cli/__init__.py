@@ -13,6 +13,7 @@ from ..errors import InputError
 COMMANDS = {
     "demo": "captions to images to encoder to scores, with what ships in the package",
     "captions": "clean, balance, audit or write captions",
+    "adapt-generator": "teach a text-to-image pipeline your domain from a few captioned images",
     "generate": "draw several images of each caption into a data set",
     "verify": "check a data set's files, rows and images, and repair them",
     "show": "say how an image came to be",
@@ -32,7 +33,7 @@ USAGE = "\n".join(
         "usage: stablerep COMMAND [options]",
         "",
         "commands:",
-        *(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items()),
+        *(f"  {name:<15} {purpose}" for name, purpose in COMMANDS.items()),
         "",
         "`stablerep COMMAND --help` lists a command's options.",
     ]
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
-        importlib.import_module(f".{name}", __name__).main(rest)
+        importlib.import_module(f".{name.replace('-', '_')}", __name__).main(rest)
     except InputError as error:
         print(f"stablerep {name}: {error}", file=sys.stderr)
         return 2
