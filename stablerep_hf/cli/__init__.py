@@ -13,6 +13,7 @@ from ..errors import InputError
 COMMANDS = {
     "demo": "captions to images to encoder to scores, with what ships in the package",
     "captions": "clean, balance, audit or write captions",
+    "adapt-generator": "teach a text-to-image pipeline your domain from a few captioned images",
     "generate": "draw several images of each caption into a data set",
     "verify": "check a data set's files, rows and images, and repair them",
     "show": "say how an image came to be",
@@ -21,6 +22,7 @@ COMMANDS = {
     "compare": "speed, alignment and diversity of several data sets",
     "export": "large parquet shards for the Hub, or WebDataset tars",
     "train": "train an encoder on caption-grouped images",
+    "finetune": "turn an encoder and labelled images into a classifier, whole or by adapters",
     "evaluate": "measure an encoder on labelled images",
     "reproduce": "the paper's claims, tested in small",
     "index": "make the images of a data set findable by an encoder",
@@ -34,7 +36,7 @@ USAGE = "\n".join(
         "usage: stablerep COMMAND [options]",
         "",
         "commands:",
-        *(f"  {name:<10} {purpose}" for name, purpose in COMMANDS.items()),
+        *(f"  {name:<15} {purpose}" for name, purpose in COMMANDS.items()),
         "",
         "`stablerep COMMAND --help` lists a command's options.",
     ]

@@ -27,9 +27,9 @@ class EvaluateCommand:
         default=None,
         metadata={
             "help": "Some of knn, linear_probe, linear_probe_sgd, linear_probe_sgd_optimistic, few_shot, zero_shot "
-            "(all of labels), retrieval and retrieval_displaced (of groups and artists), text_retrieval (of "
-            "captions), sibling_retrieval (of caption ids); knn, linear_probe and, if its columns are named, "
-            "retrieval, if not given."
+            "(all of labels), classification (a fine-tuned classifier by itself), retrieval and retrieval_displaced "
+            "(of groups and artists), text_retrieval (of captions), sibling_retrieval (of caption ids); knn, "
+            "linear_probe and, if its columns are named, retrieval, if not given."
         },
     )
     train_split: str = field(default="train", metadata={"help": "Bank of kNN, training set of the probes."})
@@ -151,6 +151,7 @@ def run(
         Columns,
         EvaluationSettings,
         evaluate_encoder,
+        load_classifier,
         load_encoder,
         save_results,
     )
@@ -168,7 +169,13 @@ def run(
     test = load_images(source, command.split, command.subset)
     if command.probe_c_values < 1:
         raise InputError(f"--probe_c_values {command.probe_c_values} leaves no regularisation to try; give 1 or more.")
-    vision = load_encoder(
+    classifies = "classification" in command.protocols
+    if classifies and len(command.protocols) > 1:
+        raise InputError(
+            "The protocol 'classification' scores a classifier's logits and the others an encoder's features: measure "
+            "them in two commands."
+        )
+    vision = (load_classifier if classifies else load_encoder)(
         encoder,
         name=name,
         revision=command.revision,

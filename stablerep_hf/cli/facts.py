@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +154,40 @@ def write_converted_card(folder: Path, source: str, form: Form) -> None:
         origin=public_name(source),
         architecture=describe_encoder(folder),
         versions={package: version(package) for package in ("stablerep_hf", "transformers", "torch")},
+    )
+    write_model_card(folder, facts)
+
+
+def write_classifier_card(
+    folder: str | Path, record: dict[str, Any], results: Sequence[EvaluationResult] = (), base: str | None = None
+) -> None:
+    """Write the card of a fine-tuned model, or with `base` of its adapters alone, from its record and its results."""
+    from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
+
+    settings = record["settings"]
+    root = Path(folder).resolve()
+    name = root.parent.name if base else root.name
+    facts = ModelFacts(
+        name=name,
+        license=settings["license"],
+        form="adapter" if base else "classifier",
+        base_model=base or settings["base_model"] or settings["encoder"],
+        classes=tuple(record["classes"]),
+        architecture={} if base else describe_encoder(folder),
+        data=TrainingData(**record["data"]),
+        training={
+            "steps": record["steps"],
+            "trained parameters": record["trained_parameters"],
+            **{
+                key: value
+                for key, value in settings.items()
+                if key not in ("encoder", "data", "license", "base_model")
+            },
+        },
+        hardware=record["device"],
+        training_seconds=record["seconds"],
+        results=tuple(replace(result, encoder=name) for result in results),
+        versions=record["versions"],
     )
     write_model_card(folder, facts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -127,10 +126,11 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     from ..training import StableRepTrainer
     from ..training.checkpoints import latest_checkpoint, pushed_checkpoint
     from . import facts
+    from .records import device_name, read_record, settings_of, write_record
 
     output = Path(command.output)
-    settings = _settings(command, arguments)
-    record = _read_record(output, settings)
+    settings = settings_of(command, arguments)
+    record = read_record(output, RECORD, settings)
     if record.get("finished"):
         return record
     _check_drawn(command.data)
@@ -151,7 +151,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             )
         if trainer.is_world_process_zero():
             output.mkdir(parents=True, exist_ok=True)
-            _write_record(output, {"settings": settings, "finished": False})
+            write_record(output / RECORD, {"settings": settings, "finished": False})
         result = trainer.train(resume_from_checkpoint=checkpoint)
         record = {
             "settings": settings,
@@ -162,7 +162,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             # The time before an interruption is not known.
             "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
             "processes": arguments.world_size,
-            "device": _device_name(arguments),
+            "device": device_name(arguments),
             "data": asdict(facts.training_data(command.data, dataset, trainer.train_dataset)),
             "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
@@ -182,7 +182,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             name = output.resolve().name
             facts.write_encoder_card(output, record, name)
             facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")
-            _write_record(output, record)
+            write_record(output / RECORD, record)
     return record
 
 
@@ -327,39 +327,3 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
     model = StableRepModel(config)
     model.vision_model.load_state_dict(encoder.state_dict())
     return model, tokenizer
-
-
-def _settings(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[str, Any]:
-    from ..training.arguments import recipe_of
-
-    free = ("output", "keep_concepts")  # they change nothing that is learned
-    return {name: value for name, value in asdict(command).items() if name not in free} | recipe_of(arguments)
-
-
-def _read_record(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    path = output / RECORD
-    if not path.exists():
-        return {}
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    theirs = record["settings"]
-    for name in sorted(settings.keys() | theirs.keys()):
-        if settings.get(name) != theirs.get(name):
-            raise InputError(
-                f"{output} holds a training with {name}={theirs.get(name)}, not {settings.get(name)}: choose another "
-                "--output, or give that training's settings to go on with it."
-            )
-    return record
-
-
-def _write_record(output: Path, record: dict[str, Any]) -> None:
-    temporary = output / f".{RECORD}.tmp"
-    temporary.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    temporary.replace(output / RECORD)
-
-
-def _device_name(arguments: StableRepTrainingArguments) -> str:
-    import torch
-
-    if arguments.device.type == "cuda":
-        return torch.cuda.get_device_name(arguments.device)
-    return f"{arguments.device.type}, {torch.get_num_threads()} threads"

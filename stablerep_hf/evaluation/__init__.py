@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .classifier import load_classifier as load_classifier
     from .encoder import VisionEncoder as VisionEncoder
     from .encoder import load_encoder as load_encoder
     from .encoder import pixel_encoder as pixel_encoder
@@ -83,6 +84,7 @@ _EXPORTS = {
     "image_grid": ".figures",
     "knn_accuracy": ".knn",
     "knn_predict": ".knn",
+    "load_classifier": ".classifier",
     "load_encoder": ".encoder",
     "load_results": ".results",
     "logistic_regression_probe": ".linear_probe",

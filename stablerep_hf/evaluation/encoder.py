@@ -31,6 +31,7 @@ class VisionEncoder:
         has_pooler: whether `pooler_output`, if the model gives one, comes of weights of its own.
         dual: the dual encoder (CLIP and its kin) whose vision tower `model` is, if it is one.
         tokenizer: of its texts; None if none was found.
+        classes: the class of each feature, if the features are a classifier's logits.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class VisionEncoder:
     has_pooler: bool = True
     dual: nn.Module | None = None
     tokenizer: Any | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def whole(self) -> nn.Module:
@@ -162,7 +164,7 @@ def load_encoder(
         model.to(device if device is not None else default_device())
         if image_processor is None:
             image_processor = (
-                loaded_processor if timm_model else _load_image_processor(source, revision, trust_remote_code)
+                loaded_processor if timm_model else load_image_processor(source, revision, trust_remote_code)
             )
         if _is_dual(model):
             tokenizer = _load_tokenizer(model, source, revision, trust_remote_code)
@@ -226,7 +228,7 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> t
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The encoder {source!r} cannot be loaded ({_first_line(error)}); give a folder written by "
+            f"The encoder {source!r} cannot be loaded ({first_line(error)}); give a folder written by "
             "save_pretrained or the id of a Hub repository that this machine can reach."
         ) from error
     poolers = {key for key in report["missing_keys"] if "pooler" in key.split(".")}
@@ -238,14 +240,19 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> t
     return model, not poolers
 
 
-def _load_image_processor(source: str, revision: str | None, trust_remote_code: bool) -> ImageProcessor:
+def load_image_processor(source: str, revision: str | None, trust_remote_code: bool) -> ImageProcessor:
+    """Read the image processor that lies beside weights; the arguments are those of `load_encoder`.
+
+    Raises:
+        InputError: there is none.
+    """
     try:
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-any-return, no-untyped-call]
             source, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The encoder {source!r} has no image processor that transformers can read ({_first_line(error)}); save "
+            f"The encoder {source!r} has no image processor that transformers can read ({first_line(error)}); save "
             "one beside the weights or pass image_processor."
         ) from error
 
@@ -290,5 +297,6 @@ def _vision_tower(model: nn.Module, name: str) -> nn.Module:
     return model
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, short enough for a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

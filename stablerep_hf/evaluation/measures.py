@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .classification import classification
 from .few_shot import few_shot_accuracy
 from .image_transforms import Displacement
 from .knn import nearest_neighbours, vote
@@ -355,6 +356,7 @@ def _majority(train_labels: NDArray[np.int64], test_labels: NDArray[np.int64]) -
 
 
 MEASURES = {
+    "classification": Measure(classification, ("label",)),
     "knn": Measure(knn, ("label",), trains=True),
     "linear_probe": Measure(linear_probe, ("label",), trains=True),
     "linear_probe_sgd": Measure(linear_probe_sgd, ("label",), trains=True),

@@ -143,6 +143,7 @@ def evaluate_encoder(
         displaced=displaced,
         augmented=augmented,
         class_names=_class_names(test_dataset, columns.label),
+        classes=vision.classes,
         embed_texts=embed_texts,
         hands=hands,
         encoder_name=encoder_name or vision.name,
@@ -165,6 +166,7 @@ def evaluate_features(
     displaced: Features | None = None,
     augmented: AugmentedFeatures | None = None,
     class_names: Sequence[str] = (),
+    classes: Sequence[str] = (),
     embed_texts: EmbedTexts | None = None,
     hands: Mapping[str, str] | None = None,
     encoder_name: str,
@@ -185,7 +187,8 @@ def evaluate_features(
         validation: as `validation_dataset`, encoded.
         displaced: the test images after `Displacement`, for `retrieval_displaced`.
         augmented: the training features of each epoch, for the release's probe.
-        class_names: of integer labels, for zero-shot.
+        class_names: of integer labels, for zero-shot and classification.
+        classes: the class of each feature, for classification.
         embed_texts: texts to the space of `test.embeds`, for the protocols with texts.
         hands: artist -> hand.
         encoder_name: what results call the encoder.
@@ -219,6 +222,7 @@ def evaluate_features(
         augmented=augmented,
         columns=columns,
         class_names=class_names,
+        classes=classes,
         embed_texts=embed_texts,
         hands=hands or {},
         train_split=train_split,
@@ -281,6 +285,7 @@ def _check_class_names(datasets: Sequence[Dataset], column: str) -> None:
 
 def _class_names(dataset: Dataset, column: str | None) -> Sequence[str]:
     kind = dataset.features.get(column)
+    kind = getattr(kind, "feature", kind)  # of lists of labels
     return kind.names if isinstance(kind, ClassLabel) else ()
 
 

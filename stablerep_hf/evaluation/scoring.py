@@ -133,6 +133,7 @@ class Scoring:
         columns: what the columns mean.
         hands: artist -> hand, for artists that share outlines and must count as one; others stand for themselves.
         class_names: the name of each integer label; empty for labels that are names.
+        classes: the class of each feature, where the features are a classifier's logits.
         embed_texts: of the dual encoder.
         augmented: the training features of an epoch of the release's probe.
         train_split: what results call the training set.
@@ -149,6 +150,7 @@ class Scoring:
     displaced: Features | None = None
     hands: Mapping[str, str] = field(default_factory=dict)
     class_names: Sequence[str] = ()
+    classes: Sequence[str] = ()
     embed_texts: EmbedTexts | None = None
     augmented: AugmentedFeatures | None = None
     train_split: str = "train"

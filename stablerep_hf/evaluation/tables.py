@@ -10,6 +10,7 @@ from ..errors import InputError
 from .results import OVER_EPISODES, TEXT_BOOTSTRAP, EvaluationResult
 
 _PROTOCOL_NAMES = {
+    "classification": "classification",
     "knn": "kNN",
     "linear_probe": "linear probe",
     "linear_probe_sgd": "linear probe (SGD)",

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
 
-Form = Literal["encoder", "pretraining", "timm", "sentence-transformers"]
+Form = Literal["encoder", "pretraining", "timm", "sentence-transformers", "classifier", "adapter"]
 
 PLACEHOLDER = "path/to/this/folder"
 """What usage examples load when the repository has no name yet."""
@@ -68,7 +68,11 @@ class ModelFacts:
         license_name: name of the licence where `license` is "other".
         license_link: where that licence can be read.
         form: What loads it: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code,
-            "timm" a checkpoint of timm, "sentence-transformers" both towers as a stock dual encoder.
+            "timm" a checkpoint of timm, "sentence-transformers" both towers as a stock dual encoder, "classifier" a
+            plain `ViTForImageClassification`, "adapter" low-rank adapters for peft.
+        base_model: what a classifier or adapter was fine-tuned from, a Hub id; of an adapter also where its examples
+            load the encoder from.
+        classes: of a classifier or adapter.
         objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained or a converted model.
         origin: what it was converted from; empty for a model that was trained here.
         architecture: name -> value, as `describe_encoder` reads it from a folder.
@@ -92,6 +96,8 @@ class ModelFacts:
     license_name: str = ""
     license_link: str = ""
     form: Form = "encoder"
+    base_model: str = ""
+    classes: tuple[str, ...] = ()
     objective: str = ""
     origin: str = ""
     architecture: Mapping[str, Any] = field(default_factory=dict)
@@ -204,7 +210,7 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
             values[name] = tuple(build(entry) for entry in values[name])
     if values.get("data") is not None:
         values["data"] = TrainingData(**values["data"])
-    for name in ("limits", "tags", "language"):
+    for name in ("limits", "tags", "language", "classes"):
         if name in values:
             values[name] = tuple(values[name])
     facts: ModelFacts | DatasetFacts = kind(**values)

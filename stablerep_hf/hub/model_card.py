@@ -22,6 +22,7 @@ from .rendering import render
 _FROZEN = ("image-classification", "Image classification (frozen features)")
 _IMAGE_RETRIEVAL = ("image-feature-extraction", "Image retrieval")
 _TASKS = {  # protocol -> (Hub task, its name in the index)
+    "classification": ("image-classification", "Image classification"),
     "knn": _FROZEN,
     "linear_probe": _FROZEN,
     "linear_probe_sgd": _FROZEN,
@@ -38,6 +39,8 @@ _LIBRARIES = {  # form -> (library, pipeline)
     "pretraining": ("transformers", "image-feature-extraction"),
     "timm": ("timm", "image-feature-extraction"),
     "sentence-transformers": ("sentence-transformers", "sentence-similarity"),
+    "classifier": ("transformers", "image-classification"),
+    "adapter": ("peft", "image-classification"),
 }
 _SIZES = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 _OF_TIMM = dict(zip(_SIZES, ("img_size", "patch_size", "embed_dim", "depth", "num_heads"), strict=True))
@@ -59,13 +62,20 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
             f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
         )
     library, pipeline = _LIBRARIES[facts.form]
+    fine_tuned = facts.form in ("classifier", "adapter")
     data = ModelCardData(
         license=facts.license,
         license_name=facts.license_name or None,
         license_link=facts.license_link or None,
         library_name=library,
         pipeline_tag=pipeline,
-        tags=["stablerep", "self-supervised", "contrastive", *_synthetic_tag(facts), *facts.tags],
+        base_model=facts.base_model if _REPOSITORY.fullmatch(facts.base_model) else None,
+        tags=[
+            "stablerep",
+            *([] if fine_tuned else ["self-supervised", "contrastive"]),
+            *_synthetic_tag(facts),
+            *facts.tags,
+        ],
         datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
         model_name=facts.name,
         eval_results=model_index_results(own) or None,
@@ -76,6 +86,7 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         data,
         facts=facts,
         placeholder=PLACEHOLDER,
+        fine_tuned=fine_tuned,
         results=results_table(results) if results else "",
         compared=len({result.encoder for result in results}) > 1,
         chosen_inside_train=any("validation_fraction" in result.settings for result in results),
@@ -180,7 +191,7 @@ def _emissions(facts: ModelFacts) -> dict[str, Any] | None:
     told: dict[str, Any] = {
         "emissions": round(1000 * facts.emissions_kg, 3),
         "source": "codecarbon",
-        "training_type": "pre-training",
+        "training_type": "fine-tuning" if facts.form in ("classifier", "adapter") else "pre-training",
     }
     return told | ({"hardware_used": facts.hardware} if facts.hardware else {})
 

@@ -25,14 +25,25 @@ _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
 PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {".safetensors", ".parquet", ".model"}
 PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
 # State of a training, caches, hidden files, and the full model, which is published as a repository of its own.
-LEFT_OUT = ("checkpoints", "checkpoint-*", "last-checkpoint", "pretraining", "__pycache__", "runs", "wandb", ".*")
+LEFT_OUT = (
+    "checkpoints",
+    "checkpoint-*",
+    "last-checkpoint",
+    "pretraining",
+    "adapter",
+    "__pycache__",
+    "runs",
+    "wandb",
+    ".*",
+)
 _SECRET_NAME = re.compile(r"(^|[._-])(secrets?|credentials?|token|passwords?|id_rsa)([._-]|$)", re.IGNORECASE)
 _SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _MOST_FILES_IN_A_FOLDER = 10_000  # of the Hub: https://huggingface.co/docs/hub/storage-limits
 
-REPO_TYPES = {"model": "model", "generator": "model", "dataset": "dataset", "space": "space"}
+REPO_TYPES = {"model": "model", "adapter": "model", "generator": "model", "dataset": "dataset", "space": "space"}
 _NAMED = {
     "model": "a model (config.json)",
+    "adapter": "adapters (adapter_config.json)",
     "generator": "a diffusers pipeline (model_index.json)",
     "dataset": "a data set (data/*.parquet)",
     "space": "a Space (app.py)",
@@ -113,6 +124,7 @@ def kind_of(paths: Iterable[str]) -> str | None:
     for kind, pattern in (
         ("generator", "model_index.json"),
         ("model", "config.json"),
+        ("adapter", "adapter_config.json"),
         ("dataset", "data/*.parquet"),
         ("space", "app.py"),
     ):

@@ -28,6 +28,7 @@ _WEIGHTS = r"\.safetensors(\.index\.json)?"
 _REPLACED = {
     "dataset": re.compile(r"data/.+\.parquet|provenance/.+"),
     "model": re.compile(r"[^/]+" + _WEIGHTS),
+    "adapter": re.compile(r"[^/]+" + _WEIGHTS),
     "generator": re.compile(r".+" + _WEIGHTS),
     "space": re.compile(r"stablerep_hf/.+"),
 }

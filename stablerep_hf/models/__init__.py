@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
 from .configuration_stablerep import StableRepConfig
 from .conversion import convert_official_checkpoint, load_vision_encoder
-from .export import export_dual_encoder, export_encoder
+from .export import export_classifier, export_dual_encoder, export_encoder
+from .modeling_classification import StableRepForImageClassification
 from .modeling_stablerep import StableRepModel, StableRepOutput, StableRepVisionModel
 from .sibling_batch_norm import SiblingBatchNorm1d
 
 __all__ = [
     "SiblingBatchNorm1d",
     "StableRepConfig",
+    "StableRepForImageClassification",
     "StableRepModel",
     "StableRepOutput",
     "StableRepVisionModel",
     "convert_official_checkpoint",
+    "export_classifier",
     "export_dual_encoder",
     "export_encoder",
     "load_vision_encoder",
@@ -24,6 +27,8 @@ __all__ = [
 
 AutoConfig.register("stablerep", StableRepConfig)
 AutoModel.register(StableRepConfig, StableRepModel)
+AutoModelForImageClassification.register(StableRepConfig, StableRepForImageClassification)
 # saved models take their code along (auto_map in config.json)
 StableRepConfig.register_for_auto_class()  # type: ignore[no-untyped-call]
 StableRepModel.register_for_auto_class("AutoModel")  # type: ignore[no-untyped-call]
+StableRepForImageClassification.register_for_auto_class("AutoModelForImageClassification")  # type: ignore[no-untyped-call]

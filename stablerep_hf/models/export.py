@@ -13,10 +13,12 @@ from transformers import (
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
     VisionTextDualEncoderProcessor,
+    ViTForImageClassification,
     ViTImageProcessor,
     ViTModel,
 )
 
+from .modeling_classification import StableRepForImageClassification
 from .modeling_stablerep import StableRepModel, StableRepVisionModel
 from .timm_layout import save_timm
 
@@ -159,6 +161,31 @@ def _with_pooler_weights(model: StableRepVisionModel) -> dict[str, torch.Tensor]
     weights["pooler.dense.weight"] = torch.eye(model.config.hidden_size)
     weights["pooler.dense.bias"] = torch.zeros(model.config.hidden_size)
     return weights
+
+
+def export_classifier(
+    model: StableRepForImageClassification, output_dir: str | Path, image_processor: Any | None = None
+) -> Path:
+    """Write a classifier as a plain `ViTForImageClassification` with its image processor: no code of ours to load.
+
+    Args:
+        model: It is not changed.
+        output_dir: Folder to write to; made if missing.
+        image_processor: What to save beside it, that of `encoder_image_processor` if not given.
+
+    Returns:
+        The folder.
+    """
+    config = copy.deepcopy(model.config.vision_config)
+    config.id2label, config.label2id = dict(model.config.id2label), dict(model.config.label2id)
+    config.problem_type = model.config.problem_type
+    classifier = ViTForImageClassification(config)
+    weights = {name.replace("vision_model.", "vit.", 1): weight for name, weight in model.state_dict().items()}
+    classifier.load_state_dict(weights)
+    nn.Module.to(classifier, model.dtype)
+    classifier.save_pretrained(output_dir)
+    (image_processor or encoder_image_processor(model.config.vision_config)).save_pretrained(output_dir)
+    return Path(output_dir)
 
 
 def encoder_image_processor(config: Any) -> ViTImageProcessor:

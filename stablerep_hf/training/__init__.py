@@ -6,9 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adapters import lora_config as lora_config
+    from .adapters import save_adapter as save_adapter
     from .arguments import StableRepTrainingArguments as StableRepTrainingArguments
     from .augmentation import AugmentationRecipe as AugmentationRecipe
     from .color import ColorAugmentation as ColorAugmentation
+    from .fine_tuning import ClassifierProbe as ClassifierProbe
+    from .fine_tuning import FineTuningArguments as FineTuningArguments
+    from .fine_tuning import FineTuningTrainer as FineTuningTrainer
     from .grouped_images import GroupedBatchSampler as GroupedBatchSampler
     from .grouped_images import GroupedImages as GroupedImages
     from .groups import GroupCollator as GroupCollator
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "AugmentationRecipe": ".augmentation",
     "ColorAugmentation": ".color",
+    "ClassifierProbe": ".fine_tuning",
+    "FineTuningArguments": ".fine_tuning",
+    "FineTuningTrainer": ".fine_tuning",
     "GroupCollator": ".groups",
     "GroupedBatchSampler": ".grouped_images",
     "GroupedImages": ".grouped_images",
@@ -30,6 +38,8 @@ _EXPORTS = {
     "StreamedBatchSampler": ".streamed_images",
     "StreamedImages": ".streamed_images",
     "StableRepTrainingArguments": ".arguments",
+    "lora_config": ".adapters",
+    "save_adapter": ".adapters",
 }
 __all__ = sorted(_EXPORTS)
 

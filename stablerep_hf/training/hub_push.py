@@ -76,7 +76,7 @@ class HubPushTrainer(Trainer):
             name=name or location.rpartition("/")[2],
             license=license or "unknown",
             **self.kind_of_model(),
-            architecture=describe_encoder(folder),
+            architecture=describe_encoder(folder) if (folder / "config.json").is_file() else {},  # adapters have none
             data=TrainingData(
                 name=dataset or "unnamed",
                 num_captions=images.num_captions,

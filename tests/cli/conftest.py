@@ -50,6 +50,16 @@ def labelled_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def labelled_by_name(labelled_folder, tmp_path_factory):
+    """The test split alone, its labels called otherwise."""
+    folder = tmp_path_factory.mktemp("named")
+    data = datasets.load_dataset(str(labelled_folder), split="test")
+    data = data.remove_columns("label").add_column("label", [f"kind {label}" for label in data["label"]])
+    data.to_parquet(folder / "test.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(grouped_folder, tmp_path_factory):
     """The output folder of a finished training."""
     folder = tmp_path_factory.mktemp("trained") / "encoder"

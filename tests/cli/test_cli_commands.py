@@ -344,10 +344,10 @@ def test_an_output_below_a_file_is_one_sentence(stablerep, captions, pipeline, g
 
 
 def test_secrets_are_not_recorded():
-    from stablerep_hf.cli.train import _settings, parse
+    from stablerep_hf.cli.records import parse, settings_of
 
     command, arguments = parse([*TRAIN_FLAGS, "--hub_token", "hf_secret", "--hub_model_id", "me/encoder"])
-    assert "hf_secret" not in json.dumps(_settings(command, arguments))
+    assert "hf_secret" not in json.dumps(settings_of(command, arguments))
 
 
 @pytest.mark.parametrize(("task", "first", "place"), [("0", "0", (0, 8)), ("8", "1", (7, 8)), ("1", "1", (0, 8))])

@@ -1,0 +1,286 @@
+"""`stablerep finetune`: an encoder and labelled images to a classifier, or adapters, or an encoder for retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import InputError
+from .generate import EMBEDDED
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..evaluation import EvaluationResult
+    from ..training import FineTuningArguments
+
+RECORD = "finetuning.json"
+# Peak learning rates if none is given, ours: what is new or small learns faster than what was pre-trained.
+LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
+ADAPTER = "adapter"
+
+
+@dataclass
+class FineTuneCommand:
+    """Flags of `stablerep finetune`, after the encoder's name and beside those of `FineTuningArguments`."""
+
+    data: str = field(default=EMBEDDED, metadata={"help": "Labelled images: a folder, a Hub id, or 'embedded'."})
+    split: str = field(default="train", metadata={"help": "That is learned from."})
+    validation_split: str | None = field(
+        default=None, metadata={"help": "Measured while it trains, where --eval_strategy says; none if not given."}
+    )
+    test_split: str | None = field(
+        default=None, metadata={"help": "Measured once at the end; 'test' unless embedded, 'none' for none."}
+    )
+    image_column: str = field(default="image", metadata={"help": "The pictures."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "An integer or a string an image, or a list of them; 'label' unless embedded."}
+    )
+    slice_columns: list[str] = field(
+        default_factory=list, metadata={"help": "The test score also for each value of these, the worst and the gap."}
+    )
+    metric: str | None = field(
+        default=None,
+        metadata={"help": "accuracy or mean_per_class; 11_point_map where an image has several labels."},
+    )
+    shots: int | None = field(
+        default=None,
+        metadata={"help": "Learn from this many images of each class, drawn by the seed; all if not given."},
+    )
+    mode: Literal["full", "linear", "lora", "dora"] = field(
+        default="full",
+        metadata={"help": "Train everything, a classifier on the frozen encoder, or it and adapters (pip: peft)."},
+    )
+    rank: int = field(default=8, metadata={"help": "Of the adapters."})
+    adapter_targets: Literal["attention", "all"] = field(
+        default="attention", metadata={"help": "Queries and values, or every linear layer of the encoder."}
+    )
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id by which users of the adapters find the encoder; ENCODER if not given."},
+    )
+    output: str = field(default="classifier", metadata={"help": "Folder of the classifier; checkpoints go below it."})
+    license: str = field(default="unknown", metadata={"help": "Of the weights, for the card: a Hub licence id."})
+
+    def __post_init__(self) -> None:
+        embedded = self.data == EMBEDDED
+        self.test_split = self.test_split or ("held_out_concepts" if embedded else "test")
+        self.label_column = self.label_column or ("group" if embedded else "label")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, run, print the score."""
+    from ..evaluation import results_table
+
+    encoder, command, arguments = parse(argv)
+    results = run(encoder, command, arguments)
+    if results:
+        print(results_table(results, measures_as_rows=True), end="")
+    print(
+        f"The classifier stands in {command.output}: "
+        f"transformers.AutoModelForImageClassification.from_pretrained({command.output!r})"
+    )
+
+
+def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArguments]:
+    """Flags to the encoder's name, the command and the arguments of its training.
+
+    Raises:
+        InputError: A flag is unknown or cannot work, or no encoder is named.
+    """
+    from ..training import FineTuningArguments
+    from .parsing import one_name, parse_command
+
+    encoder, flags = one_name(argv, "the encoder's folder or Hub id")
+    command, arguments = parse_command(
+        [FineTuneCommand, FineTuningArguments],
+        flags,
+        name="finetune ENCODER",
+        description="Fine-tune an encoder on labelled images. The same command goes on after an interruption.",
+    )
+    if any(flag.partition("=")[0] in ("--output_dir", "--output-dir") for flag in flags):
+        raise InputError("--output_dir is made below --output: give --output alone.")
+    if arguments.learning_rate == FineTuningArguments.learning_rate:
+        arguments.learning_rate = LEARNING_RATES[command.mode]
+    arguments.output_dir = str(Path(command.output) / "checkpoints")
+    arguments.hub_model_id = arguments.hub_model_id or Path(command.output).resolve().name
+    return encoder, command, arguments
+
+
+def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) -> list[EvaluationResult]:
+    """Fine-tune, go on with it, or find it finished.
+
+    The folder then holds the classifier as a plain `ViTForImageClassification` (adapters merged into it), `adapter/`
+    with the adapters by themselves, `checkpoints/`, `results.json`, a card, and the record `finetuning.json`.
+
+    Returns:
+        What the test split says; nothing without one.
+
+    Raises:
+        InputError: Encoder, data and flags do not fit together, or the folder holds another fine-tuning.
+    """
+    import transformers
+
+    from ..evaluation import load_results, save_results
+    from ..evaluation.classifier import CLASSES
+    from ..hub.publishing import explaining_refusals
+    from ..models import StableRepForImageClassification, export_classifier, load_vision_encoder
+    from ..synthesis.atomic import explaining
+    from ..training import ClassifierProbe, FineTuningTrainer, lora_config, save_adapter
+    from ..training.checkpoints import latest_checkpoint
+    from ..training.fine_tuning import classes_of
+    from . import facts
+    from .records import device_name, peak_memory, read_record, settings_of, write_record
+
+    output = Path(command.output)
+    settings = {"encoder": encoder} | settings_of(command, arguments)
+    record = read_record(output, RECORD, settings)
+    if record.get("finished"):
+        results_file = output / "results.json"
+        return load_results(results_file) if results_file.exists() else []
+    train = _images(command, command.split)
+    label = str(command.label_column)
+    if command.shots is not None:
+        train = _few(train, label, command.shots, arguments.seed)
+    test = None if command.test_split == "none" else _images(command, str(command.test_split))
+    validation = None if command.validation_split is None else _images(command, command.validation_split)
+    if (validation is None) != (arguments.eval_strategy == "no"):
+        raise InputError(
+            "--validation_split says what is measured while it trains and --eval_strategy (steps or epoch) when: give "
+            "both, or neither."
+        )
+    classes, several = classes_of(train, label)
+    metric = command.metric or ("11_point_map" if several else "accuracy")
+    transformers.set_seed(arguments.seed)
+    try:
+        backbone = load_vision_encoder(encoder)
+    except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
+        raise InputError(str(error)) from error
+    classifier = StableRepForImageClassification.from_encoder(backbone, classes, multi_label=several)
+    model: Any = classifier
+    if command.mode == "linear":
+        classifier.vision_model.requires_grad_(False)
+    elif command.mode != "full":
+        from peft import get_peft_model
+
+        dora = command.mode == "dora"
+        config = lora_config(classifier, rank=command.rank, targets=command.adapter_targets, dora=dora)
+        model = get_peft_model(classifier, config)
+    probe = None if validation is None else ClassifierProbe(validation, label, metric)
+    if test is not None:  # a label that is none of the classes is found now, not after the training
+        _check_classes(test, label, classes)
+    try:
+        with explaining(output):
+            trainer = FineTuningTrainer(model, arguments, train, label, probe=probe)
+    except InputError:
+        raise
+    except ValueError as error:  # transformers and accelerate refuse arguments so
+        raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
+    with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
+        checkpoint = latest_checkpoint(str(arguments.output_dir))
+        if trainer.is_world_process_zero():
+            output.mkdir(parents=True, exist_ok=True)
+            write_record(output / RECORD, {"settings": settings, "finished": False})
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.average is not None:
+            trainer.average.load_into(model)
+        record = {
+            "settings": settings,
+            "finished": True,
+            "classes": classes,
+            "steps": trainer.state.global_step,
+            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
+            "peak_memory": peak_memory(arguments),
+            # The time before an interruption is not known.
+            "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
+            "processes": arguments.world_size,
+            "device": device_name(arguments),
+            "data": asdict(facts.training_data(command.data, train, trainer.train_dataset)),
+            "versions": facts.training_versions(),
+            "log": trainer.state.log_history,
+        }
+        if arguments.push_to_hub:
+            trainer.push_to_hub(license=command.license)
+        results: list[EvaluationResult] = []
+        if trainer.is_world_process_zero():
+            if model is not classifier:
+                save_adapter(model, output / ADAPTER, command.base_model or encoder)
+                write_record(output / ADAPTER / CLASSES, classes)
+                classifier = model.merge_and_unload()
+            export_classifier(classifier, output)
+            if test is not None:
+                results = _score(output, command, metric, test, arguments)
+                save_results(output / "results.json", results)
+            facts.write_classifier_card(output, record, results)
+            if (output / ADAPTER).is_dir():
+                facts.write_classifier_card(output / ADAPTER, record, results, base=command.base_model or encoder)
+            write_record(output / RECORD, record)
+    return results
+
+
+def _images(command: FineTuneCommand, split: str) -> datasets.Dataset:
+    from .. import assets
+    from .loading import load_images
+
+    source = str(assets.pictograms_path()) if command.data == EMBEDDED else command.data
+    dataset = load_images(source, split)
+    if command.image_column not in dataset.column_names:
+        raise InputError(
+            f"--data {command.data} has the columns {dataset.column_names} but no {command.image_column!r}: name its "
+            "pictures with --image_column."
+        )
+    return dataset if command.image_column == "image" else dataset.rename_column(command.image_column, "image")
+
+
+def _few(dataset: datasets.Dataset, column: str, shots: int, seed: int) -> datasets.Dataset:
+    """`shots` images of each class, fewer where it has fewer."""
+    import numpy as np
+
+    from ..training.fine_tuning import classes_of
+
+    if shots < 1:
+        raise InputError(f"--shots {shots} leaves nothing to learn from: give at least 1.")
+    if classes_of(dataset, column)[1]:
+        raise InputError("--shots draws images of a class, and here an image has several: leave it out.")
+    labels = np.asarray(dataset.with_format(None)[column][:])
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rows = [order[labels[order] == label][:shots] for label in np.unique(labels)]
+    return dataset.select(np.sort(np.concatenate(rows)))
+
+
+def _check_classes(dataset: datasets.Dataset, column: str, classes: Sequence[str]) -> None:
+    from ..training.fine_tuning import targets_of
+
+    targets_of(dataset, column, classes)
+
+
+def _score(
+    folder: Path, command: FineTuneCommand, metric: str, test: datasets.Dataset, arguments: FineTuningArguments
+) -> list[EvaluationResult]:
+    """Measure what was written, not what is in memory."""
+    from .. import assets
+    from ..evaluation import Columns, EvaluationSettings, evaluate_encoder, load_classifier
+    from .loading import content_revision
+
+    embedded = command.data == EMBEDDED
+    source = str(assets.pictograms_path()) if embedded else command.data
+    return evaluate_encoder(
+        load_classifier(folder),
+        None,
+        test,
+        columns=Columns(
+            label=command.label_column,
+            group="concept" if embedded else None,  # drawings of one concept are not independent of each other
+            slices=tuple(command.slice_columns),
+        ),
+        protocols=("classification",),
+        dataset_name="embedded pictograms" if embedded else command.data,
+        dataset_revision=content_revision(source, test),
+        split=str(command.test_split),
+        seeds=(arguments.seed,),
+        settings=EvaluationSettings(metric=metric),
+        max_bad_images=arguments.max_bad_images,
+    )

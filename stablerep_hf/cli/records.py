@@ -1,0 +1,69 @@
+"""What a training leaves about itself in its folder, so that the same command goes on and another is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..training.arguments import ImageTrainingArguments
+
+
+def settings_of(command: Any, arguments: ImageTrainingArguments) -> dict[str, Any]:
+    """What a training is told from others by: the command's flags and the recipe of its arguments."""
+    from ..training.arguments import recipe_of
+
+    free = ("output", "keep_concepts")  # they change nothing that is learned
+    return {name: value for name, value in asdict(command).items() if name not in free} | recipe_of(arguments)
+
+
+def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Read what a training wrote about itself into its folder; {} if there is none.
+
+    Raises:
+        InputError: The folder holds a training with other settings.
+    """
+    path = output / name
+    if not path.exists():
+        return {}
+    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    theirs = record["settings"]
+    for key in sorted(settings.keys() | theirs.keys()):
+        if settings.get(key) != theirs.get(key):
+            raise InputError(
+                f"{output} holds a training with {key}={theirs.get(key)}, not {settings.get(key)}: choose another "
+                "--output, or give that training's settings to go on with it."
+            )
+    return record
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write it whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    temporary.replace(path)
+
+
+def device_name(arguments: ImageTrainingArguments) -> str:
+    """What it trains on, in words."""
+    import torch
+
+    if arguments.device.type == "cuda":
+        return torch.cuda.get_device_name(arguments.device)
+    return f"{arguments.device.type}, {torch.get_num_threads()} threads"
+
+
+def peak_memory(arguments: ImageTrainingArguments) -> int:
+    """Most bytes that were taken at once: of the accelerator's memory, or by this process since it started."""
+    import resource
+    import sys
+
+    import torch
+
+    if arguments.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(arguments.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

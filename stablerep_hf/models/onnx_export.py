@@ -1,0 +1,155 @@
+"""Encoders as ONNX files, checked against PyTorch while they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .modeling_stablerep import StableRepModel, StableRepVisionModel
+
+ONNX_TOLERANCE = 1e-4
+"""Largest difference between ONNX Runtime and PyTorch, relative to the largest output."""
+
+
+class _Encoder(nn.Module):
+    def __init__(self, vision_model: StableRepVisionModel) -> None:
+        super().__init__()
+        self.vision_model = vision_model
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.vision_model(pixel_values)
+        return outputs.last_hidden_state, outputs.pooler_output
+
+
+class _Images(nn.Module):
+    def __init__(self, model: StableRepModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.model.vision_model(pixel_values).pooler_output
+        return self.model.image_projection(features), features
+
+
+class _Texts(nn.Module):
+    def __init__(self, model: StableRepModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        embeds: Tensor = self.model.get_text_features(input_ids, attention_mask).pooler_output
+        return embeds
+
+
+def export_onnx(
+    model: StableRepModel | StableRepVisionModel, output_dir: str | Path, *, int8: bool = False
+) -> dict[str, Path]:
+    """Write an encoder, or both towers of a model with text, as ONNX files.
+
+    Files are named as Optimum and transformers.js look for them. Batch size, and the length of texts, are dynamic; the
+    opset is the exporter's current one. Each file is run by ONNX Runtime on two batch sizes and compared with PyTorch.
+
+    - ``model.onnx``: ``pixel_values`` (B, 3, S, S) to ``last_hidden_state`` (B, L, D) and ``pooler_output`` (B, D).
+    - Of a model with a text tower instead ``vision_model.onnx``: ``pixel_values`` to ``image_embeds`` (B, E) in the
+      space shared with texts, not normalised, and ``pooler_output``; and ``text_model.onnx``: ``input_ids``
+      and ``attention_mask`` (C, T) int64 to ``text_embeds`` (C, E).
+
+    Args:
+        model: It is not changed.
+        output_dir: Folder to write to; made if missing.
+        int8: Also write each file with weights as 8-bit integers (ONNX Runtime's dynamic quantisation of matrix
+            products), as ``*_quantized.onnx``. They are smaller and, on most CPUs, faster; how much their features
+            differ depends on the model, so measure them on your task.
+
+    Returns:
+        Name of each part ("model", "vision_model", "text_model", and those with "_quantized") -> its file.
+
+    Raises:
+        ImportError: onnx, onnxscript or onnxruntime is missing.
+        RuntimeError: A file computes something else than the model.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    was_training = model.training
+    model.eval()  # type: ignore[no-untyped-call]
+    try:
+        files = {name: _export(part, inputs, folder / f"{name}.onnx") for name, part, inputs in _parts(model)}
+    finally:
+        model.train(was_training)
+    if int8:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        for name, file in list(files.items()):
+            quantised = folder / f"{name}_quantized.onnx"
+            quantize_dynamic(file, quantised, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+            files[f"{name}_quantized"] = quantised
+    return files
+
+
+def _parts(model: StableRepModel | StableRepVisionModel) -> list[tuple[str, nn.Module, dict[str, Any]]]:
+    """Of each file its name, the module and its inputs: name -> (example, names of its dynamic axes)."""
+    vision = model.vision_model if isinstance(model, StableRepModel) else model
+    config: Any = vision.config
+    height, width = (
+        config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size, config.image_size)
+    )
+    pixels = {"pixel_values": (torch.randn(2, config.num_channels, height, width), {0: "batch"})}
+    if not isinstance(model, StableRepModel) or model.text_model is None:
+        return [("model", _Encoder(vision), pixels)]
+    text: Any = model.config.text_config
+    ids = torch.randint(0, text.vocab_size, (3, 7))
+    ids[:, 5] = text.eos_token_id
+    axes = {0: "batch", 1: "length"}
+    tokens = {"input_ids": (ids, axes), "attention_mask": (torch.ones_like(ids), axes)}
+    return [("vision_model", _Images(model), pixels), ("text_model", _Texts(model), tokens)]
+
+
+_OUTPUTS = {
+    "model": ["last_hidden_state", "pooler_output"],
+    "vision_model": ["image_embeds", "pooler_output"],
+    "text_model": ["text_embeds"],
+}
+
+
+def _export(part: nn.Module, inputs: dict[str, Any], file: Path) -> Path:
+    examples = tuple(example for example, _ in inputs.values())
+    torch.onnx.export(
+        part.eval(),
+        examples,
+        file,
+        input_names=list(inputs),
+        output_names=_OUTPUTS[file.stem],
+        dynamic_shapes={
+            name: {axis: torch.export.Dim(label) for axis, label in axes.items()} for name, (_, axes) in inputs.items()
+        },
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    for count, length in ((1, 7), (5, 6)):  # batch, and length of texts
+        given = [torch.cat([example] * count)[:count] for example in examples]
+        given = [rows[:, :length] if rows.ndim == 2 else rows for rows in given]
+        _compare(part, dict(zip(inputs, given, strict=True)), file)
+    return file
+
+
+@torch.no_grad()
+def _compare(part: nn.Module, inputs: dict[str, Tensor], file: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    expected = part(*inputs.values())
+    for name, ours, theirs in zip(
+        _OUTPUTS[file.stem], found, expected if isinstance(expected, tuple) else (expected,), strict=True
+    ):
+        difference = float(np.abs(ours - theirs.numpy()).max() / np.abs(theirs.numpy()).max())
+        if not difference <= ONNX_TOLERANCE:
+            raise RuntimeError(
+                f"{file} computes {name} with a difference of {difference:.1e} from PyTorch, and {ONNX_TOLERANCE:.0e} "
+                "is the most allowed: the exporter does not know this model; report it."
+            )

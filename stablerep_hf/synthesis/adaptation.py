@@ -1,0 +1,342 @@
+"""Low-rank adaptation of a text-to-image pipeline to a user's captioned images, so that it draws their domain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .pipeline_folder import find_pipeline, own_size
+from .prompt_embeddings import PromptEmbeddings
+
+SETTINGS = "adaptation.json"
+_STATE = "state.pt"
+# Attention of UNets and of transformers alike; what diffusers' own LoRA training scripts adapt.
+_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """Settings of an adaptation; the recipe is the one of diffusers' examples (`train_text_to_image_lora.py`).
+
+    Attributes:
+        steps: Of the optimiser.
+        batch_size: Images a step, over all processes.
+        learning_rate: Constant, of AdamW.
+        rank: Of the adapters; alpha is the same, so that `lora_scale` 1 is what was trained.
+        caption_dropout: Share of empty prompts, which keeps guidance meaningful.
+        snr_gamma: Cap of the weights by signal-to-noise ratio (min-SNR, Hang et al. 2023); None for none. Flow models
+            have none.
+        flip: Whether images are also seen mirrored.
+        seed: Of noise, timesteps and the order of images, each a function of it and the step alone.
+        save_every: Steps between two states that an interrupted adaptation goes on from.
+    """
+
+    steps: int = field(default=500, metadata={"help": "Of the optimiser."})
+    batch_size: int = field(default=8, metadata={"help": "Images a step, over all processes."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Constant."})
+    rank: int = field(default=16, metadata={"help": "Of the adapters."})
+    caption_dropout: float = field(default=0.1, metadata={"help": "Share of empty prompts, for guidance."})
+    snr_gamma: float | None = field(
+        default=5.0, metadata={"help": "Cap of the weights by signal-to-noise ratio (min-SNR); not for flow models."}
+    )
+    flip: bool = field(default=False, metadata={"help": "See images mirrored too."})
+    seed: int = field(default=0, metadata={"help": "Of noise, noise levels and the order of images."})
+    save_every: int = field(default=100, metadata={"help": "Steps between two states to go on from."})
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "rank", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} adapts nothing: give at least 1.")
+        if not self.learning_rate > 0 or not 0 <= self.caption_dropout < 1:
+            raise InputError(
+                f"learning_rate={self.learning_rate} and caption_dropout={self.caption_dropout} cannot both work: the "
+                "first is above 0, the second a share in [0, 1)."
+            )
+        if self.snr_gamma is not None and not self.snr_gamma > 0:
+            raise InputError(f"snr_gamma={self.snr_gamma} weighs every step 0: give a number above 0, say 5, or none.")
+
+
+def adapt_generator(
+    name: str | Path,
+    images: Sequence[Image.Image],
+    prompts: Sequence[str],
+    output: str | Path,
+    settings: AdaptationSettings | None = None,
+    *,
+    revision: str | None = None,
+    size: int | None = None,
+    mixed_precision: str = "no",
+    progress: bool = True,
+) -> list[float]:
+    """Train low-rank adapters on the denoiser of a pipeline, and write them for `DiffusersGenerator(lora=output)`.
+
+    Text encoders and the autoencoder stay as they are. The loss is the pipeline's own: of the noise or the velocity
+    for diffusion (as its scheduler's `prediction_type` says), of the flow for flow matching. Interrupted, the same
+    call goes on; on several processes (accelerate) each takes its share of the batch.
+
+    Args:
+        name: Hub id or folder of a pipeline of the Stable Diffusion family (1, 2, XL, 3), or "embedded".
+        images: What it should learn to draw; cropped to a square and resized.
+        prompts: One an image, as the pipeline is going to be asked: template included.
+        output: Folder for `pytorch_lora_weights.safetensors`, diffusers' own format.
+        settings: Of the training.
+        revision: Of a Hub repository.
+        size: Edge in pixels to train at; the pipeline's own if not given.
+        mixed_precision: "no", "fp16" or "bf16": of the frozen weights too; adapters are float32.
+        progress: Show a bar on stderr.
+
+    Returns:
+        The loss of each step of this run.
+
+    Raises:
+        InputError: No such pipeline, one of another family, no images, or the folder holds another adaptation.
+    """
+    import diffusers
+    from accelerate import Accelerator
+    from tqdm.auto import tqdm
+
+    settings = settings or AdaptationSettings()
+    if len(images) != len(prompts) or not images:
+        raise InputError(f"{len(images)} images came with {len(prompts)} prompts: give one prompt an image.")
+    folder, _, pinned = find_pipeline(str(name), revision)
+    output = Path(output)
+    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not torch.accelerator.is_available())
+    if settings.batch_size % accelerator.num_processes:
+        raise InputError(
+            f"batch_size={settings.batch_size} cannot be divided among {accelerator.num_processes} processes: choose "
+            f"a multiple of {accelerator.num_processes}."
+        )
+    edge = size or own_size(folder)
+    record = {"generator": pinned, "size": edge, "images": _digest(images, prompts)}
+    record |= {key: value for key, value in asdict(settings).items() if key not in ("steps", "save_every")}
+    _check_folder(output, record)
+    dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
+    pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=dtype)
+    denoiser = _denoiser(pipeline, str(name))
+    pipeline.to(accelerator.device)
+    latents = _encode(pipeline, images, edge, settings.flip)
+    embedded = PromptEmbeddings(pipeline, 1.0, None)
+    texts = {prompt: {key: part.cpu() for key, part in embedded([prompt]).items() if part is not None}
+             for prompt in dict.fromkeys([*prompts, ""])}  # fmt: skip
+    _add_adapters(denoiser, settings)
+    trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=1e-2)
+    denoiser, optimizer = accelerator.prepare(denoiser, optimizer)
+    done = _load_state(output, trained, optimizer, accelerator.device)
+    objective = _objective(pipeline, settings)
+    losses = []
+    steps = tqdm(
+        range(done, settings.steps), initial=done, total=settings.steps, desc="adapting", unit="step",
+        disable=not (progress and accelerator.is_main_process),
+    )  # fmt: skip
+    own = slice(accelerator.process_index, None, accelerator.num_processes)
+    for step in steps:
+        rng = torch.Generator().manual_seed(_step_seed(settings.seed, step))
+        batch = _draw_batch(rng, latents, prompts, settings)
+        with accelerator.autocast():
+            loss = objective(denoiser, {key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
+                                        for key, part in batch.items()}, texts, accelerator.device)  # fmt: skip
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(accelerator.reduce(loss.detach(), "mean")))  # type: ignore[arg-type]
+        if not losses[-1] < float("inf"):
+            raise InputError(f"The loss is {losses[-1]} at step {step + 1}: lower the learning rate or use bf16.")
+        steps.set_postfix(loss=f"{losses[-1]:.4f}")
+        if accelerator.is_main_process and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
+            _save_state(output, record, trained, optimizer, step + 1)
+    if accelerator.is_main_process:
+        _save_adapters(pipeline, accelerator.unwrap_model(denoiser), output)
+    accelerator.wait_for_everyone()
+    return losses
+
+
+def _denoiser(pipeline: Any, name: str) -> nn.Module:
+    kind = type(pipeline).__name__
+    if not kind.startswith("StableDiffusion") or not PromptEmbeddings.supports(pipeline):
+        raise InputError(
+            f"The generator {name!r} is a {kind}, and only pipelines of the Stable Diffusion family (1, 2, XL, 3) are "
+            "adapted here: use diffusers' own training script for it, and `stablerep generate --lora`."
+        )
+    denoiser: nn.Module = pipeline.transformer if hasattr(pipeline, "transformer") else pipeline.unet
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False)
+    return denoiser
+
+
+def _add_adapters(denoiser: Any, settings: AdaptationSettings) -> None:
+    from diffusers.training_utils import cast_training_params
+    from peft import LoraConfig
+
+    torch.manual_seed(settings.seed)
+    denoiser.add_adapter(
+        LoraConfig(
+            r=settings.rank, lora_alpha=settings.rank, init_lora_weights="gaussian", target_modules=list(_TARGETS)
+        )
+    )
+    cast_training_params(denoiser)
+    denoiser.train()
+
+
+@torch.no_grad()
+def _encode(pipeline: Any, images: Sequence[Image.Image], edge: int, flip: bool) -> Tensor:
+    """(N or 2 N, 2, C, H, W) mean and deviation of the latents of the images (then of their mirror images)."""
+    from torchvision.transforms.v2 import functional as F
+
+    squares = []
+    for image in images:
+        image = image.convert("RGB")
+        side = min(image.size)
+        square = F.center_crop(image, [side, side]).resize((edge, edge), Image.Resampling.BICUBIC)
+        squares.append(F.pil_to_tensor(square))
+    pixels = torch.stack(squares)
+    if flip:
+        pixels = torch.cat([pixels, pixels.flip(-1)])
+    vae = pipeline.vae.float()  # SDXL's makes no numbers in float16
+    parts = []
+    for part in pixels.split(8):
+        found = vae.encode(part.to(vae.device) / 127.5 - 1).latent_dist
+        parts.append(torch.stack([found.mean, found.std], 1).cpu())
+    return torch.cat(parts)
+
+
+def _draw_batch(
+    rng: torch.Generator, latents: Tensor, prompts: Sequence[str], settings: AdaptationSettings
+) -> dict[str, Any]:
+    """Everything random about a step, on the CPU: the same on every machine and for every number of processes."""
+    chosen = torch.randint(len(latents), (settings.batch_size,), generator=rng)
+    mean, deviation = latents[chosen].unbind(1)
+    dropped = torch.rand(settings.batch_size, generator=rng) < settings.caption_dropout
+    return {
+        "latents": mean + deviation * torch.randn(mean.shape, generator=rng),
+        "noise": torch.randn(mean.shape, generator=rng),
+        "level": torch.rand(settings.batch_size, generator=rng),
+        "prompts": [
+            "" if drop else prompts[row % len(prompts)]
+            for row, drop in zip(chosen.tolist(), dropped.tolist(), strict=True)
+        ],
+    }
+
+
+def _objective(pipeline: Any, settings: AdaptationSettings) -> Any:
+    """(denoiser, batch, embedded prompts, device) -> loss, as the pipeline was trained."""
+    scaling = pipeline.vae.config.scaling_factor
+    shift = getattr(pipeline.vae.config, "shift_factor", None) or 0.0
+
+    def inputs(batch: dict[str, Any], texts: dict[str, Any], device: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        latents = ((batch["latents"] - shift) * scaling).to(device)
+        rows = [texts[prompt] for prompt in batch["prompts"]]
+        return latents, batch["noise"].to(device), {
+            key: torch.cat([row[key] for row in rows]).to(device) for key in rows[0]
+        }  # fmt: skip
+
+    def flow(denoiser: nn.Module, batch: dict[str, Any], texts: dict[str, Any], device: Any) -> Tensor:
+        """Flow matching with noise levels of a logit-normal distribution (Stable Diffusion 3, section 3.1)."""
+        latents, noise, text = inputs(batch, texts, device)
+        sigma = torch.sigmoid(torch.special.ndtri(batch["level"].clamp(1e-6, 1 - 1e-6))).to(device).view(-1, 1, 1, 1)
+        found = denoiser(
+            hidden_states=(1 - sigma) * latents + sigma * noise,
+            timestep=sigma.flatten() * pipeline.scheduler.config.num_train_timesteps,
+            encoder_hidden_states=text["prompt_embeds"],
+            pooled_projections=text["pooled_prompt_embeds"],
+            return_dict=False,
+        )[0]
+        return nn.functional.mse_loss(found.float(), noise - latents)
+
+    if "FlowMatch" in type(pipeline.scheduler).__name__:
+        return flow
+
+    from diffusers import DDPMScheduler
+    from diffusers.training_utils import compute_snr
+
+    scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
+    velocity = scheduler.config.prediction_type == "v_prediction"
+
+    def diffusion(denoiser: nn.Module, batch: dict[str, Any], texts: dict[str, Any], device: Any) -> Tensor:
+        latents, noise, text = inputs(batch, texts, device)
+        steps = (batch["level"] * scheduler.config.num_train_timesteps).long().to(device)
+        conditions: dict[str, Any] = {}
+        if "pooled_prompt_embeds" in text:  # XL is also told the size of the picture, here never cropped
+            edge = float(latents.shape[-1] * pipeline.vae_scale_factor)
+            place = torch.tensor([[edge, edge, 0.0, 0.0, edge, edge]], device=device).expand(len(latents), -1)
+            conditions = {"added_cond_kwargs": {"text_embeds": text["pooled_prompt_embeds"], "time_ids": place}}
+        found = denoiser(
+            scheduler.add_noise(latents, noise, steps), steps, text["prompt_embeds"], return_dict=False, **conditions
+        )[0].float()
+        target = scheduler.get_velocity(latents, noise, steps) if velocity else noise
+        losses = nn.functional.mse_loss(found, target, reduction="none").mean(dim=(1, 2, 3))
+        if settings.snr_gamma is None:
+            return losses.mean()
+        snr = compute_snr(scheduler, steps)
+        weights = snr.clamp(max=settings.snr_gamma) / (snr + 1 if velocity else snr.clamp(min=1e-8))
+        return (losses * weights).mean()
+
+    return diffusion
+
+
+def _digest(images: Sequence[Image.Image], prompts: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for image, prompt in zip(images, prompts, strict=True):
+        digest.update(f"{image.mode} {image.size} {prompt}\0".encode() + image.tobytes())
+    return digest.hexdigest()
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _check_folder(output: Path, record: dict[str, Any]) -> None:
+    file = output / SETTINGS
+    if not file.is_file():
+        if output.exists() and any(output.iterdir()):
+            raise InputError(f"{output} holds files of something else: choose another folder.")
+        return
+    theirs = json.loads(file.read_text("utf-8"))
+    for key in sorted(theirs.keys() | record.keys()):
+        if theirs.get(key) != record.get(key):
+            raise InputError(
+                f"{output} holds an adaptation with {key}={theirs.get(key)}, not {record.get(key)}: choose another "
+                "folder, or give that one's settings to go on with it."
+            )
+
+
+def _save_state(output: Path, record: dict[str, Any], trained: list[nn.Parameter], optimizer: Any, step: int) -> None:
+    folder = output / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    (output / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    state = {"step": step, "adapters": [p.detach().cpu() for p in trained], "optimizer": optimizer.state_dict()}
+    temporary = folder / f".{_STATE}.tmp"
+    torch.save(state, temporary)
+    temporary.replace(folder / _STATE)
+
+
+def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, device: Any) -> int:
+    file = output / "checkpoints" / _STATE
+    if not file.is_file():
+        return 0
+    state = torch.load(file, map_location=device, weights_only=True)
+    with torch.no_grad():
+        for parameter, value in zip(trained, state["adapters"], strict=True):
+            parameter.copy_(value)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _save_adapters(pipeline: Any, denoiser: nn.Module, output: Path) -> None:
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser))
+    part = "transformer_lora_layers" if hasattr(pipeline, "transformer") else "unet_lora_layers"
+    type(pipeline).save_lora_weights(output, **{part: weights}, safe_serialization=True)

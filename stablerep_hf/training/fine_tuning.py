@@ -1,0 +1,299 @@
+"""Fine-tuning a classifier on labelled images, in transformers' Trainer."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torchvision.transforms import v2
+from transformers import TrainerCallback
+
+from ..errors import InputError
+from ..evaluation import Columns, EvaluationSettings, evaluate_encoder, load_classifier
+from ..evaluation.classification import class_indices
+from ..models.export import encoder_image_processor
+from .arguments import ImageTrainingArguments
+from .grouped_images import GroupedBatchSampler, GroupedImages
+from .groups import GroupCollator
+from .image_trainer import ImageTrainer, check_processes, recipe_for
+
+MULTI_LABEL = "multi_label_classification"
+
+
+@dataclass
+class FineTuningArguments(ImageTrainingArguments):
+    """Arguments of a fine-tuning: those of `transformers.TrainingArguments` and these.
+
+    The defaults are those of fine-tuning a ViT after self-supervision (BEiT, Bao et al. 2021, appendix H; MAE, He et
+    al. 2021, table 9), made milder where those are for a million images: the weak augmentation, no mixing.
+    `label_smoothing_factor` is transformers'; 0.1 in these papers.
+    """
+
+    images_per_batch: int = field(default=64, metadata={"help": "Images in a batch over all processes."})
+    layer_decay: float = field(
+        default=0.75,
+        metadata={
+            "help": "Learning rate of a layer as a share of the next one's, counted from the classifier; 1 = the same "
+            "for all. Adapters learn at the full rate. 0.75 for ViT-L in MAE."
+        },
+    )
+    mixup: float = field(default=0.0, metadata={"help": "Mix pairs of images: alpha of mixup, 0.8 in MAE; 0 = never."})
+    cutmix: float = field(
+        default=0.0, metadata={"help": "Paste parts of images: alpha of cutmix, 1.0 in MAE; 0 = never."}
+    )
+    balance_classes: bool = field(
+        default=False, metadata={"help": "Weigh rare classes up, so that each counts as much as any other."}
+    )
+
+    augmentation: str = field(default="weak", metadata={"help": "Of the images: 'weak' or 'strong', as in training."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak; of the classifier, see layer_decay."})
+    weight_decay: float = field(default=0.05, metadata={"help": "0.05 in BEiT and MAE."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or a share of them below 1."})
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InputError: A value cannot work; the sentence says why.
+        """
+        if self.images_per_batch < 1:
+            raise InputError(f"images_per_batch={self.images_per_batch} leaves the batch empty: give at least 1.")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay={self.layer_decay} is a share from layer to layer: give one in (0, 1].")
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)} is the alpha of a Beta distribution: give 0 or more.")
+        super().__post_init__()
+
+    @property
+    def groups_per_batch(self) -> int:
+        """Images in a batch over all processes."""
+        return self.images_per_batch
+
+
+class FineTuningTrainer(ImageTrainer):
+    """Trains a `StableRepForImageClassification`, whole, its classifier alone, or adapters on it, on labelled images.
+
+    What has `requires_grad` is trained: freeze the encoder for a linear classifier, or pass the `PeftModel` of
+    `lora_config`. Interrupted and resumed, it goes on bit for bit (on a CPU); several processes train as one does but
+    for mixup and cutmix, which mix the images of each process among themselves.
+
+    Args:
+        model: Its `config.id2label` names the classes, its `config.problem_type` says whether an image has several.
+        args: As `FineTuningArguments`.
+        train_dataset: Map-style, with a column `image` and the labels.
+        label_column: One integer or string an image, or a list of them.
+        callbacks: As for `transformers.Trainer`.
+        probe: Measures the model wherever `eval_strategy` says.
+
+    Raises:
+        InputError: Labels that are missing or none of the model's classes, a class without an image, or what
+            `ImageTrainer` refuses.
+    """
+
+    args: FineTuningArguments
+    model: Any
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: FineTuningArguments,
+        train_dataset: datasets.Dataset,
+        label_column: str = "label",
+        callbacks: Sequence[TrainerCallback] = (),
+        probe: ClassifierProbe | None = None,
+    ) -> None:
+        config: Any = model.config
+        check_processes(args, "images_per_batch")
+        if len(train_dataset) < args.images_per_batch:
+            raise InputError(
+                f"images_per_batch={args.images_per_batch} cannot be filled from {len(train_dataset)} images: choose "
+                f"one from 1 to {len(train_dataset)}."
+            )
+        classes = [config.id2label[index] for index in range(config.num_labels)]
+        self.targets = targets_of(train_dataset, label_column, classes).to(args.device)
+        self._several = self.targets.ndim == 2
+        if self._several != (config.problem_type == MULTI_LABEL):
+            raise InputError(
+                f"The column {label_column!r} holds {'several labels' if self._several else 'one label'} an image, "
+                f"and the model's problem_type is {config.problem_type!r}: make the model for these labels."
+            )
+        groups = GroupedImages(
+            train_dataset,
+            images_per_caption=1,
+            crops_per_image=1,
+            image_size=config.vision_config.image_size,
+            recipe=recipe_for(args),
+            seed=args.seed,
+            positives="image",
+        )
+        batches = GroupedBatchSampler(len(groups), args.images_per_batch, args.seed)
+        super().__init__(model, args, groups, batches, GroupCollator(), callbacks=callbacks, probe=probe)
+        self.class_weights = _class_weights(self.targets) if args.balance_classes else None
+        chosen = [
+            kind(alpha=alpha, num_classes=config.num_labels)
+            for kind, alpha in ((v2.MixUp, args.mixup), (v2.CutMix, args.cutmix))
+            if alpha > 0
+        ]
+        self.mix = v2.RandomChoice(chosen) if chosen else None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Colour and normalise the views, mix them, classify them."""
+        self._count_bad_images(inputs["bad_images"])
+        images = self.augment(inputs["pixels"], inputs["color"])
+        targets = self.targets[inputs["caption_ids"]]  # here an image's row in the data set
+        if self.mix is not None and len(images):
+            images, targets = self.mix(images, targets)
+        outputs = model(pixel_values=images)
+        loss = self._loss(outputs.logits.float(), targets)
+        self._not_a_number.watch(loss)
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW in which each layer has a learning rate of its own (`layer_decay`)."""
+        if self.optimizer is None:
+            trained: Any = self.model if model is None else model
+            decayed = set(self.get_decay_parameter_names(trained))
+            layers = 1 + max((_layer(name) or 0 for name, _ in trained.named_parameters()), default=0)
+            groups: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+            for name, parameter in trained.named_parameters():
+                if parameter.requires_grad:
+                    layer = _layer(name)
+                    scale = 1.0 if layer is None else self.args.layer_decay ** (layers - layer)
+                    groups[scale, self.args.weight_decay if name in decayed else 0.0].append(parameter)
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+            self.optimizer = kind(
+                [
+                    {"params": parameters, "lr": scale * self.args.learning_rate, "weight_decay": weight_decay}
+                    for (scale, weight_decay), parameters in groups.items()
+                ],
+                **settings,
+            )
+        return self.optimizer
+
+    def kind_of_model(self) -> dict[str, Any]:
+        """A classifier."""
+        return {"form": "classifier"}
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over images; weighted, the mean is still over their number, so that processes agree on its scale."""
+        if self._several:
+            return binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), pos_weight=self.class_weights)
+        smoothing = self.args.label_smoothing_factor
+        losses = cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=smoothing, reduction="none")
+        return losses.sum() / max(len(losses), 1)
+
+
+@dataclass(frozen=True)
+class ClassifierProbe:
+    """Accuracy, or another metric of `stablerep evaluate`, of a classifier in training.
+
+    What chooses a checkpoint by it must not be what is reported.
+
+    Attributes:
+        dataset: Labelled images that are classified.
+        label_column: Its labels.
+        metric: As `EvaluationSettings.metric`; results are called by it.
+    """
+
+    dataset: datasets.Dataset
+    label_column: str = "label"
+    metric: str = "accuracy"
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        """{metric: share in [0, 1]} of the model as it stands.
+
+        Raises:
+            InputError: Columns are missing, or labels that are none of the model's classes.
+        """
+        (result,) = evaluate_encoder(
+            load_classifier(model, encoder_image_processor(model.config.vision_config)),
+            None,
+            self.dataset,
+            columns=Columns(label=self.label_column),
+            protocols=("classification",),
+            settings=EvaluationSettings(metric=self.metric, num_resamples=1),
+            progress=False,
+        )
+        return {self.metric: result.value}
+
+
+def classes_of(dataset: datasets.Dataset, column: str) -> tuple[list[str], bool]:
+    """Names of the classes that a data set shows, in order, and whether an image may have several.
+
+    Names of a `ClassLabel` are its own, those of other labels their text. A class of a `ClassLabel` without an image
+    cannot be learned and is left out.
+
+    Raises:
+        InputError: No such column, labels missing, or fewer than two classes.
+    """
+    names, values, several = _labels(dataset, column)
+    shown: list[Any] = sorted({label for entry in values for label in (entry if several else [entry])})
+    if len(shown) < 2:
+        raise InputError(
+            f"The column {column!r} shows {len(shown)} class{'es' if not shown else ''}, so there is nothing to tell "
+            "apart: give images of two classes or more."
+        )
+    return [str(names[label]) if names else str(label) for label in shown], several
+
+
+def _labels(dataset: datasets.Dataset, column: str) -> tuple[list[str], NDArray[Any], bool]:
+    if column not in dataset.column_names:
+        raise InputError(
+            f"The data has the columns {dataset.column_names} but no {column!r}: name the labels with --label_column."
+        )
+    kind = dataset.features[column]
+    kind = getattr(kind, "feature", kind)
+    names = kind.names if isinstance(kind, datasets.ClassLabel) else []
+    labels = dataset.with_format(None)[column][:]
+    missing = sum(label is None or (not isinstance(label, (list, str)) and label == -1) for label in labels)
+    if missing:
+        raise InputError(f"{missing} of {len(labels)} images have no {column!r}: label them or leave them out.")
+    several = any(isinstance(label, list) for label in labels)
+    values = np.empty(len(labels), dtype=object)
+    values[:] = labels
+    return names, values if several else np.asarray(labels), several
+
+
+def targets_of(dataset: datasets.Dataset, column: str, classes: Sequence[str]) -> Tensor:
+    """Labels as places among the classes: int64 (N,) or, of several labels an image, float32 (N, K) of 0 and 1.
+
+    Raises:
+        InputError: No such column, labels missing, or none of the classes.
+    """
+    names, labels, several = _labels(dataset, column)
+    targets = torch.from_numpy(class_indices(labels, names, classes, column))
+    return targets.float() if several else targets
+
+
+def _class_weights(targets: Tensor) -> Tensor:
+    """(K,) weights: images / (classes x images of the class); of several labels, absent / present of each class."""
+    if targets.ndim == 2:
+        present = targets.sum(0).clamp(min=1)
+        return (len(targets) - present) / present
+    counts = torch.bincount(targets).clamp(min=1)
+    return len(targets) / (len(counts) * counts)
+
+
+def _layer(name: str) -> int | None:
+    """0 for the embeddings, i + 1 for block i; None for what stands after them, and for adapters."""
+    if "lora_" in name:
+        return None
+    if match := re.search(r"vision_model\.layers\.(\d+)\.", name):
+        return int(match[1]) + 1
+    return 0 if "vision_model.embeddings." in name else None

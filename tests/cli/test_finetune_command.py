@@ -1,0 +1,164 @@
+"""`stablerep finetune`: from an encoder's folder to a classifier that others load, and what it refuses."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from stranger import run_as_stranger
+from transformers import AutoModelForImageClassification
+
+FLAGS = ["--max_steps", "4", "--save_steps", "2", "--images_per_batch", "8", "--logging_steps", "1", "--use_cpu"]
+
+
+@pytest.fixture(scope="module")
+def encoder(trained):
+    return trained
+
+
+def finetune(stablerep, encoder, data, output, *flags):
+    return stablerep("finetune", encoder, "--data", data, "--output", output, *FLAGS, *flags)
+
+
+@pytest.mark.parametrize("mode", ["full", "linear"])
+def test_a_classifier_comes_out_with_its_score_and_card(stablerep, encoder, labelled_folder, tmp_path, mode):
+    output = tmp_path / "pets"
+    code, out, error = finetune(stablerep, encoder, labelled_folder, output, "--mode", mode, "--license", "mit")
+    assert code == 0, error
+    assert "classification accuracy" in out
+    (result,) = json.loads((output / "results.json").read_text())
+    assert result["protocol"] == "classification" and result["n"] == 24 and result["seeds"] == [42]
+    record = json.loads((output / "finetuning.json").read_text())
+    assert record["classes"] == ["0", "1", "2"]
+    assert (record["trained_parameters"] == 96 * 3 + 3) == (mode == "linear")
+    card = (output / "README.md").read_text()
+    assert "pipeline_tag: image-classification" in card and "model-index" in card and "Classes: 0, 1, 2." in card
+    again = finetune(stablerep, encoder, labelled_folder, output, "--mode", mode, "--license", "mit")
+    assert again[0] == 0 and "train_loss" in out and "train_loss" not in again[1]  # told again, not done again
+    assert again[1] == out[out.index("| measure") :]
+    code, _, error = finetune(stablerep, encoder, labelled_folder, output, "--license", "mit", "--seed", "7")
+    assert code == 2 and "holds a training with" in error
+    code, out, _ = stablerep(
+        "evaluate", output, "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
+    )
+    assert code == 0 and f"{100 * result['value']:.1f}" in out
+
+
+STRANGER = """
+from pathlib import Path
+
+import re
+from PIL import Image
+
+Image.new("RGB", (20, 20), (200, 0, 0)).save("picture.png")
+exec(re.search(r"```python\\n(.*?)```", Path("pets/adapter/README.md").read_text(), re.DOTALL)[1])
+assert {answer["label"] for answer in answers} == {"0", "1", "2"}, answers
+by_card = {answer["label"]: answer["score"] for answer in answers}
+merged = pipeline("image-classification", "pets")("picture.png")
+for answer in merged:
+    assert abs(answer["score"] - by_card[answer["label"]]) < 1e-5, (merged, answers)
+"""
+
+
+def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
+    stablerep, encoder, labelled_folder, tmp_path
+):
+    # the encoder lies where the card's example looks for it
+    shutil.copytree(encoder, tmp_path / "encoder", ignore=shutil.ignore_patterns("checkpoints", "pretraining"))
+    flags = ["--mode", "lora", "--base_model", "encoder"]
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "pets", *flags)
+    assert code == 0, error
+    config = json.loads((tmp_path / "pets" / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "encoder" and config["auto_mapping"] is None
+    card = tmp_path / "pets" / "adapter" / "README.md"
+    card.write_text(card.read_text().replace("path/to/this/folder", "pets/adapter"))
+    run_as_stranger(STRANGER, folder=tmp_path)
+    code, out, error = stablerep("publish", tmp_path / "pets" / "adapter", "me/pets-lora", "--dry-run")
+    assert code == 0, error
+    assert "adapter_model.safetensors" in out and "library_name: peft" in out
+    code, out, error = stablerep("publish", tmp_path / "pets", "me/pets", "--dry-run")
+    assert code == 0 and "adapter_model" not in out.partition("left out")[0], error
+
+
+def test_few_images_a_class(stablerep, encoder, labelled_folder, tmp_path):
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "few", "--shots", "3")
+    assert code == 0, error
+    assert json.loads((tmp_path / "few" / "finetuning.json").read_text())["data"]["num_images"] == 9
+
+
+def test_it_goes_on_after_an_interruption(stablerep, encoder, labelled_folder, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert finetune(stablerep, encoder, labelled_folder, whole)[0] == 0
+
+    def cut_off(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stablerep_hf.models.export_classifier", cut_off)
+        assert finetune(stablerep, encoder, labelled_folder, cut)[0] == 130
+    shutil.rmtree(cut / "checkpoints" / "checkpoint-4")
+    assert finetune(stablerep, encoder, labelled_folder, cut)[0] == 0
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (cut, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--label_column", "breed"], "no 'breed'"),
+        (["--image_column", "photo"], "no 'photo'"),
+        (["--mode", "half"], "half"),
+        (["--eval_strategy", "epoch"], "--validation_split"),
+        (["--test_split", "secret"], "cannot give the split 'secret'"),
+        (["--shots", "0"], "--shots 0"),
+        (["--mode", "lora", "--rank", "0"], "rank=0"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    stablerep, encoder, labelled_folder, tmp_path, flags, sentence
+):
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "out", *flags)
+    assert code == 2 and sentence in error and error.count("\n") <= 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_encoder_and_a_classifier_without_weights(stablerep, labelled_folder, tmp_path, encoder):
+    code, _, error = stablerep("finetune", "--data", labelled_folder)
+    assert code == 2 and "0 names stand before the options" in error
+    code, _, error = stablerep(
+        "evaluate", encoder, "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
+    )
+    assert code == 2 and "is no trained classifier" in error
+
+
+def test_adapters_of_another_encoder_and_labels_of_other_classes(
+    stablerep, encoder, labelled_folder, tmp_path, labelled_by_name
+):
+    output = tmp_path / "pets"
+    assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora")[0] == 0
+    code, out, error = stablerep(
+        "evaluate", output / "adapter", "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
+    )
+    assert code == 0 and "classification accuracy" in out, error
+    code, _, error = stablerep(
+        "evaluate", output, "--data", labelled_by_name, "--protocols", "classification", "--cache", "none"
+    )
+    assert code == 2 and "which is none of the classifier's classes" in error
+    config = output / "adapter" / "adapter_config.json"
+    wide = AutoModelForImageClassification.from_pretrained(output).config
+    wide.hidden_size, wide.intermediate_size = 48, 96
+    AutoModelForImageClassification.from_config(wide).vit.save_pretrained(tmp_path / "wide")
+    shutil.copy(output / "preprocessor_config.json", tmp_path / "wide")
+    values = json.loads(config.read_text()) | {"base_model_name_or_path": str(tmp_path / "wide")}
+    config.write_text(json.dumps(values))
+    code, _, error = stablerep(
+        "evaluate", output / "adapter", "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
+    )
+    assert code == 2 and "do not fit" in error
+    weights = output / "adapter" / "adapter_model.safetensors"
+    save_file({"base_model.model.vit.nothing": torch.zeros(1)}, weights, metadata={"format": "pt"})
+    code, _, error = stablerep(
+        "evaluate", output / "adapter", "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
+    )
+    assert code == 2

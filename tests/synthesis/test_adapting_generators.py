@@ -1,0 +1,153 @@
+"""Adapting a generator: the loss is the pipeline's own, interruption changes nothing, the result draws otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_pipelines import save_flux, save_stable_diffusion, save_stable_diffusion_3, save_stable_diffusion_xl
+
+from stablerep_hf.errors import InputError
+from stablerep_hf.synthesis import DiffusersGenerator, adaptation
+from stablerep_hf.synthesis.adaptation import AdaptationSettings, adapt_generator
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+SETTINGS = AdaptationSettings(steps=6, batch_size=4, learning_rate=1e-2, rank=2, save_every=2)
+PROMPTS = ["a red thing", "a blue thing"]
+PICTURES = [Image.new("RGB", (24, 20), color) for color in ("red", "blue")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline") / "tiny"
+    save_stable_diffusion(folder)
+    return folder
+
+
+def adapt(folder: Path, output: Path, settings: AdaptationSettings = SETTINGS) -> list[float]:
+    return adapt_generator(folder, PICTURES, PROMPTS, output, settings, progress=False)
+
+
+def test_what_comes_out_draws_otherwise(folder: Path, tmp_path: Path) -> None:
+    learned, still = (  # the same noise, images and captions at every step
+        adapt(folder, tmp_path / name, AdaptationSettings(steps=30, batch_size=8, learning_rate=rate, rank=4))
+        for name, rate in (("learned", 2e-2), ("still", 1e-12))
+    )
+    assert np.mean(learned[-10:]) < np.mean(still[-10:]) - 0.005
+    drawn = {
+        lora: DiffusersGenerator(folder, num_inference_steps=2, lora=lora)(PROMPTS, [1, 2])[0]
+        for lora in (None, tmp_path / "learned")
+    }
+    plain, adapted = (np.asarray(image, dtype=np.float32) for image in drawn.values())
+    assert np.abs(plain - adapted).max() > 0
+
+
+@pytest.mark.parametrize("save", [save_stable_diffusion_xl, save_stable_diffusion_3])
+def test_other_families_are_adapted_and_drawn_with(save: Callable[[Path], None], tmp_path: Path) -> None:
+    save(tmp_path / "pipeline")
+    losses = adapt(tmp_path / "pipeline", tmp_path / "lora")
+    assert len(losses) == SETTINGS.steps and np.isfinite(losses).all()
+    for lora in (None, tmp_path / "lora"):
+        images = DiffusersGenerator(tmp_path / "pipeline", num_inference_steps=2, lora=lora)(PROMPTS, [1, 2])
+        assert all(image is not None for image in images)
+
+
+def test_interrupted_it_goes_on_to_the_same_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = adapt(folder, tmp_path / "whole")
+    draw, calls = adaptation._draw_batch, []
+
+    def cut_off(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return draw(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adaptation, "_draw_batch", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(folder, tmp_path / "cut")
+    assert not (tmp_path / "cut" / WEIGHTS).exists()
+    assert adapt(folder, tmp_path / "cut") == whole[4:]  # a state was kept after four steps
+    ours, theirs = (load_file(tmp_path / name / WEIGHTS) for name in ("cut", "whole"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(InputError, match="holds an adaptation with rank=2, not 3"):
+        adapt(folder, tmp_path / "whole", AdaptationSettings(rank=3, batch_size=4, learning_rate=1e-2))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_loss_is_min_snr_of_what_the_pipeline_predicts(folder: Path, prediction: str) -> None:
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config, prediction_type=prediction)
+    rng = torch.Generator().manual_seed(0)
+    shape = (3, pipeline.vae.config.latent_channels, 4, 4)
+    batch = {
+        "latents": torch.randn(shape, generator=rng), "noise": torch.randn(shape, generator=rng),
+        "level": torch.tensor([0.05, 0.5, 0.95]), "prompts": ["", "", ""],
+    }  # fmt: skip
+    width = pipeline.unet.config.cross_attention_dim
+    texts = {"": {"prompt_embeds": torch.zeros(1, 3, width)}}
+    seen: list[torch.Tensor] = []
+
+    def nothing(noisy: torch.Tensor, *_arguments: object, **_others: object) -> tuple[torch.Tensor]:
+        seen.append(noisy)
+        return (torch.zeros_like(noisy),)
+
+    loss = adaptation._objective(pipeline, SETTINGS)(nothing, batch, texts, "cpu")
+    latents, by_hand = batch["latents"] * pipeline.vae.config.scaling_factor, 0.0
+    for row, level in enumerate(batch["level"]):
+        signal = float(pipeline.scheduler.alphas_cumprod[int(level * pipeline.scheduler.config.num_train_timesteps)])
+        x, noise = latents[row], batch["noise"][row]
+        torch.testing.assert_close(seen[0][row], signal**0.5 * x + (1 - signal) ** 0.5 * noise)
+        snr = signal / (1 - signal)
+        if prediction == "epsilon":
+            by_hand += float((noise**2).mean()) * min(snr, 5.0) / snr / 3
+        else:
+            velocity = signal**0.5 * noise - (1 - signal) ** 0.5 * x
+            by_hand += float((velocity**2).mean()) * min(snr, 5.0) / (snr + 1) / 3
+    assert float(loss) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_random_numbers_are_a_function_of_the_step(folder: Path) -> None:
+    latents = torch.zeros(5, 2, 1, 2, 2)
+    latents[:, 0] = torch.arange(5.0).view(5, 1, 1, 1)
+    settings = AdaptationSettings(batch_size=400, caption_dropout=0.25)
+    first, again, other = (
+        adaptation._draw_batch(torch.Generator().manual_seed(seed), latents, list("abcde"), settings)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first["noise"], again["noise"]) and not torch.equal(first["noise"], other["noise"])
+    share = first["prompts"].count("") / 400
+    assert 0.15 < share < 0.35
+    for value, prompt in zip(first["latents"][:, 0, 0, 0].tolist(), first["prompts"], strict=True):
+        assert prompt in ("", "abcde"[int(value)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"steps": 0}, "steps=0"), ({"learning_rate": 0.0}, "learning_rate=0.0"), ({"snr_gamma": 0.0}, "snr_gamma=0.0")],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, float], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        AdaptationSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_adapted_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="2 images came with 1 prompts"):
+        adapt_generator(folder, PICTURES, ["one"], tmp_path / "out")
+    with pytest.raises(InputError, match="is neither a folder"):
+        adapt_generator(tmp_path / "missing", PICTURES, PROMPTS, tmp_path / "out")
+    save_flux(tmp_path / "flux")
+    with pytest.raises(InputError, match="only pipelines of the Stable Diffusion family"):
+        adapt_generator(tmp_path / "flux", PICTURES, PROMPTS, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds files of something else"):
+        adapt(folder, tmp_path / "full")
