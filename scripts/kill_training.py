@@ -114,7 +114,10 @@ def main() -> None:
             train(words, log)
             same = what_came_out(output) == alone[processes]
             equal += same
-            print(f"trial {trial}: {processes} process(es), {kills} kills so far, {'equal' if same else 'DIFFERENT'}", flush=True)
+            print(
+                f"trial {trial}: {processes} process(es), {kills} kills so far, {'equal' if same else 'DIFFERENT'}",
+                flush=True,
+            )
         print(f"{kills} kills in {options.trials} trials; {equal} ended with weights and losses of the one left alone")
         if equal != options.trials:
             raise SystemExit(1)

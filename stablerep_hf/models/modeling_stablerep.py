@@ -275,8 +275,8 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
 def _by_chunk(tower: Callable[..., Any], *inputs: Tensor, size: int, in_step: bool) -> Tensor:
     """The tower's `pooler_output` of all rows, holding the activations of at most `size` of them at a time.
 
-    With `in_step` all ranks call the tower equally often, as towers whose weights are cut among ranks must be, whatever
-    number of rows each rank has.
+    With `in_step` all ranks call the tower equally often, as they must where its weights are cut among them, whatever
+    number of rows each has.
     """
     num_chunks = torch.tensor(max(-(-inputs[0].shape[0] // size), 1), device=inputs[0].device)
     if in_step:
@@ -296,7 +296,7 @@ def _by_chunk(tower: Callable[..., Any], *inputs: Tensor, size: int, in_step: bo
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's call that gives the system back what is free within the heap; None where the C library is another."""
+    """Give the system back what is free within the heap, by glibc's call; None where the C library is another."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 
 

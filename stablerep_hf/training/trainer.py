@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
-import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 

@@ -1,8 +1,11 @@
 """FSDP2: weights cut among processes, and the very training that DistributedDataParallel does."""
 
+import os
+
 import datasets
 import pytest
 import torch
+from test_launching import environment_of
 from test_stablerep_trainer import largest_difference, letters, losses, make_arguments, make_model, weights
 from training_data import make_dataset
 from transformers import ViTModel
@@ -17,11 +20,14 @@ def labelled(rows):
 
 
 def train(folder, sharded, resume=None, **settings):
-    """float64, where a mistake in the arithmetic stands out from the rounding that batch statistics of four amplify."""
+    """In float64, where a mistake stands out from the rounding that batch statistics of four amplify."""
     from accelerate.state import AcceleratorState, DistributedType, PartialState
 
     AcceleratorState._reset_state(reset_partial_state=False)
-    arguments = make_arguments(folder, fsdp=sharded, objective="stablerep+", max_steps=4, **settings)
+    if sharded:
+        told = environment_of("fsdp2.yaml")[1]
+        os.environ.update({name: value for name, value in told.items() if "FSDP" in name})
+    arguments = make_arguments(folder, objective="stablerep+", max_steps=4, **settings)
     assert (arguments.device.type, arguments.world_size) == ("cpu", 2)
     # Accelerate knows FSDP on accelerators alone and takes DDP on CPUs without a word: call these two ranks something
     # else, and its own code shards the model, on gloo
@@ -53,7 +59,7 @@ def train_each_way(folder):
         "replicated": train(folder / "replicated", False, **saving),
         "sharded": train(folder / "sharded", True, **saving),
         "resumed": train(folder / "sharded", True, folder / "sharded" / "checkpoint-2", **saving),
-        "in chunks": train(folder / "chunks", True, forward_chunk_size=5, ema_decay=0.5),
+        "in chunks": train(folder / "chunks", True, forward_chunk_size=5, gradient_checkpointing=True, ema_decay=0.5),
     }
 
 
