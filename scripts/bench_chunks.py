@@ -3,10 +3,10 @@
     python scripts/bench_chunks.py                     # cost against a plain step at equal N
     python scripts/bench_chunks.py --paper             # the paper's 8,256 images, ViT-S/16 at 96 pixels
 
-`--paper` takes the step in processes of their own: by the model's `forward_chunk_size`, and assembled by hand (features
-by chunk without gradient; head and loss on the whole batch; the backbone again by chunk, driven by the gradients of the
-features); then once by `StableRepTrainer`, from encoded images to updated weights. It prints the time and memory of each
-and the largest difference of the gradients of the first two.
+`--paper` takes the step in processes of their own: by the model's `forward_chunk_size`, and assembled by hand
+(features by chunk without gradient; head and loss on the whole batch; the backbone again by chunk, driven by the
+gradients of the features); then once by `StableRepTrainer`, from encoded images to updated weights. It prints the time
+and memory of each and the largest difference of the gradients of the first two.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -50,9 +51,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command's name and its options; the process's own if not given.
 
     Returns:
-        Exit code: 0 done, 2 input that cannot work (one sentence on standard error), 130 interrupted.
+        Exit code: 0 done, 2 input that cannot work (one sentence on standard error), 130 interrupted, 141 nobody reads
+        what it prints any more (`stablerep ... | head`).
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv))
+        except SystemExit:  # of --help; what it printed is still to be written
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout.fileno()):
+            raise  # it was another pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        return 141
+
+
+def _is_unread(pipe: int) -> bool:
+    """Whether the other end of a pipe is closed."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0

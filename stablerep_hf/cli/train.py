@@ -168,8 +168,9 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             "versions": facts.training_versions(),
             "log": trainer.state.log_history,
         }
-        if trainer.average is not None and trainer.is_world_process_zero():
-            trainer.average.load_into(model)
+        if trainer.average is not None:
+            trainer.average.load_into(trainer.model)
+        model = trainer.whole_model()
         if arguments.push_to_hub:
             trainer.push_to_hub(license=command.license)
         if trainer.is_world_process_zero():

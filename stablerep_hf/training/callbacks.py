@@ -15,6 +15,7 @@ from ..errors import InputError
 from .checkpoints import latest_checkpoint
 from .grouped_images import GroupedBatchSampler
 from .objectives import MAX_LOGIT_SCALE
+from .sharding import copy_whole, local, whole
 
 
 class FollowEpoch(TrainerCallback):
@@ -78,7 +79,7 @@ class ClampLogitScale(TrainerCallback):
         logit_scale = getattr(kwargs["model"], "logit_scale", None)
         if logit_scale is not None:
             with torch.no_grad():
-                logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+                local(logit_scale).clamp_(0, MAX_LOGIT_SCALE)
 
 
 class AverageWeights(TrainerCallback):
@@ -111,7 +112,7 @@ class AverageWeights(TrainerCallback):
                     "was trained with ema_decay, or leave it out."
                 )
             for name, tensor in load_file(file).items():
-                self.average[name].copy_(tensor)
+                copy_whole(self.average[name], tensor)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -120,18 +121,20 @@ class AverageWeights(TrainerCallback):
         share = 1 - min(self.decay, (1 + state.global_step) / (10 + state.global_step))
         trained = _trained(kwargs["model"])
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), [trained[name] for name in self.average], share)
+            average = [local(tensor) for tensor in self.average.values()]
+            torch._foreach_lerp_(average, [local(trained[name]) for name in self.average], share)
 
-    def save(self, folder: Path) -> None:
-        """Write the average beside a checkpoint's weights."""
-        save_file({name: tensor.contiguous() for name, tensor in self.average.items()}, folder / self.FILE)
+    def save(self, folder: Path, *, write: bool) -> None:
+        """Write the average beside a checkpoint's weights. Every process calls it, one of them with `write`."""
+        average = {name: whole(tensor).contiguous() for name, tensor in self.average.items()}
+        if write:
+            save_file(average, folder / self.FILE)
 
     def load_into(self, model: nn.Module) -> None:
-        """Replace a model's weights by their average."""
+        """Replace a model's weights by their average; every process calls it."""
         trained = _trained(model)
-        with torch.no_grad():
-            for name, tensor in self.average.items():
-                trained[name].copy_(tensor)
+        for name, tensor in self.average.items():
+            copy_whole(trained[name], whole(tensor))
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

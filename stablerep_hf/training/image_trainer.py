@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
@@ -23,6 +24,7 @@ from .grouped_images import GroupedBatchSampler
 from .groups import GroupCollator, GroupDataset
 from .hub_push import HubPushTrainer
 from .probe import Probe
+from .sharding import gathered
 
 
 class ImageTrainer(HubPushTrainer):
@@ -115,7 +117,9 @@ class ImageTrainer(HubPushTrainer):
         """
         if self.probe is None:
             raise InputError("There is nothing to evaluate on: give the trainer a probe (--probe_data).")
-        measured = self.probe(self.accelerator.unwrap_model(self.model))
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        with gathered(model):
+            measured = self.probe(model)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -131,8 +135,23 @@ class ImageTrainer(HubPushTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights and, with `ema_decay`, their average beside them."""
         super().save_model(output_dir, _internal_call)
-        if self.average is not None and self.average.average and self.args.should_save:
-            self.average.save(Path(output_dir or str(self.args.output_dir)))
+        if self.average is not None and self.average.average:
+            self.average.save(Path(output_dir or str(self.args.output_dir)), write=self.args.should_save)
+
+    def whole_model(self) -> nn.Module:
+        """The trained model, nothing wrapped around it and no weight cut; every process calls it.
+
+        Under FSDP2 it is a new model, on the first process with the weights of all, elsewhere with none that count.
+        """
+        model: nn.Module = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not self.is_fsdp_enabled:
+            return model
+        weights = self.accelerator.get_state_dict(self.model)
+        kind: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+        model = kind(model.config)
+        if self.is_world_process_zero():
+            model.load_state_dict(weights)
+        return model
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases, norms and scalars; class and position tokens are decayed, as in the release."""

@@ -84,7 +84,7 @@ class ObjectiveLoss(nn.Module):
             )
         loss = torch.stack(list(parts.values())).sum()
         if outputs.logit_scale is not None and self.objective.text:
-            parts["logit_scale"] = outputs.logit_scale.detach()
+            parts["logit_scale"] = outputs.logit_scale.detach().clone()  # the parameter moves on, or is freed (FSDP2)
         return {"loss": loss, **parts}
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from tiny_training import TRAIN_FLAGS
 from transformers import AutoImageProcessor, AutoModel
 
-from stablerep_hf.cli import COMMANDS
+from stablerep_hf.cli import COMMANDS, main
 from stablerep_hf.errors import InputError
 
 
@@ -35,6 +35,32 @@ def refused(result, *parts):
 
 
 # ---------------------------------------------------------------- the command itself
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["captions", "--help"]])
+def test_a_reader_that_has_enough_is_no_error(words, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head` does once it has its lines
+    run = subprocess.run(
+        [sys.executable, "-m", "stablerep_hf.cli", *words],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert run.stderr == ""
+    assert run.returncode in (0, 141)  # argparse writes its help into the void without a word
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch):
+    def fail(arguments):
+        raise BrokenPipeError("a worker died")
+
+    monkeypatch.setattr("stablerep_hf.cli._run", fail)
+    with pytest.raises(BrokenPipeError, match="a worker died"):
+        main(["train"])
 
 
 def test_help_loads_no_heavy_library_and_names_every_command():

@@ -5,6 +5,7 @@ import copy
 import datasets
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_data import make_dataset
 from transformers import CLIPTextConfig, TrainerCallback, ViTConfig, set_seed
 
@@ -251,6 +252,58 @@ def test_chunks_reach_the_weights_of_whole_batches(dataset, tmp_path, objective)
         trainer.train()
         trained.append(weights(model))
     assert largest_difference(*trained) < 1e-6
+
+
+@pytest.mark.parametrize("size", [None, 5])
+def test_a_compiled_training_is_the_plain_one_and_its_checkpoint_anyone_s(dataset, tmp_path, size):
+    # traced and differentiated ahead of time, but run without a C++ compiler, which would take a minute
+    compiled = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "forward_chunk_size": size}
+    runs = {}
+    for name, extra in (("plain", {}), ("compiled", compiled)):
+        torch._dynamo.reset()
+        trainer = StableRepTrainer(make_model(), make_arguments(tmp_path / name, **settings, **extra), dataset)
+        trainer.train()
+        runs[name] = trainer
+    assert largest_difference(weights(runs["plain"].model), weights(runs["compiled"].model)) < 1e-4
+    assert losses(runs["compiled"]) == pytest.approx(losses(runs["plain"]), abs=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
+    checkpoint = tmp_path / "compiled" / "checkpoint-2"
+    assert load_file(checkpoint / "model.safetensors").keys() == runs["plain"].model.state_dict().keys()
+    resumed = StableRepTrainer(make_model(), make_arguments(tmp_path / "compiled", **settings, **compiled), dataset)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert largest_difference(weights(resumed.model), weights(runs["compiled"].model)) == 0.0
+
+
+def test_bf16_trains_close_to_float32(dataset, tmp_path):
+    runs = []
+    for half in (False, True):
+        trainer = StableRepTrainer(
+            make_model(text=True),
+            make_arguments(tmp_path, objective="stablerep+", bf16=half, learning_rate=1e-3, forward_chunk_size=5),
+            dataset,
+            letters,
+        )
+        trainer.train()
+        assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+        runs.append(losses(trainer))
+    assert runs[0] != runs[1]
+    assert runs[1] == pytest.approx(runs[0], rel=0.05)
+
+
+def test_tensorboard_gets_the_parts_of_the_loss_by_name(dataset, tmp_path, monkeypatch):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    arguments = make_arguments(tmp_path, objective="stablerep+", max_steps=4, report_to=["tensorboard"])
+    trainer = StableRepTrainer(make_model(text=True), arguments, dataset, tokenizer=letters)
+    trainer.train()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    for part in ("loss", "image_loss", "image_text_loss", "logit_scale", "mean_positive_similarity",
+                 "mean_negative_similarity", "effective_positives"):  # fmt: skip
+        told = [(event.step, event.value) for event in events.Scalars(f"train/{part}")]
+        logged = [entry for entry in trainer.state.log_history if part in entry]
+        assert told == [(entry["step"], pytest.approx(entry[part])) for entry in logged] and len(told) == 2
 
 
 def test_workers_reach_the_same_weights(dataset, tmp_path):
