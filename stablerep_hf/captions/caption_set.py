@@ -256,7 +256,10 @@ def read_history(path: str | Path) -> dict[str, Any]:
 
 
 def _history_of(schema: pa.Schema) -> dict[str, Any]:
-    history: dict[str, Any] = json.loads((schema.metadata or {}).get(_HISTORY, b"{}"))
+    try:
+        history: dict[str, Any] = json.loads((schema.metadata or {}).get(_HISTORY, b"{}"))
+    except ValueError:  # damaged, and nothing rests on it
+        return {}
     return history
 
 
