@@ -7,7 +7,9 @@ each, an untrained twin and the bare pixels on real pictograms of concepts that 
 
 - `model_cards/NAME/`: the card, and the facts that it is made from;
 - `stablerep_hf/assets/encoder`: StableRep as a plain `ViTModel`;
-- `stablerep_hf/assets/dual_encoder`: StableRep+ with its text tower, matrices in half precision, measured as stored.
+- `stablerep_hf/assets/dual_encoder`: StableRep+ with its text tower;
+
+both with matrices in half precision, and measured as they are stored.
 
 SimCLR, the baseline, does not ship: it stands in `OUTPUT/simclr`. Killed and started again, the command goes on where
 it was; what is finished is not made again.
@@ -34,7 +36,7 @@ SEED = 0
 OF_IMAGES = ["knn", "linear_probe", "retrieval"]
 OF_TEXTS = ["zero_shot", "text_retrieval"]
 PRESETS = {"StableRep+": "pictograms-text", "StableRep": "pictograms", "SimCLR": "pictograms-simclr"}
-ENCODER_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 LIMIT = (
     "One training of a few minutes, of drawings of 32 pixels, with one seed: other seeds give other numbers, and none "
     "of it says anything about photos."
@@ -52,21 +54,19 @@ def train_all(output: Path) -> None:
     export_encoder(train.build_model(command, SEED)[0], output / "untrained")
 
 
-def ship(source: Path, folder: Path, halve: bool = False) -> None:
-    """Copy what loads, and nothing of the training, into the assets.
+def ship(source: Path, folder: Path) -> None:
+    """Copy what loads, and nothing of the training, into the assets; matrices are stored in half precision.
 
-    With `halve` the matrices are stored in half precision; config.json says float32, so that is what they are loaded
-    as. Biases, norms and statistics lose nothing.
+    config.json says float32, so that is what they are loaded as. Biases, norms and statistics lose nothing.
     """
     folder.mkdir(exist_ok=True)
     for file in source.iterdir():
-        if file.name in ENCODER_FILES or file.suffix == ".py" or file.name.startswith("tokenizer"):
+        if file.name in CONFIGURATIONS or file.suffix == ".py" or file.name.startswith("tokenizer"):
             shutil.copy(file, folder / file.name)
-    if halve:
-        tensors = load_file(source / "model.safetensors")
-        halves = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
-        save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner alone
+    tensors = load_file(source / "model.safetensors")
+    halves = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
+    save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner alone
 
 
 def measure(folder: Path, name: str, kept: Path, texts: bool = False) -> list[EvaluationResult]:
@@ -117,7 +117,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     train_all(arguments.output)
     ship(arguments.output / "stablerep", assets.encoder_path())
-    ship(arguments.output / "stablerep+" / "pretraining", assets.dual_encoder_path(), halve=True)
+    ship(arguments.output / "stablerep+" / "pretraining", assets.dual_encoder_path())
     write_cards(arguments.output)
 
 
