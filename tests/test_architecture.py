@@ -21,7 +21,7 @@ ROOMS = {
     "synthesis": {"captions", "assets", "evaluation"},
     "retrieval": {"evaluation"},
     "space": {"models", "evaluation", "assets", "retrieval"},  # what a Space carries with it
-    "hub": {"captions", "evaluation", "synthesis"},
+    "hub": {"captions", "evaluation", "synthesis", "space"},
     "training": {"captions", "models", "losses", "evaluation", "synthesis", "hub"},  # what it pushes has a card
     "cli": {
         "captions",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..errors import InputError
+
+SPACE = "space"
 
 
 @dataclass
@@ -16,7 +20,11 @@ class PublishCommand:
     create_pr: bool = field(default=False, metadata={"help": "Propose the change instead of making it."})
     tag: str | None = field(default=None, metadata={"help": "Name this version, such as v1."})
     variables: list[str] = field(
-        default_factory=list, metadata={"help": "Of a Space, as NAME=VALUE, such as ENCODER=me/my-encoder."}
+        default_factory=list,
+        metadata={
+            "help": "Of a Space, as NAME=VALUE; with `publish space` the settings of the search page, such as "
+            "ENCODER=me/my-encoder."
+        },
     )
     dry_run: bool = field(default=False, metadata={"help": "List the files and print the card; upload nothing."})
 
@@ -31,7 +39,8 @@ def main(argv: Sequence[str]) -> None:
         flags,
         name="publish",
         description="stablerep publish FOLDER OWNER/NAME [options]: push a data set, a model, a generator or a Space "
-        "to the Hub, in one commit. The same command goes on after an interruption.",
+        "to the Hub, in one commit. The same command goes on after an interruption. `stablerep publish space "
+        "OWNER/NAME` assembles the search page with all it needs.",
     )
     if len(names) != 2:
         raise InputError("Two names come first: the folder, then the repository, as in `publish encoder me/encoder`.")
@@ -41,12 +50,29 @@ def main(argv: Sequence[str]) -> None:
 def run(folder: str, repository: str, command: PublishCommand) -> None:
     """Upload, or say what would be uploaded.
 
+    Args:
+        folder: What to publish; "space", or the folder it is made of, is the search page.
+        repository: Where to.
+        command: How.
+
     Raises:
         InputError: The folder is not finished, or the Hub cannot be reached or refuses.
     """
-    from ..hub import plan_publication, publish
+    from ..hub import assemble_space
+    from ..hub.space import is_space_source
 
     variables = dict(_variable(text) for text in command.variables)
+    if folder != SPACE and not is_space_source(folder):
+        _publish(folder, repository, command, variables)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        # the settings stand in the folder's own file: a variable of the Space would outlive them
+        _publish(str(assemble_space(Path(temporary) / SPACE, variables)), repository, command, {})
+
+
+def _publish(folder: str, repository: str, command: PublishCommand, variables: dict[str, str]) -> None:
+    from ..hub import plan_publication, publish
+
     publication = plan_publication(folder)
     for name, size in publication.files:
         print(f"{size:>14,}  {name}")

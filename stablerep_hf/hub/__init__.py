@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .publication import Publication as Publication
     from .publication import plan_publication as plan_publication
     from .publishing import publish as publish
+    from .space import assemble_space as assemble_space
 
 _EXPORTS = {
     "DatasetFacts": ".facts",
@@ -31,6 +32,7 @@ _EXPORTS = {
     "ModelFacts": ".facts",
     "Publication": ".publication",
     "TrainingData": ".facts",
+    "assemble_space": ".space",
     "dataset_facts": ".dataset_card",
     "describe_encoder": ".model_card",
     "load_facts": ".facts",

@@ -123,7 +123,8 @@ def open_image_index(folder: str | Path, vision: VisionEncoder, dataset: Dataset
     if record.get("images") != len(dataset):
         raise InputError(
             f"The index in {str(folder)!r} is of {record.get('images')} images "
-            f"({record.get('dataset', 'a data set')}), and the data set has {len(dataset)}; name that data set and split, or another folder."
+            f"({record.get('dataset', 'a data set')}), and the data set has {len(dataset)}; name that data set and "
+            "split, or another folder."
         )
     if not (place / _ROWS).exists():
         raise _UnfinishedError(f"The index in {str(folder)!r} is not finished; run `stablerep index` again.")

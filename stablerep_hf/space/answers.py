@@ -35,7 +35,12 @@ Shown = tuple[dict[str, Any] | None, list[dict[str, Any]], str, str, list[dict[s
 
 
 class Answers:
-    """The state behind all visitors: pictures, encoders, and what was made of them once."""
+    """The state behind all visitors: pictures, encoders, and what was made of them once.
+
+    Attributes:
+        collections: The pictures.
+        searchers: The encoders over them.
+    """
 
     def __init__(self, settings: SpaceSettings) -> None:
         """Load what the first search needs.
@@ -44,8 +49,8 @@ class Answers:
             InputError: Something of the settings is not within reach or does not fit.
         """
         self._settings = settings
-        self._collections = load_collections(settings)
-        self._searchers = Searchers(self._collections, settings)
+        self.collections = load_collections(settings)
+        self.searchers = Searchers(self.collections, settings)
         self._drawn = load_guidance(settings)
         self._lock = threading.Lock()
         self._map: dict[str, Any] | None = None
@@ -56,18 +61,18 @@ class Answers:
     @property
     def reads_texts(self) -> bool:
         """Whether there is a box for words."""
-        return self._searchers.first.reads_texts
+        return self.searchers.first.reads_texts
 
     @property
     def sources(self) -> list[str]:
         """Choices of the filter."""
-        names = list(self._collections.parts)
+        names = list(self.collections.parts)
         return [ALL, *names] if len(names) > 1 else [ALL]
 
     @property
     def encoders(self) -> list[str]:
         """Labels of the encoders that can be compared."""
-        return self._searchers.labels
+        return self.searchers.labels
 
     @cached_property
     def guidance_captions(self) -> list[str]:
@@ -76,7 +81,7 @@ class Answers:
 
     def heading(self) -> str:
         """HTML of the head of the page."""
-        return heading_html(self._settings, self._searchers.first, self._collections)
+        return heading_html(self._settings, self.searchers.first, self.collections)
 
     def about_page(self) -> str:
         """HTML of the last tab."""
@@ -84,7 +89,7 @@ class Answers:
 
     def guidance_lead(self) -> str:
         """HTML above the guidance tab."""
-        label = escape(self._searchers.first.label)
+        label = escape(self.searchers.first.label)
         return (
             "<p>Classifier-free guidance pulls a drawing towards its caption and its siblings towards each other. "
             f"Each row has the same seeds. <b>Alignment</b> and <b>diversity</b> are measured here, by {label}.</p>"
@@ -92,7 +97,7 @@ class Answers:
 
     def example_tiles(self, number: int) -> list[dict[str, Any]]:
         """Pictures to click on."""
-        return tiles([self._collections.describe(place) for place in self._collections.examples(number)])
+        return tiles([self.collections.describe(place) for place in self.collections.examples(number)])
 
     # ---------------------------------------------------------------- search
 
@@ -101,18 +106,18 @@ class Answers:
         if self.reads_texts and self._settings.example_texts:
             text = self._settings.example_texts[0]
             return None, text, *self.search_text(text, source, count)
-        return self.search_place(self._collections.examples(1)[0], source, count)
+        return self.search_place(self.collections.examples(1)[0], source, count)
 
     def search_text(self, text: str, source: str, count: int) -> Shown:
         """Search by words."""
         wanted = _text(text)
-        hits = self._searchers.first.by_text(wanted, self._count(count), self._names(source))
+        hits = self.searchers.first.by_text(wanted, self._count(count), self._names(source))
         return self._shown({"text": wanted}, hits, f"nearest to “{wanted}”")
 
     def search_picture(self, picture: Image.Image | None, source: str, count: int) -> Shown:
         """Search by an uploaded picture."""
         picture = _picture(picture)
-        hits = self._searchers.first.by_picture(picture, self._count(count), self._names(source))
+        hits = self.searchers.first.by_picture(picture, self._count(count), self._names(source))
         return self._shown({"picture": True}, hits, "most like your picture")
 
     def search_place(self, place: Place | tuple[Any, Any], source: str, count: int) -> tuple[Any, ...]:
@@ -123,7 +128,7 @@ class Answers:
         """
         place = self._place(place)
         shown = self._show_place(place, source, count)
-        picture = self._collections.picture(place)
+        picture = self.collections.picture(place)
         return picture, *([""] if self.reads_texts else []), *shown
 
     def search_again(self, query: Any, picture: Image.Image | None, source: str, count: int) -> Shown:
@@ -137,24 +142,24 @@ class Answers:
         return self.search_picture(picture, source, count)
 
     def _show_place(self, place: Place, source: str, count: int) -> Shown:
-        hits = self._by_place(self._searchers.first, place, self._count(count), self._names(source))
-        caption = self._collections.caption(place) or "that picture"
+        hits = self._by_place(self.searchers.first, place, self._count(count), self._names(source))
+        caption = self.collections.caption(place) or "that picture"
         return self._shown({"place": [place.collection, place.row]}, hits, f"most like “{caption}”", place)
 
     def _shown(self, query: dict[str, Any], hits: Sequence[Hit], what: str, place: Place | None = None) -> Shown:
-        found = tiles([self._collections.describe(hit.place, hit.score) for hit in hits])
-        told = agreement([hit.place for hit in hits], place, self._collections) if place is not None else ""
-        status = status_html(f"{len(hits)} of {len(self._collections):,} pictures, {what}.", told)
+        found = tiles([self.collections.describe(hit.place, hit.score) for hit in hits])
+        told = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
+        status = status_html(f"{len(hits)} of {len(self.collections):,} pictures, {what}.", told)
         if place is None:
             return query, found, status, "Choose a picture to see all of its caption.", [], ""
-        places = self._collections.siblings(place)
-        known = [self._collections.describe(sibling) for sibling in places[:_MOST_SIBLINGS]]
-        note = f"{len(places)} of “{escape(self._collections.caption(place))}”"
+        places = self.collections.siblings(place)
+        known = [self.collections.describe(sibling) for sibling in places[:_MOST_SIBLINGS]]
+        note = f"{len(places)} of “{escape(self.collections.caption(place))}”"
         note += f", the first {_MOST_SIBLINGS} shown" if len(places) > _MOST_SIBLINGS else ""
         return query, found, status, note, tiles(known, (place.collection, place.row)), provenance_html(known)
 
     def _by_place(self, searcher: Searcher, place: Place, count: int, names: list[str]) -> list[Hit]:
-        return searcher.by_picture(self._collections.picture(place), count, names, without=place)
+        return searcher.by_picture(self.collections.picture(place), count, names, without=place)
 
     # ---------------------------------------------------------------- compare
 
@@ -166,7 +171,7 @@ class Answers:
     def compare_place(self, place: Place | tuple[Any, Any], left: str, right: str) -> tuple[Any, ...]:
         """Two encoders, asked by a picture of the page; it comes first."""
         place = self._place(place)
-        picture = self._collections.picture(place)
+        picture = self.collections.picture(place)
         query = {"place": [place.collection, place.row]}
         return picture, query, *self._side(left, picture, place), *self._side(right, picture, place)
 
@@ -179,10 +184,10 @@ class Answers:
         return self.compare_picture(picture, left, right)
 
     def _side(self, label: str, picture: Image.Image, place: Place | None) -> tuple[str, list[dict[str, Any]]]:
-        searcher = self._searchers[label]
-        hits = searcher.by_picture(picture, _COMPARED, list(self._collections.parts), without=place)
-        described = [self._collections.describe(hit.place, hit.score) for hit in hits]
-        told = agreement([hit.place for hit in hits], place, self._collections) if place is not None else ""
+        searcher = self.searchers[label]
+        hits = searcher.by_picture(picture, _COMPARED, list(self.collections.parts), without=place)
+        described = [self.collections.describe(hit.place, hit.score) for hit in hits]
+        told = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
         return status_html(f"First {len(hits)} of {label}.", told), tiles(described)
 
     # ---------------------------------------------------------------- map
@@ -195,11 +200,11 @@ class Answers:
             return self._map
 
     def _make_map(self) -> dict[str, Any]:
-        every = self._searchers.first.places()
+        every = self.searchers.first.places()
         chosen = np.linspace(0, len(every) - 1, min(len(every), self._settings.map_size)).astype(int)
         places = [every[number] for number in chosen.tolist()]
-        laid = project(self._searchers.first.sample(places))
-        counts = Counter(self._collections.group(place) or _OTHER for place in places)
+        laid = project(self.searchers.first.sample(places))
+        counts = Counter(self.collections.group(place) or _OTHER for place in places)
         groups = sorted(group for group, _ in counts.most_common(_COLOURS) if group != _OTHER)
         if len(counts) > len(groups):
             groups = [*groups[: _COLOURS - 1], _OTHER]
@@ -208,11 +213,11 @@ class Answers:
         atlas = Image.new("RGB", (columns * _ATLAS_SIDE, -(-len(places) // columns) * _ATLAS_SIDE), "white")
         points = []
         for number, (place, point) in enumerate(zip(places, laid.points.tolist(), strict=True)):
-            thumbnail = self._collections.picture(place).resize((_ATLAS_SIDE, _ATLAS_SIDE))
+            thumbnail = self.collections.picture(place).resize((_ATLAS_SIDE, _ATLAS_SIDE))
             atlas.paste(thumbnail, (number % columns * _ATLAS_SIDE, number // columns * _ATLAS_SIDE))
-            group = numbers.get(self._collections.group(place), len(groups) - 1)
+            group = numbers.get(self.collections.group(place), len(groups) - 1)
             where = [round(value, 4) for value in point]
-            points.append([*where, place.collection, place.row, self._collections.caption(place), group])
+            points.append([*where, place.collection, place.row, self.collections.caption(place), group])
         stream = io.BytesIO()
         atlas.save(stream, "WEBP", quality=80)
         how = "UMAP, which keeps neighbours together"
@@ -221,7 +226,7 @@ class Answers:
         return {
             "points": points,
             "groups": groups,
-            "note": f"{len(points):,} of {len(every):,} pictures in the features of {self._searchers.first.label}, on "
+            "note": f"{len(points):,} of {len(every):,} pictures in the features of {self.searchers.first.label}, on "
             f"{how}. Circles are real, diamonds synthetic. Choose one to search by it.",
             "atlas": f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}",
             "side": _ATLAS_SIDE,
@@ -235,31 +240,35 @@ class Answers:
         if caption not in self.guidance_captions:
             raise InputError("That caption was not drawn at several guidance scales: choose one of the list.")
         with self._lock:
-            if self._guidance_once is None:
-                assert self._drawn is not None  # else it has no captions
-                self._guidance_once = Guidance(self._drawn, self._searchers.first)
-        return guidance_html(self._guidance_once, caption)
+            return guidance_html(self.guidance(), caption)
+
+    def guidance(self) -> Guidance:
+        """What was measured of the guidance scales, once."""
+        if self._guidance_once is None:
+            assert self._drawn is not None  # else it has no captions
+            self._guidance_once = Guidance(self._drawn, self.searchers.first)
+        return self._guidance_once
 
     # ---------------------------------------------------------------- programs
 
     def describe_text(self, text: str, source: str, results: int) -> list[dict[str, Any]]:
         """Search by words, as JSON values; see `Collection.describe`."""
-        hits = self._searchers.first.by_text(_text(text), self._count(results), self._names(source))
-        return [self._collections.describe(hit.place, hit.score) for hit in hits]
+        hits = self.searchers.first.by_text(_text(text), self._count(results), self._names(source))
+        return [self.collections.describe(hit.place, hit.score) for hit in hits]
 
     def describe_picture(self, picture: Image.Image | None, source: str, results: int) -> list[dict[str, Any]]:
         """Search by a picture, likewise."""
-        hits = self._searchers.first.by_picture(_picture(picture), self._count(results), self._names(source))
-        return [self._collections.describe(hit.place, hit.score) for hit in hits]
+        hits = self.searchers.first.by_picture(_picture(picture), self._count(results), self._names(source))
+        return [self.collections.describe(hit.place, hit.score) for hit in hits]
 
     def describe_siblings(self, collection: str, row: int) -> list[dict[str, Any]]:
         """All pictures of a caption, likewise."""
-        places = self._collections.siblings(self._collections.place(collection, row))
-        return [self._collections.describe(place) for place in places[:_MOST_SIBLINGS]]
+        places = self.collections.siblings(self.collections.place(collection, row))
+        return [self.collections.describe(place) for place in places[:_MOST_SIBLINGS]]
 
     def facts(self) -> dict[str, Any]:
         """What is searched by what, as JSON values."""
-        first = self._searchers.first
+        first = self.searchers.first
         indexes = {name: vars(facts) for name, facts in first.facts().items()}
         settings = self._settings
         return {
@@ -270,7 +279,7 @@ class Answers:
             "dataset": settings.dataset,
             "split": settings.split,
             "synthetic_dataset": settings.synthetic_dataset,
-            "collections": {name: len(part) for name, part in self._collections.parts.items()},
+            "collections": {name: len(part) for name, part in self.collections.parts.items()},
             "indexes": indexes,
             "reads_texts": self.reads_texts,
         }
@@ -278,7 +287,7 @@ class Answers:
     # ---------------------------------------------------------------- what people send
 
     def _place(self, place: Place | tuple[Any, Any] | list[Any]) -> Place:
-        return place if isinstance(place, Place) else self._collections.place(*place)
+        return place if isinstance(place, Place) else self.collections.place(*place)
 
     def _count(self, count: Any) -> int:
         if isinstance(count, bool) or not isinstance(count, int | float) or not count == count:
@@ -287,8 +296,8 @@ class Answers:
 
     def _names(self, source: Any) -> list[str]:
         if source == ALL:
-            return list(self._collections.parts)
-        if source not in self._collections.parts:
+            return list(self.collections.parts)
+        if not isinstance(source, str) or source not in self.collections.parts:
             raise InputError(f"There is no such source: choose one of {', '.join(self.sources)}.")
         return [source]
 

@@ -183,9 +183,14 @@ def load_collections(settings: SpaceSettings) -> Collections:
     Raises:
         InputError: A data set or split is not within reach, or has no images.
     """
-    parts = [Collection(REAL, _load(settings.dataset, settings.split, settings), settings)]
+    real, most = _load(settings.dataset, settings.split), settings.index_size
+    if 0 < most < len(real):
+        real = real.select(np.linspace(0, len(real) - 1, most).astype(int))
+    parts = [Collection(REAL, real, settings)]
     if settings.synthetic_dataset != NONE:
-        drawn = _load(settings.synthetic_dataset, settings.synthetic_split, settings)
+        drawn = _load(settings.synthetic_dataset, settings.synthetic_split)
+        if 0 < most < len(drawn):
+            drawn = drawn.select(range(most))  # the beginning, for siblings stand together
         parts.append(Collection(SYNTHETIC, drawn, settings))
     return Collections(parts)
 
@@ -198,12 +203,12 @@ def load_guidance(settings: SpaceSettings) -> Collection | None:
     """
     if settings.guidance_dataset == NONE:
         return None
-    dataset = _load(settings.guidance_dataset, settings.guidance_split, settings)
+    dataset = _load(settings.guidance_dataset, settings.guidance_split)
     check_columns(dataset, settings.image_column, [settings.caption_column, "guidance_scale"])
     return Collection("guidance", dataset, settings)
 
 
-def _load(name: str | None, split: str | None, settings: SpaceSettings) -> Dataset:
+def _load(name: str | None, split: str | None) -> Dataset:
     if name == EMBEDDED:
         name = str(assets.drawings_path() if split in ("siblings", "guidance") else assets.pictograms_path())
     try:
@@ -213,8 +218,6 @@ def _load(name: str | None, split: str | None, settings: SpaceSettings) -> Datas
             f"The data set {name!r} cannot give the split {split!r} ({str(error).splitlines()[0][:150]}); give a "
             "folder or Hub id within reach, and one of its splits."
         ) from error
-    if 0 < settings.index_size < len(dataset):
-        dataset = dataset.select(np.linspace(0, len(dataset) - 1, settings.index_size).astype(int))
     return dataset
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation import extract_features
 from ..evaluation.vendi import vendi_score
-from ..retrieval import embed_image
 from .collections import Collection
 from .searching import Searcher
 
@@ -35,8 +35,7 @@ class Guidance:
 
     def __init__(self, drawn: Collection, searcher: Searcher) -> None:
         """Encode all of them; a few hundred."""
-        pictures = [embed_image(searcher.vision, drawn.picture(row)) for row in range(len(drawn))]
-        features = np.concatenate([features for features, _ in pictures])
+        found = extract_features(searcher.vision, drawn.dataset, image_column=drawn.image_column, progress=False)
         scales = np.asarray(drawn.dataset["guidance_scale"][:], dtype=np.float64)
         texts = {}
         if searcher.reads_texts:
@@ -47,12 +46,12 @@ class Guidance:
             self._rows[caption] = []
             for scale in sorted(set(scales[captions == caption])):
                 rows = np.flatnonzero((captions == caption) & (scales == scale)).tolist()
-                cosines = [float((_unit(pictures[row][1]) @ texts[caption])[0]) for row in rows] if texts else []
+                cosines = _unit(found.embeds[rows]) @ texts[caption] if found.embeds is not None and texts else []
                 self._rows[caption].append(
                     GuidanceRow(
                         float(scale),
-                        float(np.mean(cosines)) if cosines else None,
-                        vendi_score(features[rows]),
+                        float(np.mean(cosines)) if len(cosines) else None,
+                        vendi_score(found.features[rows]),
                         [drawn.describe(row) for row in rows],
                     )
                 )

@@ -24,7 +24,8 @@ def build_demo(settings: SpaceSettings) -> gr.Blocks:
         settings: From `read_settings`.
 
     Returns:
-        The page, for `launch` of this package: launched otherwise it lacks its style and its guard.
+        The page, for `launch` of this package: launched otherwise it lacks its style and its guard. What answers its
+        questions is its attribute `answers`.
 
     Raises:
         InputError: An encoder, data set or index of the settings is not within reach or does not fit.
@@ -52,6 +53,7 @@ def build_demo(settings: SpaceSettings) -> gr.Blocks:
 
         _on(drawn_map.select, search_from_map, search.filters, [tabs, *search.outputs])
         _add_api(answers, settings)
+    demo.answers = answers
     return demo.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
 
 
@@ -211,23 +213,19 @@ def _place_of(event: gr.EventData) -> tuple[Any, Any]:
     return data.get("collection"), data.get("row")
 
 
-def _spoken(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a refusal stand in the page as its sentence."""
+def _on(listener: Any, function: Callable[..., Any], inputs: Any, outputs: Any, **options: Any) -> None:
+    """Listen, for the page alone: programs have endpoints of their own. A refusal is a message, and all else stays."""
 
     @functools.wraps(function)
-    def answer(*arguments: Any, **named: Any) -> Any:
+    def answer(*arguments: Any) -> Any:
         try:
-            return function(*arguments, **named)
+            return function(*arguments)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False, title="Sorry") from None
+            gr.Warning(str(error), title="Sorry")
+            return gr.skip()
 
-    return answer
-
-
-def _on(listener: Any, function: Callable[..., Any], inputs: Any, outputs: Any, **options: Any) -> None:
-    """Listen, for the page alone: programs have endpoints of their own."""
     listener(
-        fn=_spoken(function),
+        fn=answer,
         inputs=inputs,
         outputs=outputs,
         api_visibility="private",
@@ -258,4 +256,17 @@ def _add_api(answers: Answers, settings: SpaceSettings) -> None:
 
     for function in (search_by_text, search_by_picture, siblings, about):
         if function is not search_by_text or answers.reads_texts:
-            gr.api(_spoken(function), api_name=function.__name__)
+            gr.api(_raising(function), api_name=function.__name__)
+
+
+def _raising(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a refusal reach a program as `AppError` with its sentence."""
+
+    @functools.wraps(function)
+    def answer(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return answer

@@ -166,7 +166,7 @@ class Searchers:
         Raises:
             InputError: There is none, or it cannot be loaded.
         """
-        if label not in self._names:
+        if not isinstance(label, str) or label not in self._names:
             raise InputError("There is no such encoder here: choose one of the list.")
         with self._lock:
             if label not in self._ready:

@@ -55,7 +55,8 @@ class SpaceSettings:
     caption_id_column: str = field(default="caption_id", metadata={"help": "Which images are siblings."})
     group_column: str = field(default="group", metadata={"help": "A coarser kind, the colour on the map."})
     index_size: int = field(
-        default=0, metadata={"help": "At most so many images of a data set, spread over it; 0 for all."}
+        default=0,
+        metadata={"help": "At most so many images, of the real ones spread, of the drawn ones the first; 0: all."},
     )
     index: str | None = field(
         default=None,
@@ -68,7 +69,7 @@ class SpaceSettings:
     most_results: int = field(default=48, metadata={"help": "Pictures that can be asked for."})
     map_size: int = field(default=1500, metadata={"help": "At most so many pictures on the map."})
     example_texts: list[str] = field(
-        default_factory=lambda: ["red heart", "smiling face", "fish", "car", "clock", "tree"],
+        default_factory=lambda: ["smiling face", "red", "black square", "woman", "purple", "crying face"],
         metadata={"help": "Words to click on."},
     )
     most_upload_megabytes: float = field(default=5.0, metadata={"help": "Of a picture's file."})

@@ -95,6 +95,12 @@ def guidance_html(guidance: Guidance, caption: str) -> str:
 
 def about_html(facts: dict[str, Any], reads_texts: bool) -> str:
     """What is searched by what, and how programs ask."""
+    small = ""
+    if facts["encoder"] == EMBEDDED:
+        small = (
+            "<p>What ships is small: 32 x 32 pixels, 1,315 captions, minutes of training on a CPU. Its words reach "
+            "little further than colours and kinds of things; pictures find pictures better.</p>"
+        )
     indexes = []
     for name, index in facts["indexes"].items():
         how = "exact scan, recall 1 by construction"
@@ -118,7 +124,7 @@ def about_html(facts: dict[str, Any], reads_texts: bool) -> str:
         ("search_by_text", '"a red heart"') if reads_texts else ("search_by_picture", "handle_file(FILE)")
     )
     return (
-        f"<table><tbody>{lines}</tbody></table>"
+        f"<table><tbody>{lines}</tbody></table>{small}"
         "<h2>For programs</h2><pre>from gradio_client import Client, handle_file\n"
         f'found = Client("THIS PAGE").predict({argument}, "all", 12, api_name="/{endpoint}")</pre>'
         "<p>Also <code>/search_by_picture</code>, <code>/siblings</code> and <code>/about</code>: see “Use via API” "
