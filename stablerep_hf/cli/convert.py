@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..models import StableRepModel
 
 
-FORMATS = Literal["transformers", "timm", "sentence-transformers"]
+FORMATS = Literal["transformers", "timm", "sentence-transformers", "onnx"]
 
 
 @dataclass
@@ -25,9 +25,11 @@ class ConvertCommand:
         default="transformers",
         metadata={
             "help": "Whose checkpoint to write: a plain ViTModel, timm's, or both towers of a model with text as a "
-            "dual encoder that sentence-transformers and transformers load."
+            "dual encoder that sentence-transformers and transformers load; onnx adds to these (both towers where there "
+            "is text) files for ONNX Runtime in the folder onnx/."
         },
     )
+    int8: bool = field(default=False, metadata={"help": "With --format onnx: also with weights as 8-bit integers."})
     tokenizer: str | None = field(
         default=None,
         metadata={"help": "Of the text tower, if it does not stand beside the checkpoint: a folder or Hub id."},
@@ -60,22 +62,28 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
     Raises:
         InputError: The checkpoint cannot be read or has not what the format needs, or the folder holds files.
     """
-    from ..models import export_dual_encoder, export_encoder, load_vision_encoder
+    from ..models import export_dual_encoder, export_encoder, export_onnx, load_vision_encoder
     from ..synthesis.atomic import explaining
     from . import facts
 
+    if command.int8 and command.format != "onnx":
+        raise InputError(f"--int8 goes with --format onnx and not with {command.format}: leave it out.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists and is not an empty folder: choose another.")
     try:
         model = _load_whole(source, command.format)
         encoder = load_vision_encoder(source) if model is None else model.vision_model
         with explaining(output):
-            if command.format == "sentence-transformers":
+            has_text = model is not None and model.config.text_config is not None
+            dual = command.format == "sentence-transformers" or (command.format == "onnx" and has_text)
+            if dual:
                 assert model is not None
                 export_dual_encoder(model, output, _load_tokenizer(command.tokenizer or source))
             else:
-                export_encoder(encoder, output, format=command.format)
-            facts.write_converted_card(output, source, _FORMS[command.format])
+                export_encoder(encoder, output, format="timm" if command.format == "timm" else "transformers")
+            if command.format == "onnx":
+                export_onnx(model if model is not None else encoder, output / "onnx", int8=command.int8)
+            facts.write_converted_card(output, source, "sentence-transformers" if dual else _FORMS[command.format])
             if Path(source).is_file() and model is not None:
                 model.save_pretrained(output / "pretraining")
     except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
@@ -87,11 +95,13 @@ _FORMS: dict[str, Form] = {
     "transformers": "encoder",
     "timm": "timm",
     "sentence-transformers": "sentence-transformers",
+    "onnx": "encoder",
 }
 _LOADED_BY = {
     "transformers": "transformers.AutoModel.from_pretrained('{}')",
     "timm": "timm.create_model('local-dir:{}', pretrained=True)",
     "sentence-transformers": "sentence_transformers.SentenceTransformer('{}')",
+    "onnx": "onnxruntime.InferenceSession of a file in '{}/onnx'",
 }
 
 
@@ -103,12 +113,16 @@ def _load_whole(source: str, format: str) -> StableRepModel | None:
 
     if Path(source).is_file():
         return convert_official_checkpoint(source)
-    if format != "sentence-transformers":
+    if format not in ("sentence-transformers", "onnx"):
         return None
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
+        if format == "onnx":
+            return None  # a checkpoint of timm, or none at all, which is said where encoders are loaded
         raise InputError(f"{source} is neither a folder nor a repository within reach with a model in it.") from error
+    if config.model_type != "stablerep" and format == "onnx":
+        return None
     if config.model_type != "stablerep":
         raise InputError(
             f"{source} holds a model of type {config.model_type!r}, which has no text tower of ours: give the folder "

@@ -22,7 +22,7 @@ _TEXTS = frozenset(
     {".json", ".jsonl", ".jinja", ".md", ".txt", ".py", ".csv", ".yaml", ".yml", ".toml", ".css", ".html", ".js"}
 )
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
-PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {".safetensors", ".parquet", ".model"}
+PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {".safetensors", ".parquet", ".model", ".onnx"}
 PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
 # State of a training, caches, hidden files, and the full model, which is published as a repository of its own.
 LEFT_OUT = (

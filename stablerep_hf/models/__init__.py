@@ -9,6 +9,7 @@ from .conversion import convert_official_checkpoint, load_vision_encoder
 from .export import export_classifier, export_dual_encoder, export_encoder
 from .modeling_classification import StableRepForImageClassification
 from .modeling_stablerep import StableRepModel, StableRepOutput, StableRepVisionModel
+from .onnx_export import export_onnx
 from .sibling_batch_norm import SiblingBatchNorm1d
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "export_classifier",
     "export_dual_encoder",
     "export_encoder",
+    "export_onnx",
     "load_vision_encoder",
 ]
 

@@ -86,3 +86,14 @@ def test_a_training_is_probed_with_the_embedded_pictograms(tmp_path, stablerep, 
     log = json.loads((tmp_path / "out" / "training.json").read_text())["log"]
     (accuracy,) = [entry["eval_knn_accuracy"] for entry in log if "eval_knn_accuracy" in entry]
     assert 0.1 < accuracy < 0.9
+
+
+def test_onnx_files_stand_beside_the_checkpoint_that_they_were_made_of(tmp_path, stablerep, trained):
+    code, _, error = stablerep("convert", trained, tmp_path / "out", "--format", "onnx", "--int8")
+    assert code == 0, error
+    assert {path.name for path in (tmp_path / "out" / "onnx").iterdir()} == {"model.onnx", "model_quantized.onnx"}
+    assert AutoModel.from_pretrained(tmp_path / "out").config.model_type == "vit"
+    code, out, error = stablerep("publish", tmp_path / "out", "me/onnx", "--dry-run")
+    assert code == 0 and "onnx/model_quantized.onnx" in out, error
+    code, _, error = stablerep("convert", trained, tmp_path / "other", "--int8")
+    assert code == 2 and "--int8 goes with --format onnx" in error and not (tmp_path / "other").exists()
