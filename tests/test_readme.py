@@ -1,19 +1,28 @@
 """The README does what it says: its Python runs, its commands parse, its numbers are those of the result files."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
+from datasets import load_dataset
+from stranger import run_as_stranger
+
+from stablerep_hf import assets
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+BY_TASK = README[README.index("\n## By task") : README.index("\n## In Python")]
+
+
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_two_commands_are_there():
@@ -24,7 +33,7 @@ def test_the_two_commands_are_there():
 
 
 def test_the_python_runs_and_what_it_makes_loads_without_this_package(tmp_path):
-    make, load = blocks("python")
+    make, load = blocks("python", README[README.index("\n## In Python") :])
     for program in (
         make,
         "import sys; sys.modules['stablerep_hf'] = None\n" + load + "\nassert features.shape == (1, 96)",
@@ -39,6 +48,7 @@ def test_the_python_runs_and_what_it_makes_loads_without_this_package(tmp_path):
 def test_every_shown_command_parses(capsys):
     from stablerep_hf.cli.captions import CaptionsCommand
     from stablerep_hf.cli.evaluate import EvaluateCommand
+    from stablerep_hf.cli.finetune import parse as parse_finetune
     from stablerep_hf.cli.generate import GenerateCommand
     from stablerep_hf.cli.parsing import parse_command
     from stablerep_hf.cli.publish import PublishCommand
@@ -51,7 +61,7 @@ def test_every_shown_command_parses(capsys):
         "publish": PublishCommand,
     }
 
-    lines = " ".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    lines = " ".join(blocks("bash", README.replace(BY_TASK, ""))).replace("\\\n", " ").splitlines()
     seen = set()
     for line in lines:
         words = shlex.split(line.partition("#")[0])
@@ -64,10 +74,49 @@ def test_every_shown_command_parses(capsys):
         if words[1] == "train":
             parse([*flags, "--fp16", "false"])  # the preset's half precision needs a GPU
             continue
+        if words[1] == "finetune":
+            parse_finetune(flags)
+            continue
         while flags and not flags[0].startswith("-"):
             flags = flags[1:]
         parse_command([kinds[words[1]]], flags, name=words[1], description="")
-    assert seen == {"captions", "generate", "train", "evaluate", "publish"}
+    assert seen == {"captions", "generate", "train", "finetune", "evaluate", "publish"}
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """What the guide takes as given: captions, labelled photos, captioned drawings."""
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "captions.txt").write_text("a red heart\na green apple\na blue car\na smiling face\n")
+    pictures = load_dataset(str(assets.pictograms_path()), split="held_out_artist").select(range(40))
+    for split, numbers in (("train", range(0, 12)), ("test", range(12, 16))):
+        for row in numbers:
+            for kind, start in (("cat", 0), ("dog", 20)):
+                place = folder / "photos" / split / kind
+                place.mkdir(parents=True, exist_ok=True)
+                pictures[start + row]["image"].save(place / f"{row - numbers[0]}.png")
+    (folder / "drawn-by-me").mkdir()
+    pictures.select(range(6)).select_columns(["image", "caption"]).to_parquet(folder / "drawn-by-me" / "train.parquet")
+    return folder
+
+
+@pytest.mark.timeout(900)  # a dozen commands, each of which loads PyTorch anew
+def test_the_guide_by_task_runs_as_it_stands(tasks):
+    commands = "\n".join(blocks("bash", BY_TASK))
+    scripts = Path(sysconfig.get_path("scripts"))
+    environment = {
+        **os.environ,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "HF_HOME": str(tasks / "home"),
+        "HF_DATASETS_CACHE": str(tasks / "home" / "datasets"),
+    }
+    run = subprocess.run(
+        ["bash", "-euc", commands], cwd=tasks, env=environment, capture_output=True, text=True, timeout=800
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "classification accuracy" in run.stdout
+    (program,) = blocks("python", BY_TASK)
+    run_as_stranger(program + "\nassert {answer['label'] for answer in answers} == {'cat', 'dog'}", folder=tasks)
 
 
 def test_the_tables_are_those_of_the_result_files():

@@ -25,8 +25,8 @@ class ConvertCommand:
         default="transformers",
         metadata={
             "help": "Whose checkpoint to write: a plain ViTModel, timm's, or both towers of a model with text as a "
-            "dual encoder that sentence-transformers and transformers load; onnx adds to these (both towers where there "
-            "is text) files for ONNX Runtime in the folder onnx/."
+            "dual encoder that sentence-transformers and transformers load; onnx adds to these (both towers where "
+            "there is text) files for ONNX Runtime in the folder onnx/."
         },
     )
     int8: bool = field(default=False, metadata={"help": "With --format onnx: also with weights as 8-bit integers."})
