@@ -141,7 +141,8 @@ def main(argv: Sequence[str]) -> None:
     summary = run(command, models, signing)
     if summary.num_truncated:
         print(f"{summary.num_truncated:,} prompts were longer than the text encoder reads: their ends were cut.")
-    print(f"The data set stands in {command.output}: datasets.load_dataset({command.output!r})")
+    what = "The data set stands" if _rank_and_world_size()[1] == 1 else "This worker's part of the data set stands"
+    print(f"{what} in {command.output}: datasets.load_dataset({command.output!r})")
 
 
 def run(

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     if redrawn.is_same_file:
         print("The same: byte by byte.")
     elif redrawn.max_difference == 0:
-        signed = " (the stored file is signed besides, which no two files are alike)" if redrawn.is_signed else ""
+        signed = " (the stored file is signed, and no two signatures are alike)" if redrawn.is_signed else ""
         print(f"The same: pixel by pixel{signed}.")
     elif redrawn.max_difference <= 2:
         print(f"The same up to rounding: pixels differ by at most {redrawn.max_difference} of 255.")

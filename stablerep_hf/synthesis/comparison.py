@@ -115,6 +115,7 @@ def plot_comparison(measures: Sequence[FolderMeasures], file: IO[bytes]) -> None
     Raises:
         InputError: If a folder lacks one of the two scores.
     """
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
@@ -133,5 +134,6 @@ def plot_comparison(measures: Sequence[FolderMeasures], file: IO[bytes]) -> None
     ax.set(xlabel="alignment (cosine of image and prompt)", ylabel="diversity (Vendi score of siblings)")
     ax.margins(0.25)
     for handle in figure.legend(loc="outside upper left", frameon=False).legend_handles:
-        handle.set_sizes([60])
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([60])
     figure.savefig(file, format="png", dpi=120)

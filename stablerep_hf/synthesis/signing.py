@@ -55,7 +55,7 @@ class ContentSigner:
             from .frames import encode_image
 
             row = {"path": "trial.png", "generator": None, "generator_revision": None}
-            self.sign(encode_image(Image.new("RGB", (8, 8)), "png"), "png", row)
+            self._sign(encode_image(Image.new("RGB", (8, 8)), "png"), "png", row)
         except (ValueError, TypeError, c2pa.C2paError) as error:
             raise InputError(
                 f"The certificate {Path(certificate).name!r} and the key {Path(private_key).name!r} do not sign "
@@ -73,7 +73,22 @@ class ContentSigner:
             encoded: An image file.
             image_format: Its format.
             row: Columns of the data set: `path`, `generator`, `generator_revision`.
+
+        Raises:
+            InputError: If what could be signed with at first no longer can: the certificate ended, or the
+                time-stamping authority does not answer.
         """
+        import c2pa
+
+        try:
+            return self._sign(encoded, image_format, row)
+        except c2pa.C2paError as error:
+            raise InputError(
+                f"The image {row['path']!r} cannot be signed ({str(error).splitlines()[0].rstrip('.')}); look at the "
+                "certificate and the time-stamping authority, and run the command again: what is finished is kept."
+            ) from error
+
+    def _sign(self, encoded: bytes, image_format: ImageFormat, row: Mapping[str, Any]) -> bytes:
         import c2pa
 
         agent = {"name": row["generator"] or "unknown"}

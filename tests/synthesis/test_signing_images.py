@@ -105,6 +105,16 @@ def test_a_folder_is_signed_by_one_certificate_or_not_at_all(
     assert not (tmp_path / "store").exists()
 
 
+def test_an_authority_that_falls_silent_stops_the_run_with_a_sentence(
+    make_plan: MakePlan, pem: tuple[Path, Path], tmp_path: Path
+) -> None:
+    signer = ContentSigner(*pem)
+    signer._timestamp_url = "http://127.0.0.1:9/"
+    with pytest.raises(InputError, match=r"The image '.*jpg' cannot be signed .* what is finished is kept"):
+        synthesize(make_plan(3, signature=signer.describe()), Painter(), tmp_path, signer=signer, progress=False)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_what_cannot_sign_is_one_sentence(
     pem: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +130,8 @@ def test_what_cannot_sign_is_one_sentence(
         with pytest.raises(InputError, match=said) as caught:
             ContentSigner(certificate, private_key)
         assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="do not sign"):
+        ContentSigner(chain, key, "http://127.0.0.1:9/")  # no authority answers there
     monkeypatch.setitem(sys.modules, "c2pa", None)
     with pytest.raises(InputError, match=r"install stablerep_hf\[c2pa\]"):
         ContentSigner(chain, key)
