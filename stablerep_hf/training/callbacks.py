@@ -52,7 +52,7 @@ class StopAtNotANumber(TrainerCallback):
         """Fetch a step's loss, without waiting for it."""
         self._loss = loss.detach().to("cpu", non_blocking=True)
         if loss.is_cuda:
-            self._arrived = torch.cuda.Event()
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
 
     def on_pre_optimizer_step(

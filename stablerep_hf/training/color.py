@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 try:
     import cv2
 except ImportError:  # the extra "fast"
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

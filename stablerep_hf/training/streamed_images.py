@@ -6,7 +6,8 @@ shards are shuffled, their groups laid out in a few lanes, each lane is shuffled
 many groups from one lane as from another. A process reads the shards of its lanes in order; its workers decode. So
 
 - a global batch does not depend on the number of workers or processes, and a view is that of the map-style data set;
-- processes read different shards, where there are as many shards, and the batch has as many halves, as processes;
+- processes read different shards, if they are 2, 4, ... 32, there are as many shards, and they divide the batch;
+  otherwise some read a shard that another reads too, and take other groups of it;
 - a resumed run starts reading at the shards that its next batches need: what the buffer holds follows from the order.
 """
 
@@ -87,8 +88,7 @@ class StreamedImages(GroupDataset):
             )
         key = key_column(columns, positives, label_column)
         self._id_column = key if positives == "caption" else None
-        used = ["image"] + [name for name in ("caption_id", "caption") if name in (self._id_column, "caption")]
-        used = [name for name in used if name in columns]
+        used = [name for name in columns if name in ("image", "caption", self._id_column)]
         self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))
         ids, sizes, self._shards = _count_groups(dataset if keys is None else keys, key, positives)
         if not len(ids):

@@ -382,6 +382,10 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(dataset, t
     good = 2 if poison_weights else 4
     with pytest.raises(InputError, match=rf"loss is nan at step 5.*checkpoint-{good} is the last good checkpoint"):
         trainer.train()
+    if not poison_weights:
+        assert all(value.isfinite().all() for value in weights(trainer.model).values()), (
+            "it must not reach the weights"
+        )
 
 
 def test_the_progress_bar_counts_images(dataset, tmp_path, capsys):
@@ -484,6 +488,13 @@ def test_model_and_data_that_do_not_fit_are_refused_before_a_file_is_written(
     with pytest.raises(InputError, match=sentence):
         StableRepTrainer(make_model(text=text), make_arguments(folder, **settings), dataset)
     assert not folder.exists()
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monkeypatch):
+    arguments = make_arguments(tmp_path)
+    monkeypatch.setattr(StableRepTrainingArguments, "world_size", 3)
+    with pytest.raises(InputError, match="captions_per_batch=4 cannot be divided among 3 processes"):
+        StableRepTrainer(make_model(), arguments, dataset)
 
 
 def test_bad_images_stop_the_run_beyond_the_limit(dataset, tmp_path):
