@@ -25,22 +25,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from stablerep_hf import assets
+from stablerep_hf import assets, models
 from stablerep_hf.cli import evaluate, facts, generate, train
 from stablerep_hf.evaluation import EvaluationResult, load_results, pixel_encoder
 from stablerep_hf.hub import Form, save_facts, write_model_card
 from stablerep_hf.models import export_encoder
 
 CARDS = Path(__file__).parents[1] / "model_cards"
+CODE = Path(models.__file__).parent
 SEED = 0
 OF_IMAGES = ["knn", "linear_probe", "retrieval"]
 OF_TEXTS = ["zero_shot", "text_retrieval"]
 PRESETS = {"StableRep+": "pictograms-text", "StableRep": "pictograms", "SimCLR": "pictograms-simclr"}
 CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 LIMIT = (
-    "One training of a few minutes, of drawings of 32 pixels, with one seed: other seeds give other numbers, and none "
-    "of it says anything about photos."
+    "One short training, on drawings of 32 pixels, with one seed: other seeds give other numbers, and none of it says "
+    "anything about photos."
 )
+OF_WORDS = "Its text tower has read the captions of its training and nothing else: other words mean little to it."
 
 
 def train_all(output: Path) -> None:
@@ -61,8 +63,10 @@ def ship(source: Path, folder: Path) -> None:
     """
     folder.mkdir(exist_ok=True)
     for file in source.iterdir():
-        if file.name in CONFIGURATIONS or file.suffix == ".py" or file.name.startswith("tokenizer"):
-            shutil.copy(file, folder / file.name)
+        if file.name in CONFIGURATIONS or file.name.startswith("tokenizer"):
+            shutil.copy(file, folder)
+        elif file.suffix == ".py":  # of today, whenever it was trained
+            shutil.copy(CODE / file.name, folder)
     tensors = load_file(source / "model.safetensors")
     halves = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
@@ -98,7 +102,10 @@ def write_cards(output: Path) -> None:
         results += measure(folder, name, output / "results" / f"{name.lower()}.json", texts=form == "pretraining")
     for name, (folder, form) in folders.items():
         record = json.loads((output / name.lower() / train.RECORD).read_text("utf-8"))
-        said = facts.encoder_facts(folder, record, name, results, form, limits=(LIMIT,))
+        with_text = form == "pretraining"
+        shown = [result for result in results if with_text or result.protocol in OF_IMAGES]
+        limits = (LIMIT, OF_WORDS) if with_text else (LIMIT,)
+        said = facts.encoder_facts(folder, record, name, shown, form, limits)
         write_model_card(folder, said)
         card = CARDS / f"{name.lower().replace('+', '-plus')}-pictograms"
         card.mkdir(exist_ok=True)

@@ -63,6 +63,8 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         )
     library, pipeline = _LIBRARIES[facts.form]
     fine_tuned = facts.form in ("classifier", "adapter")
+    encoders = {result.encoder for result in results}
+    measures = {measure_name(result) for result in results}
     data = ModelCardData(
         license=facts.license,
         license_name=facts.license_name or None,
@@ -87,8 +89,8 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         facts=facts,
         placeholder=PLACEHOLDER,
         fine_tuned=fine_tuned,
-        results=results_table(results) if results else "",
-        compared=len({result.encoder for result in results}) > 1,
+        results=results_table(results, measures_as_rows=len(measures) > len(encoders) > 1) if results else "",
+        compared=len(encoders) > 1,
         chosen_inside_train=any("validation_fraction" in result.settings for result in results),
     )
     return ModelCard(text)
