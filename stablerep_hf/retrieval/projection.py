@@ -47,7 +47,8 @@ def project(vectors: ArrayLike, method: Method | None = None, seed: int = 0) -> 
         from sklearn.decomposition import PCA
 
         fitted = PCA(min(2, *rows.shape), random_state=seed)
-        plane = fitted.fit_transform(rows)
+        with np.errstate(invalid="ignore"):  # equal vectors have no variance to share out
+            plane = fitted.fit_transform(rows)
         plane = np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
         variance = float(np.nan_to_num(fitted.explained_variance_ratio_).sum())
     low, high = plane.min(0), plane.max(0)

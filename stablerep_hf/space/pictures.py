@@ -48,10 +48,13 @@ def read_picture(
         descriptor = os.open(place.resolve(), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         raise InputError("The upload is gone: drop the picture again.") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError("That is no file: drop a picture.")
-        content = file.read(most_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(most_bytes + 1)
+    finally:
+        os.close(descriptor)
     return decode_picture(content, most_bytes=most_bytes, most_pixels=most_pixels)
 
 

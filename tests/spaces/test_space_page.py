@@ -139,7 +139,7 @@ def test_hostile_and_empty_input_gets_a_sentence_and_the_page_goes_on(open_page,
         upload(page, content, name)
         page.locator(".toast-body", has_text=sentence).first.wait_for()
         page.locator(".toast-close").first.click()
-        page.locator("#picture").get_by_label("Clear").or_(page.locator("#picture button[title=Clear]")).first.click()
+        page.locator("#picture").get_by_label("Remove Image").click()
     page.get_by_label("Words").fill("   ")
     page.get_by_label("Words").press("Enter")
     page.locator(".toast-body", has_text="There are no words yet").wait_for()

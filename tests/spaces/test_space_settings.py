@@ -1,0 +1,131 @@
+"""The page's settings, its pictures, and what it does with data of other people's columns."""
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from stablerep_hf import assets
+from stablerep_hf.errors import InputError
+from stablerep_hf.space import SpaceSettings, read_settings
+from stablerep_hf.space.answers import Answers
+from stablerep_hf.synthesis.pipeline_folder import content_digest
+
+
+def test_the_environment_stands_above_the_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("encoder: me/one\ndataset: me/data\nresults: 5\ncompare: [pixels]\n")
+    settings = read_settings(file, {"ENCODER": "me/two", "RESULTS": "7", "COMPARE": "untrained, pixels", "SPLIT": ""})
+    assert (settings.encoder, settings.dataset, settings.results) == ("me/two", "me/data", 7)
+    assert settings.compare == ["untrained", "pixels"]
+    assert (settings.split, settings.synthetic_dataset, settings.guidance_dataset) == ("train", "none", "none")
+    assert not settings.behind_proxy
+    assert read_settings(None, {"SPACE_ID": "me/search"}).behind_proxy
+    assert not read_settings(None, {"SPACE_ID": "me/search", "BEHIND_PROXY": "false"}).behind_proxy
+
+
+def test_the_defaults_are_what_ships():
+    settings = read_settings(None, {})
+    assert settings == SpaceSettings()
+    assert (settings.split, settings.synthetic_split) == ("held_out_concepts+held_out_artist", "siblings")
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "says"),
+    [
+        ("colour: red", {}, "unknown key 'colour'"),
+        ("results: many", {}, "results is 'many' and must be of type int"),
+        ("", {"MOST_MEGAPIXELS": "x"}, "must be of type float"),
+        ("trust_remote_code: maybe", {}, "must be of type bool"),
+        ("results: 0", {}, "results is 0"),
+        ("results: 100", {}, "above most_results"),
+        ("index_size: -1", {}, "index_size is -1"),
+        ("compare: 3", {}, "must be a list"),
+        ("- a", {}, "no 'key: value' lines"),
+        ("a: [", {}, "is not YAML"),
+    ],
+)
+def test_wrong_settings_are_sentences(tmp_path, text, environment, says):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_settings(tmp_path / "config.yaml", environment)
+
+
+def test_the_drawings_that_ship_are_of_the_generator_that_ships():
+    drawn = datasets.load_dataset(str(assets.drawings_path()))
+    revision = content_digest(assets.generator_path())
+    for split in drawn.values():
+        assert set(split["generator_revision"]) == {revision}, "run scripts/draw_space_pictures.py"
+    scales = drawn["guidance"].select_columns(["caption", "image_index", "seed", "guidance_scale"]).to_pandas()
+    assert (scales.groupby(["caption", "image_index"])["seed"].nunique() == 1).all(), "scales differ in nothing else"
+    assert scales.groupby(["caption", "image_index"])["guidance_scale"].nunique().min() == 6
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """Somebody else's data: a label with names, several captions, no ids, large pictures, one damaged."""
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 255, (300, 400, 3), np.uint8)) for _ in range(6)]
+    features = datasets.Features(
+        {
+            "photo": datasets.Image(),
+            "texts": datasets.List(datasets.Value("string")),
+            "label": datasets.ClassLabel(names=["cat", "dog"]),
+        }
+    )
+    rows = {"photo": images, "texts": [["a <b>cat</b>", "x"]] * 3 + [["a dog"]] * 3, "label": [0] * 3 + [1] * 3}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
+    return tmp_path / "data"
+
+
+def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    settings = SpaceSettings(
+        dataset=str(foreign), image_column="photo", caption_column="texts", group_column="label", compare=["pixels"],
+        encoder="embedded-stablerep",
+    )  # fmt: skip
+    answers = Answers(settings)
+    assert not answers.reads_texts, "StableRep knows no words"
+    assert answers.guidance_captions == []
+    assert answers.sources == ["all"]
+    picture, query, found, status, note, siblings, provenance = answers.search_place(("real", 1), "all", 3)
+    assert picture.size == (400, 300)
+    assert query == {"place": ["real", 1]}
+    assert 1 not in [tile["row"] for tile in found], "a picture is not its own result"
+    assert {tile["group"] for tile in siblings} == {"cat"}
+    assert len(siblings) == 3
+    assert "a &lt;b&gt;cat&lt;/b&gt;" in note
+    assert "<b>" not in status.replace('<p role="status">', "")
+    assert provenance == ""
+    assert answers.facts()["collections"] == {"real": 6}
+    shown = answers.map()
+    assert shown["groups"] == ["cat", "dog"]
+    assert len(shown["points"]) == 6
+
+
+def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    from stablerep_hf.cli import main
+    from stablerep_hf.space import searching
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    dataset = datasets.load_dataset(str(assets.drawings_path()), split="siblings").select(range(30))
+    dataset.to_parquet(tmp_path / "data" / "train.parquet")
+    folder = str(tmp_path / "index")
+    arguments = ["index", str(tmp_path / "data"), "embedded", "--exact_below", "10"]
+    assert main([*arguments, "--output", folder]) == 0
+    settings = SpaceSettings(
+        dataset=str(tmp_path / "data"), encoder="embedded-stablerep", compare=["pixels"], index=folder
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(searching, "index_images", lambda *_, **__: pytest.fail("it was encoded again"))
+        answers = Answers(settings)
+    facts = answers.facts()["indexes"]["real"]
+    assert facts["kind"] == "hnsw"
+    assert f"recall@10 {facts['recall']:.3f}" in answers.about_page()
+    settings.encoder = str(assets.dual_encoder_path())
+    with pytest.raises(InputError, match="was made by the weights"):
+        Answers(settings)
