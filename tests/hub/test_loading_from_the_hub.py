@@ -185,7 +185,8 @@ import re, sys
 from huggingface_hub import hf_hub_download
 def lines_under_use(name, repo_type):
     card = open(hf_hub_download(name, "README.md", repo_type=repo_type), encoding="utf-8").read()
-    return "".join(re.findall(r"```python\\n(.*?)```", card, re.DOTALL))
+    indented = re.findall(r"^    (.*)\\n", card, re.MULTILINE)  # in a card that fences nothing
+    return "".join(re.findall(r"```python\\n(.*?)```", card, re.DOTALL)) or "\\n".join(indented)
 """
 
 
@@ -312,7 +313,14 @@ pipeline.set_progress_bar_config(disable=True)
 drawn = pipeline("a red heart", num_inference_steps=2, generator=torch.Generator().manual_seed(1), output_type="pt")
 torch.save(drawn.images.contiguous(), "drawn.pt")
 """
-    shelf.run(code, tmp_path / "home", shelf.names["generator"])
+    as_the_card_says = (
+        USE
+        + """
+exec(lines_under_use(sys.argv[1], "model"))
+assert image.size == (32, 32)
+"""
+    )
+    shelf.run(as_the_card_says + code, tmp_path / "home", shelf.names["generator"])
     shelf.run(code, tmp_path / "local", str(shelf.folders["generator"]))
     drawn, expected = (torch.load(tmp_path / name / "drawn.pt", weights_only=True) for name in ("home", "local"))
     assert drawn.shape == (1, 3, 32, 32)
