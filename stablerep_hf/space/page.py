@@ -31,7 +31,7 @@ def build_demo(settings: SpaceSettings) -> gr.Blocks:
         InputError: An encoder, data set or index of the settings is not within reach or does not fit.
     """
     answers = Answers(settings)
-    with gr.Blocks(title=settings.title, analytics_enabled=False, delete_cache=(600, 3600), fill_width=False) as demo:
+    with gr.Blocks(title=settings.title, analytics_enabled=False, delete_cache=(300, 3000), fill_width=False) as demo:
         gr.HTML(answers.heading(), elem_id="heading", js_on_load=None)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Search", id="search"):

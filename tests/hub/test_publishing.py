@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from hub_double import running_hub
@@ -17,10 +16,9 @@ from publishable import CARDS, UNWANTED, contents, published, write
 
 from stablerep_hf import assets
 from stablerep_hf.errors import InputError
-from stablerep_hf.hub import plan_publication, publish
+from stablerep_hf.hub import assemble_space, plan_publication, publish
 
 TYPES = {"model": "models", "dataset": "datasets", "space": "spaces"}
-SPACE = Path(__file__).parents[2] / "spaces" / "retrieval"
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def test_a_folder_becomes_a_repository_in_one_commit(hub_here, tmp_path, kind):
     assert repository.sdk == ("gradio" if kind == "space" else None)
 
 
-def test_what_ships_in_this_project_can_be_published(hub_here):
+def test_what_ships_in_this_project_can_be_published(hub_here, tmp_path):
     push(assets.generator_path(), "alice/generator")
     assert "unet/diffusion_pytorch_model.safetensors" in hub_here.files("alice/generator")
     push(assets.pictograms_path(), "alice/pictograms")
@@ -60,10 +58,14 @@ def test_what_ships_in_this_project_can_be_published(hub_here):
         card = hub_here.files(name, type)["README.md"].decode()
         assert f'"{name}"' in card
         assert "path/to/this/folder" not in card, "its examples load the repository"
-    push(SPACE, "alice/search", variables={"ENCODER": "lab/encoder"})
-    space = hub_here.repository("alice/search", "spaces")
-    assert space.variables["ENCODER"]["value"] == "lab/encoder"
-    assert set(hub_here.files("alice/search", "spaces")) == {"README.md", "app.py", "requirements.txt"}
+    space = assemble_space(tmp_path / "space", {"ENCODER": "lab/encoder", "DATASET": "alice/pictograms"})
+    push(space, "alice/search", variables={"RESULTS": "5"})
+    assert hub_here.repository("alice/search", "spaces").variables["RESULTS"]["value"] == "5"
+    there = hub_here.files("alice/search", "spaces")
+    assert {"README.md", "app.py", "requirements.txt", "config.yaml", "stablerep_hf/space/page.py"} <= set(there)
+    (space / "stablerep_hf" / "space" / "map.js").unlink()
+    push(space, "alice/search")
+    assert set(there) - set(hub_here.files("alice/search", "spaces")) == {"stablerep_hf/space/map.js"}
 
 
 def test_what_must_never_be_published_is_not(hub_here, tmp_path):

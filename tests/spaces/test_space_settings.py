@@ -129,3 +129,21 @@ def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
     settings.encoder = str(assets.dual_encoder_path())
     with pytest.raises(InputError, match="was made by the weights"):
         Answers(settings)
+
+
+def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
+    from stablerep_hf.cli import demo_app, main
+    from stablerep_hf.space import launching, page
+
+    served = []
+    monkeypatch.setattr(page, "build_demo", lambda settings: ("page", settings))
+    monkeypatch.setattr(launching, "launch", lambda *what, **how: served.append((*what, how)))
+    (tmp_path / "page.yaml").write_text("results: 7\nport: 7999\n")
+    assert main(["demo-app", "--config", str(tmp_path / "page.yaml"), "--dataset", "me/photos"]) == 0
+    (what, settings), same, how = served[0]
+    assert (what, settings is same) == ("page", True)
+    assert (settings.results, settings.dataset, settings.split) == (7, "me/photos", "train")
+    assert (how["server_name"], how["server_port"]) == ("127.0.0.1", 7999)
+    monkeypatch.setattr(demo_app, "find_spec", lambda name: None)
+    assert main(["demo-app"]) == 2
+    assert "pip install 'stablerep_hf[space]'" in capsys.readouterr().err
