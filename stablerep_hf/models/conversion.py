@@ -129,6 +129,9 @@ def _from_timm_checkpoint(source: str) -> StableRepVisionModel:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"{source} is no timm checkpoint within reach ({first}): check the name.") from error
     weights = from_timm(model.state_dict())
+    activation = type(model.blocks[0].mlp.act).__name__
+    if activation != "GELU":
+        raise ValueError(f"{source} activates by {activation}, a plain Vision Transformer by GELU: give another one.")
     hidden_size, _, _, patch_size = weights["embeddings.patch_embeddings.projection.weight"].shape
     height, width = model.patch_embed.img_size
     config = ViTConfig(
@@ -141,6 +144,14 @@ def _from_timm_checkpoint(source: str) -> StableRepVisionModel:
         layer_norm_eps=model.norm.eps,
     )
     encoder = StableRepVisionModel(config)
+    positions, expected = (
+        tensors["embeddings.position_embeddings"].shape[1] for tensors in (weights, encoder.state_dict())
+    )
+    if positions != expected:
+        raise ValueError(
+            f"{source} has {positions} position embeddings, a plain Vision Transformer of its size {expected}, the "
+            "class token's among them: give another checkpoint."
+        )
     encoder.load_state_dict(weights)
     return encoder
 

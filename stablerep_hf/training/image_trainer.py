@@ -150,7 +150,7 @@ class ImageTrainer(HubPushTrainer):
         kind: Any = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
         model = kind(model.config)
         if self.is_world_process_zero():
-            model.load_state_dict(weights)
+            model.load_state_dict(weights, assign=True)  # in the precision that they were trained in
         return model
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

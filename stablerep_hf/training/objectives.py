@@ -36,17 +36,26 @@ class Objective:
 
 
 OBJECTIVES = {
-    # StableRep, equation 3 of the paper: siblings are positives.
     "stablerep": Objective(image=True, text=False),
-    # StableRep+ ("++" in the code release): image loss + (image-to-text + text-to-image) / 2, weights 1 and 1.
     "stablerep+": Objective(image=True, text=True),
-    # SimCLR's NT-Xent: the same loss with an id per image and two crops.
     "simclr": Objective(image=True, text=False, positives="image"),
-    # SupCon (Khosla et al. 2020), the form with the mean outside the logarithm: the same loss with labels as ids.
     "supcon": Objective(image=True, text=False, positives="label"),
-    # CLIP; with several images a caption its text-to-image target is uniform over them, as in the release.
     "clip": Objective(image=False, text=True),
 }
+"""The published losses, by what `--objective` calls them, and how ours differ from where they were published.
+
+- **stablerep** (Tian et al. 2023, equations 1 to 3): cross-entropy between the softmax over the other images and the
+  uniform distribution over those of the same caption. The release numbers captions by their place in the batch; here
+  a caption drawn twice, on two ranks even, gives positives. Products are in half precision there, in float32 here.
+- **stablerep+** ("++" in the release): that, plus (image to text + text to image) / 2, both with weight 1; one view
+  serves both, as in the release. The same differences; weights other than 1 are not offered.
+- **simclr** (Chen et al. 2020, NT-Xent): the same loss with an id for each image, and two crops. More crops than two
+  are averaged over, which SimCLR leaves open. The temperature is StableRep's 0.1 unless set.
+- **supcon** (Khosla et al. 2020, equation 2, the mean outside the logarithm): the same loss with labels as ids. An
+  image alone in its label contributes 0 and counts in the mean; there it has no term.
+- **clip** (Radford et al. 2021): the image-text loss alone. With one image a caption it is CLIP's; with several the
+  text-to-image target is uniform over them, as in the release. Equal captions are one; CLIP has them as negatives.
+"""
 
 
 class ObjectiveLoss(nn.Module):

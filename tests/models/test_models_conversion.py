@@ -198,6 +198,19 @@ def test_other_architectures_are_refused(tmp_path):
     timm.models.save_for_hf(registers, tmp_path / "registers", safe_serialization=True)
     with pytest.raises(ValueError, match="reg_token"):
         load_vision_encoder(str(tmp_path / "registers"))
+    for change, sentence in (
+        ({"no_embed_class": True}, "4 position embeddings"),
+        ({"act_layer": "quick_gelu"}, "Quick"),
+    ):
+        folder = tmp_path / sentence
+        settings = {"img_size": 32, "depth": 1, **change}
+        timm.models.save_for_hf(
+            timm.create_model("vit_tiny_patch16_224", num_classes=0, **settings), folder, safe_serialization=True
+        )
+        written = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**written, "model_args": settings}))
+        with pytest.raises(ValueError, match=sentence):
+            load_vision_encoder(str(folder))
 
 
 CHILD = """
@@ -239,7 +252,7 @@ def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
     images = torch.randn(3, 3, 32, 32)
     export_encoder(model, tmp_path / "timm", format="timm")
     save_file({"pixels": images}, tmp_path / "pixels.safetensors")
-    site = next(path for path in sys.path if path.endswith("site-packages"))
+    site = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
     (tmp_path / "child.py").write_text(CHILD)
     done = subprocess.run(
         [sys.executable, "-S", tmp_path / "child.py", tmp_path / "timm", tmp_path],

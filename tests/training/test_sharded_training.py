@@ -68,8 +68,9 @@ def test_sharded_weights_learn_what_replicated_ones_do(run_on_gloo, tmp_path):
     first, _ = run_on_gloo(train_each_way, tmp_path, fresh=True)
     expected = first["replicated"]
     assert largest_difference(expected["weights"], weights(make_model(text=True))) > 1e-3
-    for way in ("sharded", "resumed", "in chunks"):
-        assert largest_difference(expected["weights"], first[way]["weights"]) < 1e-6, way
+    # in chunks the colours are computed in other portions, and in float32
+    for way, limit in (("sharded", 1e-9), ("resumed", 1e-9), ("in chunks", 1e-6)):
+        assert largest_difference(expected["weights"], first[way]["weights"]) < limit, way
     assert first["sharded"]["losses"] == pytest.approx(expected["losses"], abs=1e-6)
     assert first["sharded"]["knn"] == expected["knn"] and len(expected["knn"]) == 2
     assert largest_difference(first["sharded"]["weights"], first["resumed"]["weights"]) == 0.0

@@ -291,6 +291,11 @@ def test_bf16_trains_close_to_float32(dataset, tmp_path):
     assert runs[1] == pytest.approx(runs[0], rel=0.05)
 
 
+def test_fp16_on_a_cpu_is_refused(dataset, tmp_path):
+    with pytest.raises(ValueError, match="fp16 mixed precision requires"):  # `stablerep train` makes a sentence of it
+        StableRepTrainer(make_model(), make_arguments(tmp_path, fp16=True), dataset)
+
+
 def test_tensorboard_gets_the_parts_of_the_loss_by_name(dataset, tmp_path, monkeypatch):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
