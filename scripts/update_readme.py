@@ -6,15 +6,22 @@ python scripts/update_readme.py --check    # exit 1 if the README is not what th
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 from stablerep_hf.evaluation import load_results, results_table
+from stablerep_hf.reproduction import verdicts_table
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "model_cards" / "results"
-TABLES = {name: RESULTS / f"{name}.json" for name in ("demo", "pictograms")}
+CARDS = ROOT / "model_cards"
+
+
+def tables() -> dict[str, str]:
+    """Marker -> table."""
+    claims = json.loads((CARDS / "reproduce" / "results.json").read_text("utf-8"))["claims"]
+    return {"demo": results_table(load_results(CARDS / "results" / "demo.json")), "claims": verdicts_table(claims)}
 
 
 def updated(text: str) -> str:
@@ -23,9 +30,8 @@ def updated(text: str) -> str:
     Raises:
         ValueError: A marker is missing.
     """
-    for name, file in TABLES.items():
+    for name, table in tables().items():
         pattern = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end of results -->)", re.DOTALL)
-        table = results_table(load_results(file))
         text, count = pattern.subn(lambda found, table=table: f"{found[1]}{table.strip()}\n{found[2]}", text)
         if count != 1:
             raise ValueError(f"README.md has {count} places for the results {name!r}, not one")

@@ -42,6 +42,7 @@ def test_every_shown_command_parses(capsys):
     from stablerep_hf.cli.generate import GenerateCommand
     from stablerep_hf.cli.parsing import parse_command
     from stablerep_hf.cli.publish import PublishCommand
+    from stablerep_hf.cli.reproduce import ReproduceCommand
     from stablerep_hf.cli.train import parse
 
     kinds = {
@@ -49,6 +50,7 @@ def test_every_shown_command_parses(capsys):
         "evaluate": EvaluateCommand,
         "generate": GenerateCommand,
         "publish": PublishCommand,
+        "reproduce": ReproduceCommand,
     }
 
     lines = " ".join(blocks("bash")).replace("\\\n", " ").splitlines()
@@ -67,7 +69,7 @@ def test_every_shown_command_parses(capsys):
         while flags and not flags[0].startswith("-"):
             flags = flags[1:]
         parse_command([kinds[words[1]]], flags, name=words[1], description="")
-    assert seen == {"captions", "generate", "train", "evaluate", "publish"}
+    assert seen == {"captions", "generate", "train", "evaluate", "publish", "reproduce"}
 
 
 def test_the_tables_are_those_of_the_result_files():
