@@ -52,6 +52,7 @@ def test_every_shown_command_parses(capsys):
     from stablerep_hf.cli.generate import GenerateCommand
     from stablerep_hf.cli.parsing import parse_command
     from stablerep_hf.cli.publish import PublishCommand
+    from stablerep_hf.cli.reproduce import ReproduceCommand
     from stablerep_hf.cli.train import parse
 
     kinds = {
@@ -59,6 +60,7 @@ def test_every_shown_command_parses(capsys):
         "evaluate": EvaluateCommand,
         "generate": GenerateCommand,
         "publish": PublishCommand,
+        "reproduce": ReproduceCommand,
     }
 
     lines = " ".join(blocks("bash", README.replace(BY_TASK, ""))).replace("\\\n", " ").splitlines()
@@ -80,7 +82,7 @@ def test_every_shown_command_parses(capsys):
         while flags and not flags[0].startswith("-"):
             flags = flags[1:]
         parse_command([kinds[words[1]]], flags, name=words[1], description="")
-    assert seen == {"captions", "generate", "train", "finetune", "evaluate", "publish"}
+    assert seen == {"captions", "generate", "train", "finetune", "evaluate", "publish", "reproduce"}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import time
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,16 @@ class CellRunner:
     def __reduce__(self) -> tuple[Any, ...]:
         return CellRunner, (self.work, self.scale, self.dtype)  # another process loads for itself
 
+    def prepare(self) -> None:
+        """Make this process fit for cells: one thread, so that no result depends on the number of cores; no bars."""
+        import datasets
+        import torch
+        from transformers.utils.logging import disable_progress_bar
+
+        torch.set_num_threads(1)
+        datasets.disable_progress_bars()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+
     def materials(self, task: Task) -> dict[str, Any]:
         """What a result depends on beside the settings: revisions of data and generator, and recipes."""
         images = task if isinstance(task, ImageSet) else task.setting.images
@@ -66,10 +77,15 @@ class CellRunner:
         Returns:
             Its record, JSON values.
         """
-        start = time.perf_counter()
+        start = time.process_time()  # what it takes, whatever else runs on the machine
         values = self._describe_images(task) if isinstance(task, ImageSet) else self._run_cell(task)
-        seconds = round(time.perf_counter() - start, 1)
-        return {"key": self.key(task), **task.describe(), **values, "seconds": seconds}
+        return {
+            "key": self.key(task),
+            **task.describe(),
+            **values,
+            "cpu_seconds": round(time.process_time() - start, 1),
+            "versions": {name: version(name) for name in ("torch", "transformers", "diffusers")},
+        }
 
     def images(self, wanted: ImageSet) -> datasets.Dataset:
         """The images of a set, drawn if they are not there."""

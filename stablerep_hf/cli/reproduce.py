@@ -168,7 +168,7 @@ def _run_missing(claims: Sequence[Claim], scale: Scale, records: Records, runner
 
 
 def _alone(missing: Sequence[Task], runner: CellRunner) -> Iterator[dict[str, Any]]:
-    _prepare_process()
+    runner.prepare()
     for task in missing:
         yield runner.run(task)
 
@@ -209,7 +209,7 @@ def _work(connection: Any, runner: CellRunner) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers to the keyboard
-    _prepare_process()
+    runner.prepare()
     while True:
         try:
             task = connection.recv()
@@ -225,21 +225,10 @@ def _work(connection: Any, runner: CellRunner) -> None:
             return
 
 
-def _prepare_process() -> None:
-    """One thread, so that a result depends on no machine's number of cores; and no bars, for cells are short."""
-    import datasets
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    torch.set_num_threads(1)
-    datasets.disable_progress_bars()
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def _line(record: dict[str, Any]) -> str:
     """What was done, for the log."""
     if "setting" not in record:
-        return f"images of {record['images']}: {record['num_images']:,} ({record['seconds']} s)"
+        return f"images of {record['images']}: {record['num_images']:,} ({record['cpu_seconds']} s)"
     setting, images = record["setting"], record["setting"]["images"]
     scores = ", ".join(
         f"{row['protocol']} {100 * row['value']:.1f}"
@@ -247,4 +236,4 @@ def _line(record: dict[str, Any]) -> str:
         if row["metric"] in ("accuracy", "recall@1") and "frequency" not in row.get("variant", "")
     )
     what = f"{images['captions']} captions x {images['images_per_caption']}" if images else "no images"
-    return f"{setting['objective']}, {what}, seed {record['seed']}: {scores} ({record['seconds']} s)"
+    return f"{setting['objective']}, {what}, seed {record['seed']}: {scores} ({record['cpu_seconds']} s)"

@@ -89,18 +89,17 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
     """
     folder = Path(output)
     scale = study.scale
+    entries = [_claim_json(study, judged) for judged in study.judged]
     sections = [
         "# The paper's claims, in small",
         f"Made by `{command}`. {_setting_words(scale)}",
-        verdicts_table(study),
+        verdicts_table(entries),
         "## How it was judged",
         RULE,
         _LIMITS,
     ]
-    entries = []
     for judged in study.judged:
         sections += _claim_sections(study, judged)
-        entries.append(_claim_json(study, judged))
         if (plot := plot_claim(judged.claim, study.combined(judged.claim), study.images(judged.claim))) is not None:
             name = f"claim-{judged.claim.number}.png"
             write_atomically(folder / name, plot)
@@ -109,19 +108,31 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
     sections.append(
         "All numbers are in [results.json](results.json), each training in [records.jsonl](records.jsonl)."
     )
-    text = json.dumps({"scale": dataclasses.asdict(scale), "claims": entries}, indent=2, ensure_ascii=False)
+    contents = {"command": command, "scale": dataclasses.asdict(scale), "claims": entries}
+    text = json.dumps(contents, indent=2, ensure_ascii=False)
     write_atomically(folder / "results.json", f"{text}\n".encode())
     path = folder / "report.md"
     write_atomically(path, ("\n\n".join(sections) + "\n").encode())
     return path
 
 
-def verdicts_table(study: Study) -> str:
-    """The six claims in a table: what is said, and what came of it here."""
-    rows = [["claim", "here", "statements"]]
-    for judged in study.judged:
-        parts = "; ".join(f"{one.statement.text}: {one.verdict}" for one in judged.statements)
-        rows.append([f"{judged.claim.number}. {judged.claim.title}", summary(judged), parts])
+def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> str:
+    """The claims in a table: what is said, and what came of it here.
+
+    Args:
+        claims: of `results.json`.
+    """
+    rows = [["claim", "verdict", "statements"]]
+    for claim in claims:
+        incomplete = "" if claim["complete"] else f" (incomplete: {claim['seeds']} of {claim['planned']} seeds)"
+        by_verdict = (
+            f"*{verdict}*: " + "; ".join(one["text"] for one in claim["statements"] if one["verdict"] == verdict)
+            for verdict in ("agrees", "disagrees", "undecided")
+            if any(one["verdict"] == verdict for one in claim["statements"])
+        )
+        rows.append(
+            [f"{claim['number']}. {claim['title']}", f"**{claim['verdict']}**{incomplete}", ". ".join(by_verdict)]
+        )
     return markdown_table(rows, align_right=False)
 
 
@@ -217,8 +228,8 @@ def _plain(values: Mapping[str, float]) -> str:
 
 def _cost(study: Study) -> str:
     keys = [study.key(Cell(setting=setting, seed=seed)) for setting, seeds in study.measured.items() for seed in seeds]
-    hours = sum(study.records[key]["seconds"] for key in keys) / 3600
-    return f"{len(keys):,} runs stand behind it, {hours:.1f} hours in all, drawing included, one thread each."
+    hours = sum(study.records[key]["cpu_seconds"] for key in keys) / 3600
+    return f"{len(keys):,} runs stand behind it, {hours:.1f} hours of one CPU core, drawing included."
 
 
 def _claim_json(study: Study, judged: JudgedClaim) -> dict[str, Any]:
@@ -227,6 +238,7 @@ def _claim_json(study: Study, judged: JudgedClaim) -> dict[str, Any]:
         "title": judged.claim.title,
         "verdict": judged.verdict,
         "seeds": judged.seeds,
+        "planned": judged.planned,
         "complete": judged.complete,
         "statements": [
             {
@@ -248,7 +260,10 @@ def _claim_json(study: Study, judged: JudgedClaim) -> dict[str, Any]:
             for one in judged.statements
         ],
         "results": [
-            result.to_dict() for results in study.combined(judged.claim).values() for result in results.values()
+            results[measure].to_dict()
+            for results in study.combined(judged.claim).values()
+            for measure in judged.claim.measures
+            if measure in results
         ],
         "images": list(study.images(judged.claim).values()),
     }

@@ -2,77 +2,94 @@
 
 import json
 import shutil
-import time
 
 import datasets
 import numpy as np
 import pytest
+from fake_runner import FakeRunner
+from study_data import result
 
 from stablerep_hf import assets
 from stablerep_hf.cli import reproduce
 from stablerep_hf.cli.cells import CellRunner
 from stablerep_hf.cli.reproduce import _side_by_side
 from stablerep_hf.errors import InputError
-from stablerep_hf.reproduction import ImageSet, Scale
+from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, unpack_results
+from stablerep_hf.reproduction.claims import MAIN, REST, TAIL, ZERO_SHOT
 
 SMALL = ["--num_captions", "16", "--max_steps", "2", "--views_per_batch", "8", "--num_seeds", "2"]
-
-
-@pytest.fixture(scope="module")
-def small_world(tmp_path_factory):
-    """Some concepts of each split of the pictograms."""
-    folder = tmp_path_factory.mktemp("pictograms")
-    (folder / "data").mkdir()
-    for split in ("train", "held_out_concepts", "held_out_artist"):
-        rows = datasets.load_dataset(str(assets.pictograms_path()), split=split)
-        ids = np.asarray(rows["caption_id"][:])
-        kept = np.flatnonzero(np.isin(ids, np.sort(np.unique(ids))[: 150 if split == "train" else 60]))
-        rows.select(kept).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
-    shutil.copy(assets.pictograms_path() / "README.md", folder)  # says which file is which split
-    return folder
+SCALE = Scale(captions=16, steps=2, views=8, seeds=2)
 
 
 @pytest.fixture
-def here(small_world, monkeypatch):
-    monkeypatch.setattr(assets, "pictograms_path", lambda: small_world)
+def small_world(tmp_path, monkeypatch):
+    """Some concepts of each split of the pictograms."""
+    folder = tmp_path / "pictograms"
+    (folder / "data").mkdir(parents=True)
+    for split in ("train", "held_out_concepts", "held_out_artist"):
+        rows = datasets.load_dataset(str(assets.pictograms_path()), split=split)
+        kept = np.flatnonzero(np.isin(rows["caption_id"][:], np.unique(rows["caption_id"][:])[:40]))
+        rows.select(kept).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    shutil.copy(assets.pictograms_path() / "README.md", folder)  # says which file is which split
+    monkeypatch.setattr(assets, "pictograms_path", lambda: folder)
 
 
-def lines(folder):
-    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+def test_cells_are_drawn_trained_and_measured_and_images_are_judged(small_world, tmp_path):
+    """On the embedded generator: a dual encoder, and the best-aligned images, for which a judge is trained."""
+    runner = CellRunner(tmp_path / "work", SCALE, "float32")
+    cell = Cell(setting=SCALE.train("clip", 4, 4), seed=0)
+    record = runner.run(cell)
+    assert record["key"] == runner.key(cell)
+    assert record["images"] == 16
+    assert record["loss"] > 0
+    assert set(unpack_results(json.loads(json.dumps(record)), "clip")) >= {*MAIN, *ZERO_SHOT}
+    assert {row["split"] for row in record["results"]} == {"held_out_concepts", "held_out_artist"}
+    assert all(row["n"] > 20 for row in record["results"] if "variant" not in row)
+
+    drawn = (tmp_path / "work" / "captions-16").glob("*/data/*.parquet")
+    before = {path: path.stat().st_mtime_ns for path in drawn}
+    some, best = (runner.run(ImageSet(captions=4, images_per_caption=4, aligned=aligned)) for aligned in (False, True))
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "what stands is not drawn again"
+    assert some["num_images"] == best["num_images"] == 16
+    assert best["alignment"]["value"] > some["alignment"]["value"]
+    assert 1 <= some["diversity"]["low"] <= some["diversity"]["high"] <= 4
 
 
-def test_a_claim_is_run_recorded_resumed_and_reported(here, stablerep, tmp_path):
-    """Claim 6 has it all: drawing in few steps, the judge of alignment, the choice among more images."""
-    flags = ["--claims", "6", *SMALL, "--output", tmp_path / "out"]
-    code, out, err = stablerep("reproduce", *flags)
+def made_up(runner, task):
+    """A record without the work."""
+    values = {"cpu_seconds": 1.0}
+    if isinstance(task, ImageSet):
+        values |= {name: {"value": 0.2, "low": 0.1, "high": 0.3} for name in ("alignment", "diversity")}
+        values["num_images"] = 16
+    else:
+        names = [*MAIN, *(f"{measure}, {part}" for measure in MAIN for part in (TAIL, REST))]
+        values |= pack_results([result(name, 0.3 + 0.01 * task.seed, task.seed) for name in names])
+    return {"key": runner.key(task), **task.describe(), **values}
+
+
+def test_a_study_is_recorded_resumed_and_reported(stablerep, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(CellRunner, "run", lambda runner, task: done.append(task) or made_up(runner, task))
+    flags = ["reproduce", "--claims", "5", "6", *SMALL, "--output", tmp_path / "out"]
+    code, _, err = stablerep(*flags)
     assert code == 0, err
-    records = lines(tmp_path / "out")
-    assert len(records) == 4 * 2 + 4, "four settings of two seeds, and four image sets"
-    trained = [record for record in records if "setting" in record]
-    assert all(record["images"] == 16 and record["loss"] > 0 for record in trained)
-    measures = {(row["protocol"], row.get("variant", "")) for record in trained for row in record["results"]}
-    assert {("knn", ""), ("linear_probe", ""), ("retrieval", "")} <= measures
-    described = {json.dumps(record["images"]): record for record in records if "alignment" in record}
-    aligned = next(record for record in described.values() if record["images"]["aligned"])
-    any_of_them = next(
-        record for record in described.values() if record["images"] == {**aligned["images"], "aligned": False}
-    )
-    assert aligned["alignment"]["value"] > any_of_them["alignment"]["value"]
-    assert 1 <= any_of_them["diversity"]["value"] <= 4
+    assert len(done) == len(set(done)) == 6 * 2 + 4, "six settings of two seeds, and four image sets"
+    assert [task.seed for task in done[:12]] == [0] * 6 + [1] * 6, "seed by seed"
     report = (tmp_path / "out" / "report.md").read_text()
-    assert "`stablerep reproduce --claims 6 --num_captions 16 --max_steps 2" in report
+    assert "`stablerep reproduce --claims 5 6 --num_captions 16 --max_steps 2" in report
     assert "incomplete" not in report
 
-    # a kill in the middle of a line, and the drawn images gone with the machine: only what is missing is done
-    whole = (tmp_path / "out" / "records.jsonl").read_bytes()
-    (tmp_path / "out" / "records.jsonl").write_bytes(whole[:-20])
-    code, out, err = stablerep("reproduce", *flags)
+    # a kill in the middle of a line: only what is missing is done
+    records = tmp_path / "out" / "records.jsonl"
+    whole = records.read_bytes()
+    records.write_bytes(whole[:-20])
+    done.clear()
+    code, out, err = stablerep(*flags)
     assert code == 0, err
-    assert "11 of 12 parts of the study are recorded" in out
-    again = lines(tmp_path / "out")
-    assert again[:-1] == records[:-1]
-    assert {**again[-1], "seconds": 0} == {**records[-1], "seconds": 0}, "the same, bit for bit"
-    assert (tmp_path / "out" / "report.md").read_text() == report.replace("x", "x")
+    assert "15 of 16 parts of the study are recorded" in out
+    assert len(done) == 1
+    assert records.read_bytes() == whole
+    assert (tmp_path / "out" / "report.md").read_text() == report
 
 
 @pytest.mark.parametrize(
@@ -148,26 +165,12 @@ def test_image_sets_are_what_they_say(monkeypatch, tmp_path):
     assert all(balanced[name] >= min(size, most - 1) for name, size in zip(every, sizes, strict=True))
 
 
-class FakeRunner:
-    """Takes its time by the task's number, and fails at numbers below 0."""
-
-    def run(self, task):
-        if task < -1:
-            import os
-
-            os._exit(1)
-        if task < 0:
-            raise InputError("task below 0")
-        time.sleep(0.05 * (task % 3))
-        return {"key": task}
-
-
 def test_processes_share_the_work_and_each_part_is_done_once():
     assert sorted(record["key"] for record in _side_by_side(range(7), FakeRunner(), 2)) == list(range(7))
 
 
 def test_what_goes_wrong_in_a_process_is_told():
-    with pytest.raises(InputError, match="task below 0"):
+    with pytest.raises(InputError, match="task -1"):
         list(_side_by_side([0, -1], FakeRunner(), 1))
     with pytest.raises(InputError, match="ended in the middle"):
         list(_side_by_side([-2], FakeRunner(), 1))

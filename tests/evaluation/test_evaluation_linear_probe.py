@@ -46,7 +46,7 @@ def test_weights_are_those_of_sklearn():
     one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels), 4)
     solver = _Logistic((matrix - mean) / scale, one_hot, False, None)
     for c in (1e-3, 0.1, 10.0):  # one after another: a warm start may not change the solution
-        solver.fit(c, 1000)
+        solver.fit(c, 1000, 1e-6)
         expected = LogisticRegression(C=c, tol=1e-10, max_iter=20000).fit(((matrix - mean) / scale).numpy(), labels)
         np.testing.assert_allclose((solver.weight @ solver.axes.T).numpy(), expected.coef_, atol=2e-4)
         bias = solver.bias.numpy()

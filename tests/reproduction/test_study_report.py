@@ -33,11 +33,11 @@ def study(tmp_path):
         for seed in range(SCALE.seeds if setting.has_seeds else 1):
             cell = Cell(setting=setting, seed=seed)
             scores = [result(m, better_with_siblings(setting, seed), seed) for m in MEASURES]
-            records.add({"key": key(cell), **cell.describe(), **pack_results(scores), "seconds": 1.0})
+            records.add({"key": key(cell), **cell.describe(), **pack_results(scores), "cpu_seconds": 1.0})
     for images in dict.fromkeys(images for claim in claims for images in claim.described_images):
         numbers = {"value": 0.2, "low": 0.1, "high": 0.3}
         records.add(
-            {"key": key(images), **images.describe(), "alignment": numbers, "diversity": numbers, "seconds": 1.0}
+            {"key": key(images), **images.describe(), "alignment": numbers, "diversity": numbers, "cpu_seconds": 1.0}
         )
     return Study(claims, SCALE, records, key)
 

@@ -1,0 +1,21 @@
+"""What `stablerep reproduce` hands to its processes, without the libraries that take seconds to load."""
+
+import os
+import time
+
+from stablerep_hf.errors import InputError
+
+
+class FakeRunner:
+    """Takes its time by the task's number; fails at -1, and dies at -2."""
+
+    def prepare(self):
+        pass
+
+    def run(self, task):
+        if task == -2:
+            os._exit(1)
+        if task == -1:
+            raise InputError("task -1")
+        time.sleep(0.05 * (task % 3))
+        return {"key": task}
