@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 
-def run_as_stranger(program: str, *arguments: str | Path, folder: Path) -> None:
-    """Run a program in a folder; it fails where the program does, and where the package can be imported after all."""
+def run_as_stranger(program: str, *arguments: str | Path, folder: Path) -> str:
+    """Run a program in a folder; it fails where the program does, and where the package can be imported after all.
+
+    Returns what it said on standard error.
+    """
     script = folder / "stranger.py"
     script.write_text(_CHECK + program, "utf-8")
     # an editable install reaches the package through site-packages, which -S leaves out; the libraries come by path
@@ -26,6 +29,7 @@ def run_as_stranger(program: str, *arguments: str | Path, folder: Path) -> None:
         command, env=environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 _CHECK = """

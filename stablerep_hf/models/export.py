@@ -84,8 +84,8 @@ def export_encoder(
         save_timm(vision_model, output_dir, tuple(image_processor.image_mean), tuple(image_processor.image_std))
         return output_dir
     encoder = ViTModel(_with_pooler(vision_model.config))
-    encoder.load_state_dict(_with_pooler_weights(vision_model))
     nn.Module.to(encoder, vision_model.dtype)
+    encoder.load_state_dict(_with_pooler_weights(vision_model))
     encoder.save_pretrained(output_dir)
     image_processor.save_pretrained(output_dir)
     return output_dir
@@ -133,8 +133,8 @@ def export_dual_encoder(
     weights["visual_projection.weight"] = model.image_projection.weight.detach()
     weights["text_projection.weight"] = model.text_projection.weight.detach()
     weights["logit_scale"] = model.logit_scale.detach().squeeze(0)
-    dual.load_state_dict(weights)
     nn.Module.to(dual, model.dtype)
+    dual.load_state_dict(weights)
     dual.save_pretrained(output_dir)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = text.max_position_embeddings  # sentence-transformers cuts there
@@ -181,8 +181,8 @@ def export_classifier(
     config.problem_type = model.config.problem_type
     classifier = ViTForImageClassification(config)
     weights = {name.replace("vision_model.", "vit.", 1): weight for name, weight in model.state_dict().items()}
-    classifier.load_state_dict(weights)
     nn.Module.to(classifier, model.dtype)
+    classifier.load_state_dict(weights)
     classifier.save_pretrained(output_dir)
     (image_processor or encoder_image_processor(model.config.vision_config)).save_pretrained(output_dir)
     return Path(output_dir)

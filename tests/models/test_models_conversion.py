@@ -6,14 +6,13 @@ import argparse
 import json
 import os
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from functools import partial
 
 import pytest
 import timm
 import torch
+from stranger import run_as_stranger
 from tiny_stablerep import pixels, tiny_model
 from torch import nn
 from transformers import ViTConfig, ViTModel
@@ -217,11 +216,6 @@ CHILD = """
 import json, sys
 import timm, torch
 from safetensors.torch import load_file, save_file
-try:
-    import stablerep_hf
-    raise SystemExit("stablerep_hf is importable here")
-except ModuleNotFoundError:
-    pass
 from transformers import AutoImageProcessor, AutoModel
 folder, out = sys.argv[1:]
 pixels = load_file(out + "/pixels.safetensors")["pixels"]
@@ -252,13 +246,7 @@ def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
     images = torch.randn(3, 3, 32, 32)
     export_encoder(model, tmp_path / "timm", format="timm")
     save_file({"pixels": images}, tmp_path / "pixels.safetensors")
-    site = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
-    (tmp_path / "child.py").write_text(CHILD)
-    done = subprocess.run(
-        [sys.executable, "-S", tmp_path / "child.py", tmp_path / "timm", tmp_path],
-        env={**os.environ, "PYTHONPATH": site}, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_as_stranger(CHILD, tmp_path / "timm", tmp_path, folder=tmp_path)
     outputs, report = load_file(tmp_path / "outputs.safetensors"), json.loads((tmp_path / "report.json").read_text())
     expected = model(images).pooler_output
     torch.testing.assert_close(outputs["timm"], expected, rtol=1e-5, atol=1e-5)

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stranger import run_as_stranger
 from tiny_stablerep import pixels, tiny_model
 from transformers import AutoImageProcessor, AutoModel, ViTImageProcessor, ViTModel
 from transformers.trainer_utils import set_seed
@@ -20,11 +18,6 @@ CHILD = """
 import json, sys, warnings
 import torch
 from safetensors.torch import load_file, save_file
-try:
-    import stablerep_hf
-    raise SystemExit("stablerep_hf is importable here")
-except ModuleNotFoundError:
-    pass
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, pipeline
 from PIL import Image
 
@@ -141,32 +134,13 @@ def child(tmp_path_factory):
     shutil.copytree(out / "here", out / "away")
     shutil.rmtree(out / "here")
     save_file({"pixels": pixels(3)}, out / "pixels.safetensors")
-    (out / "child.py").write_text(CHILD)
-    # an editable install reaches the package through site-packages: leave that out, keep the libraries
-    site = next(path for path in sys.path if path.endswith("site-packages"))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": site,
-        "HF_HOME": str(out / "cache"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [
-        sys.executable,
-        "-S",
-        str(out / "child.py"),
-        str(out / "away/model"),
-        str(out / "away/encoder"),
-        str(out),
-    ]
-    done = subprocess.run(command, env=environment, cwd=out, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    said = run_as_stranger(CHILD, out / "away/model", out / "away/encoder", out, folder=out)
     return (
         model,
         json.loads((out / "report.json").read_text()),
         load_file(out / "outputs.safetensors"),
         out,
-        done.stderr,
+        said,
     )
 
 
