@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..errors import InputError
 
@@ -170,7 +170,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
         }
         if trainer.average is not None:
             trainer.average.load_into(trainer.model)
-        model = trainer.whole_model()
+        model = cast("StableRepModel", trainer.whole_model())
         if arguments.push_to_hub:
             trainer.push_to_hub(license=command.license)
         if trainer.is_world_process_zero():

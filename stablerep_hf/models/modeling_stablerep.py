@@ -153,7 +153,8 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
         self._keep_in_fp32_modules_strict = precise
         self.post_init()  # type: ignore[no-untyped-call]
         # the towers name classes that they do not always have (a CLIP text tower those for images), and FSDP refuses
-        self._no_split_modules &= {type(module).__name__ for module in self.modules()}
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = present.intersection(self._no_split_modules or ())
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -271,7 +272,8 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
         return outputs
 
 
-@torch.compiler.disable(recursive=False)  # a loop of any length; a tower that is compiled stays so
+# a loop of any length; a tower that is compiled stays so
+@torch.compiler.disable(recursive=False)  # type: ignore[no-untyped-call,untyped-decorator]
 def _by_chunk(tower: Callable[..., Any], *inputs: Tensor, size: int, in_step: bool) -> Tensor:
     """The tower's `pooler_output` of all rows, holding the activations of at most `size` of them at a time.
 

@@ -76,6 +76,11 @@ class ImageTrainingArguments(TrainingArguments):
         self.accelerator_config = {**config, "split_batches": True}
         self.dataloader_drop_last = True
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.fp16 and self.device.type == "cpu":
+            raise InputError(
+                "fp16 does nothing on a CPU, where Accelerate trains in float32 without a word: give --bf16, or "
+                "--fp16 false where a preset asks for it."
+            )
 
     @property
     def groups_per_batch(self) -> int:

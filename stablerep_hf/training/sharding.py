@@ -12,26 +12,25 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part, sharing its memory."""
-    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return part
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All parts."""
-    gathered_tensor: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return gathered_tensor
+    everything: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return everything
 
 
 @torch.no_grad()
 def copy_whole(target: Tensor, source: Tensor) -> None:
     """Fill a tensor, or this process's part of it, from all of its values."""
-    if hasattr(target, "to_local"):
-        from torch.distributed.tensor import distribute_tensor
-
+    if isinstance(target, DTensor):
         source = distribute_tensor(source.to(target.device), target.device_mesh, target.placements)
     target.copy_(source)
 

@@ -182,7 +182,7 @@ def test_training_in_half_precision_autocast_stays_close(dtype):
 
 
 def test_a_step_in_float16_with_a_scaler_stays_close():
-    """What Trainer does with `fp16`, which it refuses on a CPU."""
+    """What Trainer does with `fp16` on a GPU."""
     grads = []
     for half in (False, True):
         model = tiny_model()

@@ -84,4 +84,4 @@ def test_sharded_weights_learn_what_replicated_ones_do(run_on_gloo, tmp_path):
     encoder = ViTModel.from_pretrained(tmp_path / "sharded" / "encoder", add_pooling_layer=False)
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     difference = encoder(pixels).last_hidden_state - again.vision_model(pixels).last_hidden_state
-    assert float(difference.abs().max()) < 1e-9
+    assert float(difference.abs().max()) < 1e-6  # exported in float32
