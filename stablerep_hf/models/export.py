@@ -139,7 +139,8 @@ def export_dual_encoder(
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = text.max_position_embeddings  # sentence-transformers cuts there
     image_processor = image_processor or encoder_image_processor(model.config.vision_config)
-    VisionTextDualEncoderProcessor(image_processor, tokenizer).save_pretrained(output_dir)
+    processor = VisionTextDualEncoderProcessor(image_processor, tokenizer)  # type: ignore[no-untyped-call]
+    processor.save_pretrained(output_dir)
     for name, content in _SENTENCE_TRANSFORMERS_FILES.items():
         path = Path(output_dir, name)
         path.parent.mkdir(exist_ok=True)

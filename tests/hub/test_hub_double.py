@@ -81,6 +81,11 @@ def test_references_and_what_is_missing(hub_here, api):
     with pytest.raises(HfHubHTTPError, match="409"):
         api.create_tag("alice/thing", tag="v1")
     api.delete_tag("alice/thing", tag="v1")
+    api.delete_folder("a", "alice/thing", revision="side")
+    assert hub_here.files("alice/thing", revision="side") == {"c.txt": b"three"}
+    api.delete_branch("alice/thing", branch="side")
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info("alice/thing", revision="side")
     with pytest.raises(RevisionNotFoundError):
         api.model_info("alice/thing", revision="v1")
 

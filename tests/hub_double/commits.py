@@ -69,7 +69,7 @@ class Commits:
 
     async def commit(self, request: Request) -> Response:
         """All of it or nothing: a refused line leaves the repository as it was."""
-        only_parameters(request, {"create_pr", "hot_reload"})
+        only_parameters(request, {"create_pr"})
         account = require_account(request)
         repository = readable(request, self.store)
         reference = request.path_params["revision"]

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from .accounts import account_of, readable, require_account, require_write, writable
 from .cards import check_card, front_matter
 from .refusals import Refusal, json_body, only_parameters
-from .store import TYPES, Commit, Entry, Repository, Store
+from .store import TYPES, Commit, Repository, Store
 
 VISIBILITIES = {"public": False, "private": True}
 PAGE = 100
@@ -99,20 +99,19 @@ class Repositories:
 
     async def settings(self, request: Request) -> Response:
         repository = writable(request, self.store)
-        body = await json_body(request, set(), {"private", "visibility", "gated"})
+        body = await json_body(request, set(), {"private", "visibility"})
         if "visibility" in body and body["visibility"] not in VISIBILITIES:
             raise Refusal(400, f"unknown visibility {body['visibility']!r}")
         repository.private = VISIBILITIES.get(body.get("visibility", ""), body.get("private", repository.private))
-        repository.gated = body.get("gated", repository.gated)
         self.store.save(repository)
-        return JSONResponse({"private": repository.private, "gated": repository.gated})
+        return JSONResponse({"private": repository.private})
 
     async def info(self, request: Request) -> Response:
-        only_parameters(request, {"blobs", "expand", "expand[]", "securityStatus", "full"})
+        only_parameters(request, {"expand", "expand[]"})
         repository = readable(request, self.store)
         commit = repository.find(request.path_params.get("revision", "main"))
         wanted = {*request.query_params.getlist("expand"), *request.query_params.getlist("expand[]")}
-        described = self.describe(repository, commit, blobs="blobs" in request.query_params)
+        described = self.describe(repository, commit)
         return JSONResponse({k: v for k, v in described.items() if not wanted or k in wanted | {"id", "_id"}})
 
     async def list_all(self, request: Request) -> Response:
@@ -136,7 +135,7 @@ class Repositories:
                 found.append(described)
         return JSONResponse(found[: int(asked.get("limit", PAGE))])
 
-    def describe(self, repository: Repository, commit: Commit, blobs: bool = False) -> dict[str, Any]:
+    def describe(self, repository: Repository, commit: Commit) -> dict[str, Any]:
         """What the Hub tells about a repository at a commit, the card's tags among it."""
         card = self._card(commit)
         tags = [tag for tag in card.get("tags") or [] if isinstance(tag, str)]
@@ -149,16 +148,14 @@ class Repositories:
             "author": repository.namespace,
             "sha": commit.id,
             "private": repository.private,
-            "gated": repository.gated,
+            "gated": False,
             "disabled": False,
             "downloads": 0,
             "likes": 0,
             "createdAt": repository.created,
             "lastModified": commit.date,
             "cardData": card or None,
-            "siblings": [
-                {"rfilename": path, **(_blob(entry) if blobs else {})} for path, entry in commit.tree.items()
-            ],
+            "siblings": [{"rfilename": path} for path in commit.tree],
         }
         if repository.type == "models":
             library = card.get("library_name")
@@ -219,10 +216,3 @@ class Repositories:
 
     def _page(self, repository: Repository) -> str:
         return f"{self.endpoint}/{repository.prefix}{repository.id}"
-
-
-def _blob(entry: Entry) -> dict[str, Any]:
-    blob: dict[str, Any] = {"blobId": entry.oid, "size": entry.size}
-    if entry.large:
-        blob["lfs"] = {"sha256": entry.sha256, "size": entry.size, "pointerSize": 134}
-    return blob

@@ -56,7 +56,6 @@ class Repository:
     type: str  # as in addresses
     id: str
     private: bool = False
-    gated: str | bool = False
     sdk: str | None = None
     created: str = ""
     branches: dict[str, str] = field(default_factory=dict)
