@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -57,12 +57,11 @@ def build_demo(settings: SpaceSettings) -> gr.Blocks:
     return demo.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
 
 
-class _SearchTab:
+class _SearchTab(NamedTuple):
     """What other parts of the page need of the search tab."""
 
-    def __init__(self, filters: list[gr.Component], outputs: list[gr.Component]) -> None:
-        self.filters = filters
-        self.outputs = outputs
+    filters: list[Any]
+    outputs: list[Any]
 
 
 def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
@@ -101,13 +100,13 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
     outputs = [picture, *([words] if words is not None else []), *shown]
 
     if words is not None:
+
+        def search_chip(text: str, source: str, count: int) -> tuple[Any, ...]:
+            return None, text, *answers.search_text(text, source, count)
+
         _on(words.submit, answers.search_text, [words, *filters], shown)
         for chip in chips:
-            # the words stand in the box and are searched by in one round
-            def choose(text: str, source: str, count: int) -> tuple[Any, ...]:
-                return None, text, *answers.search_text(text, source, count)
-
-            _on(chip.click, choose, [chip, *filters], outputs)
+            _on(chip.click, search_chip, [chip, *filters], outputs)
 
     def search_tile(source: str, count: int, event: gr.EventData) -> tuple[Any, ...]:
         return answers.search_place(_place_of(event), source, count)
