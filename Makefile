@@ -1,8 +1,9 @@
 # Everything from a fresh clone: `make demo`, `make test`. Needs Python >= 3.11 and a package index; no Hub, no GPU.
 PYTHON ?= python3
 BIN := .venv/bin
+LOWEST_TRANSFORMERS = $(shell sed -n 's/^LOWEST_TRANSFORMERS = "\([0-9.]*\)".*/\1/p' stablerep_hf/models/configuration_stablerep.py)
 
-.PHONY: demo test test-lowest lint app clean
+.PHONY: demo test test-lowest check-remote-code lint app clean
 
 demo: .venv/installed  ## captions to images to encoder to scores, in minutes; started again it goes on
 	$(BIN)/stablerep demo
@@ -13,6 +14,11 @@ test: .venv/installed-dev  ## the whole test suite, offline
 test-lowest: .venv-lowest/installed  ## the same on the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest
 
+check-remote-code:  ## the models that ship, on the lowest transformers that their code claims, without the package
+	$(PYTHON) -m venv .venv-remote
+	.venv-remote/bin/python -m pip install --quiet torch torchvision pillow "transformers==$(LOWEST_TRANSFORMERS).*"
+	cd scripts && ../.venv-remote/bin/python check_remote_code.py
+
 lint: .venv/installed-dev  ## formatting, lint, strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -22,7 +28,7 @@ app: .venv/installed-dev  ## the search page on http://127.0.0.1:7860
 	$(BIN)/python spaces/retrieval/app.py
 
 clean:  ## what the commands above made
-	rm -rf .venv .venv-lowest demo .cache
+	rm -rf .venv .venv-lowest .venv-remote demo .cache
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed: make PYTHON=python3.12 demo")'

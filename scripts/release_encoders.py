@@ -7,7 +7,9 @@ each, an untrained twin and the bare pixels on real pictograms of concepts that 
 
 - `model_cards/NAME/`: the card, and the facts that it is made from;
 - `stablerep_hf/assets/encoder`: StableRep as a plain `ViTModel`;
-- `stablerep_hf/assets/dual_encoder`: StableRep+ with its text tower, matrices in half precision, measured as stored.
+- `stablerep_hf/assets/dual_encoder`: StableRep+ with its text tower;
+
+both with matrices in half precision, and measured as they are stored.
 
 SimCLR, the baseline, does not ship: it stands in `OUTPUT/simclr`. Killed and started again, the command goes on where
 it was; what is finished is not made again.
@@ -23,22 +25,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from stablerep_hf import assets
+from stablerep_hf import assets, models
 from stablerep_hf.cli import evaluate, facts, generate, train
 from stablerep_hf.evaluation import EvaluationResult, load_results, pixel_encoder
 from stablerep_hf.hub import Form, save_facts, write_model_card
 from stablerep_hf.models import export_encoder
 
 CARDS = Path(__file__).parents[1] / "model_cards"
+CODE = Path(models.__file__).parent
 SEED = 0
 OF_IMAGES = ["knn", "linear_probe", "retrieval"]
 OF_TEXTS = ["zero_shot", "text_retrieval"]
 PRESETS = {"StableRep+": "pictograms-text", "StableRep": "pictograms", "SimCLR": "pictograms-simclr"}
-ENCODER_FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 LIMIT = (
-    "One training of a few minutes, of drawings of 32 pixels, with one seed: other seeds give other numbers, and none "
-    "of it says anything about photos."
+    "One short training, on drawings of 32 pixels, with one seed: other seeds give other numbers, and none of it says "
+    "anything about photos."
 )
+OF_WORDS = "Its text tower has read the captions of its training and nothing else: other words mean little to it."
 
 
 def train_all(output: Path) -> None:
@@ -52,21 +56,21 @@ def train_all(output: Path) -> None:
     export_encoder(train.build_model(command, SEED)[0], output / "untrained")
 
 
-def ship(source: Path, folder: Path, halve: bool = False) -> None:
-    """Copy what loads, and nothing of the training, into the assets.
+def ship(source: Path, folder: Path) -> None:
+    """Copy what loads, and nothing of the training, into the assets; matrices are stored in half precision.
 
-    With `halve` the matrices are stored in half precision; config.json says float32, so that is what they are loaded
-    as. Biases, norms and statistics lose nothing.
+    config.json says float32, so that is what they are loaded as. Biases, norms and statistics lose nothing.
     """
     folder.mkdir(exist_ok=True)
     for file in source.iterdir():
-        if file.name in ENCODER_FILES or file.suffix == ".py" or file.name.startswith("tokenizer"):
-            shutil.copy(file, folder / file.name)
-    if halve:
-        tensors = load_file(source / "model.safetensors")
-        halves = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
-        save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
-        (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner alone
+        if file.name in CONFIGURATIONS or file.name.startswith("tokenizer"):
+            shutil.copy(file, folder)
+        elif file.suffix == ".py":  # of today, whenever it was trained
+            shutil.copy(CODE / file.name, folder)
+    tensors = load_file(source / "model.safetensors")
+    halves = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
+    save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner alone
 
 
 def measure(folder: Path, name: str, kept: Path, texts: bool = False) -> list[EvaluationResult]:
@@ -74,7 +78,11 @@ def measure(folder: Path, name: str, kept: Path, texts: bool = False) -> list[Ev
     if kept.exists():
         return load_results(kept)
     command = evaluate.EvaluateCommand(
-        protocols=OF_IMAGES + OF_TEXTS * texts, knn_neighbours=[20], cache=evaluate.NO_CACHE, output=str(kept)
+        protocols=OF_IMAGES + OF_TEXTS * texts,
+        knn_neighbours=[20],
+        probe_c_values=12,
+        cache=evaluate.NO_CACHE,
+        output=str(kept),
     )
     return evaluate.run(folder, command, name=name, seeds=(SEED,))
 
@@ -86,13 +94,18 @@ def write_cards(output: Path) -> None:
         "StableRep": (assets.encoder_path(), "encoder"),
         "StableRep+": (assets.dual_encoder_path(), "pretraining"),
     }
-    results = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand(knn_neighbours=[20], cache=evaluate.NO_CACHE))
+    results = evaluate.run(
+        pixel_encoder(), evaluate.EvaluateCommand(knn_neighbours=[20], probe_c_values=12, cache=evaluate.NO_CACHE)
+    )
     results += measure(output / "untrained", "untrained", output / "results" / "untrained.json")
     for name, (folder, form) in folders.items():
         results += measure(folder, name, output / "results" / f"{name.lower()}.json", texts=form == "pretraining")
     for name, (folder, form) in folders.items():
         record = json.loads((output / name.lower() / train.RECORD).read_text("utf-8"))
-        said = facts.encoder_facts(folder, record, name, results, form, limits=(LIMIT,))
+        with_text = form == "pretraining"
+        shown = [result for result in results if with_text or result.protocol in OF_IMAGES]
+        limits = (LIMIT, OF_WORDS) if with_text else (LIMIT,)
+        said = facts.encoder_facts(folder, record, name, shown, form, limits)
         write_model_card(folder, said)
         card = CARDS / f"{name.lower().replace('+', '-plus')}-pictograms"
         card.mkdir(exist_ok=True)
@@ -111,7 +124,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     train_all(arguments.output)
     ship(arguments.output / "stablerep", assets.encoder_path())
-    ship(arguments.output / "stablerep+" / "pretraining", assets.dual_encoder_path(), halve=True)
+    ship(arguments.output / "stablerep+" / "pretraining", assets.dual_encoder_path())
     write_cards(arguments.output)
 
 

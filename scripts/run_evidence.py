@@ -12,20 +12,16 @@ puts the numbers into the README.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from pathlib import Path
 
 import torch
 
 from stablerep_hf import assets
-from stablerep_hf.cli import evaluate, facts, generate, train
+from stablerep_hf.cli import evaluate, generate, train
 from stablerep_hf.evaluation import EvaluationResult, combine_seeds, load_results, pixel_encoder, save_results
 from stablerep_hf.models import export_encoder
 
-CARDS = Path(__file__).parents[1] / "model_cards"
-RESULTS = CARDS / "results" / "pictograms.json"
-RELEASED = "StableRep, synthetic images"
+RESULTS = Path(__file__).parents[1] / "model_cards" / "results" / "pictograms.json"
 PRESETS = {
     "SimCLR": "pictograms-simclr",
     "StableRep": "pictograms",
@@ -70,19 +66,6 @@ def run(output: Path, seeds: range, images_per_caption: int) -> list[EvaluationR
     return results
 
 
-def release(encoder: Path, results: list[EvaluationResult]) -> None:
-    """Put one encoder, with a card that shows all results, into the assets; the search page uses it."""
-    record = json.loads((encoder / train.RECORD).read_text("utf-8"))
-    facts.write_encoder_card(encoder, record, RELEASED, results)
-    folder = assets.encoder_path()
-    folder.mkdir(exist_ok=True)
-    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "README.md"):
-        shutil.copy(encoder / name, folder / name)
-    card = CARDS / "stablerep-pictograms" / "README.md"
-    card.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(encoder / "README.md", card)
-
-
 def main() -> None:
     """Run it all, or the part of it that `--seeds` names (two processes share the cores well)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,9 +79,7 @@ def main() -> None:
     results = run(arguments.output, range(*arguments.seeds), arguments.images_per_caption)
     if tuple(arguments.seeds) == (0, 5):
         pixels = evaluate.run(pixel_encoder(), evaluate.EvaluateCommand())
-        combined = pixels + combine_seeds(results)
-        save_results(RESULTS, combined)
-        release(arguments.output / "stablerep-synthetic-images-0", combined)
+        save_results(RESULTS, pixels + combine_seeds(results))
         print(RESULTS)
 
 

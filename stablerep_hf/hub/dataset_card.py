@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image
 from pyarrow import compute
 
+from ..captions.audit import WORD_LIST_NOTE
 from ..evaluation.figures import image_grid, png_bytes
 from ..evaluation.results import write_atomically
 from ..evaluation.tables import markdown_table, public_name, readable
@@ -76,6 +77,8 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         split=next(iter(facts.data_files)),
         column_notes=COLUMN_NOTES,
         scores=_scores_table(facts.scores),
+        audit=_audit_tables(facts.caption_history.get("audit", {})),
+        word_list_note=WORD_LIST_NOTE,
     )
     return DatasetCard(text)
 
@@ -105,6 +108,8 @@ def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any)
         plan=plan,
         num_redrawn=provenance.num_redrawn,
         num_failed_captions=len(provenance.failed_captions),
+        num_truncated=provenance.num_truncated,
+        caption_history=provenance.caption_history,
         seconds=provenance.seconds,
         columns={column: _type_name(feature) for column, feature in image_features().items()},
         scores=_scores(Path(folder)),
@@ -168,6 +173,23 @@ def _scores_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     names = ["mean", "lowest", "highest"]
     rows = [[f"`{column}`", *(readable(summary[name]) for name in names)] for column, summary in scores.items()]
     return markdown_table([["column", *names], *rows])
+
+
+def _audit_tables(audit: Mapping[str, Any]) -> list[str]:
+    """Terms before and after cleaning, and what evaluation sets hold, of `CaptionAudit.summary`."""
+    tables = [
+        markdown_table(
+            [[title, "captions before", "after"], *([name, *map(readable, pair)] for name, pair in counts.items())]
+        )
+        for title, counts in (("concept", audit.get("concepts")), ("group of words", audit.get("demographics")))
+        if counts
+    ]
+    if audit.get("overlaps"):
+        heading = ["evaluation set", "captions equal to one there", "nearly equal", "of its classes named"]
+        counted = ("equal", "near", "classes_named")
+        rows = [[overlap["name"], *(readable(overlap[name]) for name in counted)] for overlap in audit["overlaps"]]
+        tables.append(markdown_table([heading, *rows]))
+    return tables
 
 
 def _type_name(feature: Any) -> str:

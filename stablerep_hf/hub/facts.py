@@ -125,6 +125,9 @@ class DatasetFacts:
         revision: the plan's hash.
         num_redrawn: frames that carried no picture and were drawn again.
         num_failed_captions: captions left out because they got no picture.
+        num_truncated: prompts whose end the text encoder did not read.
+        caption_history: what `stablerep captions` read, dropped and audited (`CaptionSet.history`); empty if the
+            captions came straight from a source.
         seconds: time spent on drawing, over all workers.
         columns: column -> type, in order.
         scores: column of scores -> "mean", "lowest" and "highest" over the rows.
@@ -149,6 +152,8 @@ class DatasetFacts:
     revision: str = ""
     num_redrawn: int = 0
     num_failed_captions: int = 0
+    num_truncated: int = 0
+    caption_history: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

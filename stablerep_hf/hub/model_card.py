@@ -59,6 +59,8 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
             f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
         )
     library, pipeline = _LIBRARIES[facts.form]
+    encoders = {result.encoder for result in results}
+    measures = {measure_name(result) for result in results}
     data = ModelCardData(
         license=facts.license,
         license_name=facts.license_name or None,
@@ -76,8 +78,8 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         data,
         facts=facts,
         placeholder=PLACEHOLDER,
-        results=results_table(results) if results else "",
-        compared=len({result.encoder for result in results}) > 1,
+        results=results_table(results, measures_as_rows=len(measures) > len(encoders) > 1) if results else "",
+        compared=len(encoders) > 1,
         chosen_inside_train=any("validation_fraction" in result.settings for result in results),
     )
     return ModelCard(text)

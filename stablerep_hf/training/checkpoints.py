@@ -31,7 +31,10 @@ def latest_checkpoint(folder: str | Path, *, finite: bool = False) -> str | None
 
 
 def pushed_checkpoint(repository: str | None, folder: str | Path, revision: str | None = None) -> str | None:
-    """Fetch the checkpoint that `hub_strategy="checkpoint"` left on the Hub, or return None.
+    """Fetch the checkpoint that `hub_strategy="checkpoint"` or "all_checkpoints" left on the Hub, or return None.
+
+    "every_save" and "end" push the model alone: its weights can be started from, but no training goes on from them
+    exactly, so None is returned.
 
     Args:
         repository: Of the training, as `Trainer.hub_model_id`.
@@ -41,22 +44,29 @@ def pushed_checkpoint(repository: str | None, folder: str | Path, revision: str 
     Returns:
         Its folder, named by its step; None if the repository holds none that is whole.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     if repository is None:
         return None
     root = Path(folder)
-    fetched = Path(
-        snapshot_download(repository, allow_patterns="last-checkpoint/*", revision=revision, local_dir=root)
-    )
-    checkpoint = fetched / "last-checkpoint"
+    ends = "/trainer_state.json"
+    whole = [name for name in HfApi().list_repo_files(repository, revision=revision) if name.endswith(ends)]
+    numbered = {int(match[1]): match[0] for name in whole if (match := re.match(r"checkpoint-(\d+)", name))}
+    place = numbered[max(numbered)] if numbered else "last-checkpoint"
+    if f"{place}{ends}" not in whole:
+        return None
+    arriving = root / ".from-hub"  # so that a download that was cut off is taken for no checkpoint
+    snapshot_download(repository, allow_patterns=f"{place}/*", revision=revision, local_dir=arriving)
+    fetched = arriving / place
     try:
-        step = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["global_step"]
+        step = json.loads((fetched / "trainer_state.json").read_text("utf-8"))["global_step"]
     except (OSError, ValueError, KeyError):
         return None
-    place = root / f"checkpoint-{step}"
-    shutil.rmtree(place, ignore_errors=True)  # cut off while it was saved here, or it would not have been asked for
-    return str(checkpoint.rename(place))
+    named = root / f"checkpoint-{step}"
+    shutil.rmtree(named, ignore_errors=True)  # cut off while it was saved here, or it would not have been asked for
+    fetched.rename(named)
+    shutil.rmtree(arriving)
+    return str(named)
 
 
 def _is_finite(checkpoint: Path) -> bool:

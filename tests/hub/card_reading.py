@@ -37,7 +37,7 @@ def numbers_of(value: Any) -> set[str]:
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, (list, tuple)):
-        return set().union(*map(numbers_of, value), numbers_in(str(len(value)))) - {str(len(value))}
+        return set().union(*map(numbers_of, value))
     if isinstance(value, str):
         return numbers_in(value)
     if value is None or isinstance(value, bool):

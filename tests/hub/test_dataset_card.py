@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import datasets
@@ -12,6 +13,8 @@ from huggingface_hub import DatasetCard
 from PIL import Image
 
 from stablerep_hf.captions import CaptionSet
+from stablerep_hf.cli.captions import CaptionsCommand
+from stablerep_hf.cli.captions import run as clean_captions
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation.tables import readable
 from stablerep_hf.hub import dataset_facts, render_dataset_card, write_dataset_card
@@ -107,6 +110,34 @@ def test_a_drawn_folder_gets_its_card_from_its_provenance_and_still_loads(tmp_pa
     assert isinstance(images, datasets.Dataset)
     assert images["caption_id"][:] == rows["caption_id"][:]
     assert images.features["image"] == datasets.Image()
+
+
+def test_what_became_of_the_captions_is_told(tmp_path):
+    texts = [*(f"a woman with dog number {index}" for index in range(7)), "a dog", "A  dog", "me@x.org", ""]
+    (tmp_path / "raw.txt").write_text("\n".join(texts))
+    (tmp_path / "dogs.txt").write_text("dog\n")
+    (tmp_path / "val.txt").write_text("a dog\n")
+    command = CaptionsCommand(
+        concepts=str(tmp_path / "dogs.txt"),
+        evaluation_sets=[str(tmp_path / "val.txt")],
+        near_duplicates=1,
+        output=str(tmp_path / "captions.parquet"),
+    )
+    captions = clean_captions(str(tmp_path / "raw.txt"), command)
+    plan = SynthesisPlan(captions, Painter().describe(), images_per_caption=2)
+    synthesize(plan, Painter(), tmp_path / "drawn", progress=False)
+    facts = dataset_facts(tmp_path / "drawn", name="Painted", license="mit")
+    history = facts.caption_history
+    assert history["read"] == 10 and sum(history["dropped"].values()) > 0
+    text = body_of(str(render_dataset_card(facts)))
+    assert "## Captions" in text
+    assert "| captions read | 10 |" in text
+    dogs = history["audit"]["concepts"]["dog"]
+    assert f"| dog | {dogs[0]} | {dogs[1]} |" in text
+    assert "| group of words | captions before | after |" in text
+    assert "short English list" in text
+    assert re.search(r"\| val(\.txt)? \| 1 \|", text)
+    assert_no_empty_section(str(render_dataset_card(facts)))
 
 
 class UnsurePainter(Painter):

@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 from hub_double import running_hub
 from hub_double.store import Repository
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -92,6 +92,60 @@ def test_long_trees_come_in_pages(api):
     assert [entry.path for entry in api.list_repo_tree("alice/thing")] == [".gitattributes", "many"]
     (found,) = api.get_paths_info("alice/thing", ["many/007.txt", "none"], expand=True)
     assert (found.size, found.last_commit.title) == (1, "many")
+
+
+def test_files_are_read_in_ranges_from_another_host(hub_here, api):
+    content = b"0123456789abcdefghijklmnop" * 2000
+    add(api, "large.safetensors", content)
+    add(api, "small.txt", content[:100])
+    files = HfFileSystem(token="hf_alice", endpoint=hub_here.endpoint, skip_instance_cache=True)
+    for name in ("large.safetensors", "small.txt"):
+        with files.open(f"alice/thing/{name}", block_size=64) as file:
+            file.seek(70)
+            assert file.read(20) == content[70:90]
+    assert hub_here.requests("GET", "/storage/download/")[-1][2] == 206, "a large file, after a redirect"
+    assert hub_here.requests("GET", r"/resolve/\w+/small\.txt")[-1][2] == 206
+    address = f"{hub_here.endpoint}/alice/thing/resolve/main/large.safetensors"
+    answer = get_session().head(address, follow_redirects=False)
+    assert answer.status_code == 302
+    assert answer.headers["location"].partition("/storage")[0] != hub_here.endpoint
+
+
+def test_repositories_are_listed_and_searched(hub_here, api):
+    card = b"---\nlicense: mit\nlibrary_name: timm\ntags: [drawn]\n---\n"
+    for name in ("alice/vit-small", "lab/vit-large", "alice/other"):
+        api.create_repo(name)
+    api.create_commit("lab/vit-large", [CommitOperationAdd("README.md", card)], commit_message="card")
+
+    def found(**asked):
+        return {model.id for model in api.list_models(**asked)}
+
+    assert found(search="VIT") == {"alice/vit-small", "lab/vit-large"}
+    assert found(search="vit", author="alice") == {"alice/vit-small"}
+    for tag in ("drawn", "timm", "license:mit"):
+        assert found(filter=tag) == {"lab/vit-large"}
+    assert len(list(api.list_models(limit=2))) == 2
+
+
+def test_a_space_has_a_runtime_variables_and_secrets(hub_here):
+    api = HfApi()
+    api.create_repo("alice/page", repo_type="space", space_sdk="gradio")
+    assert api.get_space_runtime("alice/page").stage == "NO_APP_FILE"
+    operations = [CommitOperationAdd("app.py", b"")]
+    api.create_commit("alice/page", operations, repo_type="space", commit_message="app")
+    assert (api.get_space_runtime("alice/page").stage, api.space_info("alice/page").sdk) == ("BUILDING", "gradio")
+    api.add_space_variable("alice/page", "A", "b")
+    assert api.get_space_variables("alice/page")["A"].value == "b"
+    api.add_space_secret("alice/page", "KEY", "hidden")
+    assert "hidden" not in get_session().get(
+        f"{hub_here.endpoint}/api/spaces/alice/page/secrets", headers={"Authorization": "Bearer hf_alice"}
+    ).text  # fmt: skip
+    api.delete_space_variable("alice/page", "A")
+    assert api.get_space_variables("alice/page") == {}
+    with pytest.raises(ValueError, match='"sdk" must be one of'):
+        card = b"---\ntitle: x\nsdk: painting\n---\n"
+        operations = [CommitOperationAdd("README.md", card)]
+        api.create_commit("alice/page", operations, repo_type="space", commit_message="card")
 
 
 def test_a_commit_is_refused_whole(hub_here, api):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,18 +93,16 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return {kind: root / kind for kind in KINDS if kind != "generator"} | {"generator": assets.generator_path()}
 
 
+WHOAMI = "from huggingface_hub import HfApi; print(HfApi().whoami()['name'])"
 PUBLISH = """
 import json, sys
 from huggingface_hub import HfApi
 from stablerep_hf.cli import main
-account, suffix, *folders = sys.argv[1:]
-account = account or HfApi().whoami()["name"]
 made = {}
-for entry in folders:
-    kind, folder = entry.split("=", 1)
-    name = f"{account}/stablerep-test-{kind}-{suffix}"
+for entry in sys.argv[1:]:
+    kind, name, folder = entry.split("=", 2)
     assert main(["publish", folder, name, "--private", "--tag", "v1"]) == 0
-    made[kind] = (name, HfApi().repo_info(name, repo_type="dataset" if kind == "data" else "model").sha)
+    made[kind] = HfApi().repo_info(name, repo_type="dataset" if kind == "data" else "model").sha
 print("MADE" + json.dumps(made))
 """
 REMOVE = """
@@ -110,25 +110,27 @@ import sys
 from huggingface_hub import HfApi
 for entry in sys.argv[1:]:
     kind, name = entry.split("=", 1)
-    HfApi().delete_repo(name, repo_type="dataset" if kind == "data" else "model", missing_ok=True)
+    HfApi().delete_repo(name, repo_type="dataset" if kind in ("data", "again") else "model", missing_ok=True)
 """
 
 
 @pytest.fixture(scope="module", params=["double", pytest.param("live", marks=pytest.mark.live)])
 def shelf(request, folders, tmp_path_factory) -> Iterator[Shelf]:
     root = tmp_path_factory.mktemp("shelf")
-    if request.param == "double":
-        with running_hub(root / "hub") as hub:
-            shelf = Shelf(hub.environment, folders)
-            publish_all(shelf, root, "alice")
-            yield shelf
-        return
-    shelf = Shelf(live_environment, folders)
-    try:
-        publish_all(shelf, root, "")
+    with ExitStack() as stack:
+        if request.param == "double":
+            environment = stack.enter_context(running_hub(root / "hub")).environment
+        else:
+            environment = live_environment
+        shelf = Shelf(environment, folders)
+        account, suffix = shelf.run(WHOAMI, root / "home").strip(), secrets.token_hex(4)
+        shelf.names = {kind: f"{account}/stablerep-test-{kind}-{suffix}" for kind in (*KINDS, "again")}
+        removal = [f"{kind}={name}" for kind, name in shelf.names.items()]
+        stack.callback(shelf.run, REMOVE, root / "home", *removal)  # of whatever there is, if publishing fails
+        named = [f"{kind}={shelf.names[kind]}={folders[kind]}" for kind in KINDS]
+        out = shelf.run(PUBLISH, root / "home", *named, without_us=False)
+        shelf.shas = json.loads(out.rpartition("MADE")[2])
         yield shelf
-    finally:
-        shelf.run(REMOVE, root / "home", *(f"{kind}={name}" for kind, name in shelf.names.items()))
 
 
 def live_environment(home: Path) -> dict[str, str]:
@@ -136,11 +138,46 @@ def live_environment(home: Path) -> dict[str, str]:
     return kept | {"HF_HOME": str(home), "HF_TOKEN": os.environ["HF_TOKEN"]}
 
 
-def publish_all(shelf: Shelf, root: Path, account: str) -> None:
-    named = [f"{kind}={shelf.folders[kind]}" for kind in KINDS]
-    out = shelf.run(PUBLISH, root / "home", account, secrets.token_hex(4), *named, without_us=False)
-    for kind, (name, sha) in json.loads(out.rpartition("MADE")[2]).items():
-        shelf.names[kind], shelf.shas[kind] = name, sha
+AGAIN = """
+import hashlib, json, pathlib, sys
+from huggingface_hub import HfApi, RepoFile
+from stablerep_hf.cli import main
+from stablerep_hf.hub import plan_publication
+api, (name, folder) = HfApi(), sys.argv[1:]
+
+def tree(revision):
+    entries = api.list_repo_tree(name, repo_type="dataset", revision=revision, recursive=True)
+    return {file.path: file for file in entries if isinstance(file, RepoFile)}
+
+first, before = api.dataset_info(name).sha, tree("v1")
+assert api.dataset_info(name).private
+for path, size in plan_publication(folder).files:
+    if before[path].lfs:
+        assert before[path].lfs.sha256 == hashlib.sha256(pathlib.Path(folder, path).read_bytes()).hexdigest(), path
+    assert path == "README.md" or before[path].size == size, path
+assert any(file.lfs for file in before.values())
+assert main(["publish", folder, name]) == 0
+assert api.dataset_info(name).sha == first, "the same again is no commit"
+notes = pathlib.Path(folder, "notes.md")
+notes.write_text("looked at")
+assert main(["publish", folder, name, "--create_pr"]) == 0
+assert main(["publish", folder, name, "--create_pr"]) == 0
+(proposal,) = api.get_repo_discussions(name, repo_type="dataset", discussion_type="pull_request")
+assert api.dataset_info(name).sha == first, "a proposal changes nothing"
+assert "notes.md" in tree(proposal.git_reference) and "notes.md" not in tree("main")
+assert main(["publish", folder, name, "--tag", "v2"]) == 0
+assert tree("v1").keys() | {"notes.md"} == tree("v2").keys()
+assert main(["publish", folder, name, "--tag", "v1"]) == 2, "a version stays what it is"
+titles = [commit.title for commit in api.list_repo_commits(name, repo_type="dataset")]
+print(json.dumps(titles))
+"""
+
+
+def test_a_second_version_is_published_and_proposed(shelf, tmp_path):
+    folder = shutil.copytree(shelf.folders["data"], tmp_path / "drawn")
+    shelf.run(PUBLISH, tmp_path / "home", f"data={shelf.names['again']}={folder}", without_us=False)
+    titles = shelf.run(AGAIN, tmp_path / "home", shelf.names["again"], str(folder), without_us=False)
+    assert json.loads(titles.splitlines()[-1]) == ["Publish drawn", "Publish drawn", "initial commit"]
 
 
 USE = """
@@ -148,7 +185,8 @@ import re, sys
 from huggingface_hub import hf_hub_download
 def lines_under_use(name, repo_type):
     card = open(hf_hub_download(name, "README.md", repo_type=repo_type), encoding="utf-8").read()
-    return "".join(re.findall(r"```python\\n(.*?)```", card, re.DOTALL))
+    indented = re.findall(r"^    (.*)\\n", card, re.MULTILINE)  # in a card that fences nothing
+    return "".join(re.findall(r"```python\\n(.*?)```", card, re.DOTALL)) or "\\n".join(indented)
 """
 
 
@@ -275,7 +313,14 @@ pipeline.set_progress_bar_config(disable=True)
 drawn = pipeline("a red heart", num_inference_steps=2, generator=torch.Generator().manual_seed(1), output_type="pt")
 torch.save(drawn.images.contiguous(), "drawn.pt")
 """
-    shelf.run(code, tmp_path / "home", shelf.names["generator"])
+    as_the_card_says = (
+        USE
+        + """
+exec(lines_under_use(sys.argv[1], "model"))
+assert image.size == (32, 32)
+"""
+    )
+    shelf.run(as_the_card_says + code, tmp_path / "home", shelf.names["generator"])
     shelf.run(code, tmp_path / "local", str(shelf.folders["generator"]))
     drawn, expected = (torch.load(tmp_path / name / "drawn.pt", weights_only=True) for name in ("home", "local"))
     assert drawn.shape == (1, 3, 32, 32)

@@ -10,8 +10,18 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
+from stablerep_hf import assets
 from stablerep_hf.errors import InputError
-from stablerep_hf.hub import ModelFacts, describe_encoder, model_index_results, render_model_card, write_model_card
+from stablerep_hf.hub import (
+    ModelFacts,
+    describe_encoder,
+    load_facts,
+    model_index_results,
+    render_model_card,
+    write_model_card,
+)
+
+CARDS = Path(__file__).parents[2] / "model_cards"
 
 
 def test_front_matter_says_what_the_facts_say(model_facts):
@@ -55,7 +65,7 @@ def test_hub_clients_read_the_results_back(model_facts, tmp_path):
 
 
 def test_every_number_comes_from_the_facts(model_facts):
-    known = numbers_of(model_facts) | {"95"}  # the confidence of the intervals, a word of the house
+    known = numbers_of(model_facts) | {"95", "4.50"}  # the confidence of the intervals; versions of transformers
     assert numbers_in(body_of(str(render_model_card(model_facts)))) <= known
     for wanted in (
         "54.3 [52.2, 56.6]",
@@ -93,7 +103,7 @@ def test_what_is_unknown_takes_its_section_with_it(model_facts):
         assert f"## {heading}" in str(render_model_card(model_facts))
     assert "model-index" not in card
     assert "untrained weights" in card
-    assert numbers_in(body_of(card)) == {"2.0"}  # of the licence's name
+    assert numbers_in(body_of(card)) == {"2.0", "4.50"}  # of the licence's name; of transformers
     assert_no_empty_section(str(render_model_card(dataclasses.replace(model_facts, training={}, architecture={}))))
     real = dataclasses.replace(
         model_facts, data=dataclasses.replace(model_facts.data, generator={}), objective="simclr", licensed_parts=()
@@ -122,6 +132,31 @@ def test_terms_and_sources_are_named(model_facts):
     )
     assert front_matter(str(render_model_card(named)))["license_name"] == "the-licence"
     assert "under the-licence ([text](https://l.example))" in str(render_model_card(named))
+
+
+def test_many_measures_of_few_encoders_stand_below_one_another(model_facts):
+    """A table of eleven columns is read by nobody."""
+    results = [
+        dataclasses.replace(result, encoder=encoder, metric=f"recall@{k}")
+        for encoder in (model_facts.name, "untrained")
+        for k in (1, 5, 10)
+        for result in model_facts.results[:1]
+    ]
+    card = str(render_model_card(dataclasses.replace(model_facts, results=tuple(results))))
+    assert f"| measure | {model_facts.name} | untrained | *chance* |" in card
+    assert "| encoder | kNN accuracy" in str(render_model_card(model_facts))
+
+
+@pytest.mark.parametrize("name", [path.parent.name for path in CARDS.glob("*/facts.json")])
+def test_released_cards_say_what_their_facts_say(name):
+    facts = load_facts(CARDS / name / "facts.json")
+    card = (CARDS / name / "README.md").read_text("utf-8")
+    assert card == str(render_model_card(facts))
+    assert {result.encoder for result in facts.results} >= {facts.name, "untrained", "8 x 8 pixels"}
+    shipped = {"StableRep": assets.encoder_path(), "StableRep+": assets.dual_encoder_path()}.get(facts.name)
+    if shipped:
+        assert card == (shipped / "README.md").read_text("utf-8")
+        assert facts.architecture == describe_encoder(shipped)
 
 
 def test_a_data_set_on_the_hub_is_linked(model_facts):
@@ -198,6 +233,7 @@ def test_the_lines_under_use_run_as_they_stand(model_facts, encoder_folder, tmp_
 
 def test_the_lines_for_the_full_model_run_as_they_stand(model_facts, encoder_folder, tmp_path, monkeypatch):
     from stablerep_hf.models import StableRepConfig, StableRepModel
+    from stablerep_hf.models.configuration_stablerep import LOWEST_TRANSFORMERS
 
     vision = ViTConfig.from_pretrained(encoder_folder).to_dict()
     StableRepModel(StableRepConfig(vision_config=vision, projection_hidden_dim=8, projection_dim=4)).save_pretrained(
@@ -207,6 +243,7 @@ def test_the_lines_for_the_full_model_run_as_they_stand(model_facts, encoder_fol
     Image.new("RGB", (40, 30)).save(tmp_path / "picture.png")
     monkeypatch.chdir(tmp_path)
     facts = dataclasses.replace(model_facts, form="pretraining", location="full")
+    assert f"transformers {LOWEST_TRANSFORMERS} or newer" in str(render_model_card(facts))
     (code,) = python_blocks(str(render_model_card(facts)))
     names: dict[str, object] = {}
     exec(code, names)

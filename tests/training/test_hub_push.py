@@ -47,17 +47,20 @@ def make_trainer(dataset, folder, callbacks=(), **settings):
     return StableRepTrainer(StableRepModel(config), arguments, dataset, callbacks=list(callbacks))
 
 
-def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_path):
+@pytest.mark.parametrize(
+    ("strategy", "place"), [("checkpoint", "last-checkpoint"), ("all_checkpoints", "checkpoint-4")]
+)
+def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_path, strategy, place):
     whole = make_trainer(dataset, tmp_path / "whole")
     whole.train()
-    settings = {"push_to_hub": True, "hub_strategy": "checkpoint", "hub_always_push": True}
+    settings = {"push_to_hub": True, "hub_strategy": strategy, "hub_always_push": True}
     cut = make_trainer(dataset, tmp_path / "cut", [StopAfter(4)], **settings)
     with pytest.raises(RuntimeError, match="cut off"):
         cut.train()
     cut._finish_current_push()
 
     files = set(hub_here.files(REPOSITORY))
-    assert files >= MODEL | {f"last-checkpoint/{name}" for name in MODEL | STATE}
+    assert files >= MODEL | {f"{place}/{name}" for name in MODEL | STATE}
     assert not {name for name in files if name.endswith(".bin")}
     assert not files & STATE, "the model itself is free of the training's state"
 
@@ -67,6 +70,29 @@ def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_pa
     resumed.train(resume_from_checkpoint=checkpoint)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_every_save_pushes_the_model_of_that_step_and_no_state(hub_here, dataset, tmp_path):
+    """So a training can start from its weights elsewhere, and none goes on from them as if nothing had happened."""
+    settings = {"push_to_hub": True, "hub_strategy": "every_save", "hub_always_push": True}
+    cut = make_trainer(dataset, tmp_path / "cut", [StopAfter(4)], **settings)
+    with pytest.raises(RuntimeError, match="cut off"):
+        cut.train()
+    cut._finish_current_push()
+    files = set(hub_here.files(REPOSITORY))
+    assert files >= MODEL
+    assert not {name for name in files if name.endswith((".bin", ".pt", ".pth")) or name in STATE}
+    assert pushed_checkpoint(REPOSITORY, tmp_path / "fresh") is None
+    downloaded = HfApi().snapshot_download(REPOSITORY, cache_dir=tmp_path / "cache")
+    pushed = StableRepModel.from_pretrained(downloaded)
+    for name, value in cut.model.state_dict().items():
+        assert torch.equal(value, pushed.state_dict()[name]), name
+    titles = [commit.title for commit in HfApi().list_repo_commits(REPOSITORY)]
+    assert titles == ["Training in progress, step 4", "Training in progress, step 2", "initial commit"]
+    resumed = make_trainer(dataset, tmp_path / "cut", **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
+    resumed._finish_current_push()
+    assert HfApi().list_repo_commits(REPOSITORY)[0].title == "Training in progress, step 6", "it goes on pushing"
 
 
 def test_what_is_pushed_at_the_end_has_our_card_and_no_pickle(hub_here, dataset, tmp_path):

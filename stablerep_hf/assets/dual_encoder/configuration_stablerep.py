@@ -3,8 +3,17 @@
 # no `from __future__ import annotations` here: @strict checks nothing where annotations are text
 from typing import Any, Literal
 
+import transformers
 from huggingface_hub.dataclasses import strict
+from packaging.version import Version
 from transformers import CLIPTextConfig, PreTrainedConfig, ViTConfig
+
+LOWEST_TRANSFORMERS = "5.9"  # that the model runs on where the package is not: its weights have had these names since
+if Version(transformers.__version__) < Version(LOWEST_TRANSFORMERS):
+    raise ImportError(
+        f"transformers is {transformers.__version__}, which names the weights of a Vision Transformer differently, so "
+        f"this one would come out untrained: install transformers >= {LOWEST_TRANSFORMERS}."
+    )
 
 LAYER_NORM_EPS = 1e-6  # of timm's ViT, on which the release trains; ViTConfig's own default is 1e-12
 

@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-import transformers
-from packaging.version import Version
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedModel, ViTConfig, ViTModel
@@ -19,13 +17,6 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_stablerep import StableRepConfig
 from .sibling_batch_norm import SiblingBatchNorm1d
-
-LOWEST_TRANSFORMERS = "5.9"  # which this file runs on where the package is not: its weights have had these names since
-if Version(transformers.__version__) < Version(LOWEST_TRANSFORMERS):
-    raise ImportError(
-        f"transformers is {transformers.__version__}, which names the weights of a Vision Transformer differently, so "
-        f"this one would come out untrained: install transformers >= {LOWEST_TRANSFORMERS}."
-    )
 
 
 @dataclass
