@@ -81,9 +81,9 @@ def assemble_space(output: str | Path, settings: Mapping[str, str]) -> Path:
         _refuse_path("compare", name)
 
     encoders = [chosen.encoder, *chosen.compare]
-    card = RepoCard((source / "README.md").read_text("utf-8"))  # type: ignore[no-untyped-call]
-    card.data.models = _ids(encoders)
-    card.data.datasets = _ids([chosen.dataset, chosen.synthetic_dataset, chosen.guidance_dataset, chosen.index])
+    card = RepoCard((source / "README.md").read_text("utf-8"))
+    card.data["models"] = _ids(encoders)
+    card.data["datasets"] = _ids([chosen.dataset, chosen.synthetic_dataset, chosen.guidance_dataset, chosen.index])
     (folder / "README.md").write_text(str(card), "utf-8")
 
     package = folder / _PACKAGE.name

@@ -168,7 +168,7 @@ def build_index(
         place.mkdir(parents=True, exist_ok=True)
         (place / RECORD).unlink(missing_ok=True)  # until the new one is whole there is none
     if len(unit) < exact_below:
-        facts = IndexFacts("exact", *unit.shape, 1.0, 0, 0, round(time.perf_counter() - start, 3))
+        facts = IndexFacts("exact", len(unit), unit.shape[1], 1.0, 0, 0, round(time.perf_counter() - start, 3))
         if place is None:
             return ExactIndex(unit, facts)
         with (place / f".{_VECTORS}").open("wb") as file:
@@ -177,7 +177,9 @@ def build_index(
     else:
         graph = _grow(unit, place, progress)
         expansion, recall, probes = _widen(graph, unit)
-        facts = IndexFacts("hnsw", *unit.shape, recall, probes, expansion, round(time.perf_counter() - start, 3))
+        facts = IndexFacts(
+            "hnsw", len(unit), unit.shape[1], recall, probes, expansion, round(time.perf_counter() - start, 3)
+        )
         if place is None:
             return GraphIndex(graph, facts)
         _save(graph, place / _GRAPH)

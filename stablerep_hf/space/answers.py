@@ -16,8 +16,8 @@ from PIL import Image
 
 from ..errors import InputError
 from ..retrieval.projection import project
-from .collections import Place, load_collections, load_guidance
 from .components import tiles
+from .gallery import Place, load_collections, load_guidance
 from .guidance import Guidance
 from .searching import Hit, Searcher, Searchers
 from .settings import SpaceSettings

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evaluation import extract_features
 from ..evaluation.vendi import vendi_score
-from .collections import Collection
+from .gallery import Collection
 from .searching import Searcher
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.events import api
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -17,21 +18,22 @@ from .pictures import read_picture
 from .settings import SpaceSettings
 
 
-def build_demo(settings: SpaceSettings) -> gr.Blocks:
+def build_demo(settings: SpaceSettings, answers: Answers | None = None) -> gr.Blocks:
     """Load encoder and pictures, and lay the page out.
 
     Args:
         settings: From `read_settings`.
+        answers: What answers its questions; made of the settings if not given.
 
     Returns:
-        The page, for `launch` of this package: launched otherwise it lacks its style and its guard. What answers its
-        questions is its attribute `answers`.
+        The page, for `launch` of this package: launched otherwise it lacks its style and its guard.
 
     Raises:
         InputError: An encoder, data set or index of the settings is not within reach or does not fit.
     """
-    answers = Answers(settings)
-    with gr.Blocks(title=settings.title, analytics_enabled=False, delete_cache=(300, 3000), fill_width=False) as demo:
+    answers = answers or Answers(settings)
+    demo = gr.Blocks(title=settings.title, analytics_enabled=False, delete_cache=(300, 3000))
+    with demo:
         gr.HTML(answers.heading(), elem_id="heading", js_on_load=None)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Search", id="search"):
@@ -53,16 +55,15 @@ def build_demo(settings: SpaceSettings) -> gr.Blocks:
 
         _on(drawn_map.select, search_from_map, search.filters, [tabs, *search.outputs])
         _add_api(answers, settings)
-    demo.answers = answers
-    return demo.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
+    demo.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
+    return demo
 
 
-class _SearchTab:
+class _SearchTab(NamedTuple):
     """What other parts of the page need of the search tab."""
 
-    def __init__(self, filters: list[gr.Component], outputs: list[gr.Component]) -> None:
-        self.filters = filters
-        self.outputs = outputs
+    filters: list[Any]
+    outputs: list[Any]
 
 
 def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
@@ -101,13 +102,13 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
     outputs = [picture, *([words] if words is not None else []), *shown]
 
     if words is not None:
+
+        def search_chip(text: str, source: str, count: int) -> tuple[Any, ...]:
+            return None, text, *answers.search_text(text, source, count)
+
         _on(words.submit, answers.search_text, [words, *filters], shown)
         for chip in chips:
-            # the words stand in the box and are searched by in one round
-            def choose(text: str, source: str, count: int) -> tuple[Any, ...]:
-                return None, text, *answers.search_text(text, source, count)
-
-            _on(chip.click, choose, [chip, *filters], outputs)
+            _on(chip.click, search_chip, [chip, *filters], outputs)
 
     def search_tile(source: str, count: int, event: gr.EventData) -> tuple[Any, ...]:
         return answers.search_place(_place_of(event), source, count)
@@ -256,7 +257,7 @@ def _add_api(answers: Answers, settings: SpaceSettings) -> None:
 
     for function in (search_by_text, search_by_picture, siblings, about):
         if function is not search_by_text or answers.reads_texts:
-            gr.api(_raising(function), api_name=function.__name__)
+            api(_raising(function), api_name=function.__name__)
 
 
 def _raising(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
 
@@ -69,7 +69,7 @@ def decode_picture(content: bytes, *, most_bytes: int = 5_000_000, most_pixels: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
             picture = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except (Image.DecompressionBombError, UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         if isinstance(error, Image.DecompressionBombError):
             raise InputError(_too_many(most_pixels)) from None
         raise InputError(f"The file is no {named} picture: save it as one.") from None
@@ -78,12 +78,12 @@ def decode_picture(content: bytes, *, most_bytes: int = 5_000_000, most_pixels: 
     try:
         picture.draft("RGB", (1024, 1024))  # of a large JPEG only what is needed is decoded
         picture.load()
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            shown = picture.convert("RGBA")
-            picture = Image.new("RGBA", shown.size, "white")
-            picture.alpha_composite(shown)
-        return picture.convert("RGB")
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+            ground = Image.new("RGBA", upright.size, "white")
+            ground.alpha_composite(upright.convert("RGBA"))
+            return ground.convert("RGB")
+        return upright.convert("RGB")
     except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, MemoryError):
         raise InputError("The picture is cut off or damaged, so it cannot be decoded: save it again.") from None
 

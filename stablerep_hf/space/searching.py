@@ -20,7 +20,7 @@ from ..evaluation.feature_cache import default_cache_dir, weights_digest
 from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
 from ..retrieval.image_index import ImageIndex
-from .collections import REAL, Collections, Place
+from .gallery import REAL, Collections, Place
 from .settings import EMBEDDED, SpaceSettings
 
 STABLEREP, UNTRAINED, PIXELS = "embedded-stablerep", "untrained", "pixels"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .collections import PROVENANCE, REAL, SYNTHETIC, Collections, Place
+from .gallery import PROVENANCE, REAL, SYNTHETIC, Collections, Place
 from .settings import EMBEDDED, SpaceSettings
 
 if TYPE_CHECKING:

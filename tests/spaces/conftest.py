@@ -1,4 +1,4 @@
-"""One page and one browser for all tests: the page that ships, over fewer pictures."""
+"""One page for all tests, and one browser for those in one: the page that ships, over fewer pictures."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def demo(settings: Any) -> Any:
-    from stablerep_hf.space import build_demo
+def answers(settings: Any) -> Any:
+    from stablerep_hf.space.answers import Answers
 
-    return build_demo(settings)
+    return Answers(settings)
 
 
 @pytest.fixture(scope="session")
-def address(demo: Any, settings: Any) -> Iterator[str]:
+def address(answers: Any, settings: Any) -> Iterator[str]:
     """Where the page is served."""
     from gradio import networking
 
-    from stablerep_hf.space import launch
+    from stablerep_hf.space import build_demo, launch
 
+    demo = build_demo(settings, answers)
     reachable = networking.url_ok
     networking.url_ok = lambda url: True  # Gradio gives itself three seconds, which a busy machine does not keep
     try:
@@ -53,7 +54,7 @@ def address(demo: Any, settings: Any) -> Iterator[str]:
     demo.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, asyncio's loop of this thread is taken
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 

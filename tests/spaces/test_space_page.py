@@ -62,9 +62,8 @@ def test_results_and_siblings_can_be_clicked_on(open_page, keep):
     page.locator("#count input[type=number]").press("Enter")
 
 
-def test_a_picture_of_the_gallery_uploaded_finds_itself(open_page, demo, keep):
+def test_a_picture_of_the_gallery_uploaded_finds_itself(open_page, answers, keep):
     page = open_page()
-    answers = demo.answers
     place = answers.collections.examples(1)[0]
     stream = io.BytesIO()
     answers.collections.picture(place).save(stream, "PNG")
@@ -112,14 +111,14 @@ def test_the_map_shows_thumbnails_and_searches(open_page, keep):
     assert page.get_by_role("tab", name="Search").get_attribute("aria-selected") == "true"
 
 
-def test_guidance_is_measured(open_page, demo, keep):
+def test_guidance_is_measured(open_page, answers, keep):
     page = open_page()
     page.get_by_role("tab", name="Guidance").click()
     rows = page.locator("#guidance tbody tr")
     rows.first.wait_for()
     assert rows.locator("th").all_inner_texts() == ["1", "1.5", "2", "3", "5", "8"]
     assert rows.first.locator("img").count() == 4
-    measured = demo.answers.guidance().rows("grinning face")
+    measured = answers.guidance().rows("grinning face")
     assert [f"{row.diversity:.2f}" for row in measured] == [
         row.locator("td").nth(2).inner_text() for row in rows.all()
     ]

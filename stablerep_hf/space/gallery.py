@@ -183,12 +183,12 @@ def load_collections(settings: SpaceSettings) -> Collections:
     Raises:
         InputError: A data set or split is not within reach, or has no images.
     """
-    real, most = _load(settings.dataset, settings.split), settings.index_size
+    real, most = _load(settings.dataset, settings.split, assets.pictograms_path()), settings.index_size
     if 0 < most < len(real):
         real = real.select(np.linspace(0, len(real) - 1, most).astype(int))
     parts = [Collection(REAL, real, settings)]
     if settings.synthetic_dataset != NONE:
-        drawn = _load(settings.synthetic_dataset, settings.synthetic_split)
+        drawn = _load(settings.synthetic_dataset, settings.synthetic_split, assets.drawings_path())
         if 0 < most < len(drawn):
             drawn = drawn.select(range(most))  # the beginning, for siblings stand together
         parts.append(Collection(SYNTHETIC, drawn, settings))
@@ -203,16 +203,14 @@ def load_guidance(settings: SpaceSettings) -> Collection | None:
     """
     if settings.guidance_dataset == NONE:
         return None
-    dataset = _load(settings.guidance_dataset, settings.guidance_split)
+    dataset = _load(settings.guidance_dataset, settings.guidance_split, assets.drawings_path())
     check_columns(dataset, settings.image_column, [settings.caption_column, "guidance_scale"])
     return Collection("guidance", dataset, settings)
 
 
-def _load(name: str | None, split: str | None) -> Dataset:
-    if name == EMBEDDED:
-        name = str(assets.drawings_path() if split in ("siblings", "guidance") else assets.pictograms_path())
+def _load(name: str | None, split: str | None, embedded: Path) -> Dataset:
     try:
-        dataset: Dataset = load_dataset(str(name), split=split)
+        dataset: Dataset = load_dataset(str(embedded if name == EMBEDDED else name), split=split)
     except (OSError, ValueError) as error:
         raise InputError(
             f"The data set {name!r} cannot give the split {split!r} ({str(error).splitlines()[0][:150]}); give a "
