@@ -8,7 +8,7 @@ import time
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..reproduction import PRESETS, TAIL_CAPTIONS, WITH_TEXT, Cell, ImageSet, Scale, all_settings, make_claims
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..models import StableRepModel
 
 Task = Cell | ImageSet
+Dtype = Literal["float32", "float16", "bfloat16"]
 _JUDGE_SEED = 1000  # of the encoder that judges alignment: no seed of a table
 _NOT_LEARNED = ("logging_", "save_", "license")
 
@@ -34,7 +35,7 @@ class CellRunner:
         dtype: In which the generator draws.
     """
 
-    def __init__(self, work: Path, scale: Scale, dtype: str) -> None:
+    def __init__(self, work: Path, scale: Scale, dtype: Dtype) -> None:
         self.work = work
         self.scale = scale
         self.dtype = dtype
