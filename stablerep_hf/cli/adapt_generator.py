@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     run(command, settings)
     print(
         f"The LoRA stands in {command.output}: stablerep generate --generator {command.generator} "
-        f"--lora {command.output} --prompt_templates {command.prompt_template!r}"
+        f"--lora {command.output} --prompt_template {command.prompt_template!r}"
     )
 
 

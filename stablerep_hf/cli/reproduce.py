@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
 
@@ -24,7 +24,7 @@ class ReproduceCommand:
         default_factory=lambda: [1, 2, 3, 4, 5, 6], metadata={"help": "Which of the six; all if not given."}
     )
     quick: bool = field(
-        default=False, metadata={"help": "All of it in about ten minutes: fewer captions, steps, seeds."}
+        default=False, metadata={"help": "All of it at a scale for a first look: fewer captions, steps and seeds."}
     )
     output: str = field(
         default="reproduction",
@@ -41,7 +41,7 @@ class ReproduceCommand:
     max_steps: int | None = field(default=None, metadata={"help": "Of each training."})
     views_per_batch: int | None = field(default=None, metadata={"help": "Images seen in a step, a multiple of 8."})
     num_seeds: int | None = field(default=None, metadata={"help": "Trainings of each setting."})
-    dtype: str = field(
+    dtype: Literal["float32", "float16", "bfloat16"] = field(
         default="bfloat16", metadata={"help": "In which the generator draws; float32 where bfloat16 is slow."}
     )
 
@@ -121,7 +121,7 @@ def scale_of(command: ReproduceCommand) -> Scale:
 
     from ..reproduction import QUICK, Scale
 
-    given = {
+    given: dict[str, Any] = {
         "captions": command.num_captions,
         "steps": command.max_steps,
         "views": command.views_per_batch,
@@ -188,9 +188,10 @@ def _side_by_side(missing: Sequence[Task], runner: CellRunner, jobs: int) -> Ite
         ours.send(waiting.pop())
         connections.append(ours)
     while connections:
+        ready: Any
         for ready in wait(connections):
             try:
-                record = ready.recv()  # type: ignore[union-attr]
+                record = ready.recv()
             except EOFError as error:
                 raise InputError(
                     f"One of {jobs} processes ended in the middle of its work (out of memory?): the same command goes "
@@ -200,9 +201,9 @@ def _side_by_side(missing: Sequence[Task], runner: CellRunner, jobs: int) -> Ite
                 raise record
             yield record
             if waiting:
-                ready.send(waiting.pop())  # type: ignore[union-attr]
+                ready.send(waiting.pop())
             else:
-                connections.remove(ready)  # type: ignore[arg-type]
+                connections.remove(ready)
 
 
 def _work(connection: Any, runner: CellRunner) -> None:

@@ -136,14 +136,17 @@ def logistic_regression_probe(
     solver = _Logistic((train[fit_rows] - mean) / scale, hot[fit_rows], one_against_rest, device, torch.float32)
     seen = solver.rotated((train[chooses_rows] - mean) / scale)
     seen_labels = target[chooses] if several else labels[codes[chooses]]
-    validation = {}
+    validation, found = {}, {}
     for c in grid:  # from strong to weak regularisation: each solution is a good start for the next
         solver.fit(c, max_iter, _CHOOSING_TOLERANCE)
+        found[c] = solver.weight.to(solver.axes) @ solver.axes.T, solver.bias.to(solver.axes)
         validation[c] = value_of(statistic_of(metric, solver.scores_of(seen), labels, seen_labels), len(seen))
     best = max(grid, key=lambda c: (validation[c], -c))
 
     mean, scale = _standardisation(train)
     solver = _Logistic((train - mean) / scale, hot, one_against_rest, device)
+    weight, solver.bias = found[best]  # nearly the solution: only a part of the images is new
+    solver.weight = weight @ solver.axes
     solver.fit(best, max_iter, _FINAL_TOLERANCE)
     scores = solver.scores_of(solver.rotated((test - mean) / scale))
     statistic = statistic_of(metric, scores, labels, expected)
@@ -260,7 +263,8 @@ class _Logistic:
 
     def rotated(self, features: Tensor) -> Tensor:
         """(Q, D) -> (Q, rank) along the principal axes; rounded only there, so that small axes keep their digits."""
-        return (features.to(self.axes) @ self.axes).to(self.target.dtype)
+        scores: Tensor = features.to(self.axes) @ self.axes
+        return scores.to(self.target.dtype)
 
     def scores_of(self, rotated: Tensor) -> NDArray[np.float64]:
         logits: Tensor = rotated @ self.weight.T + self.bias

@@ -356,7 +356,6 @@ def _majority(train_labels: NDArray[np.int64], test_labels: NDArray[np.int64]) -
 
 
 MEASURES = {
-    "classification": Measure(classification, ("label",)),
     "knn": Measure(knn, ("label",), trains=True),
     "linear_probe": Measure(linear_probe, ("label",), trains=True),
     "linear_probe_sgd": Measure(linear_probe_sgd, ("label",), trains=True),
@@ -367,4 +366,5 @@ MEASURES = {
     "retrieval_displaced": Measure(retrieval_displaced, ("group", "artist"), displaced=True),
     "text_retrieval": Measure(text_retrieval, ("caption",), texts=True),
     "sibling_retrieval": Measure(siblings, ("caption_id",)),
+    "classification": Measure(classification, ("label",)),
 }

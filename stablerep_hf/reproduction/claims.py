@@ -120,8 +120,8 @@ def _table_1(scale: Scale) -> Claim:
     return Claim(
         number=1,
         title="Synthetic images teach as well as real ones, and StableRep on them best",
-        source="Table 1 of the paper (CC12M, 35 epochs, ImageNet linear probe): SimCLR real 61.5, synthetic 63.7; "
-        "CLIP real 70.3, synthetic 67.8; StableRep synthetic 73.5. The release: StableRep+ 74.4, "
+        source="Table 1 of the paper, from a summary (CC12M, ImageNet linear probe): SimCLR real 61.5, synthetic "
+        "63.7; CLIP real 70.3, synthetic 67.8; StableRep synthetic 73.5. The release: StableRep+ 74.4 and "
         "StableRep 72.8.",
         settings={
             "8 x 8 pixels": Setting(objective="pixels"),
@@ -162,8 +162,8 @@ def _guidance(scale: Scale) -> Claim:
     return Claim(
         number=2,
         title="Guidance has a moderate optimum, smaller for StableRep than for SimCLR",
-        source="Section 3 and figure 3 of the paper, as summarised in reviews: SimCLR is best at 8 (of 2 ... 12), "
-        "StableRep at 2 to 3, where siblings differ more.",
+        source="The paper, from two summaries: on CC3M SimCLR is best at 8 (of 2 to 12), StableRep at 2 to 3, where "
+        "siblings differ more.",
         settings={f"{labels[name]}, guidance {guidance:g}": one for (name, guidance), one in settings.items()},
         statements=(
             better("StableRep: guidance 2 above 1", stablerep[2.0], stablerep[1.0]),
@@ -182,7 +182,8 @@ def _images_per_caption(scale: Scale) -> Claim:
     return Claim(
         number=3,
         title="More images per caption help, at a fixed number of images and of captions",
-        source="Table 5a of the paper (fixed number of images, l of each caption): 61.2 at l = 1, 66.2 at l = 8.",
+        source="Table 5a of the paper, from a summary (fixed number of images, l of each caption): 61.2 at l = 1, "
+        "66.2 at l = 8.",
         settings={
             **{f"{budget:,} images, {m} a caption": setting for m, setting in same_budget.items()},
             **{f"{few:,} captions, {m} images each": setting for m, setting in same_captions.items()},
@@ -234,8 +235,8 @@ def _long_tail(scale: Scale) -> Claim:
     return Claim(
         number=5,
         title="Synthesis balanced over concepts serves the tail better than the natural distribution",
-        source="Ours to ask; the paper found the worst class of FairFace helped by synthetic images (0.3 to 10.0), "
-        "and named bias as a limit.",
+        source="Ours to ask. The nearest thing in the paper, from a summary: synthetic images raise the accuracy "
+        "of the worst class of FairFace from 0.3 to 10.0.",
         settings={"natural captions": natural, "balanced captions": balanced},
         statements=(better("tail: balanced above natural", balanced, natural, tail),),
         measures=(*tail, *rest),

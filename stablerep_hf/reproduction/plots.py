@@ -30,12 +30,12 @@ def plot_claim(claim: Claim, combined: Combined, described: Mapping[ImageSet, Ma
         }
         for measure in claim.measures
     }
-    chance = {
-        name_of(measure): results[measure].chance
-        for results in combined.values()
-        for measure in claim.measures
-        if measure in results and results[measure].chance is not None
-    }
+    # where there are baselines the axis reaches down to chance anyway
+    chance: dict[str, float] = {}
+    for results in combined.values() if claim.number == 1 else ():
+        for measure in claim.measures:
+            if measure in results and (level := results[measure].chance) is not None:
+                chance[name_of(measure)] = level
     return dot_panels(points, chance)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +96,3 @@ def unpack_results(record: Mapping[str, Any], encoder: str) -> dict[str, Evaluat
 def measure_of(result: EvaluationResult) -> str:
     """The name by which the claims ask for a result: "knn accuracy", "retrieval recall@1, frequency = tail"."""
     return f"{result.protocol} {result.metric}" + (f", {result.variant}" if result.variant else "")
-
-
-def renamed(result: EvaluationResult, encoder: str) -> EvaluationResult:
-    """The same under another name."""
-    return replace(result, encoder=encoder)

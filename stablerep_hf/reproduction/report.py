@@ -124,15 +124,17 @@ def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> str:
     """
     rows = [["claim", "verdict", "statements"]]
     for claim in claims:
-        incomplete = "" if claim["complete"] else f" (incomplete: {claim['seeds']} of {claim['planned']} seeds)"
+        name, progress = f"{claim['number']}. {claim['title']}", f"{claim['seeds']} of {claim['planned']} seeds"
+        if claim["seeds"] < 2:
+            rows.append([name, f"not judged yet ({progress})", ""])
+            continue
         by_verdict = (
             f"*{verdict}*: " + "; ".join(one["text"] for one in claim["statements"] if one["verdict"] == verdict)
             for verdict in ("agrees", "disagrees", "undecided")
             if any(one["verdict"] == verdict for one in claim["statements"])
         )
-        rows.append(
-            [f"{claim['number']}. {claim['title']}", f"**{claim['verdict']}**{incomplete}", ". ".join(by_verdict)]
-        )
+        incomplete = "" if claim["complete"] else f" (incomplete: {progress})"
+        rows.append([name, f"**{claim['verdict']}**{incomplete}", ". ".join(by_verdict)])
     return markdown_table(rows, align_right=False)
 
 
@@ -213,13 +215,13 @@ def _scores_note(claim: Claim, combined: Mapping[str, Mapping[str, EvaluationRes
     chance = {name_of(measure): result.chance for measure, result in shown if result.chance is not None}
     words = f" Chance: {', '.join(f'{name} {percent(value)}' for name, value in chance.items())}." if chance else ""
     return (
-        f"Per cent, 95 % intervals ({' or, of a single run, '.join(reversed(intervals))}); {first.dataset}, revision "
+        f"Per cent, 95 % intervals ({' or, of a single run, '.join(intervals)}); {first.dataset}, revision "
         f"`{first.revision}`.{words}"
     )
 
 
 def _images_label(claim: Claim, images: ImageSet) -> str:
-    return ", ".join(label for label, setting in claim.settings.items() if setting.images == images)
+    return "; ".join(label for label, setting in claim.settings.items() if setting.images == images)
 
 
 def _plain(values: Mapping[str, float]) -> str:

@@ -370,7 +370,8 @@ def test_an_output_below_a_file_is_one_sentence(stablerep, captions, pipeline, g
 
 
 def test_secrets_are_not_recorded():
-    from stablerep_hf.cli.records import parse, settings_of
+    from stablerep_hf.cli.records import settings_of
+    from stablerep_hf.cli.train import parse
 
     command, arguments = parse([*TRAIN_FLAGS, "--hub_token", "hf_secret", "--hub_model_id", "me/encoder"])
     assert "hf_secret" not in json.dumps(settings_of(command, arguments))

@@ -34,7 +34,7 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path, stablerep):
     assert refused(stablerep("convert", tmp_path / "broken.pth", tmp_path / "out"), "broken.pth")
     assert refused(stablerep("convert", tmp_path / "nowhere", tmp_path / "out"), "nowhere")
     assert refused(stablerep("convert", "x", tmp_path), "is not an empty folder")
-    assert refused(stablerep("convert", "x", tmp_path / "out", "--format", "onnx"), "onnx")
+    assert refused(stablerep("convert", "x", tmp_path / "out", "--format", "gguf"), "gguf")
     assert not (tmp_path / "out").exists()
 
 

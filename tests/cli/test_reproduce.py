@@ -12,6 +12,7 @@ from study_data import result
 from stablerep_hf import assets
 from stablerep_hf.cli import reproduce
 from stablerep_hf.cli.cells import CellRunner
+from stablerep_hf.cli.image_sets import ImageSets
 from stablerep_hf.cli.reproduce import _side_by_side
 from stablerep_hf.errors import InputError
 from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, unpack_results
@@ -136,25 +137,25 @@ def drawn(captions, counts):
 
 
 def test_image_sets_are_what_they_say(monkeypatch, tmp_path):
-    runner = CellRunner(tmp_path, Scale(), "float32")
-    ids = runner.captions.caption_ids
+    sets = ImageSets(tmp_path, Scale(), "float32")
+    ids = sets.captions.caption_ids
     assert (np.diff(ids) > 0).all()
     monkeypatch.setattr(
-        CellRunner, "_draw", lambda self, wanted, part: drawn(ids[part.start : part.stop], [8] * len(part))
+        ImageSets, "_draw", lambda self, wanted, part: drawn(ids[part.start : part.stop], [8] * len(part))
     )
-    monkeypatch.setattr(CellRunner, "_alignment", lambda self, rows: np.asarray(rows["image_index"][:]) % 5)
+    monkeypatch.setattr(ImageSets, "_alignment", lambda self, rows: np.asarray(rows["image_index"][:]) % 5)
 
-    few = runner.images(ImageSet(captions=10, images_per_caption=4))
+    few = sets[ImageSet(captions=10, images_per_caption=4)]
     assert np.array_equal(np.unique(few["caption_id"]), ids[:10])
     assert few["image_index"][:] == [0, 1, 2, 3] * 10
-    aligned = runner.images(ImageSet(captions=10, images_per_caption=4, aligned=True))
+    aligned = sets[ImageSet(captions=10, images_per_caption=4, aligned=True)]
     assert aligned["image_index"][:] == [2, 3, 4, 7] * 10, "the highest of eight, which are 0 1 2 3 4 0 1 2"
 
-    groups = runner._subgroups
+    groups = sets.subgroups
     half = ImageSet(captions=656, images_per_caption=4)
     counts = []
     for wanted in (half, ImageSet(captions=656, images_per_caption=4, balanced=True)):
-        chosen = runner.images(wanted)
+        chosen = sets[wanted]
         assert len(chosen) == 656 * 4
         names, sizes = np.unique([groups[i] for i in set(chosen["caption_id"])], return_counts=True)
         counts.append(dict(zip(names, sizes, strict=True)))

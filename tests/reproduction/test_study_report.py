@@ -78,6 +78,7 @@ def test_a_run_that_has_only_begun_has_a_report(study, tmp_path):
         few.add(study.records[name])
     text = write_study(Study(study.claims, SCALE, few, key), tmp_path / "few", "x").read_text("utf-8")
     assert "incomplete, 0 of 3 seeds" in text
+    assert "not judged yet (0 of 3 seeds)" in text
     assert not (tmp_path / "few" / "claim-5.png").exists()
     empty = Study(study.claims, SCALE, Records(tmp_path / "none.jsonl"), key)
     assert "incomplete" in write_study(empty, tmp_path / "none", "x").read_text("utf-8")
