@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import InputError
@@ -82,7 +83,7 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
     captions = dataset[command.caption_column][:]
     if missing := sum(not caption for caption in captions):
         raise InputError(f"{missing} of {len(captions)} images have no caption: caption them or leave them out.")
-    with explaining(command.output):
+    with explaining(Path(command.output)):
         return adapt_generator(
             command.generator,
             dataset[command.image_column][:],

@@ -175,7 +175,8 @@ def run(
             "The protocol 'classification' scores a classifier's logits and the others an encoder's features: measure "
             "them in two commands."
         )
-    vision = (load_classifier if classifies else load_encoder)(
+    load: Any = load_classifier if classifies else load_encoder
+    vision = load(
         encoder,
         name=name,
         revision=command.revision,

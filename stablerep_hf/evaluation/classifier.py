@@ -19,7 +19,7 @@ CLASSES = "classes.json"
 
 
 def load_classifier(
-    source: str | Path | nn.Module,
+    source: str | Path | nn.Module | VisionEncoder,
     image_processor: ImageProcessor | None = None,
     *,
     name: str | None = None,
@@ -30,7 +30,7 @@ def load_classifier(
     """Bring an image classifier of transformers into the form that is measured: its logits are the features.
 
     Args:
-        source: a folder or Hub id, or a model that returns `logits` and has `config.id2label`.
+        source: a folder or Hub id, a model that returns `logits` and has `config.id2label`, or one loaded before.
         image_processor: required with a model; by default read from the folder or repository.
         name: what results call it; default the id, the folder's name or the class.
         revision: branch, tag or commit of a Hub id.
@@ -40,6 +40,8 @@ def load_classifier(
     Raises:
         InputError: no such folder or repository, or it holds no trained classifier.
     """
+    if isinstance(source, VisionEncoder):
+        return source
     if isinstance(source, nn.Module):
         model: Any = source
         assert image_processor is not None

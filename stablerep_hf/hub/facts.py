@@ -136,8 +136,6 @@ class DatasetFacts:
             captions came straight from a source.
         seconds: time spent on drawing, over all workers.
         columns: column -> type, in order.
-        num_truncated: prompts whose end the text encoder did not read.
-        caption_history: how the captions came to be, see `CaptionSet.history`; empty if straight from a source.
         scores: column of scores -> "mean", "lowest" and "highest" over the rows.
         score_histograms: what `stablerep_hf.synthesis.score_histograms` says of them.
         data_files: split -> pattern of its files.
@@ -165,8 +163,6 @@ class DatasetFacts:
     caption_history: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    num_truncated: int = 0
-    caption_history: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     score_histograms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data_files: Mapping[str, str] = field(default_factory=lambda: {"train": "data/train-*.parquet"})

@@ -177,9 +177,10 @@ def export_classifier(
     Returns:
         The folder.
     """
-    config = copy.deepcopy(model.config.vision_config)
-    config.id2label, config.label2id = dict(model.config.id2label), dict(model.config.label2id)
-    config.problem_type = model.config.problem_type
+    theirs: Any = model.config
+    config = copy.deepcopy(theirs.vision_config)
+    config.id2label, config.label2id = dict(theirs.id2label), dict(theirs.label2id)
+    config.problem_type = theirs.problem_type
     classifier = ViTForImageClassification(config)
     weights = {name.replace("vision_model.", "vit.", 1): weight for name, weight in model.state_dict().items()}
     nn.Module.to(classifier, model.dtype)

@@ -35,7 +35,7 @@ class StableRepForImageClassification(StableRepPreTrainedModel):  # type: ignore
         super().__init__(config)
         vision: Any = config.vision_config
         self.vision_model = StableRepVisionModel(vision)
-        self.classifier = nn.Linear(vision.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(vision.hidden_size, int(config.num_labels or 0))
         self.post_init()  # type: ignore[no-untyped-call]
 
     @can_return_tuple  # type: ignore[untyped-decorator]

@@ -21,7 +21,7 @@ class _Encoder(nn.Module):
         self.vision_model = vision_model
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.vision_model(pixel_values)
+        outputs: Any = self.vision_model(pixel_values)
         return outputs.last_hidden_state, outputs.pooler_output
 
 
@@ -41,7 +41,8 @@ class _Texts(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        embeds: Tensor = self.model.get_text_features(input_ids, attention_mask).pooler_output
+        outputs: Any = self.model.get_text_features(input_ids, attention_mask)
+        embeds: Tensor = outputs.pooler_output
         return embeds
 
 

@@ -120,7 +120,8 @@ def adapt_generator(
     record |= {key: value for key, value in asdict(settings).items() if key not in ("steps", "save_every")}
     _check_folder(output, record)
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
-    pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, dtype=dtype)
+    load: Any = diffusers.DiffusionPipeline.from_pretrained
+    pipeline: Any = load(folder, local_files_only=True, dtype=dtype)
     denoiser = _denoiser(pipeline, str(name))
     pipeline.to(accelerator.device)
     latents = _encode(pipeline, images, edge, settings.flip)
@@ -149,7 +150,7 @@ def adapt_generator(
         accelerator.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(accelerator.reduce(loss.detach(), "mean")))  # type: ignore[arg-type]
+        losses.append(float(accelerator.reduce(loss.detach(), "mean")))
         if not losses[-1] < float("inf"):
             raise InputError(f"The loss is {losses[-1]} at step {step + 1}: lower the learning rate or use bf16.")
         steps.set_postfix(loss=f"{losses[-1]:.4f}")
@@ -205,7 +206,7 @@ def _encode(pipeline: Any, images: Sequence[Image.Image], edge: int, flip: bool)
         pixels = torch.cat([pixels, pixels.flip(-1)])
     vae = pipeline.vae.float()  # SDXL's makes no numbers in float16
     parts = []
-    for part in pixels.split(8):
+    for part in torch.split(pixels, 8):
         found = vae.encode(part.to(vae.device) / 127.5 - 1).latent_dist
         parts.append(torch.stack([found.mean, found.std], 1).cpu())
     return torch.cat(parts)
@@ -257,10 +258,12 @@ def _objective(pipeline: Any, settings: AdaptationSettings) -> Any:
     if "FlowMatch" in type(pipeline.scheduler).__name__:
         return flow
 
-    from diffusers import DDPMScheduler
-    from diffusers.training_utils import compute_snr
+    import diffusers
+    from diffusers import training_utils
 
-    scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
+    ddpm: Any = diffusers.DDPMScheduler
+    compute_snr: Any = training_utils.compute_snr
+    scheduler = ddpm.from_config(pipeline.scheduler.config)
     velocity = scheduler.config.prediction_type == "v_prediction"
 
     def diffusion(denoiser: nn.Module, batch: dict[str, Any], texts: dict[str, Any], device: Any) -> Tensor:
@@ -280,7 +283,8 @@ def _objective(pipeline: Any, settings: AdaptationSettings) -> Any:
             return losses.mean()
         snr = compute_snr(scheduler, steps)
         weights = snr.clamp(max=settings.snr_gamma) / (snr + 1 if velocity else snr.clamp(min=1e-8))
-        return (losses * weights).mean()
+        weighted: Tensor = (losses * weights).mean()
+        return weighted
 
     return diffusion
 
@@ -334,9 +338,10 @@ def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, devic
 
 
 def _save_adapters(pipeline: Any, denoiser: nn.Module, output: Path) -> None:
-    from diffusers.utils import convert_state_dict_to_diffusers
+    from diffusers.utils import state_dict_utils
     from peft.utils import get_peft_model_state_dict
 
-    weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(denoiser))
+    convert: Any = state_dict_utils.convert_state_dict_to_diffusers
+    weights = convert(get_peft_model_state_dict(denoiser))
     part = "transformer_lora_layers" if hasattr(pipeline, "transformer") else "unet_lora_layers"
     type(pipeline).save_lora_weights(output, **{part: weights}, safe_serialization=True)

@@ -92,7 +92,7 @@ def save_adapter(model: PeftModel, folder: str | Path, base_model: str) -> Path:
     from safetensors.torch import load_file, save_file
 
     folder = Path(folder)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     weights = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
     stock = {name.replace(".vision_model.", ".vit.", 1): tensor for name, tensor in weights.items()}
     save_file(stock, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -54,7 +54,9 @@ class FineTuningArguments(ImageTrainingArguments):
         default=False, metadata={"help": "Weigh rare classes up, so that each counts as much as any other."}
     )
 
-    augmentation: str = field(default="weak", metadata={"help": "Of the images: 'weak' or 'strong', as in training."})
+    augmentation: Literal["strong", "weak"] = field(
+        default="weak", metadata={"help": "Of the images, as in training."}
+    )
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak; of the classifier, see layer_decay."})
     weight_decay: float = field(default=0.05, metadata={"help": "0.05 in BEiT and MAE."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or a share of them below 1."})
