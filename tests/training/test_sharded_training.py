@@ -2,21 +2,15 @@
 
 import os
 
-import datasets
 import pytest
 import torch
 from test_launching import environment_of
-from test_stablerep_trainer import largest_difference, letters, losses, make_arguments, make_model, weights
+from test_stablerep_trainer import labelled, largest_difference, letters, losses, make_arguments, make_model, weights
 from training_data import make_dataset
 from transformers import ViTModel
 
 from stablerep_hf.models import StableRepModel, export_encoder
 from stablerep_hf.training import KnnProbe, StableRepTrainer
-
-
-def labelled(rows):
-    pictures: datasets.Dataset = make_dataset([6, 6, 6]).select(rows)
-    return pictures.add_column("label", [caption[-1] for caption in pictures["caption"]])
 
 
 def train(folder, sharded, resume=None, **settings):
