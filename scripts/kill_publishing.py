@@ -4,7 +4,8 @@
 
 Half of the trials upload by Git LFS, half by Xet with the real Rust client, to `tests/hub_double` on loopback. After
 each SIGKILL the repository must be as it was made or hold everything: never a part. In the end every file must be
-there byte for byte, by one commit, and nothing may have been stored twice.
+there byte for byte, by one commit. By LFS no file may have arrived twice; over Xet the script says how much was stored:
+what a kill interrupts within a session (50 MB here) is sent again.
 """
 
 from __future__ import annotations
