@@ -1,6 +1,6 @@
 """The released encoders of the embedded world: trained, measured and described in cards, by one command.
 
-    python scripts/release_encoders.py                  # a quarter of an hour on two cores, most of it drawing
+    python scripts/release_encoders.py      # an hour or so on two busy cores
 
 Draws four images of each embedded caption, trains SimCLR, StableRep and StableRep+ by their presets (seed 0), measures
 each, an untrained twin and the bare pixels on real pictograms of concepts that no encoder saw, and writes

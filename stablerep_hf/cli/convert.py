@@ -13,15 +13,26 @@ if TYPE_CHECKING:
     from ..hub import Form
     from ..models import StableRepModel
 
-
-FORMATS = Literal["transformers", "timm", "sentence-transformers", "onnx"]
+Format = Literal["transformers", "timm", "sentence-transformers", "onnx"]
+_FORMS: dict[Format, Form] = {
+    "transformers": "encoder",
+    "timm": "timm",
+    "sentence-transformers": "sentence-transformers",
+    "onnx": "encoder",
+}
+_LOADED_BY: dict[Format, str] = {
+    "transformers": "transformers.AutoModel.from_pretrained('{}')",
+    "timm": "timm.create_model('local-dir:{}', pretrained=True)",
+    "sentence-transformers": "sentence_transformers.SentenceTransformer('{}')",
+    "onnx": "onnxruntime.InferenceSession of a file in '{}/onnx'",
+}
 
 
 @dataclass
 class ConvertCommand:
     """Flags of `stablerep convert`, after the checkpoint and the folder to write."""
 
-    format: FORMATS = field(
+    format: Format = field(
         default="transformers",
         metadata={
             "help": "Whose checkpoint to write: a plain ViTModel, timm's, or both towers of a model with text as a "
@@ -91,21 +102,7 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
     print(f"The checkpoint stands in {output}: {_LOADED_BY[command.format].format(output)}")
 
 
-_FORMS: dict[str, Form] = {
-    "transformers": "encoder",
-    "timm": "timm",
-    "sentence-transformers": "sentence-transformers",
-    "onnx": "encoder",
-}
-_LOADED_BY = {
-    "transformers": "transformers.AutoModel.from_pretrained('{}')",
-    "timm": "timm.create_model('local-dir:{}', pretrained=True)",
-    "sentence-transformers": "sentence_transformers.SentenceTransformer('{}')",
-    "onnx": "onnxruntime.InferenceSession of a file in '{}/onnx'",
-}
-
-
-def _load_whole(source: str, format: str) -> StableRepModel | None:
+def _load_whole(source: str, format: Format) -> StableRepModel | None:
     """The model with its head and, if it has one, text tower; None where the encoder alone is wanted or there."""
     from transformers import AutoConfig
 

@@ -140,12 +140,12 @@ def write_converted_card(folder: Path, source: str, form: Form) -> None:
     from .train import RECORD
 
     name = folder.resolve().name
-    for place in (Path(source), Path(source).parent):  # of an encoder, and of `pretraining` below it
-        if (place / RECORD).is_file():
-            record = json.loads((place / RECORD).read_text("utf-8"))
-            if record.get("finished"):
-                write_encoder_card(folder, record, name, form=form)
-                return
+    encoder = Path(source).parent if Path(source).name == "pretraining" else Path(source)
+    if (encoder / RECORD).is_file():
+        record = json.loads((encoder / RECORD).read_text("utf-8"))
+        if record.get("finished"):
+            write_encoder_card(folder, record, name, form=form)
+            return
     card = Path(source) / "README.md"
     facts = ModelFacts(
         name=name,

@@ -11,6 +11,7 @@ from tiny_training import TRAIN_FLAGS
 from training_data import make_dataset
 from transformers import AutoModel
 
+from stablerep_hf import assets
 from stablerep_hf.models import StableRepModel
 
 
@@ -36,6 +37,28 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path, stablerep):
     assert refused(stablerep("convert", "x", tmp_path), "is not an empty folder")
     assert refused(stablerep("convert", "x", tmp_path / "out", "--format", "gguf"), "gguf")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_makes_no_dual_encoder_is_one_sentence(tmp_path, stablerep, trained):
+    flags = [tmp_path / "out", "--format", "sentence-transformers"]
+    assert refused(stablerep("convert", trained, *flags), "of type 'vit'", "`pretraining`")
+    assert refused(stablerep("convert", trained / "pretraining", *flags), "no tokenizer", "--tokenizer")
+    tokenizer = assets.generator_path() / "tokenizer"
+    assert refused(stablerep("convert", trained / "pretraining", *flags, "--tokenizer", tokenizer), "no text tower")
+    save(official(text=True), tmp_path / "official.pth")
+    assert refused(stablerep("convert", tmp_path / "official.pth", *flags, "--tokenizer", tokenizer), "2600 tokens")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_converted_checkpoint_has_a_card_that_knows_its_training(tmp_path, stablerep, trained):
+    assert stablerep("convert", trained, tmp_path / "timm", "--format", "timm")[0] == 0
+    code, out, err = stablerep("publish", tmp_path / "timm", "me/timm", "--dry-run")
+    assert code == 0, err
+    assert 'timm.create_model("hf-hub:me/timm", pretrained=True)' in out
+    assert "library_name: timm" in out and "## Training" in out and "| model type | timm vit_" in out
+    assert stablerep("convert", tmp_path / "timm", tmp_path / "back")[0] == 0
+    card = (tmp_path / "back" / "README.md").read_text()
+    assert "converted from `timm`" in card and "license: unknown" in card
 
 
 @pytest.fixture
