@@ -47,20 +47,25 @@ def test_the_python_runs_and_what_it_makes_loads_without_this_package(tmp_path):
 
 def test_every_shown_command_parses(capsys):
     from stablerep_hf.cli.captions import CaptionsCommand
+    from stablerep_hf.cli.demo_app import ServingCommand
     from stablerep_hf.cli.evaluate import EvaluateCommand
     from stablerep_hf.cli.finetune import parse as parse_finetune
     from stablerep_hf.cli.generate import GenerateCommand
+    from stablerep_hf.cli.index import IndexCommand
     from stablerep_hf.cli.parsing import parse_command
     from stablerep_hf.cli.publish import PublishCommand
     from stablerep_hf.cli.reproduce import ReproduceCommand
     from stablerep_hf.cli.train import parse
+    from stablerep_hf.space import SpaceSettings
 
     kinds = {
-        "captions": CaptionsCommand,
-        "evaluate": EvaluateCommand,
-        "generate": GenerateCommand,
-        "publish": PublishCommand,
-        "reproduce": ReproduceCommand,
+        "captions": [CaptionsCommand],
+        "demo-app": [SpaceSettings, ServingCommand],
+        "evaluate": [EvaluateCommand],
+        "generate": [GenerateCommand],
+        "index": [IndexCommand],
+        "publish": [PublishCommand],
+        "reproduce": [ReproduceCommand],
     }
 
     lines = " ".join(blocks("bash", README.replace(BY_TASK, ""))).replace("\\\n", " ").splitlines()
@@ -81,8 +86,8 @@ def test_every_shown_command_parses(capsys):
             continue
         while flags and not flags[0].startswith("-"):
             flags = flags[1:]
-        parse_command([kinds[words[1]]], flags, name=words[1], description="")
-    assert seen == {"captions", "generate", "train", "finetune", "evaluate", "publish", "reproduce"}
+        parse_command(kinds[words[1]], flags, name=words[1], description="")
+    assert seen == {*kinds, "train", "finetune"}
 
 
 @pytest.fixture(scope="module")
