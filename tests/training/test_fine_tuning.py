@@ -215,7 +215,8 @@ def test_merged_or_on_the_stock_encoder_adapters_give_the_same(data, tmp_path, d
 
 
 def test_adapters_find_the_projections_of_our_encoder_the_stock_one_and_timm_s():
-    timm = pytest.importorskip("timm")
+    import timm
+
     whole = StableRepModel(tiny_config(text=True))
     stock = export_of(whole)
     vit = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)

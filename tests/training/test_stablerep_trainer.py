@@ -291,7 +291,8 @@ def test_bf16_trains_close_to_float32(dataset, tmp_path):
 
 
 def test_tensorboard_gets_the_parts_of_the_loss_by_name(dataset, tmp_path, monkeypatch):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator
+
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     arguments = make_arguments(tmp_path, objective="stablerep+", max_steps=4, report_to=["tensorboard"])
     trainer = StableRepTrainer(make_model(text=True), arguments, dataset, tokenizer=letters)
