@@ -75,6 +75,9 @@ def export_encoder(
 
     Returns:
         The folder.
+
+    Raises:
+        ValueError: timm cannot express the encoder's activation or the epsilon of its layer norms.
     """
     output_dir = Path(output_dir)
     vision_model = model.vision_model if isinstance(model, StableRepModel) else model

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .modeling_stablerep import StableRepVisionModel
 
+_LARGEST_EPS = 2e-6
 _OUTSIDE_BLOCKS = {"patch_embed.proj": "embeddings.patch_embeddings.projection", "norm": "layernorm"}
 _IN_A_BLOCK = {
     "norm1": ("layernorm_before",),
@@ -67,8 +68,17 @@ def save_timm(model: StableRepVisionModel, output_dir: Path, mean: tuple[float, 
     """Write `model.safetensors` and the `config.json` that `timm.create_model("local-dir:...")` and the Hub read.
 
     `num_classes` stands beside `model_args` and not in it: transformers' TimmWrapper gives it a second time and fails.
+
+    Raises:
+        ValueError: timm's network would compute something else: it has GELU and an epsilon of 1e-6 in its layer norms,
+            and no configuration file can say otherwise. (A smaller epsilon makes no difference that counts.)
     """
     config: Any = model.config
+    if config.hidden_act != "gelu" or config.layer_norm_eps > _LARGEST_EPS:
+        raise ValueError(
+            f"timm's Vision Transformer has hidden_act 'gelu' and layer_norm_eps 1e-6, this encoder "
+            f"{config.hidden_act!r} and {config.layer_norm_eps}: write it in the format of transformers."
+        )
     size, patch = config.image_size, config.patch_size
     height, width = (size, size) if isinstance(size, int) else size
     architecture = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large"}

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import ViTConfig, ViTModel
 
 from stablerep_hf.models import convert_official_checkpoint, export_encoder, load_vision_encoder
+from stablerep_hf.models.modeling_stablerep import StableRepVisionModel
 from stablerep_hf.models.timm_layout import from_timm, to_timm
 
 
@@ -254,3 +255,12 @@ def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
     assert report["lost"] == [[], []] and report["wrapper"] == "TimmWrapperModel"
     assert (report["data"]["input_size"], report["data"]["crop_pct"]) == ([3, 32, 32], 1.0)
     assert report["data"]["mean"] == [0.485, 0.456, 0.406]
+
+
+@pytest.mark.parametrize("other", [{"layer_norm_eps": 1e-5}, {"hidden_act": "gelu_fast"}])
+def test_an_encoder_that_timm_would_compute_otherwise_is_not_exported_for_it(tmp_path, other):
+    config = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "layer_norm_eps": 1e-6} | other
+    model = StableRepVisionModel(ViTConfig(**config))
+    with pytest.raises(ValueError, match=r"timm's Vision Transformer has .*, this encoder .*write it in the format"):
+        export_encoder(model, tmp_path / "timm", format="timm")
+    assert not (tmp_path / "timm").exists()
