@@ -24,8 +24,11 @@ _TEXTS = frozenset(
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
 PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {".safetensors", ".parquet", ".model", ".onnx"}
 PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
-# State of a training, caches, hidden files, and the full model, which is published as a repository of its own.
+# State of a training and its record, which may name folders of this machine (the card tells what is in it), caches,
+# hidden files, and the full model, which is published as a repository of its own.
 LEFT_OUT = (
+    "training.json",
+    "finetuning.json",
     "checkpoints",
     "checkpoint-*",
     "last-checkpoint",

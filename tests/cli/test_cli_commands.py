@@ -529,7 +529,7 @@ def test_publish_lists_what_it_would_upload_and_no_pickle(stablerep, trained):
     assert code == 0, err
     listing, rest = out.split("model me/encoder")
     assert {line.split()[-1] for line in listing.splitlines()[:-1]} == {
-        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "training.json",
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
     }  # fmt: skip
     left_out, card = rest.strip().split("\n\n", 1)
     assert "left out: checkpoints/checkpoint-2/" in left_out

@@ -80,8 +80,8 @@ def test_what_must_never_be_published_is_not(hub_here, tmp_path):
 
 @pytest.mark.parametrize("secret", [b"hf_" + b"aB3" * 12, b"-----BEGIN RSA PRIVATE KEY-----"])
 def test_a_file_with_a_secret_in_it_stops_everything(hub_here, tmp_path, secret):
-    write(tmp_path, contents("model") | {"training.json": b'{"key": "%s"}' % secret})
-    with pytest.raises(InputError, match=r"training\.json .* holds what looks like"):
+    write(tmp_path, contents("model") | {"notes.json": b'{"key": "%s"}' % secret})
+    with pytest.raises(InputError, match=r"notes\.json .* holds what looks like"):
         push(tmp_path)
     assert not hub_here.requests()
 
