@@ -1,5 +1,8 @@
 """The one exception that people, not programs, read."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class InputError(ValueError):
     """What the user gave cannot work.
@@ -7,3 +10,20 @@ class InputError(ValueError):
     The message is one sentence: the value seen, why it cannot work, what to do. The command line prints it and exits
     with code 2; nothing was written and nothing lost.
     """
+
+
+def refuse_other_settings(holder: str, theirs: Mapping[str, Any], ours: Mapping[str, Any], remedy: str) -> None:
+    """Go on only with what was begun with the same settings.
+
+    Args:
+        holder: What was begun, as a sentence begins: "runs/a holds a training".
+        theirs: Its settings.
+        ours: Those asked for now.
+        remedy: What to do about a difference.
+
+    Raises:
+        InputError: A setting differs; the first is named.
+    """
+    for key in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(key) != ours.get(key):
+            raise InputError(f"{holder} with {key}={theirs.get(key)}, not {ours.get(key)}: {remedy}")

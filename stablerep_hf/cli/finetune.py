@@ -129,7 +129,7 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
     from ..models import StableRepForImageClassification, export_classifier, load_vision_encoder
     from ..synthesis.atomic import explaining
     from ..training import ClassifierProbe, FineTuningTrainer, lora_config, save_adapter
-    from ..training.checkpoints import latest_checkpoint
+    from ..training.checkpoints import checkpoint_to_resume
     from ..training.fine_tuning import classes_of
     from . import facts
     from .records import device_name, peak_memory, read_record, settings_of, write_record
@@ -179,7 +179,7 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
     except ValueError as error:  # transformers and accelerate refuse arguments so
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
     with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
-        checkpoint = latest_checkpoint(str(arguments.output_dir))
+        checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():
             output.mkdir(parents=True, exist_ok=True)
             write_record(output / RECORD, {"settings": settings, "finished": False})

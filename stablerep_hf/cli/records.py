@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import refuse_other_settings
 
 if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
@@ -31,13 +31,12 @@ def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, 
     if not path.exists():
         return {}
     record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    theirs = record["settings"]
-    for key in sorted(settings.keys() | theirs.keys()):
-        if settings.get(key) != theirs.get(key):
-            raise InputError(
-                f"{output} holds a training with {key}={theirs.get(key)}, not {settings.get(key)}: choose another "
-                "--output, or give that training's settings to go on with it."
-            )
+    refuse_other_settings(
+        f"{output} holds a training",
+        record["settings"],
+        settings,
+        "choose another --output, or give that training's settings to go on with it.",
+    )
     return record
 
 

@@ -124,7 +124,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     from ..models.export import encoder_image_processor, export_encoder
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
-    from ..training.checkpoints import latest_checkpoint, pushed_checkpoint
+    from ..training.checkpoints import checkpoint_to_resume
     from . import facts
     from .records import device_name, read_record, settings_of, write_record
 
@@ -145,10 +145,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     except ValueError as error:  # transformers and accelerate refuse arguments so
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
     with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
-        with arguments.main_process_first(desc="looking for a checkpoint"):
-            checkpoint = latest_checkpoint(str(arguments.output_dir)) or pushed_checkpoint(
-                trainer.hub_model_id, str(arguments.output_dir), arguments.hub_revision
-            )
+        checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():
             output.mkdir(parents=True, exist_ok=True)
             write_record(output / RECORD, {"settings": settings, "finished": False})

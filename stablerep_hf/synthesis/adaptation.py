@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, refuse_other_settings
 from .pipeline_folder import find_pipeline, own_size
 from .prompt_embeddings import PromptEmbeddings
 
@@ -306,13 +306,12 @@ def _check_folder(output: Path, record: dict[str, Any]) -> None:
         if output.exists() and any(output.iterdir()):
             raise InputError(f"{output} holds files of something else: choose another folder.")
         return
-    theirs = json.loads(file.read_text("utf-8"))
-    for key in sorted(theirs.keys() | record.keys()):
-        if theirs.get(key) != record.get(key):
-            raise InputError(
-                f"{output} holds an adaptation with {key}={theirs.get(key)}, not {record.get(key)}: choose another "
-                "folder, or give that one's settings to go on with it."
-            )
+    refuse_other_settings(
+        f"{output} holds an adaptation",
+        json.loads(file.read_text("utf-8")),
+        record,
+        "choose another folder, or give that one's settings to go on with it.",
+    )
 
 
 def _save_state(output: Path, record: dict[str, Any], trained: list[nn.Parameter], optimizer: Any, step: int) -> None:

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from ..errors import InputError
 
@@ -50,6 +51,13 @@ class ImageTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    hub_strategy: HubStrategy | str = field(
+        default="checkpoint",
+        metadata={
+            "help": "What --push_to_hub sends at each save; transformers' every_save would push the model alone, and "
+            "no training could go on from it."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay off: the images are columns the model does not name."}
     )

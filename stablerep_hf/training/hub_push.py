@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from concurrent.futures import Future
 from importlib.metadata import version
@@ -19,9 +20,17 @@ from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments, recipe_of
 from .callbacks import AverageWeights
+from .checkpoints import IN_PROGRESS, RECIPE
 from .groups import GroupDataset
 
-_STATE = ("*.pt", "*.pth", "*.bin", "trainer_state.json", AverageWeights.FILE)  # of a training; only a resume needs it
+_STATE = (
+    "*.pt",
+    "*.pth",
+    "*.bin",
+    "trainer_state.json",
+    RECIPE,
+    AverageWeights.FILE,
+)  # of a training; only a resume needs it
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -97,6 +106,8 @@ class HubPushTrainer(Trainer):
             folder = Path(output_dir or str(self.args.output_dir))
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
             encoder_image_processor(self.model.config.vision_config).save_pretrained(folder)
+            if folder != Path(str(self.args.output_dir)):  # a checkpoint
+                (folder / RECIPE).write_text(json.dumps(recipe_of(self.args), indent=2) + "\n", "utf-8")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint; Trainer's own would add `training_args.bin` and forget the model's code."""
@@ -109,11 +120,13 @@ class HubPushTrainer(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         folder = Path(checkpoint_folder)
         self._write_card(folder)
-        message = f"Training in progress, step {self.state.global_step}"
-        jobs = [self._upload(folder, message, "", list(_STATE))]
+        message = f"{IN_PROGRESS} {self.state.global_step}"
+        jobs = []
         if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
+            # before the model, so that wherever a model of an unfinished training stands, its state does
             jobs.append(self._upload(folder, f"{message}, checkpoint", place, []))
+        jobs.append(self._upload(folder, message, "", list(_STATE)))
         if busy:
             self.push_in_progress.jobs.extend(jobs)
         else:

@@ -103,6 +103,20 @@ def test_it_goes_on_after_an_interruption(stablerep, encoder, labelled_folder, t
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_it_goes_on_from_the_hub_on_another_machine(
+    stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    flags = ["--push_to_hub", "--hub_model_id", "alice/pets", "--hub_always_push"]
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "here", *flags)
+    assert code == 0, error
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "there", *flags)
+    assert code == 0, error
+    assert json.loads((tmp_path / "there" / "finetuning.json").read_text())["seconds"] is None
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "here"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

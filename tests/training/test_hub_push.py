@@ -9,13 +9,14 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from transformers import TrainerCallback, set_seed
 
+from stablerep_hf.errors import InputError
 from stablerep_hf.models import StableRepConfig, StableRepModel
 from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
 from stablerep_hf.training.checkpoints import pushed_checkpoint
 
 REPOSITORY = "alice/encoder"
 MODEL = {"model.safetensors", "config.json", "modeling_stablerep.py", "preprocessor_config.json", "README.md"}
-STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
+STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "recipe.json"}
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +48,11 @@ def make_trainer(dataset, folder, callbacks=(), **settings):
     return StableRepTrainer(StableRepModel(config), arguments, dataset, callbacks=list(callbacks))
 
 
-@pytest.mark.parametrize(
-    ("strategy", "place"), [("checkpoint", "last-checkpoint"), ("all_checkpoints", "checkpoint-4")]
-)
+@pytest.mark.parametrize(("strategy", "place"), [(None, "last-checkpoint"), ("all_checkpoints", "checkpoint-4")])
 def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_path, strategy, place):
     whole = make_trainer(dataset, tmp_path / "whole")
     whole.train()
-    settings = {"push_to_hub": True, "hub_strategy": strategy, "hub_always_push": True}
+    settings = {"push_to_hub": True, "hub_always_push": True} | ({"hub_strategy": strategy} if strategy else {})
     cut = make_trainer(dataset, tmp_path / "cut", [StopAfter(4)], **settings)
     with pytest.raises(RuntimeError, match="cut off"):
         cut.train()
@@ -64,16 +63,19 @@ def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_pa
     assert not {name for name in files if name.endswith(".bin")}
     assert not files & STATE, "the model itself is free of the training's state"
 
-    checkpoint = pushed_checkpoint(REPOSITORY, tmp_path / "fresh")
-    assert checkpoint == str(tmp_path / "fresh" / "checkpoint-4")
+    other = make_trainer(dataset, tmp_path / "other", learning_rate=2e-2)
+    with pytest.raises(InputError, match=f"{REPOSITORY} holds a checkpoint .*learning_rate=0.01, not 0.02: name"):
+        pushed_checkpoint(REPOSITORY, other.args)
     resumed = make_trainer(dataset, tmp_path / "fresh")
+    checkpoint = pushed_checkpoint(REPOSITORY, resumed.args)
+    assert checkpoint == str(tmp_path / "fresh" / "checkpoint-4")
     resumed.train(resume_from_checkpoint=checkpoint)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
 def test_every_save_pushes_the_model_of_that_step_and_no_state(hub_here, dataset, tmp_path):
-    """So a training can start from its weights elsewhere, and none goes on from them as if nothing had happened."""
+    """So a training can start from its weights elsewhere, and none begins anew over them as if they were not there."""
     settings = {"push_to_hub": True, "hub_strategy": "every_save", "hub_always_push": True}
     cut = make_trainer(dataset, tmp_path / "cut", [StopAfter(4)], **settings)
     with pytest.raises(RuntimeError, match="cut off"):
@@ -82,7 +84,8 @@ def test_every_save_pushes_the_model_of_that_step_and_no_state(hub_here, dataset
     files = set(hub_here.files(REPOSITORY))
     assert files >= MODEL
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pth")) or name in STATE}
-    assert pushed_checkpoint(REPOSITORY, tmp_path / "fresh") is None
+    with pytest.raises(InputError, match=f"{REPOSITORY} holds the model of a training that was cut off .*step 4"):
+        pushed_checkpoint(REPOSITORY, cut.args)
     downloaded = HfApi().snapshot_download(REPOSITORY, cache_dir=tmp_path / "cache")
     pushed = StableRepModel.from_pretrained(downloaded)
     for name, value in cut.model.state_dict().items():
@@ -122,5 +125,6 @@ def test_a_push_that_fails_is_told_and_does_not_stop_the_training(hub_here, data
 
 def test_a_repository_without_a_checkpoint_gives_none(hub_here, tmp_path):
     HfApi().create_repo(REPOSITORY)
-    assert pushed_checkpoint(REPOSITORY, tmp_path) is None
-    assert pushed_checkpoint(None, tmp_path) is None
+    arguments = StableRepTrainingArguments(str(tmp_path))
+    assert pushed_checkpoint(REPOSITORY, arguments) is None
+    assert pushed_checkpoint(None, arguments) is None
