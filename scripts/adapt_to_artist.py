@@ -57,7 +57,7 @@ def adapt(output: Path) -> Path:
         drawings.select(chosen).to_parquet(data / "train.parquet")
     adapt_generator.run(
         adapt_generator.AdaptCommand(data=str(data), prompt_template=TEMPLATE, output=str(lora)),
-        AdaptationSettings(steps=1000, learning_rate=1e-3),  # a small network; the default is for Stable Diffusion's
+        AdaptationSettings(learning_rate=1e-3),  # the default is for networks a hundred times as large
     )
     return lora
 

@@ -92,6 +92,7 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
     """
     from ..training import FineTuningArguments
     from .parsing import one_name, parse_command
+    from .records import place_training
 
     encoder, flags = one_name(argv, "the encoder's folder or Hub id")
     command, arguments = parse_command(
@@ -100,12 +101,9 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
         name="finetune ENCODER",
         description="Fine-tune an encoder on labelled images. The same command goes on after an interruption.",
     )
-    if any(flag.partition("=")[0] in ("--output_dir", "--output-dir") for flag in flags):
-        raise InputError("--output_dir is made below --output: give --output alone.")
     if arguments.learning_rate == FineTuningArguments.learning_rate:
         arguments.learning_rate = LEARNING_RATES[command.mode]
-    arguments.output_dir = str(Path(command.output) / "checkpoints")
-    arguments.hub_model_id = arguments.hub_model_id or Path(command.output).resolve().name
+    place_training(arguments, command.output, flags)
     return encoder, command, arguments
 
 

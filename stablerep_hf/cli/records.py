@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import refuse_other_settings
+from ..errors import InputError, refuse_other_settings
 
 if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
+
+
+def place_training(arguments: ImageTrainingArguments, output: str, flags: Sequence[str]) -> None:
+    """Put the checkpoints below the output folder, and name the repository after it unless it has a name.
+
+    Raises:
+        InputError: The flags say otherwise.
+    """
+    if any(flag.partition("=")[0] in ("--output_dir", "--output-dir") for flag in flags):
+        raise InputError("--output_dir is made below --output: give --output alone.")
+    arguments.output_dir = str(Path(output) / "checkpoints")
+    arguments.hub_model_id = arguments.hub_model_id or Path(output).resolve().name
 
 
 def settings_of(command: Any, arguments: ImageTrainingArguments) -> dict[str, Any]:

@@ -94,6 +94,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
     """
     from ..training import StableRepTrainingArguments
     from .parsing import parse_command
+    from .records import place_training
 
     command, arguments = parse_command(
         [TrainCommand, StableRepTrainingArguments],
@@ -101,10 +102,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
         name="train",
         description="Train an encoder on caption-grouped images. The same command goes on after an interruption.",
     )
-    if any(flag.partition("=")[0] in ("--output_dir", "--output-dir") for flag in argv):
-        raise InputError("--output_dir is made below --output: give --output alone.")
-    arguments.output_dir = str(Path(command.output) / "checkpoints")
-    arguments.hub_model_id = arguments.hub_model_id or Path(command.output).resolve().name
+    place_training(arguments, command.output, argv)
     return command, arguments
 
 
