@@ -26,7 +26,11 @@ from stablerep_hf.evaluation import combine_seeds, load_results, save_results
 from stablerep_hf.evaluation.results import EvaluationResult, write_atomically
 
 RESULTS = Path(__file__).parents[1] / "model_cards" / "results" / "fine_tuning.json"
-MODES = {"linear": (3e-3, 1e-2, 3e-2), "lora": (1e-3, 3e-3, 1e-2), "full": (3e-4, 1e-3, 3e-3)}
+MODES = {
+    "linear": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "lora": (1e-3, 3e-3, 1e-2),
+    "full": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+}
 SHOTS = (5, 20)
 SEEDS = range(5)
 CHOOSING_SEED = 100
@@ -106,7 +110,7 @@ def main() -> None:
             rate = choose_rate(options.output, data, mode, shots)
             runs, records = [], []
             for seed in SEEDS:
-                output = options.output / f"{mode}-{shots}-{seed}"
+                output = options.output / f"{mode}-{shots}-{rate}-{seed}"
                 records.append(finetune(data, output, mode, shots, rate, seed, "test"))
                 (result,) = load_results(output / "results.json")
                 runs.append(result)
