@@ -30,14 +30,17 @@ from stablerep_hf.evaluation import (
     VisionEncoder,
     combine_seeds,
     evaluate_encoder,
+    image_grid,
     load_results,
     save_results,
 )
 from stablerep_hf.models.export import encoder_image_processor
 from stablerep_hf.synthesis.adaptation import AdaptationSettings
+from stablerep_hf.synthesis.pipeline_folder import content_digest
 from stablerep_hf.training import StableRepTrainer
 
-RESULTS = Path(__file__).parents[1] / "model_cards" / "results" / "artist.json"
+CARDS = Path(__file__).parents[1] / "model_cards"
+RESULTS, PICTURE = CARDS / "results" / "artist.json", CARDS / "images" / "artist.png"
 ARTIST = "twemoji"
 TEMPLATE = "{caption}, new style"
 EXAMPLES = 64
@@ -83,6 +86,20 @@ def _rank(images: datasets.Dataset) -> np.ndarray:
     return ranks
 
 
+def show(sets: dict[str, datasets.Dataset]) -> None:
+    """A few captions: two drawings by hands that the generator knows, three by the new one, one by the artist."""
+    artist = datasets.load_dataset(str(assets.pictograms_path()), split="held_out_artist")
+    rows = {}
+    for caption in list(dict.fromkeys(sets[WITHOUT]["caption"]))[::55]:
+        if theirs := [n for n, other in enumerate(artist["caption"]) if other == caption]:
+            found = [
+                [n for n, other in enumerate(sets[name]["caption"]) if other == caption] for name in (WITHOUT, WITH)
+            ]
+            ours = [sets[WITHOUT][n]["image"] for n in found[0][:2]] + [sets[WITH][n]["image"] for n in found[1][:3]]
+            rows[caption] = [*ours, artist[theirs[0]]["image"]]
+    image_grid(rows, cell_size=64, caption_width=180).save(PICTURE, optimize=True)
+
+
 def measure(images: datasets.Dataset, name: str, seed: int, folder: Path) -> list[EvaluationResult]:
     """Train on the images and score the encoder, or read what it scored before."""
     file = folder / "results.json"
@@ -100,7 +117,8 @@ def measure(images: datasets.Dataset, name: str, seed: int, folder: Path) -> lis
     shared = {
         "columns": Columns(label="group", group="concept", artist="artist", slices=("artist",)),
         "settings": EvaluationSettings(knn_neighbours=(20,), probe_c_values=tuple(np.logspace(-5, 6, 12))),
-        "dataset_name": "embedded pictograms", "split": "held_out_concepts", "seeds": (seed,), "progress": False,
+        "dataset_name": "embedded pictograms", "dataset_revision": content_digest(assets.pictograms_path()),
+        "split": "held_out_concepts", "seeds": (seed,), "progress": False,
     }  # fmt: skip
     among_own = evaluate_encoder(vision, known, own, protocols=("knn", "linear_probe"), **shared)
     by_others = evaluate_encoder(vision, None, new, protocols=("retrieval",), **shared)
@@ -134,6 +152,7 @@ def main() -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     sets = draw(options.output, adapt(options.output))
+    show(sets)
     runs: dict[str, list[EvaluationResult]] = {name: [] for name in sets}
     for seed in SEEDS:
         for name, images in sets.items():
