@@ -186,7 +186,7 @@ def _images_per_caption(scale: Scale) -> Claim:
         "66.2 at l = 8.",
         settings={
             **{f"{budget:,} images, {m} a caption": setting for m, setting in same_budget.items()},
-            **{f"{few:,} captions, {m} images each": setting for m, setting in same_captions.items()},
+            **{f"{few:,} captions, {m} image{'s' * (m > 1)} each": setting for m, setting in same_captions.items()},
         },
         statements=(
             better(f"{budget:,} images: 8 a caption above 1", same_budget[8], same_budget[1]),
