@@ -96,12 +96,16 @@ def pushed_checkpoint(repository: str | None, arguments: ImageTrainingArguments)
         recipe = json.loads((fetched / RECIPE).read_text("utf-8"))
     except (OSError, ValueError, KeyError):
         return None
-    refuse_other_settings(
-        f"{repository} holds a checkpoint of a training",
-        recipe,
-        recipe_of(arguments),
-        "name another --hub_model_id, or give that training's settings to go on with it.",
-    )
+    try:
+        refuse_other_settings(
+            f"{repository} holds a checkpoint of a training",
+            recipe,
+            recipe_of(arguments),
+            "name another --hub_model_id, or give that training's settings to go on with it.",
+        )
+    except InputError:
+        shutil.rmtree(arriving)
+        raise
     named = root / f"checkpoint-{step}"
     shutil.rmtree(named, ignore_errors=True)  # cut off while it was saved here, or it would not have been asked for
     fetched.rename(named)

@@ -66,6 +66,7 @@ def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_pa
     other = make_trainer(dataset, tmp_path / "other", learning_rate=2e-2)
     with pytest.raises(InputError, match=f"{REPOSITORY} holds a checkpoint .*learning_rate=0.01, not 0.02: name"):
         pushed_checkpoint(REPOSITORY, other.args)
+    assert not list((tmp_path / "other").iterdir())
     resumed = make_trainer(dataset, tmp_path / "fresh")
     checkpoint = pushed_checkpoint(REPOSITORY, resumed.args)
     assert checkpoint == str(tmp_path / "fresh" / "checkpoint-4")
