@@ -37,7 +37,7 @@ def session(file: Path, threads: int) -> onnxruntime.InferenceSession:
 def race(ways: dict[str, Way], repeats: int) -> dict[str, float]:
     """Best seconds of each, in turns."""
     best = dict.fromkeys(ways, float("inf"))
-    for _ in range(repeats + 1):  # the first turn warms up, and is never the best
+    for _ in range(repeats + 1):  # one turn more, to warm up
         for name, way in ways.items():
             start = time.perf_counter()
             way()

@@ -130,7 +130,7 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
     from ..training.checkpoints import checkpoint_to_resume
     from ..training.fine_tuning import classes_of
     from . import facts
-    from .records import device_name, peak_memory, read_record, settings_of, write_record
+    from .records import device_name, making_trainer, peak_memory, read_record, settings_of, write_record
 
     output = Path(command.output)
     settings = {"encoder": encoder} | settings_of(command, arguments)
@@ -169,13 +169,8 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
     probe = None if validation is None else ClassifierProbe(validation, label, metric)
     if test is not None:  # a label that is none of the classes is found now, not after the training
         _check_classes(test, label, classes)
-    try:
-        with explaining(output):
-            trainer = FineTuningTrainer(model, arguments, train, label, probe=probe)
-    except InputError:
-        raise
-    except ValueError as error:  # transformers and accelerate refuse arguments so
-        raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
+    with making_trainer(output, arguments):
+        trainer = FineTuningTrainer(model, arguments, train, label, probe=probe)
     with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
         checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,25 @@ def place_training(arguments: ImageTrainingArguments, output: str, flags: Sequen
         raise InputError("--output_dir is made below --output: give --output alone.")
     arguments.output_dir = str(Path(output) / "checkpoints")
     arguments.hub_model_id = arguments.hub_model_id or Path(output).resolve().name
+
+
+@contextmanager
+def making_trainer(output: Path, arguments: ImageTrainingArguments) -> Iterator[None]:
+    """One sentence for whatever a trainer's arguments, its folder or its repository on the Hub have against it.
+
+    Raises:
+        InputError: Any of them.
+    """
+    from ..hub.publishing import explaining_refusals
+    from ..synthesis.atomic import explaining
+
+    try:
+        with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
+            yield
+    except InputError:
+        raise
+    except ValueError as error:  # transformers and accelerate refuse arguments so
+        raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
 
 
 def settings_of(command: Any, arguments: ImageTrainingArguments) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     from ..training import StableRepTrainer
     from ..training.checkpoints import checkpoint_to_resume
     from . import facts
-    from .records import device_name, read_record, settings_of, write_record
+    from .records import device_name, making_trainer, read_record, settings_of, write_record
 
     output = Path(command.output)
     settings = settings_of(command, arguments)
@@ -135,13 +135,8 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     dataset, keys = _stream(command, arguments) if command.streaming else (_load(command), None)
     probe = _probe(command, arguments)
     model, tokenizer = build_model(command, arguments.seed)
-    try:
-        with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
-            trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe, train_keys=keys)
-    except InputError:
-        raise
-    except ValueError as error:  # transformers and accelerate refuse arguments so
-        raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
+    with making_trainer(output, arguments):
+        trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe, train_keys=keys)
     with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
         checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():

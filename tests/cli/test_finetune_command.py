@@ -117,6 +117,14 @@ def test_it_goes_on_from_the_hub_on_another_machine(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    flags = ["--push_to_hub", "--hub_model_id", "bob/pets"]
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "out", *flags)
+    assert code == 2 and "may not write there" in error, error
+    assert not (tmp_path / "out" / "finetuning.json").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
