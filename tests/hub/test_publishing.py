@@ -273,6 +273,40 @@ def test_killed_over_xet_it_goes_on(tmp_path, moment):
         assert not hub.requests("PUT"), "nothing went by LFS"
 
 
+IMPATIENT = "import time; time.sleep = lambda seconds: None; " + PUBLISH
+
+
+def test_accidents_over_xet(tmp_path):
+    """A Hub that stays broken is one sentence and no commit; one that recovers, or loses its answer, is waited for."""
+    folder = write(tmp_path / "data", contents("dataset"))
+    with running_hub(tmp_path / "hub", xet=True) as hub:
+        environment = hub.environment(
+            tmp_path / "home",
+            PYTHONPATH=os.pathsep.join(p for p in sys.path if p),
+            HF_XET_CLIENT_RETRY_BASE_DELAY="10ms",
+        )
+        command = [sys.executable, "-c", IMPATIENT, str(folder), "alice/thing"]
+
+        hub.fail("GET", "/xet-write-token/", status=500, times=99)
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert refused.returncode == 2, refused.stderr
+        said = [line for line in refused.stderr.splitlines() if line.strip()]
+        assert len(said) == 1
+        assert "Publishing alice/thing stopped: " in said[0]
+        assert "500" in said[0]
+        assert hub.files("alice/thing", "datasets") == {}
+
+        hub.faults.waiting.clear()
+        hub.fail("GET", "/xet-write-token/", status=503, times=2)
+        hub.fail("POST", "/commit/", lose_answer=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert not [fault for fault in hub.faults.waiting if fault.times], "the faults did strike"
+        assert hub.files("alice/thing", "datasets") == published("dataset", "alice/thing")
+        assert len(hub.repository("alice/thing", "datasets").commits) == 2, "one commit, however often asked for"
+        assert not hub.requests("PUT"), "nothing went by LFS"
+
+
 # ---------------------------------------------------------------- input that cannot work
 
 
