@@ -79,7 +79,7 @@ def trial(root: Path, rng: random.Random, xet: bool, longest: float, how: dict[s
         if hub.xet:
             seen["per cent of the bytes stored"] = round(100 * hub.xet.stored_bytes() / large)
         else:
-            assert len(hub.storage.uploads) == len(set(hub.storage.uploads)), "a file arrived twice"
+            assert len(hub.large.uploads) == len(set(hub.large.uploads)), "a file arrived twice"
     return seen
 
 

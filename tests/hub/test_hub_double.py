@@ -41,6 +41,24 @@ def add(api, path, content, **options):
     return api.create_commit("alice/thing", [CommitOperationAdd(path, content)], commit_message="add", **options)
 
 
+class Sender:
+    """What no client would send; returns the status of the answer."""
+
+    def __init__(self, address: str, token: str = "hf_alice") -> None:
+        self.address, self.headers = address, {"Authorization": f"Bearer {token}"}
+
+    def lines(self, lines: list[dict], content_type: str = "application/x-ndjson") -> int:
+        headers = self.headers | {"Content-Type": content_type}
+        body = "\n".join(map(json.dumps, lines))
+        return get_session().post(self.address, content=body, headers=headers).status_code
+
+    def json(self, body: dict) -> int:
+        return get_session().post(self.address, json=body, headers=self.headers).status_code
+
+    def get(self) -> int:
+        return get_session().get(self.address, headers=self.headers).status_code
+
+
 def test_repositories_come_and_go(hub_here, api):
     with pytest.raises(HfHubHTTPError, match="already created"):
         api.create_repo("alice/thing")
@@ -183,26 +201,69 @@ def test_a_commit_is_refused_whole(hub_here, api):
     ],
 )
 def test_commits_that_are_none(hub_here, api, lines):
-    body = "\n".join(map(json.dumps, lines))
-    answer = get_session().post(
-        f"{hub_here.endpoint}/api/models/alice/thing/commit/main",
-        content=body,
-        headers={"Authorization": "Bearer hf_alice"},
-    )
-    assert answer.status_code == 400
+    assert Sender(f"{hub_here.endpoint}/api/models/alice/thing/commit/main").lines(lines) == 400
     assert hub_here.files("alice/thing") == {}
 
 
+HEADER = {"key": "header", "value": {"summary": "s"}}
+
+
+def test_a_commit_is_refused_that_the_hub_would_not_take(hub_here, api):
+    send = Sender(f"{hub_here.endpoint}/api/models/alice/thing/commit/main")
+    assert send.lines([HEADER], content_type="text/plain") == 400
+    twice = [{"key": "file", "value": {"path": "a", "content": text}} for text in "xy"]
+    rotated = {"key": "file", "value": {"path": "a", "content": "eA==", "encoding": "rot13"}}
+    binary = {"key": "file", "value": {"path": "a.safetensors", "content": "eA==", "encoding": "base64"}}
+    elsewhere = {"key": "lfsFile", "value": {"path": "a", "algo": "sha256", "oid": "../../repos/models/alice/thing"}}
+    for lines in (twice, [rotated], [binary], [elsewhere]):
+        assert send.lines([HEADER, *lines]) == 400
+    assert hub_here.files("alice/thing") == {}
+
+
+def test_a_large_file_belongs_to_the_repository_it_was_sent_to(hub_here, api):
+    """Whoever knows the sha256 of somebody's private file does not get it by naming it."""
+    content = b"top secret" * 10
+    theirs = HfApi(token="hf_bob")
+    theirs.create_repo("bob/secret", private=True)
+    addition = [CommitOperationAdd("a.bin", content), CommitOperationAdd("a.txt", content)]
+    theirs.create_commit("bob/secret", addition, commit_message="s")
+    oid = hashlib.sha256(content).hexdigest()
+    stolen = {"key": "lfsFile", "value": {"path": "a", "algo": "sha256", "oid": oid, "size": len(content)}}
+    assert Sender(f"{hub_here.endpoint}/api/models/alice/thing/commit/main").lines([HEADER, stolen]) == 400
+    add(api, "mine.bin", content)
+    assert hub_here.large.uploads == [oid, oid]
+
+
+def test_who_may_only_read_changes_and_proposes_nothing(hub_here, api):
+    for create_pr in (False, True):
+        with pytest.raises(HfHubHTTPError, match="403"):
+            add(HfApi(token="hf_alice_reads"), "a.bin", b"x", create_pr=create_pr)
+    batch = f"{hub_here.endpoint}/alice/thing.git/info/lfs/objects/batch"
+    body = {"operation": "upload", "objects": [{"oid": "0" * 64, "size": 1}]}
+    assert Sender(batch, "hf_alice_reads").json(body) == 403
+    assert hub_here.repository("alice/thing").pulls == []
+    assert hub_here.large.uploads == []
+
+
 def test_unknown_keys_and_parameters_are_refused(hub_here, api):
-    ask = {"Authorization": "Bearer hf_alice"}
-    session, one = get_session(), f"{hub_here.endpoint}/api/models/alice/thing"
-    create = session.post(f"{hub_here.endpoint}/api/repos/create", json={"name": "x", "colour": 1}, headers=ask)
-    assert [
-        create.status_code,
-        session.get(f"{one}?colour=1", headers=ask).status_code,
-        session.put(f"{one}/settings", json={"colour": 1}, headers=ask).status_code,
-        session.put(f"{hub_here.endpoint}/storage/upload/{'0' * 64}/0/bad", content=b"", headers=ask).status_code,
-    ] == [400, 400, 400, 403]
+    host, one = hub_here.endpoint, f"{hub_here.endpoint}/api/models/alice/thing"
+    file = {"path": "a", "size": 1, "sample": ""}
+    for address, body in (
+        (f"{host}/api/repos/create", {"name": "x", "colour": 1}),
+        (f"{host}/api/repos/create", {"name": 1}),
+        (f"{one}/paths-info/main", {"paths": ["a"], "colour": 1}),
+        (f"{one}/paths-info/main", {}),
+        (f"{one}/preupload/main", {"files": [file | {"size": "1"}]}),
+        (f"{one}/preupload/main", {"files": [file | {"sample": "%%"}]}),
+        (f"{one}/branch/x?colour=1", {}),
+        (f"{one}/tag/main?colour=1", {"tag": "v1"}),
+        (f"{one}/discussions?colour=1", {"title": "abc", "description": "", "pullRequest": True}),
+    ):
+        assert Sender(address).json(body) == 400, address
+    for address in (f"{one}?colour=1", f"{host}/alice/thing/resolve/main/.gitattributes?colour=1"):
+        assert Sender(address).get() == 400, address
+    unsigned = f"{host}/storage/upload/models/alice/thing/{'0' * 64}/0/bad"
+    assert get_session().put(unsigned, content=b"").status_code == 403
 
 
 def test_the_state_outlives_the_server(tmp_path):

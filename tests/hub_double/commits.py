@@ -5,319 +5,253 @@ from __future__ import annotations
 import base64
 import binascii
 import fnmatch
-import json
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from pydantic import Field
 
-from .accounts import readable, require_account, writable
 from .cards import check_card
-from .refusals import Refusal, json_body, only_keys, only_parameters
-from .storage import Storage
-from .store import TYPES, Commit, Entry, Repository, Store, now
+from .protocol import REPOSITORY, Asked, Refusal, Sha256, read, route, shape
+from .store import TYPES, Entry, Pull, Repository, now
+
+if TYPE_CHECKING:
+    from .running import HubDouble
 
 LARGE_ENDINGS = (".bin", ".parquet", ".safetensors", ".gz", ".zip", ".arrow")
 MOST_REGULAR_BYTES = 10_000_000
-MOST_FILES_IN_A_REQUEST = 256
 
 
-class Commits:
-    def __init__(self, store: Store, storage: Storage, endpoint: str) -> None:
-        self.store, self.storage, self.endpoint = store, storage, endpoint
+CANDIDATE = shape(path=str, size=int, sample=str, sha256=(Sha256, ""))
+CANDIDATES = shape(
+    files=Annotated[list[CANDIDATE], Field(max_length=256)],  # type: ignore[valid-type]
+    gitIgnore=(str, ""),
+    gitAttributes=(str, ""),
+)
+HEADER = shape(summary=Annotated[str, Field(min_length=1)], description=(str, ""), parentCommit=(str | None, None))
+DELETED = shape(path=str)
+LINES = {
+    "file": shape(path=str, content=str, encoding=(Literal["utf-8", "base64"], "utf-8")),
+    "lfsFile": shape(path=str, algo=Literal["sha256"], oid=Sha256, size=(int | None, None)),
+    "deletedFile": DELETED,
+    "deletedFolder": DELETED,
+}
+LINE = shape(key=Literal["header", *LINES], value=dict[str, Any])  # type: ignore[valid-type]
+BRANCH = shape(startingPoint=(str, "main"), emptyBranch=(bool, False), overwrite=(bool, False))
+TAG = shape(tag=str, message=(str | None, None))
+PULL = shape(title=Annotated[str, Field(min_length=3)], description=str, pullRequest=Literal[True])
 
-    def routes(self) -> list[Route]:
-        one = "/api/{type}/{namespace}/{name}"
-        return [
-            Route(f"{one}/preupload/{{revision:escaped}}", self.preupload, methods=["POST"]),
-            Route(f"{one}/commit/{{revision:escaped}}", self.commit, methods=["POST"]),
-            Route(f"{one}/commits/{{revision:escaped}}", self.history),
-            Route(f"{one}/refs", self.references),
-            Route(f"{one}/branch/{{reference:escaped}}", self.branch, methods=["POST", "DELETE"]),
-            Route(f"{one}/tag/{{reference:escaped}}", self.tag, methods=["POST", "DELETE"]),
-            Route(f"{one}/discussions", self.discussions, methods=["GET", "POST"]),
-            Route(f"{one}/discussions/{{number:int}}", self.discussion),
-            Route(f"{one}/discussions/{{number:int}}/status", self.change_status, methods=["POST"]),
-            Route(f"{one}/discussions/{{number:int}}/merge", self.merge, methods=["POST"]),
-        ]
 
-    async def preupload(self, request: Request) -> Response:
-        """Say of each file how it is to be sent, and what is there under its name."""
-        only_parameters(request, {"create_pr"})
-        repository = readable(request, self.store)
-        self._check_may_commit(request, repository, request.path_params["revision"])
-        body = await json_body(request, {"files"}, {"gitIgnore", "gitAttributes"})
-        if len(body["files"]) > MOST_FILES_IN_A_REQUEST:
-            raise Refusal(413, f"more than {MOST_FILES_IN_A_REQUEST} files in a request")
-        tree = repository.find(request.path_params["revision"]).tree
-        ignored = [line for line in body.get("gitIgnore", "").splitlines() if line and not line.startswith("#")]
-        files = []
-        for file in body["files"]:
-            only_keys(file, {"path", "size", "sample"}, {"sha256"})
-            path, sample = file["path"], base64.b64decode(file["sample"], validate=True)
-            large = path.endswith(LARGE_ENDINGS) or file["size"] > MOST_REGULAR_BYTES or b"\0" in sample
-            answer = {
-                "path": path,
-                "uploadMode": "lfs" if large else "regular",
-                "shouldIgnore": any(fnmatch.fnmatch(path, pattern) for pattern in ignored),
-            }
-            if path in tree:
-                answer["oid"] = tree[path].sha256 if tree[path].large else tree[path].oid
-            files.append(answer)
-        return JSONResponse({"files": files})
-
-    async def commit(self, request: Request) -> Response:
-        """All of it or nothing: a refused line leaves the repository as it was."""
-        only_parameters(request, {"create_pr"})
-        account = require_account(request)
-        repository = readable(request, self.store)
-        reference = request.path_params["revision"]
-        proposing = request.query_params.get("create_pr") == "1"
-        self._check_may_commit(request, repository, reference)
-        lines = [_parsed(line) for line in (await request.body()).splitlines() if line.strip()]
-        header, operations = _header(lines), lines[1:]
-        parent = repository.head(reference)
-        if header.get("parentCommit") and not parent.startswith(header["parentCommit"]):
-            raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-        tree = dict(repository.commits[parent].tree)
-        for operation in operations:
-            self._apply(tree, operation, TYPES[repository.type])
-        commit = repository.add_commit(parent, tree, header["summary"], header.get("description", ""), account.name)
-        number = None
-        if proposing:
-            number = self._open_pull(repository, account.name, header["summary"], header.get("description", ""))
-            repository.move(f"refs/pr/{number}", commit.id)
-        else:
-            repository.move(reference, commit.id)
-        self.store.save(repository)
-        page = f"{self.endpoint}/{repository.prefix}{repository.id}"
-        answer: dict[str, Any] = {
-            "success": True,
-            "commitOid": commit.id,
-            "commitUrl": f"{page}/commit/{commit.id}",
-            "hookOutput": "",
+@route("POST", f"{REPOSITORY}/preupload/{{revision:escaped}}", by="proposer", parameters="create_pr", body=CANDIDATES)
+def preupload(hub: HubDouble, asked: Asked) -> Any:
+    """Say of each file how it is to be sent, and what is there under its name."""
+    check_may_change(asked, asked.path["revision"])
+    tree = asked.repository.find(asked.path["revision"]).tree
+    ignored = [line for line in asked.body.gitIgnore.splitlines() if line and not line.startswith("#")]
+    files = []
+    for file in asked.body.files:
+        large = _must_be_large(file.path, file.size, _decoded(file.path, file.sample))
+        answer = {
+            "path": file.path,
+            "uploadMode": "lfs" if large else "regular",
+            "shouldIgnore": any(fnmatch.fnmatch(file.path, pattern) for pattern in ignored),
         }
-        if number is not None:
-            answer["pullRequestUrl"] = f"{page}/discussions/{number}"
-        return JSONResponse(answer)
-
-    def _apply(self, tree: dict[str, Entry], operation: dict[str, Any], kind: str) -> None:
-        key, value = operation["key"], operation["value"]
-        if key == "file":
-            only_keys(value, {"path", "content"}, {"encoding"})
-            content = _content(value)
-            if len(content) > MOST_REGULAR_BYTES:
-                raise Refusal(400, f"{value['path']} is larger than {MOST_REGULAR_BYTES} bytes: use LFS")
-            if value["path"] == "README.md":
-                errors, _ = check_card(content.decode(), kind)
-                if errors:
-                    raise Refusal(400, f"Invalid metadata in README.md: {'; '.join(errors)}")
-            _put(tree, value["path"], self.store.put_file(content))
-        elif key == "lfsFile":
-            only_keys(value, {"path", "algo", "oid"}, {"size"})
-            if value["algo"] != "sha256" or not self.storage.has(value["oid"], value.get("size", 0)):
-                raise Refusal(400, f"{value['path']}: there is no LFS object {value['oid']}; upload it first")
-            entry = self.store.put_pointer(value["oid"])
-            if value.get("size", entry.size) != entry.size:
-                raise Refusal(400, f"{value['path']}: the object has {entry.size} bytes, not {value['size']}")
-            _put(tree, value["path"], entry)
-        elif key == "deletedFile":
-            if only_keys(value, {"path"})["path"] not in tree:
-                raise Refusal(404, f"A file with this name doesn't exist: {value['path']}", "EntryNotFound")
-            del tree[value["path"]]
-        elif key == "deletedFolder":
-            folder = only_keys(value, {"path"})["path"].rstrip("/") + "/"
-            inside = [path for path in tree if path.startswith(folder)]
-            if not inside:
-                raise Refusal(404, f"A folder with this name doesn't exist: {folder}", "EntryNotFound")
-            for path in inside:
-                del tree[path]
-        else:
-            raise Refusal(400, f"unknown operation {key!r}")
-
-    def _check_may_commit(self, request: Request, repository: Repository, reference: str) -> None:
-        """Anybody may propose; the rest is the owner's, and a proposal its author's too."""
-        account = require_account(request)
-        repository.find(reference)
-        own = reference.startswith("refs/pr/") and repository.pulls[int(reference.split("/")[-1]) - 1]["author"]
-        if request.query_params.get("create_pr") != "1" and own != account.name:
-            writable(request, self.store)
-
-    async def history(self, request: Request) -> Response:
-        only_parameters(request, {"expand[]", "limit", "p"})
-        repository = readable(request, self.store)
-        commits = repository.history(repository.find(request.path_params["revision"]))
-        return JSONResponse([_described(commit) for commit in commits])
-
-    async def references(self, request: Request) -> Response:
-        only_parameters(request, {"include_prs"})
-        repository = readable(request, self.store)
-        listed: dict[str, Any] = {"converts": []}
-        for kind, folder, values in (("branches", "heads", repository.branches), ("tags", "tags", repository.tags)):
-            listed[kind] = [
-                {"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": commit}
-                for name, commit in values.items()
-            ]
-        if "include_prs" in request.query_params:
-            listed["pullRequests"] = [
-                {"name": str(n), "ref": f"refs/pr/{n}", "targetCommit": pull["commit"]}
-                for n, pull in enumerate(repository.pulls, 1)
-            ]
-        return JSONResponse(listed)
-
-    async def branch(self, request: Request) -> Response:
-        repository = writable(request, self.store)
-        name = request.path_params["reference"]
-        if request.method == "DELETE":
-            if name == "main" or name not in repository.branches:
-                raise Refusal(404, f"There is no branch {name} to delete", "RevisionNotFound")
-            del repository.branches[name]
-        else:
-            body = await json_body(request, set(), {"startingPoint", "emptyBranch", "overwrite"})
-            if name in repository.branches:
-                raise Refusal(409, f"Reference already exists: refs/heads/{name}")
-            repository.branches[name] = repository.find(body.get("startingPoint", "main")).id
-        self.store.save(repository)
-        return JSONResponse({})
-
-    async def tag(self, request: Request) -> Response:
-        repository = writable(request, self.store)
-        reference = request.path_params["reference"]
-        if request.method == "DELETE":
-            if repository.tags.pop(reference, None) is None:
-                raise Refusal(404, f"There is no tag {reference}", "RevisionNotFound")
-        else:
-            body = await json_body(request, {"tag"}, {"message"})
-            if body["tag"] in repository.tags:
-                raise Refusal(409, f"Tag reference exists already: {body['tag']}")
-            repository.tags[body["tag"]] = repository.find(reference).id
-        self.store.save(repository)
-        return JSONResponse({})
-
-    async def discussions(self, request: Request) -> Response:
-        repository = readable(request, self.store)
-        if request.method == "POST":
-            account = require_account(request)
-            body = await json_body(request, {"title", "description", "pullRequest"})
-            if body["pullRequest"] is not True or len(body["title"]) < 3:
-                raise Refusal(400, "only pull requests with a title are modelled here")
-            number = self._open_pull(repository, account.name, body["title"], body["description"])
-            self.store.save(repository)
-            return JSONResponse({"num": number, "pullRequest": True})
-        only_parameters(request, {"type", "status", "author", "p"})
-        asked = request.query_params
-        wanted = {"open": ("open", "draft"), "closed": ("closed", "merged")}.get(asked.get("status", ""), ())
-        found = [
-            self._described_pull(repository, number)
-            for number, pull in enumerate(repository.pulls, 1)
-            if asked.get("author", pull["author"]) == pull["author"]
-            and (not wanted or pull["status"] in wanted)
-            and asked.get("type") != "discussion"
-        ]
-        return JSONResponse({"discussions": found, "count": len(found), "start": 0})
-
-    async def discussion(self, request: Request) -> Response:
-        only_parameters(request, {"diff"})
-        repository = readable(request, self.store)
-        return JSONResponse(self._described_pull(repository, self._number(request, repository)))
-
-    async def change_status(self, request: Request) -> Response:
-        repository = writable(request, self.store)
-        body = await json_body(request, {"status"}, {"comment"})
-        repository.pulls[self._number(request, repository) - 1]["status"] = body["status"]
-        self.store.save(repository)
-        author = {"name": require_account(request).name}
-        event = {"id": "1", "type": "status-change", "createdAt": now(), "author": author, "data": body}
-        return JSONResponse({"newStatus": event})
-
-    async def merge(self, request: Request) -> Response:
-        repository = writable(request, self.store)
-        pull = repository.pulls[self._number(request, repository) - 1]
-        ancestors = {commit.id for commit in repository.history(repository.commits[pull["commit"]])}
-        if repository.branches["main"] not in ancestors:
-            raise Refusal(409, "The pull request has conflicts")
-        pull["status"] = "merged"
-        repository.branches["main"] = pull["commit"]
-        self.store.save(repository)
-        return JSONResponse({"success": True})
-
-    def _number(self, request: Request, repository: Repository) -> int:
-        number: int = request.path_params["number"]
-        if not 0 < number <= len(repository.pulls):
-            raise Refusal(404, f"There is no discussion {number}")
-        return number
-
-    def _open_pull(self, repository: Repository, author: str, title: str, description: str) -> int:
-        pull = {
-            "title": title,
-            "description": description,
-            "author": author,
-            "status": "draft",
-            "date": now(),
-            "commit": repository.branches["main"],
-        }
-        repository.pulls.append(pull)
-        return len(repository.pulls)
-
-    def _described_pull(self, repository: Repository, number: int) -> dict[str, Any]:
-        pull = repository.pulls[number - 1]
-        return {
-            "num": number,
-            "title": pull["title"],
-            "author": {"name": pull["author"]},
-            "createdAt": pull["date"],
-            "status": pull["status"],
-            "repo": {"name": repository.id, "type": TYPES[repository.type]},
-            "isPullRequest": True,
-            "changes": {"base": "refs/heads/main"},
-            "filesWithConflicts": [],
-            "events": [],
-        }
+        if known := tree.get(file.path):
+            answer["oid"] = known.sha256 if known.large else known.oid
+        files.append(answer)
+    return {"files": files}
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        return only_keys(json.loads(line), {"key", "value"})
-    except ValueError as error:
-        raise Refusal(400, "a line of the commit is not JSON") from error
-
-
-def _header(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    if not lines or lines[0]["key"] != "header" or any(line["key"] == "header" for line in lines[1:]):
+@route("POST", f"{REPOSITORY}/commit/{{revision:escaped}}", by="proposer", parameters="create_pr")
+async def commit(hub: HubDouble, asked: Asked) -> Any:
+    """All of it or nothing: a refused line leaves the repository as it was."""
+    repository, reference = asked.repository, asked.path["revision"]
+    check_may_change(asked, reference)
+    if asked.request.headers.get("content-type") != "application/x-ndjson":
+        raise Refusal(400, "a commit is application/x-ndjson")
+    lines = [read(LINE, line) for line in (await asked.request.body()).splitlines() if line.strip()]
+    if [line.key for line in lines[:1]] != ["header"] or any(line.key == "header" for line in lines[1:]):
         raise Refusal(400, "a commit begins with its header, and has one")
-    header = only_keys(lines[0]["value"], {"summary"}, {"description", "parentCommit"})
-    if not header["summary"]:
-        raise Refusal(400, "a commit needs a summary")
-    return header
+    header = read(HEADER, lines[0].value)
+    parent = repository.head(reference)
+    if header.parentCommit and not parent.startswith(header.parentCommit):
+        raise Refusal(412, "A commit has happened since. Please refresh and try again.")
+    tree = dict(repository.commits[parent].tree)
+    added: set[str] = set()
+    for line in lines[1:]:
+        _apply(hub, repository, tree, line, added)
+    made = repository.add_commit(parent, tree, header.summary, header.description, asked.account.name)
+    page = f"{hub.endpoint}/{repository.prefix}{repository.id}"
+    answer = {"success": True, "commitOid": made.id, "commitUrl": f"{page}/commit/{made.id}", "hookOutput": ""}
+    if asked.query.get("create_pr") == "1":
+        number = _open_pull(asked, header.summary, header.description)
+        reference = f"refs/pr/{number}"
+        answer["pullRequestUrl"] = f"{page}/discussions/{number}"
+    repository.move(reference, made.id)
+    hub.store.save(repository)
+    return answer
 
 
-def _content(value: dict[str, Any]) -> bytes:
-    if value.get("encoding", "utf-8") == "utf-8":
-        return str(value["content"]).encode()
-    try:
-        return base64.b64decode(value["content"], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Refusal(400, f"{value['path']} is not base64") from error
+def check_may_change(asked: Asked, reference: str) -> None:
+    """Anybody may propose; the rest is the owner's, and a proposal its author's too."""
+    asked.repository.find(reference)
+    pull = asked.repository.pull(reference)
+    if asked.query.get("create_pr") != "1" and (pull is None or pull.author != asked.account.name):
+        asked.account.check_may_write(asked.repository.namespace)
 
 
-def _put(tree: dict[str, Entry], path: str, entry: Entry) -> None:
+def _apply(hub: HubDouble, repository: Repository, tree: dict[str, Entry], line: Any, added: set[str]) -> None:
+    file = read(LINES[line.key], line.value)
+    if line.key == "file":
+        content = _decoded(file.path, file.content) if file.encoding == "base64" else file.content.encode()
+        if _must_be_large(file.path, len(content), content[:512]):
+            raise Refusal(400, f"{file.path} is binary, or larger than {MOST_REGULAR_BYTES} bytes: use LFS")
+        if file.path == "README.md" and (errors := check_card(content.decode(), TYPES[repository.type])[0]):
+            raise Refusal(400, f"Invalid metadata in README.md: {'; '.join(errors)}")
+        _put(tree, file.path, hub.store.put_file(content), added)
+    elif line.key == "lfsFile":
+        if not hub.large.has(repository, file.oid, file.size or 0):
+            raise Refusal(400, f"{file.path}: there is no LFS object {file.oid}; upload it first")
+        entry = hub.store.put_pointer(file.oid)
+        if file.size not in (None, entry.size):
+            raise Refusal(400, f"{file.path}: the object has {entry.size} bytes, not {file.size}")
+        _put(tree, file.path, entry, added)
+    else:
+        folder = f"{file.path.rstrip('/')}/"
+        gone = [path for path in tree if path.startswith(folder)] if line.key == "deletedFolder" else [file.path]
+        if not gone or not tree.keys() >= set(gone):
+            raise Refusal(404, f"There is no {file.path} to delete", "EntryNotFound")
+        for path in gone:
+            del tree[path]
+
+
+def _put(tree: dict[str, Entry], path: str, entry: Entry, added: set[str]) -> None:
     parts = path.split("/")
     if any(part in ("", ".", "..", ".git") for part in parts):
         raise Refusal(400, f"{path!r} is no path of a repository")
-    if any("/".join(parts[:end]) in tree for end in range(1, len(parts))) or any(
-        other.startswith(f"{path}/") for other in tree
-    ):
+    parents = {"/".join(parts[:end]) for end in range(1, len(parts))}
+    if parents & tree.keys() or any(other.startswith(f"{path}/") for other in tree):
         raise Refusal(400, f"{path!r} is both a file and a folder")
+    if path in added:
+        raise Refusal(400, f"{path!r} is there twice")
+    added.add(path)
     if path not in tree or tree[path].sha256 != entry.sha256:
         tree[path] = entry
 
 
-def _described(commit: Commit) -> dict[str, Any]:
+def _must_be_large(path: str, size: int, start: bytes) -> bool:
+    return path.endswith(LARGE_ENDINGS) or size > MOST_REGULAR_BYTES or b"\0" in start
+
+
+def _decoded(path: str, content: str) -> bytes:
+    try:
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refusal(400, f"{path} is not base64") from error
+
+
+@route("GET", f"{REPOSITORY}/commits/{{revision:escaped}}", by="reader", parameters="expand[] limit p")
+def history(hub: HubDouble, asked: Asked) -> Any:
+    return [
+        {
+            "id": commit.id,
+            "title": commit.title,
+            "message": commit.message,
+            "date": commit.date,
+            "authors": [{"user": commit.author}],
+        }
+        for commit in asked.repository.history(asked.repository.find(asked.path["revision"]))
+    ]
+
+
+@route("GET", f"{REPOSITORY}/refs", by="reader", parameters="include_prs")
+def references(hub: HubDouble, asked: Asked) -> Any:
+    repository = asked.repository
+    pulls = {f"refs/pr/{number}": pull.commit for number, pull in enumerate(repository.pulls, 1)}
+    listed = {
+        "branches": [_reference(name, f"refs/heads/{name}", sha) for name, sha in repository.branches.items()],
+        "tags": [_reference(name, f"refs/tags/{name}", sha) for name, sha in repository.tags.items()],
+        "converts": [],
+    }
+    if "include_prs" in asked.query:
+        listed["pullRequests"] = [_reference(name.rpartition("/")[2], name, sha) for name, sha in pulls.items()]
+    return listed
+
+
+def _reference(name: str, full: str, commit: str) -> dict[str, str]:
+    return {"name": name, "ref": full, "targetCommit": commit}
+
+
+@route("POST", f"{REPOSITORY}/branch/{{reference:escaped}}", by="writer", body=BRANCH)
+def make_branch(hub: HubDouble, asked: Asked) -> None:
+    _new_reference(hub, asked, asked.repository.branches, asked.path["reference"], asked.body.startingPoint)
+
+
+@route("POST", f"{REPOSITORY}/tag/{{revision:escaped}}", by="writer", body=TAG)
+def make_tag(hub: HubDouble, asked: Asked) -> None:
+    _new_reference(hub, asked, asked.repository.tags, asked.body.tag, asked.path["revision"])
+
+
+def _new_reference(hub: HubDouble, asked: Asked, known: dict[str, str], name: str, revision: str) -> None:
+    if name in known:
+        raise Refusal(409, f"Reference already exists: {name}")
+    known[name] = asked.repository.find(revision).id
+    hub.store.save(asked.repository)
+
+
+@route("DELETE", f"{REPOSITORY}/branch/{{reference:escaped}}", f"{REPOSITORY}/tag/{{reference:escaped}}", by="writer")
+def delete_reference(hub: HubDouble, asked: Asked) -> None:
+    tags = "/tag/" in asked.request.url.path
+    known, name = asked.repository.tags if tags else asked.repository.branches, asked.path["reference"]
+    if name not in known or (name == "main" and not tags):
+        raise Refusal(404, f"There is no {name} to delete", "RevisionNotFound")
+    del known[name]
+    hub.store.save(asked.repository)
+
+
+@route("POST", f"{REPOSITORY}/discussions", by="proposer", body=PULL)
+def propose(hub: HubDouble, asked: Asked) -> Any:
+    number = _open_pull(asked, asked.body.title, asked.body.description)
+    hub.store.save(asked.repository)
+    return {"num": number, "pullRequest": True}
+
+
+@route("GET", f"{REPOSITORY}/discussions", by="reader", parameters="type status author p")
+def discussions(hub: HubDouble, asked: Asked) -> Any:
+    """Nothing but pull requests that are open: nobody closes any here."""
+    found = [
+        _described(asked.repository, number)
+        for number, pull in enumerate(asked.repository.pulls, 1)
+        if asked.query.get("author", pull.author) == pull.author
+        and asked.query.get("status") != "closed"
+        and asked.query.get("type") != "discussion"
+    ]
+    return {"discussions": found, "count": len(found), "start": 0}
+
+
+@route("GET", f"{REPOSITORY}/discussions/{{number:int}}", by="reader", parameters="diff")
+def discussion(hub: HubDouble, asked: Asked) -> Any:
+    if asked.repository.pull(f"refs/pr/{asked.path['number']}") is None:
+        raise Refusal(404, f"There is no discussion {asked.path['number']}")
+    return _described(asked.repository, asked.path["number"])
+
+
+def _open_pull(asked: Asked, title: str, description: str) -> int:
+    """Its number."""
+    main = asked.repository.branches["main"]
+    asked.repository.pulls.append(Pull(title, description, asked.account.name, now(), main))
+    return len(asked.repository.pulls)
+
+
+def _described(repository: Repository, number: int) -> dict[str, Any]:
+    pull = repository.pulls[number - 1]
     return {
-        "id": commit.id,
-        "title": commit.title,
-        "message": commit.message,
-        "date": commit.date,
-        "authors": [{"user": commit.author}],
+        "num": number,
+        "title": pull.title,
+        "author": {"name": pull.author},
+        "createdAt": pull.date,
+        "status": "draft",
+        "repo": {"name": repository.id, "type": TYPES[repository.type]},
+        "isPullRequest": True,
+        "changes": {"base": "refs/heads/main"},
+        "filesWithConflicts": [],
+        "events": [],
     }

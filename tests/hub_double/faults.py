@@ -10,6 +10,8 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .protocol import routed
+
 
 @dataclass
 class Fault:
@@ -50,8 +52,8 @@ class Faults:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        # A "/" within a segment ("refs%2Fpr%2F1") must reach the router as it was sent.
         path = scope["raw_path"].decode()
+        scope["path"] = routed(path)
         fault = self._struck(scope["method"], path)
 
         async def recorded(message: Message) -> None:

@@ -15,13 +15,10 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from .commits import Commits
-from .escaping import EscapedSlashes
+from . import commits, files, repositories  # noqa: F401  # their routes
 from .faults import Fault, Faults
-from .files import Files
-from .refusals import Refusal
-from .repositories import Repositories
-from .storage import Storage
+from .large_files import LargeFiles
+from .protocol import RULES, Refusal
 from .store import Repository, Store
 from .xet import Xet
 
@@ -32,32 +29,32 @@ class HubDouble:
     Attributes:
         endpoint: What HF_ENDPOINT must say.
         store: Its repositories.
-        storage: Its large files.
+        large: Its large files.
+        xet: Its Xet stores, if clients shall use them.
+        faults: What is to go wrong, and what was asked.
     """
 
     def __init__(self, folder: Path, port: int, xet: bool = False) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
-        storage_endpoint = f"http://localhost:{port}"  # another host, as the Hub's content network is
         self.folder = folder
         self.store = Store(folder)
-        self.xet = Xet(self.store) if xet else None
-        self.storage = Storage(self.store, self.endpoint, storage_endpoint, self.xet)
-        routes = [
-            *Commits(self.store, self.storage, self.endpoint).routes(),
-            *(self.xet.routes() if self.xet else []),
-            *self.storage.routes(),
-            *Repositories(self.store, self.endpoint).routes(),
-            *Files(self.store, self.storage, self.endpoint).routes(),
-        ]
-        app = Starlette(routes=routes, exception_handlers={Refusal: Refusal.answer})
-        self.faults = Faults(EscapedSlashes(app))
+        self.xet = Xet(folder) if xet else None
+        self.large = LargeFiles(self, f"http://localhost:{port}")  # another host, as the Hub's content network is
+        routes = [rule.route(self) for rule in RULES]
+        self.faults = Faults(Starlette(routes=routes, exception_handlers={Refusal: Refusal.answer}))
+
+    @property
+    def with_xet(self) -> Xet:
+        if self.xet is None:
+            raise Refusal(404, "Sorry, we can't find the page you are looking for.")
+        return self.xet
 
     def reset(self) -> None:
         """Forget everything."""
         shutil.rmtree(self.folder)
-        self.store.__init__(self.folder)  # type: ignore[misc]
-        self.storage.uploads.clear()
-        self.storage.part_size = None
+        self.store = Store(self.folder)
+        self.large.uploads.clear()
+        self.large.part_size = None
         self.faults.waiting.clear()
         self.faults.requests.clear()
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .refusals import Refusal
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from .protocol import Refusal
 
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}  # in addresses -> in bodies
 NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}")
@@ -52,16 +55,36 @@ class Commit:
 
 
 @dataclass
+class Pull:
+    """A pull request; its number is its place in the list and one."""
+
+    title: str
+    description: str
+    author: str
+    date: str
+    commit: str
+
+
+@dataclass
 class Repository:
-    type: str  # as in addresses
+    """A repository.
+
+    Attributes:
+        type: As in addresses.
+        objects: sha256 of the large files that were uploaded to it, committed or not.
+        variables: Of a Space, as `secrets` are.
+    """
+
+    type: str
     id: str
     private: bool = False
     sdk: str | None = None
     created: str = ""
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    pulls: list[dict[str, Any]] = field(default_factory=list)  # number - 1 is the index
+    pulls: list[Pull] = field(default_factory=list)
     commits: dict[str, Commit] = field(default_factory=dict)
+    objects: set[str] = field(default_factory=set)
     variables: dict[str, dict[str, Any]] = field(default_factory=dict)
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -74,14 +97,17 @@ class Repository:
         """Before the id in the address of a page or file."""
         return "" if self.type == "models" else f"{self.type}/"
 
+    def pull(self, reference: str) -> Pull | None:
+        """The pull request that "refs/pr/N" names."""
+        match = re.fullmatch(r"refs/pr/([1-9]\d*)", reference)
+        return self.pulls[int(match[1]) - 1] if match and int(match[1]) <= len(self.pulls) else None
+
     def find(self, revision: str) -> Commit:
         """The commit that a branch, tag, pull request, (short) commit id or HEAD names."""
-        if revision == "HEAD":
-            revision = "main"
-        short = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        short = re.sub("^refs/(heads|tags)/", "", "main" if revision == "HEAD" else revision)
         commit = self.branches.get(short) or self.tags.get(short)
-        if match := re.fullmatch(r"refs/pr/(\d+)", revision):
-            commit = self.pulls[int(match[1]) - 1]["commit"] if 0 < int(match[1]) <= len(self.pulls) else None
+        if pull := self.pull(revision):
+            commit = pull.commit
         if commit is None and re.fullmatch(r"[0-9a-f]{7,40}", revision):
             commit = next((known for known in self.commits if known.startswith(revision)), None)
         if commit is None:
@@ -90,19 +116,18 @@ class Repository:
 
     def head(self, reference: str) -> str:
         """The commit id of a branch or pull request, which is what may be committed to."""
-        if reference not in self.branches and not reference.startswith("refs/pr/"):
+        if reference not in self.branches and self.pull(reference) is None:
             raise Refusal(404, f"{reference} is not a branch", "RevisionNotFound")
         return self.find(reference).id
 
     def move(self, reference: str, commit: str) -> None:
-        if reference.startswith("refs/pr/"):
-            self.pulls[int(reference.rpartition("/")[2]) - 1]["commit"] = commit
+        if pull := self.pull(reference):
+            pull.commit = commit
         else:
             self.branches[reference] = commit
 
     def add_commit(self, parent: str | None, tree: dict[str, Entry], title: str, message: str, author: str) -> Commit:
-        number = len(self.commits)
-        facts = [self.type, self.id, parent, title, author, number, {path: e.sha256 for path, e in tree.items()}]
+        facts = [self.type, self.id, parent, title, author, len(self.commits), {p: e.sha256 for p, e in tree.items()}]
         commit_id = hashlib.sha1(json.dumps(facts).encode()).hexdigest()
         for entry in tree.values():
             entry.commit = entry.commit or commit_id
@@ -118,6 +143,9 @@ class Repository:
         return commits
 
 
+_JSON = TypeAdapter(Repository)
+
+
 class Store:
     """All repositories; every change is on disk, whole, before it is answered."""
 
@@ -125,16 +153,10 @@ class Store:
         self.folder = folder
         self.contents = folder / "contents"
         self.contents.mkdir(parents=True, exist_ok=True)
-        self.repositories: dict[tuple[str, str], Repository] = {}
-        for path in sorted(folder.glob("repos/*/*/*.json")):
-            repository = _read(path)
-            self.repositories[repository.type, repository.id] = repository
-
-    def get(self, type: str, id: str) -> Repository | None:
-        return self.repositories.get((type, id))
+        kept = [_JSON.validate_json(path.read_bytes()) for path in sorted(folder.glob("repos/*/*/*.json"))]
+        self.repositories = {(repository.type, repository.id): repository for repository in kept}
 
     def create(self, repository: Repository) -> Repository:
-        assert (repository.type, repository.id) not in self.repositories
         if not all(NAME.fullmatch(part) for part in repository.id.split("/")):
             raise Refusal(400, f"Invalid repo name: {repository.id}")
         repository.created = now()
@@ -152,14 +174,11 @@ class Store:
         path = self._path(repository)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(repository)), "utf-8")
+        temporary.write_bytes(_JSON.dump_json(repository))
         temporary.replace(path)
 
     def content_path(self, sha256: str) -> Path:
         return self.contents / sha256[:2] / sha256
-
-    def has_content(self, sha256: str) -> bool:
-        return self.content_path(sha256).is_file()
 
     def keep_content(self, temporary: Path, sha256: str) -> None:
         """Take a finished file, whose sha256 the caller has computed."""
@@ -173,35 +192,23 @@ class Store:
     def put_file(self, content: bytes) -> Entry:
         """Store a file as a git blob."""
         sha256 = hashlib.sha256(content).hexdigest()
-        if not self.has_content(sha256):
-            temporary = self.contents / f"{sha256}.tmp"
-            temporary.write_bytes(content)
-            self.keep_content(temporary, sha256)
-        return Entry(git_blob_id(content), sha256, len(content), large=False)
+        temporary = self.contents / f"{sha256}.tmp"
+        temporary.write_bytes(content)
+        self.keep_content(temporary, sha256)
+        return Entry(_git_blob_id(content), sha256, len(content), large=False)
 
     def put_pointer(self, sha256: str) -> Entry:
         """Refer to a large file that was uploaded before."""
         size = self.content_path(sha256).stat().st_size
-        return Entry(git_blob_id(lfs_pointer(sha256, size)), sha256, size, large=True)
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+        return Entry(_git_blob_id(pointer.encode()), sha256, size, large=True)
 
     def _path(self, repository: Repository) -> Path:
         return self.folder / "repos" / repository.type / f"{repository.id}.json"
 
 
-def _read(path: Path) -> Repository:
-    values = json.loads(path.read_text("utf-8"))
-    for commit in values["commits"].values():
-        commit["tree"] = {name: Entry(**entry) for name, entry in commit["tree"].items()}
-    values["commits"] = {name: Commit(**commit) for name, commit in values["commits"].items()}
-    return Repository(**values)
-
-
-def git_blob_id(content: bytes) -> str:
+def _git_blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def lfs_pointer(sha256: str, size: int) -> bytes:
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
 def now() -> str:

@@ -11,13 +11,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from .accounts import readable, require_account
-from .store import Store
+from .commits import check_may_change
+from .protocol import REPOSITORY, Asked, route
+from .store import Repository
+
+if TYPE_CHECKING:
+    from .running import HubDouble
 
 _HEADER = _RECORD = 48
 _WITH_VERIFICATION, _WITH_METADATA = 1 << 31, 1 << 30
@@ -27,45 +30,34 @@ class Xet:
     """The Xet side of the storage.
 
     Attributes:
-        stores: Written by clients, oldest first; each began as a copy of the one before.
+        stores: Written by clients, oldest first; each began as a copy of its repository's one before.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.folder = store.folder / "xet"
-        self.folder.mkdir(exist_ok=True)
-        self.stores = sorted(self.folder.glob("write-*"))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "xet"
+        self.stores = sorted(self.folder.glob("*/*/*/write-*"), key=lambda path: path.name)
 
-    def routes(self) -> list[Route]:
-        one = "/api/{type}/{namespace}/{name}"
-        return [
-            Route(f"{one}/xet-write-token/{{revision:escaped}}", self.write_token),
-            Route(f"{one}/xet-read-token/{{revision:escaped}}", self.read_token),
-        ]
+    def write(self, repository: Repository) -> Path:
+        """A store to write to."""
+        self.stores.append(self._copy(repository, f"write-{len(self.stores):05d}"))
+        return self.stores[-1]
 
-    async def write_token(self, request: Request) -> Response:
-        require_account(request)
-        readable(request, self.store)
-        folder = self._copy(f"write-{len(self.stores):05d}")
-        self.stores.append(folder)
-        return _token(folder)
+    def read(self, repository: Repository) -> Path:
+        """A store to read from."""
+        return self._copy(repository, f"read-{time.monotonic_ns()}")
 
-    async def read_token(self, request: Request) -> Response:
-        readable(request, self.store)
-        return _token(self._copy(f"read-{time.monotonic_ns()}"))
-
-    def hash_of(self, sha256: str) -> str | None:
+    def hash_of(self, repository: Repository, sha256: str) -> str | None:
         """Xet hash of a file that a client finished uploading; None if it came another way."""
-        return next((xet for folder in reversed(self.stores) for sha, xet in _files(folder) if sha == sha256), None)
+        folders = reversed(self._of(repository))
+        return next((xet for folder in folders for sha, xet in _files(folder) if sha == sha256), None)
 
-    def fetch(self, sha256: str, size: int, into: Path) -> bool:
+    def fetch(self, repository: Repository, sha256: str, size: int, into: Path) -> bool:
         """Put together a file that a client uploaded; say whether it is there."""
         import hf_xet
 
-        if (xet := self.hash_of(sha256)) is None:
+        if (xet := self.hash_of(repository, sha256)) is None:
             return False
-        copy = self._copy(f"read-{time.monotonic_ns()}")
-        with hf_xet.XetSession().new_file_download_group(endpoint=f"local://{copy}") as group:
+        with hf_xet.XetSession().new_file_download_group(endpoint=f"local://{self.read(repository)}") as group:
             group.start_download_file(hf_xet.XetFileInfo(xet, size), str(into))
         return True
 
@@ -73,12 +65,26 @@ class Xet:
         """Contents in the newest store: more than was published, if some of it was sent again."""
         return sum(path.stat().st_size for path in self.stores[-1].glob("xet/xorbs/xorbs/default.*"))
 
-    def _copy(self, name: str) -> Path:
-        folder = self.folder / name
-        if self.stores:
-            return Path(shutil.copytree(self.stores[-1], folder, copy_function=_copy_or_link))
-        folder.mkdir()
+    def _of(self, repository: Repository) -> list[Path]:
+        return [folder for folder in self.stores if folder.parent == self.folder / repository.type / repository.id]
+
+    def _copy(self, repository: Repository, name: str) -> Path:
+        folder = self.folder / repository.type / repository.id / name
+        if stores := self._of(repository):
+            return Path(shutil.copytree(stores[-1], folder, copy_function=_copy_or_link))
+        folder.mkdir(parents=True)
         return folder
+
+
+@route("GET", f"{REPOSITORY}/xet-write-token/{{revision:escaped}}", by="proposer", parameters="create_pr")
+def write_token(hub: HubDouble, asked: Asked) -> Response:
+    check_may_change(asked, asked.path["revision"])
+    return _token(hub.with_xet.write(asked.repository))
+
+
+@route("GET", f"{REPOSITORY}/xet-read-token/{{revision:escaped}}", by="reader")
+def read_token(hub: HubDouble, asked: Asked) -> Response:
+    return _token(hub.with_xet.read(asked.repository))
 
 
 def _copy_or_link(source: str, target: str) -> None:
