@@ -18,6 +18,7 @@ DEFAULT_COLUMN = "caption"
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _OWN = (*SCHEMA.names, *OPTIONAL.names)
 Rows = Iterator[tuple[str | None, str | None]]  # caption and label
+_ROWS_THAT_TELL = 1000  # from which the types of a file's columns are told
 _LONGEST_FIELD = 10_000_000  # characters of one CSV field; the csv module's own limit of 131,072 is easily met
 
 
@@ -213,27 +214,29 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _from_dataset(source: str, column: str | None, split: str, label_column: str | None) -> Rows:
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from datasets.exceptions import DatasetsError
 
-    # ValueError: an unknown split or configuration. ConnectionError and the rest: no such repository, or no way to it.
     try:
-        rows = datasets.load_dataset(source, split=split, streaming=True)
-        features = rows.features or rows.resolve_features().features
-    except (
-        datasets.exceptions.DatasetNotFoundError,
-        datasets.exceptions.DataFilesNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        ConnectionError,
-        FileNotFoundError,
-        ValueError,
-    ) as error:
+        yield from _stream(source, column, split, label_column)
+    except InputError:
+        raise
+    except (OSError, ValueError, DatasetsError) as error:  # no way to it, no such split, a file damaged halfway
         raise InputError(
             f"No captions could be read from {source!r}, split {split!r} ({_first_line(error)}); "
-            "give a file, a folder or a data set id that `datasets.load_dataset` can load."
+            "give a file, a folder or a data set id that `datasets.load_dataset` can load, and a split it has."
         ) from error
+
+
+def _stream(source: str, column: str | None, split: str, label_column: str | None) -> Rows:
+    import datasets
+
+    rows = datasets.load_dataset(source, split=split, streaming=True)
+    features = rows.features
+    if features is None:  # of CSV and text files, which say nothing before they are read
+        first = next(rows.with_format("arrow").iter(batch_size=_ROWS_THAT_TELL), None)
+        if first is None:
+            return
+        features = datasets.Features.from_arrow_schema(first.schema)
     texts = [name for name, feature in features.items() if getattr(feature, "dtype", "") in ("string", "large_string")]
     chosen = _choose_column(source, list(features), texts, column)
     label = _choose_column(source, list(features), texts, label_column) if label_column else chosen

@@ -74,6 +74,40 @@ def test_a_folder_is_a_data_set_with_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "n,text\n1,a\n2,\n3,b\n"),
+        ("train.txt", "a\n\nb\n"),
+        ("train.jsonl", '{"n": 1, "text": "a"}\n{"n": 2, "text": null}\n{"n": 3, "text": "b"}\n'),
+    ],
+)
+def test_a_folder_whose_files_name_no_types(tmp_path: Path, name: str, content: str) -> None:
+    write(tmp_path / name, content)
+    assert read_captions(tmp_path).captions == ["a", "b"]
+    with pytest.raises(InputError, match="no column 'title'"):
+        read_captions(tmp_path, column="title")
+
+
+def test_a_folder_whose_file_has_a_heading_alone(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", "caption,n\n")
+    with pytest.raises(InputError, match="holds nothing"):
+        read_captions(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"PAR1 no", None])
+def test_a_folder_with_a_damaged_second_file_is_refused(tmp_path: Path, damage: bytes | None) -> None:
+    for number in range(2):
+        file = write_parquet(
+            tmp_path / f"train-0000{number}-of-00002.parquet", {"caption": [f"{number} {i}" for i in range(1000)]}
+        )
+    content = file.read_bytes()
+    file.write_bytes(damage or content[:20] + bytes(40) + content[60:])
+    with pytest.raises(InputError, match="No captions could be read from .*, split 'train'") as caught:
+        read_captions(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "column", "said"),
     [
         ("empty.txt", "", None, "'.*empty.txt' holds nothing, so there is no caption"),
