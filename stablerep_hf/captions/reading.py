@@ -17,6 +17,7 @@ from .caption_set import OPTIONAL, SCHEMA, CaptionSet
 DEFAULT_COLUMN = "caption"
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _OWN = (*SCHEMA.names, *OPTIONAL.names)
+_NESTED = "nests lists or objects too deeply to be read, and captions are text or objects with text"
 Rows = Iterator[tuple[str | None, str | None]]  # caption and label
 _ROWS_THAT_TELL = 1000  # from which the types of a file's columns are told
 _LONGEST_FIELD = 10_000_000  # characters of one CSV field; the csv module's own limit of 131,072 is easily met
@@ -156,6 +157,8 @@ def _json_lines(path: Path) -> Iterator[Any]:
                     f"Line {number} of {path.name!r} is not valid JSON ({error.msg} at character {error.pos}); "
                     "repair or drop it."
                 ) from error
+            except RecursionError as error:
+                raise InputError(f"Line {number} of {path.name!r} {_NESTED}; repair or drop it.") from error
 
 
 def _json_list(path: Path) -> list[Any]:
@@ -169,6 +172,8 @@ def _json_list(path: Path) -> list[Any]:
             f"{path.name!r} is not valid JSON ({error.msg} on line {error.lineno}); repair it, or name it .jsonl if "
             "every line is an object of its own."
         ) from error
+    except RecursionError as error:
+        raise InputError(f"{path.name!r} {_NESTED}; repair it.") from error
     if not isinstance(entries, list):
         raise InputError(
             f"{path.name!r} holds {_short(entries)}, but captions are read from a JSON list of strings or objects; "
@@ -243,7 +248,9 @@ def _stream(source: str, column: str | None, split: str, label_column: str | Non
     names = getattr(features[label], "int2str", None)  # a ClassLabel is a number until it is asked for its name
     for row in rows.select_columns(sorted({chosen, label})):
         value = row[label]
-        yield row[chosen], names(value) if names and value is not None else value
+        if names is not None and value is not None:
+            value = names(value) if value >= 0 else None  # `datasets` writes -1 for no label
+        yield row[chosen], value
 
 
 def _choose_column(source: str, columns: Iterable[str], texts: list[str], column: str | None) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -129,6 +130,8 @@ def test_a_folder_with_a_damaged_second_file_is_refused(tmp_path: Path, damage: 
         ("c.jsonl", '{"caption": 3}\n', "caption", "3 is of type int, not text"),
         ("c.json", '{"caption": "a"}', None, "read from a JSON list"),
         ("c.json", "[", None, "is not valid JSON"),
+        ("c.json", "[" * 200_000, None, "'c.json' nests lists or objects too deeply"),
+        ("c.jsonl", '"a"\n' + "[" * 200_000, None, "Line 2 of 'c.jsonl' nests lists or objects too deeply"),
         ("c.parquet", b"PAR1 no", None, "not a readable parquet file"),
     ],
 )
@@ -181,3 +184,10 @@ def test_labels_are_read_beside_captions(tmp_path: Path) -> None:
             read_captions(file, column="text", label_column="sort")
     with pytest.raises(InputError, match="a text file has no columns"):
         read_captions(write(tmp_path / "c.txt", "a"), label_column="kind")
+
+
+def test_a_row_that_lacks_its_class_has_no_label(tmp_path: Path) -> None:
+    kinds = datasets.Features({"caption": datasets.Value("string"), "kind": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c"], "kind": [1, -1, None]}, features=kinds)
+    rows.to_parquet(tmp_path / "train.parquet")
+    assert read_captions(tmp_path, label_column="kind").labels == ["dog", None, None]
