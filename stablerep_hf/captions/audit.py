@@ -148,7 +148,7 @@ def _overlap(name: str, there: CaptionSet, captions: CaptionSet, threshold: floa
     equal_ids = set(there.caption_ids.tolist())
     index = NearDuplicateIndex(threshold)
     for key, text in enumerate(there):
-        index.add_or_find(key, text)
+        index.add(key, text)
     equal, near = [], []
     for caption_id, text in zip(captions.caption_ids.tolist(), captions, strict=True):
         if caption_id in equal_ids:

@@ -58,18 +58,31 @@ class NearDuplicateIndex:
         """The smallest key of a text that nearly equals this one, or None."""
         return self._find(shingles(text))[0]
 
+    def add(self, key: int, text: str) -> None:
+        """Add a text, whatever it resembles; one without words is never found."""
+        own = shingles(text)
+        if own:
+            self._insert(key, text, self._sketch(own))
+
     def add_or_find(self, key: int, text: str) -> int | None:
         """Add a text unless it nearly equals an earlier one, whose key is returned then."""
         own = shingles(text)
         found, sketch = self._find(own)
         if found is None and own:
-            self._index.insert(key, sketch)
-            self._texts[key] = text
+            self._insert(key, text, sketch)
         return found
 
-    def _find(self, own: frozenset[str]) -> tuple[int | None, object]:
+    def _insert(self, key: int, text: str, sketch: object) -> None:
+        self._index.insert(key, sketch)
+        self._texts[key] = text
+
+    def _sketch(self, own: frozenset[str]) -> object:
         sketch = self._empty.copy()
         sketch.update_batch([shingle.encode() for shingle in own])
+        return sketch
+
+    def _find(self, own: frozenset[str]) -> tuple[int | None, object]:
+        sketch = self._sketch(own)
         if not own:
             return None, sketch
         candidates = sorted(self._index.query(sketch))

@@ -261,7 +261,7 @@ def _without_overlaps(
     ids = {caption_id for there in evaluation_sets.values() for caption_id in there.caption_ids.tolist()}
     index = NearDuplicateIndex(threshold or 1.0)
     for key, text in enumerate(text for there in evaluation_sets.values() for text in there):
-        index.add_or_find(key, text)
+        index.add(key, text)
     kept = [
         place
         for place, (caption_id, text) in enumerate(zip(captions.caption_ids.tolist(), captions, strict=True))

@@ -41,6 +41,15 @@ def test_terms_are_counted_before_and_after_and_overlaps_named() -> None:
     assert Image.open(buffer).size[0] > 1000
 
 
+def test_a_larger_evaluation_set_finds_no_less() -> None:
+    there = ["a b c d e f g h i j", "a b c d e f g h i k"]  # near one another, and the caption near the second alone
+    captions = CaptionSet.from_texts(["z b c d e f g h i k", "nothing like it"])
+    for texts in (there[1:], there):
+        evaluation = {"val": CaptionSet.from_texts(texts)}
+        (overlap,) = audit_captions(captions, captions, evaluation_sets=evaluation, near_duplicates=0.7).overlaps
+        assert overlap.near == ("z b c d e f g h i k",)
+
+
 def test_templates_fill_each_class_without_repeats_and_apart_from_the_others() -> None:
     options = {"backgrounds": ["a wood", "a lake"], "relations": ["next to a bench"], "per_class": 6}
     rows = list(fill_templates(["ape", "dog"], **options))  # type: ignore[arg-type]

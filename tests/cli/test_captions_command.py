@@ -72,3 +72,11 @@ def test_flags_that_cannot_work_write_nothing(stablerep, source, tmp_path):
         code, _, err = stablerep("captions", *flags)
         assert (code, said in err, err.count("\n")) == (2, True, 1), err
     assert not (tmp_path / "o").exists()
+
+
+def test_captions_near_any_text_of_an_evaluation_set_are_dropped(stablerep, tmp_path):
+    (tmp_path / "c.txt").write_text("z b c d e f g h i k\nnothing like it\n")
+    (tmp_path / "val.txt").write_text("a b c d e f g h i j\na b c d e f g h i k\n")
+    flags = ["--evaluation-sets", tmp_path / "val.txt", "--drop-overlaps", "--near-duplicates", 0.7]
+    assert stablerep("captions", tmp_path / "c.txt", *flags, "--output", tmp_path / "c.parquet")[0] == 0
+    assert read_captions(tmp_path / "c.parquet").captions == ["nothing like it"]
