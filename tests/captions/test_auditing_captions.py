@@ -50,6 +50,12 @@ def test_a_larger_evaluation_set_finds_no_less() -> None:
         assert overlap.near == ("z b c d e f g h i k",)
 
 
+def test_lines_without_a_word_in_an_evaluation_set_name_nothing() -> None:
+    evaluation = {"val": CaptionSet.from_texts(["???", "\N{PARTY POPPER}", "dog"])}
+    (overlap,) = audit_captions(BEFORE, BEFORE, evaluation_sets=evaluation).overlaps
+    assert overlap.naming == (("dog", 2),)
+
+
 def test_templates_fill_each_class_without_repeats_and_apart_from_the_others() -> None:
     options = {"backgrounds": ["a wood", "a lake"], "relations": ["next to a bench"], "per_class": 6}
     rows = list(fill_templates(["ape", "dog"], **options))  # type: ignore[arg-type]
