@@ -79,7 +79,11 @@ class CaptionsCommand:
     )
 
     evaluation_sets: list[str] | None = field(
-        default=None, metadata={"help": "Captions or class names of evaluation sets, to look for among the captions."}
+        default=None,
+        metadata={
+            "help": "Captions or class names of evaluation sets, to look for among the captions: files, or data sets, "
+            "whose split is test unless named as in NAME:validation."
+        },
     )
     drop_overlaps: bool = field(default=False, metadata={"help": "Drop captions that stand (nearly) in one of them."})
     seed: int = field(default=0, metadata={"help": "Of the balancing and of what is written."})
@@ -144,7 +148,7 @@ def run(source: str | None, command: CaptionsCommand) -> CaptionSet:
     concepts = TermMatcher(read_terms(command.concepts)) if command.concepts is not None else None
     if (command.classifier is None) != (not command.classifier_labels):
         raise InputError("--classifier and --classifier-labels go together: the labels say what counts as unsafe.")
-    evaluation_sets = {Path(name).name: read_captions(name) for name in command.evaluation_sets or ()}
+    evaluation_sets = _read_evaluation_sets(command.evaluation_sets or ())
     if command.drop_overlaps and not evaluation_sets:
         raise InputError("--drop-overlaps needs --evaluation-sets to overlap with: name one.")
     if source is None:
@@ -251,6 +255,20 @@ def _write_captions(command: CaptionsCommand) -> CaptionSet:
     answers = writer.write([text for text, _ in asked], repeats, seed=command.seed)
     captions = CaptionSet.from_labelled((text, asked[number][1]) for number, text in answers)
     return captions.with_history(language_model=command.language_model, revision=command.language_model_revision)
+
+
+def _read_evaluation_sets(names: Sequence[str]) -> dict[str, CaptionSet]:
+    """Name -> captions. The last part of a path names a set, as the audit may be published, unless two share it."""
+    from ..captions import read_captions
+
+    read: dict[str, CaptionSet] = {}
+    for name in names:
+        source, split = name, "test"
+        if ":" in name and not Path(name).exists():
+            source, _, split = name.rpartition(":")
+        read[name] = read_captions(source, split=split)
+    last = {Path(name).name: captions for name, captions in read.items()}
+    return last if len(last) == len(read) else read
 
 
 def _without_overlaps(

@@ -80,3 +80,25 @@ def test_captions_near_any_text_of_an_evaluation_set_are_dropped(stablerep, tmp_
     flags = ["--evaluation-sets", tmp_path / "val.txt", "--drop-overlaps", "--near-duplicates", 0.7]
     assert stablerep("captions", tmp_path / "c.txt", *flags, "--output", tmp_path / "c.parquet")[0] == 0
     assert read_captions(tmp_path / "c.parquet").captions == ["nothing like it"]
+
+
+def test_every_evaluation_set_is_looked_for(stablerep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, text in (("a", "a dog"), ("b", "a cat")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.txt").write_text(f"{text}\n")
+    (tmp_path / "b" / "validation.txt").write_text("a yak\n")
+    (tmp_path / "c.txt").write_text("a dog\na cat\na yak\nan ape\n")
+    for sets, names, kept in (
+        (["a/test.txt"], ["test.txt"], ["a cat", "a yak", "an ape"]),
+        (["a/test.txt", "b/test.txt"], ["a/test.txt", "b/test.txt"], ["a yak", "an ape"]),
+        (["a", "b:validation"], ["a", "b:validation"], ["a cat", "an ape"]),
+    ):
+        flags = ["--evaluation-sets", *sets, "--drop-overlaps", "--output", tmp_path / "c.parquet"]
+        code, _, err = stablerep("captions", tmp_path / "c.txt", *flags)
+        assert code == 0, err
+        captions = read_captions(tmp_path / "c.parquet")
+        assert captions.captions == kept
+        assert [overlap["name"] for overlap in captions.history["audit"]["overlaps"]] == names
+    code, _, err = stablerep("captions", tmp_path / "c.txt", "--evaluation-sets", "a:train")
+    assert (code, "split 'train'" in err, "['test']" in err) == (2, True, True)
