@@ -205,10 +205,28 @@ class CaptionSet:
         table = table.append_column("num_images", pa.array(numbers, pa.int32())).filter(pa.array(numbers > 0))
         return replace(self, table=table)
 
-    def with_counts(self, counts: Int64Array) -> CaptionSet:
-        """The same captions, met so often in the source: (C,) integers, at least 1."""
-        place = self.table.column_names.index("count")
-        return replace(self, table=self.table.set_column(place, "count", pa.array(counts, pa.int64())))
+    def adding_up(self, source: CaptionSet, places: Int64Array) -> CaptionSet:
+        """The same captions, each standing for those of another set that were merged into it.
+
+        Args:
+            source: The other set.
+            places: (len(source),) for each caption there the place here of the one that stands for it, -1 for none.
+
+        Returns:
+            The captions with the sums of the counts and, where `source` has them, of the numbers of images: merging
+            captions leaves it at the number of images that was asked for.
+        """
+        merged = places >= 0
+
+        def sums(column: str) -> Int64Array:
+            result = np.zeros(len(self), np.int64)
+            np.add.at(result, places[merged], source.table[column].to_numpy()[merged])
+            return result
+
+        counts = pa.array(sums("count"), pa.int64())
+        table = self.table.set_column(self.table.column_names.index("count"), "count", counts)
+        result = replace(self, table=table)
+        return result if source.num_images is None else result.with_num_images(sums("num_images"))
 
     def with_history(self, **facts: Any) -> CaptionSet:
         """The same captions with more facts (JSON values) on how they came to be."""

@@ -91,7 +91,7 @@ class NearDuplicateIndex:
 
 
 def merge_near_duplicates(captions: CaptionSet, threshold: float = 0.8) -> tuple[CaptionSet, Int64Array]:
-    """Keep the first of captions that are nearly the same, with the counts of all of them.
+    """Keep the first of captions that are nearly the same, with the counts and numbers of images of all of them.
 
     In order of the set: a caption goes into the first caption kept so far that it is similar enough to. (No chains: a
     caption is never merged into one that it is not itself similar to.)
@@ -106,9 +106,7 @@ def merge_near_duplicates(captions: CaptionSet, threshold: float = 0.8) -> tuple
     index = NearDuplicateIndex(threshold)
     places = np.fromiter(_representatives(captions, index), np.int64, len(captions))
     kept = np.flatnonzero(places == np.arange(len(captions)))
-    counts = np.zeros(len(captions), np.int64)
-    np.add.at(counts, places, captions.table["count"].to_numpy())
-    return captions.select(kept).with_counts(counts[kept]), places
+    return captions.select(kept).adding_up(captions, np.searchsorted(kept, places)), places
 
 
 def _representatives(captions: CaptionSet, index: NearDuplicateIndex) -> Iterator[int]:

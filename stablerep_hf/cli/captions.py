@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"dropped   {number:>12,} {reason}")
     print(f"kept      {len(captions):>12,}")
     if captions.num_images is not None:
-        print(f"images    {int(captions.num_images.sum()):>12,} by {command.allocation}")
+        print(f"images    {int(captions.num_images.sum()):>12,} by {history['allocation'] or 'the source'}")
     print(f"\n{Path(command.output).with_suffix('.audit.md').read_text('utf-8')}")
     print(f"The captions stand in {command.output}: stablerep generate --captions {command.output}")
 
@@ -192,7 +192,7 @@ def run(source: str | None, command: CaptionsCommand) -> CaptionSet:
         empty=before.num_empty,
         equal=before.num_merged,
         dropped=dropped,
-        allocation=command.allocation,
+        allocation=command.allocation or before.history.get("allocation"),
         audit=audit.summary(),
     )
     _write(Path(command.output), after, audit)

@@ -102,3 +102,13 @@ def test_every_evaluation_set_is_looked_for(stablerep, tmp_path, monkeypatch):
         assert [overlap["name"] for overlap in captions.history["audit"]["overlaps"]] == names
     code, _, err = stablerep("captions", tmp_path / "c.txt", "--evaluation-sets", "a:train")
     assert (code, "split 'train'" in err, "['test']" in err) == (2, True, True)
+
+
+def test_a_set_that_is_cleaned_once_more_keeps_its_numbers_of_images(stablerep, source, tmp_path):
+    flags = ["--column", "caption", "--label-column", "kind", "--allocation", "sqrt", "--near-duplicates", 1]
+    assert stablerep("captions", source, *flags, "--output", tmp_path / "once.parquet")[0] == 0
+    code, out, err = stablerep("captions", tmp_path / "once.parquet", "--output", tmp_path / "twice.parquet")
+    assert code == 0, err
+    once, twice = (read_captions(tmp_path / f"{name}.parquet") for name in ("once", "twice"))
+    assert twice.num_images.sum() == once.num_images.sum()
+    assert f"{once.num_images.sum()} by sqrt" in out
