@@ -107,7 +107,8 @@ def clean_captions(
 
     Returns:
         The clean set, whose counts (and numbers of images) still add up to the source's less the dropped, and how many
-        distinct captions each reason took: "too short", "language: de", "unsafe (classifier)", "same after repair", "near duplicate" ...
+        distinct captions each reason took: "too short", "language: de", "unsafe (classifier)", "same after repair",
+        "near duplicate" ...
 
     Raises:
         InputError: If the classifier or the language identifier cannot serve.

@@ -132,11 +132,27 @@ def test_a_large_set_is_in_a_file_and_the_same(monkeypatch: pytest.MonkeyPatch, 
     assert (large.num_merged, large.num_empty, large.digest) == (350, 1, small.digest)
     assert list(large) == small.captions
     assert large.slice(3, 5).captions == small.captions[3:5]
+    places = np.random.default_rng(0).permutation(len(small))[:40]
+    assert large.select(places).table.equals(small.select(places).table)
+    assert large.select(places).captions == [small.captions[place] for place in places]
+    assert large.select(places).mapping is not None
     large.write_parquet(tmp_path / "captions.parquet")
     back = read_captions(tmp_path / "captions.parquet")
     assert back.mapping is not None
     assert back.table.equals(small.table)
     assert CaptionSet.from_texts(["x", "y"]).captions == ["x", "y"]  # without a repeated one
+
+
+def test_captions_are_chosen_from_more_text_than_an_arrow_string_holds() -> None:
+    room = pa.allocate_buffer(2**29)  # bytes; never touched but for the first ones, so it takes no memory
+    np.frombuffer(room, np.uint8)[:3] = list(b"dog")
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(np.array([0, 3, 2**29], np.int32)), room])
+    batches = [
+        pa.record_batch([np.array([2 * k, 2 * k + 1]), texts, np.array([1, 1])], schema=caption_set.SCHEMA)
+        for k in range(5)
+    ]
+    captions = CaptionSet(pa.Table.from_batches(batches)).select([8, 0, 4])
+    assert (captions.captions, captions.caption_ids.tolist()) == (["dog"] * 3, [8, 0, 4])
 
 
 def test_a_full_temporary_folder_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_a_folder_with_a_damaged_second_file_is_refused(tmp_path: Path, damage: 
         )
     content = file.read_bytes()
     file.write_bytes(damage or content[:20] + bytes(40) + content[60:])
-    with pytest.raises(InputError, match="No captions could be read from .*, split 'train'") as caught:
+    with pytest.raises(InputError, match=r"No captions could be read from .*, split 'train'") as caught:
         read_captions(tmp_path)
     assert "\n" not in str(caught.value)
 
