@@ -104,7 +104,7 @@ class CaptionSet:
 
         Raises:
             InputError: If a column is missing or has another type, if an id is not its caption's, stands twice or
-                belongs to a caption that is not normalised, or if a caption is to get no image.
+                belongs to a caption that is empty or not normalised, or if a count or number of images is below 1.
         """
         return cls.from_batches(table.schema, table.to_batches(max_chunksize=_BLOCK))
 
@@ -330,18 +330,19 @@ def _ids_of(captions: list[str]) -> Int64Array:
 
 def _what_is_wrong(batch: pa.RecordBatch, start: int) -> str:
     """What a row of an own table may not be, '' if all are as they should; `start` is the number of the first one."""
-    wrong = np.flatnonzero(
-        batch.column("caption_id").to_numpy(zero_copy_only=False)
-        != _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
-    )
+    texts = batch.column("caption").to_pylist()
+    normalized = [_normalize(text) for text in texts]
+    for row, (text, caption) in enumerate(zip(texts, normalized, strict=True), start=start):
+        if text != caption or not caption:
+            return f"the caption of row {row} is {text!r:.60}, not normalised text{_READ_ANEW}"
+    wrong = np.flatnonzero(batch.column("caption_id").to_numpy(zero_copy_only=False) != _ids_of(normalized))
     if len(wrong):
         return f"the caption_id of row {start + wrong[0]} is not its caption's{_READ_ANEW}"
-    if "num_images" in batch.schema.names:
-        numbers = batch.column("num_images")
-        if numbers.null_count or pc.min(numbers).as_py() < 1:
+    for name, meaning in (("count", "stood in the source"), ("num_images", "gets an image")):
+        if name in batch.schema.names and (batch.column(name).fill_null(0).to_numpy(zero_copy_only=False) < 1).any():
             return (
-                f"some num_images is below 1 or missing within the first {start + len(batch)} rows, but a caption "
-                "that is in the set gets an image; drop that row"
+                f"some {name} is below 1 or missing within the first {start + len(batch)} rows, but a caption that is "
+                f"in the set {meaning}; drop that row"
             )
     return ""
 

@@ -80,9 +80,14 @@ def test_parquet_round_trip_keeps_the_counts(tmp_path: Path) -> None:
         ({"caption_id": [1], "caption": ["a"], "count": [1]}, "the caption_id of row 0 is not its caption's"),
         ({"caption_id": [caption_id("a")] * 2, "caption": ["a", "a"], "count": [1, 1]}, "stands twice"),
         ({"caption_id": ["x"], "caption": ["a"], "count": [1]}, "must have the types"),
+        ({"caption_id": [caption_id("a b")], "caption": ["a  b"], "count": [1]}, "the caption of row 0 is 'a  b', not"),
+        ({"caption_id": [caption_id("")], "caption": [""], "count": [1]}, "the caption of row 0 is '', not normalised"),
+        ({"caption_id": [caption_id("")], "caption": pa.array([None], pa.string()), "count": [1]}, "of row 0 is None"),
+        ({"caption_id": [caption_id("a")], "caption": ["a"], "count": [0]}, "some count is below 1 or missing"),
+        ({"caption_id": [caption_id("a")], "caption": ["a"], "count": [None]}, "some count is below 1 or missing"),
     ],
 )
-def test_a_table_that_would_group_images_wrongly_is_refused(columns: dict[str, list[object]], said: str) -> None:
+def test_a_table_that_would_group_images_wrongly_is_refused(columns: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=f"^[^(]*{said}"):  # not as what another sentence quotes
         CaptionSet.from_table(pa.table(columns))
 
