@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -88,7 +89,8 @@ class CaptionSet:
             columns = [ids[-1], texts, np.ones(len(kept), np.int64)]
             if labelled:
                 columns.append([None if label is None else str(label) for _, label in kept])
-            spool.append(pa.record_batch(columns, schema=_schema(["label"] if labelled else [])))
+            with _refusing_surrogates("label"):
+                spool.append(pa.record_batch(columns, schema=_schema(["label"] if labelled else [])))
         table, mapping = merge_equal(*spool.close(), ids)
         return cls(table, num_empty, mapping=mapping)
 
@@ -320,11 +322,17 @@ def _normalize(text: str | None) -> str:
 
 def _ids_of(captions: list[str]) -> Int64Array:
     """Ids of normalised captions, int64 (C,)."""
-    try:
+    with _refusing_surrogates("caption"):
         return np.fromiter(map(id_of_normalized, captions), np.int64, len(captions))
+
+
+@contextmanager
+def _refusing_surrogates(what: str) -> Iterator[None]:
+    try:
+        yield
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The caption {error.object!r} holds a lone surrogate and has no UTF-8 form; repair or drop it."
+            f"The {what} {error.object!r} holds a lone surrogate and has no UTF-8 form; repair or drop it."
         ) from error
 
 

@@ -103,6 +103,8 @@ def test_what_is_no_text_is_refused() -> None:
         CaptionSet.from_texts(["a", 3])  # type: ignore[list-item]
     with pytest.raises(InputError, match="lone surrogate"):
         CaptionSet.from_texts(["a \ud800"])
+    with pytest.raises(InputError, match=r"The label .* holds a lone surrogate"):
+        CaptionSet.from_labelled([("a", "x \ud800")])
 
 
 def test_labels_numbers_of_images_and_history_travel_in_the_file(tmp_path: Path) -> None:
