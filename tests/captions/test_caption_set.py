@@ -80,8 +80,8 @@ def test_parquet_round_trip_keeps_the_counts(tmp_path: Path) -> None:
         ({"caption_id": [1], "caption": ["a"], "count": [1]}, "the caption_id of row 0 is not its caption's"),
         ({"caption_id": [caption_id("a")] * 2, "caption": ["a", "a"], "count": [1, 1]}, "stands twice"),
         ({"caption_id": ["x"], "caption": ["a"], "count": [1]}, "must have the types"),
-        ({"caption_id": [caption_id("a b")], "caption": ["a  b"], "count": [1]}, "the caption of row 0 is 'a  b', not"),
-        ({"caption_id": [caption_id("")], "caption": [""], "count": [1]}, "the caption of row 0 is '', not normalised"),
+        ({"caption_id": [caption_id("a b")], "caption": ["a  b"], "count": [1]}, "the caption of row 0 is 'a  b'"),
+        ({"caption_id": [caption_id("")], "caption": [""], "count": [1]}, "the caption of row 0 is '', not"),
         ({"caption_id": [caption_id("")], "caption": pa.array([None], pa.string()), "count": [1]}, "of row 0 is None"),
         ({"caption_id": [caption_id("a")], "caption": ["a"], "count": [0]}, "some count is below 1 or missing"),
         ({"caption_id": [caption_id("a")], "caption": ["a"], "count": [None]}, "some count is below 1 or missing"),
@@ -162,12 +162,12 @@ def test_captions_are_chosen_from_more_text_than_an_arrow_string_holds() -> None
     assert (captions.captions, captions.caption_ids.tolist()) == (["dog"] * 3, [8, 0, 4])
 
 
-def test_a_full_temporary_folder_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(BytesIO):
-        def write(self, content: object) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("method", ["write", "flush"])
+def test_a_full_temporary_folder_is_one_sentence(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("stablerep_hf.captions.spool._IN_MEMORY", 0)
-    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    monkeypatch.setattr("tempfile.TemporaryFile", type("Full", (BytesIO,), {method: fail}))
     with pytest.raises(InputError, match=r"do not fit into the temporary folder .*No space left.*TMPDIR"):
         CaptionSet.from_texts(["a"])
