@@ -76,6 +76,16 @@ def test_templates_fill_each_class_without_repeats_and_apart_from_the_others() -
     assert list(fill_templates(["cow"], per_class=9)) == [("a photo of a cow", "cow")]
 
 
+def test_the_article_before_a_filled_in_word_alone_is_changed() -> None:
+    template = "A {class}, a {class} {relation}, from A up to Z:"
+    (row,) = fill_templates(["elm of grade a or b"], [template], relations=["on a hill"], per_class=1)
+    assert row[0] == "An elm of grade a or b, an elm of grade a or b on a hill, from A up to Z:"
+    assert next(fill_templates(["yak of plan a"], ["a {class} {relation}"], relations=["in grass"], per_class=1)) == (
+        "a yak of plan a in grass",
+        "yak of plan a",
+    )
+
+
 @pytest.mark.parametrize(
     ("templates", "said"),
     [
