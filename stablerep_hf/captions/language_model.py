@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -72,7 +73,8 @@ class CaptionWriter:
         """Answer prompts.
 
         Args:
-            prompts: What the model continues, such as few-shot examples that end in "Caption:".
+            prompts: What the model continues, such as few-shot examples that end in "Caption:". One that stands there
+                again gets further answers.
             per_prompt: Answers to each, at least 1.
             seed: Of all answers; the k-th answer to a prompt has the seed hash(seed, prompt, k).
 
@@ -85,14 +87,16 @@ class CaptionWriter:
         if per_prompt < 1 or not prompts:
             raise InputError(f"{per_prompt} answers to {len(prompts)} prompts are no captions; ask for 1 or more.")
         identity = [self.model, self.revision, vars(self.writing), seed]
+        asked: Counter[str] = Counter()
         for number, prompt in enumerate(prompts):
-            for k in range(per_prompt):
+            for k in range(asked[prompt], asked[prompt] + per_prompt):
                 key = blake2b(json.dumps([*identity, prompt, k]).encode(), digest_size=16).hexdigest()
                 if key not in self._answers:
                     self._answers[key] = self._answer(prompt, int(key[:15], 16))
                     self._remember(key)
                 if caption := self._answers[key]:
                     yield number, caption
+            asked[prompt] += per_prompt
 
     def _answer(self, prompt: str, seed: int) -> str:
         import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -248,15 +249,17 @@ def _write_captions(command: CaptionsCommand) -> CaptionSet:
         raise InputError(
             f"--prompt {command.prompt} cannot be read ({type(error).__name__}): give a text file."
         ) from error
-    asked = list(fill_templates(classes, [prompt], **lists))
+    prompts: dict[str, list[str]] = {}
+    for text, name in fill_templates(classes, [prompt], **lists):
+        prompts.setdefault(name, []).append(text)
+    # Where a prompt has fewer fillings than captions are wanted, the model answers them in turn.
+    asked = [(text, name) for name, texts in prompts.items() for text in islice(cycle(texts), command.per_class)]
     writer = CaptionWriter(
         command.language_model,
         Path(command.output).with_suffix(".answers.jsonl"),
         revision=command.language_model_revision,
     )
-    # Where a prompt has fewer fillings than captions are wanted, the model answers each several times.
-    repeats = -(-command.per_class * len(classes) // len(asked))
-    answers = writer.write([text for text, _ in asked], repeats, seed=command.seed)
+    answers = writer.write([text for text, _ in asked], 1, seed=command.seed)
     captions = CaptionSet.from_labelled((text, asked[number][1]) for number, text in answers)
     return captions.with_history(language_model=command.language_model, revision=command.language_model_revision)
 

@@ -53,6 +53,8 @@ def test_answers_follow_from_prompt_and_seed_and_are_asked_once(language_model: 
     kept.model = language_model
     assert list(kept.write(prompts, 2, seed=1)) == answers  # nothing is left to ask
     assert kept.num_written == 0
+    repeated = [text for _, text in kept.write([*prompts, *prompts], 1, seed=1)]
+    assert sorted(repeated) == sorted(text for _, text in answers)
     others = list(CaptionWriter(language_model, tmp_path / "two.jsonl", writing=writing).write(prompts, 2, seed=2))
     assert others != answers
 

@@ -112,3 +112,23 @@ def test_a_set_that_is_cleaned_once_more_keeps_its_numbers_of_images(stablerep, 
     once, twice = (read_captions(tmp_path / f"{name}.parquet") for name in ("once", "twice"))
     assert twice.num_images.sum() == once.num_images.sum()
     assert f"{once.num_images.sum()} by sqrt" in out
+
+
+def test_a_language_model_writes_as_many_captions_of_each_class_as_are_asked_for(stablerep, tmp_path, monkeypatch):
+    asked = []
+
+    def answer(self, prompt, seed):
+        asked.append(prompt)
+        return f"{prompt} number {len(asked)}"
+
+    monkeypatch.setattr("stablerep_hf.captions.CaptionWriter._answer", answer)
+    (tmp_path / "classes.txt").write_text("dog\nape\n")
+    (tmp_path / "places.txt").write_text("a wood\na lake\na street\n")
+    (tmp_path / "prompt.txt").write_text("A {class} in {background}:\n")
+    flags = ["--classes", tmp_path / "classes.txt", "--backgrounds", tmp_path / "places.txt", "--per-class", 4]
+    flags += ["--language-model", "gpt2", "--prompt", tmp_path / "prompt.txt", "--near-duplicates", 0]
+    code, _, err = stablerep("captions", *flags, "--output", tmp_path / "c.parquet")
+    assert code == 0, err
+    assert sorted(read_captions(tmp_path / "c.parquet").labels) == ["ape"] * 4 + ["dog"] * 4
+    assert len(asked) == 8
+    assert len(set(asked)) == 6
