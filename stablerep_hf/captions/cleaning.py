@@ -172,7 +172,7 @@ def _rebuild(captions: CaptionSet, texts: list[str], places: Int64Array) -> Capt
 
 
 def text_classifier(model: str, labels: Sequence[str], *, revision: str | None = None) -> TextClassifier:
-    """A text-classification model of transformers as a score of unsafe text.
+    """A text-classification model of transformers, on the accelerator if there is one, as a score of unsafe text.
 
     Args:
         model: Folder or Hub id.
@@ -196,6 +196,7 @@ def text_classifier(model: str, labels: Sequence[str], *, revision: str | None =
             f"The text classifier {model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give a "
             "folder or a Hub id of a sequence classification model."
         ) from error
+    network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     known = network.config.label2id
     if missing := [label for label in labels if label not in known]:
         raise InputError(f"The text classifier {model!r} has no label {missing[0]!r}; its labels are {sorted(known)}.")

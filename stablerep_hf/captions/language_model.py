@@ -38,8 +38,9 @@ class Writing:
 class CaptionWriter:
     """Asks a causal language model for captions; answers are kept in a file.
 
-    An answer depends on the model, the prompt, the settings and its own seed alone, as each is sampled by itself: an
-    interrupted run goes on with the very captions it would have written. The cache is a JSONL file with one answer
+    An answer depends on the model, the prompt, the settings and its own seed alone, as each is sampled by itself: on
+    the same kind of device (an accelerator if there is one) an interrupted run goes on with the very captions it would
+    have written. The cache is a JSONL file with one answer
     a line; a line that a kill tore is written again.
     """
 
@@ -126,12 +127,13 @@ class CaptionWriter:
         self._ends_torn = False
 
     def _load(self) -> None:
+        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
             self._network = AutoModelForCausalLM.from_pretrained(self.model, revision=self.revision)
-            self._network.eval()
+            self._network.eval().to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The language model {self.model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give "
