@@ -32,7 +32,8 @@ def read_captions(
         source: A file: `.txt` (UTF-8, one caption a line), `.csv` or `.tsv` (first line names the columns), `.jsonl`
             or `.json` (a list; entries are objects or plain strings) or `.parquet`; or a folder or the id of a data
             set on the Hub, which `datasets.load_dataset` streams.
-        column: Which column holds the captions. By default `caption`, else the only column that holds text.
+        column: Which column holds the captions. By default `caption`, else the only column that holds text (but not of
+            a CSV file, whose only heading may be a caption).
         split: Which split of a data set to read. Files have none.
         label_column: Which column holds a label of each caption, to be kept as `label`.
 
@@ -115,6 +116,11 @@ def _from_separated(path: Path, delimiter: str, column: str | None, label_column
     )
     try:
         header = next(reader, [])
+        if column is None and len(header) == 1 and header[0] != DEFAULT_COLUMN:
+            raise InputError(
+                f"The first line of {path.name!r} is {_short(header[0])}, a heading or a caption: name it as the "
+                f"column, or put {DEFAULT_COLUMN!r} above it if it is a caption."
+            )
         # A CSV file knows no types: every column may hold text.
         place = header.index(_choose_column(path.name, header, header, column)) if header else 0
         label = header.index(_choose_column(path.name, header, header, label_column)) if label_column else -1

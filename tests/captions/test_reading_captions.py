@@ -43,6 +43,12 @@ def test_tsv_captions_may_begin_with_a_quote(tmp_path: Path) -> None:
     assert read_captions(file, column="text").captions == ['"big" cat', '"half a quote', "a dog"]
 
 
+def test_the_only_column_of_a_csv_file_is_named(tmp_path: Path) -> None:
+    for heading, column in (("caption", None), ("text", "text")):
+        file = write(tmp_path / "c.csv", f"{heading}\na dog\n")
+        assert read_captions(file, column).captions == ["a dog"]
+
+
 def test_json_lines_and_lists_of_objects_and_strings(tmp_path: Path) -> None:
     objects = [{"n": 1, "text": text} for text in TEXTS]
     lines = write(tmp_path / "c.jsonl", "\n".join(map(json.dumps, objects)) + "\n\n")
@@ -122,6 +128,8 @@ def test_a_folder_with_a_damaged_second_file_is_refused(tmp_path: Path, damage: 
         ("c.txt", "a", "caption", "a text file has no columns"),
         ("c.xlsx", "a", None, "the suffix '.xlsx' is none of .txt, .csv"),
         ("c.csv", "a,b\n1,2\n", None, r"no column 'caption' and several that hold text: its columns are \['a', 'b'\]"),
+        ("c.csv", "a dog\na cat\n", None, "The first line of 'c.csv' is 'a dog', a heading or a caption"),
+        ("c.tsv", "dog\ncat\n", None, "The first line of 'c.tsv' is 'dog', a heading or a caption"),
         ("c.csv", "a,b\n1,2\n", "text", r"no column 'text': its columns are \['a', 'b'\]"),
         ("c.csv", 'caption\n"a"b\n', None, "Line 2 of 'c.csv' is not valid CSV"),
         ("c.jsonl", '{"caption": "a"}\n{"caption"\n', None, "Line 2 of 'c.jsonl' is not valid JSON"),
