@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError, refuse_other_settings
-from .pipeline_folder import find_pipeline, own_size
+from .pipeline_folder import check_size, find_pipeline, own_size
 from .prompt_embeddings import PromptEmbeddings
 
 SETTINGS = "adaptation.json"
@@ -98,7 +98,8 @@ def adapt_generator(
         The loss of each step of this run.
 
     Raises:
-        InputError: No such pipeline, one of another family, no images, or the folder holds another adaptation.
+        InputError: No such pipeline, one of another family, no images, a size or precision that cannot be, or the
+            folder holds another adaptation.
     """
     import diffusers
     from accelerate import Accelerator
@@ -107,6 +108,8 @@ def adapt_generator(
     settings = settings or AdaptationSettings()
     if len(images) != len(prompts) or not images:
         raise InputError(f"{len(images)} images came with {len(prompts)} prompts: give one prompt an image.")
+    if mixed_precision == "fp16" and not torch.accelerator.is_available():
+        raise InputError("mixed_precision is 'fp16', in which a CPU cannot train: choose 'bf16' or 'no'.")
     folder, _, pinned = find_pipeline(str(name), revision)
     output = Path(output)
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not torch.accelerator.is_available())
@@ -115,7 +118,8 @@ def adapt_generator(
             f"batch_size={settings.batch_size} cannot be divided among {accelerator.num_processes} processes: choose "
             f"a multiple of {accelerator.num_processes}."
         )
-    edge = size or own_size(folder)
+    edge = own_size(folder) if size is None else size
+    check_size(folder, str(name), edge, edge)
     record = {"generator": pinned, "size": edge, "images": _digest(images, prompts)}
     record |= {key: value for key, value in asdict(settings).items() if key not in ("steps", "save_every")}
     _check_folder(output, record)

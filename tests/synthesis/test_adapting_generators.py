@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,24 @@ def test_random_numbers_are_a_function_of_the_step(folder: Path) -> None:
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         AdaptationSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"size": 0}, "The size 0 x 0 does not suit"),
+        ({"size": -8}, "The size -8 x -8 does not suit"),
+        ({"size": 13}, "The size 13 x 13 does not suit"),
+        ({"mixed_precision": "fp16"}, "'fp16', in which a CPU cannot train"),
+    ],
+)
+def test_sizes_and_precisions_that_cannot_be_are_refused(
+    folder: Path, tmp_path: Path, options: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(InputError, match=sentence):
+        adapt_generator(folder, PICTURES, PROMPTS, tmp_path / "out", SETTINGS, progress=False, **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_adapted_is_refused(folder: Path, tmp_path: Path) -> None:
