@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError, refuse_other_settings
+from .atomic import leftovers, remove_leftovers, replacing
 from .pipeline_folder import check_size, find_pipeline, own_size
 from .prompt_embeddings import PromptEmbeddings
 
@@ -307,12 +308,16 @@ def _step_seed(seed: int, step: int) -> int:
 def _check_folder(output: Path, record: dict[str, Any]) -> None:
     file = output / SETTINGS
     if not file.is_file():
-        if output.exists() and any(output.iterdir()):
+        if output.exists() and set(output.iterdir()) - set(leftovers(output)):
             raise InputError(f"{output} holds files of something else: choose another folder.")
         return
+    try:
+        theirs = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is damaged ({error}): choose another folder.") from error
     refuse_other_settings(
         f"{output} holds an adaptation",
-        json.loads(file.read_text("utf-8")),
+        theirs,
         record,
         "choose another folder, or give that one's settings to go on with it.",
     )
@@ -320,12 +325,15 @@ def _check_folder(output: Path, record: dict[str, Any]) -> None:
 
 def _save_state(output: Path, record: dict[str, Any], trained: list[nn.Parameter], optimizer: Any, step: int) -> None:
     folder = output / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    (output / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    output.mkdir(parents=True, exist_ok=True)
+    with replacing(output / SETTINGS) as file:  # first: by it the folder is known for an adaptation's
+        file.write((json.dumps(record, indent=2) + "\n").encode())
+    folder.mkdir(exist_ok=True)
+    for place in (output, folder):
+        remove_leftovers(place, even_fresh=True)  # of earlier runs: one process alone writes here
     state = {"step": step, "adapters": [p.detach().cpu() for p in trained], "optimizer": optimizer.state_dict()}
-    temporary = folder / f".{_STATE}.tmp"
-    torch.save(state, temporary)
-    temporary.replace(folder / _STATE)
+    with replacing(folder / _STATE) as file:
+        torch.save(state, file)
 
 
 def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, device: Any) -> int:

@@ -83,6 +83,39 @@ def test_interrupted_it_goes_on_to_the_same_weights(
         adapt(folder, tmp_path / "whole", AdaptationSettings(rank=3, batch_size=4, learning_rate=1e-2))
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_killed_at_any_of_its_writes_it_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    settings = AdaptationSettings(steps=2, batch_size=2, rank=2, save_every=1)
+    replace, calls = Path.replace, []
+
+    def kill(self: Path, target: Path) -> Path:
+        calls.append(target.name)
+        if len(calls) == number + 1:
+            raise Killed
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
+        with pytest.raises(Killed):
+            adapt(folder, tmp_path / "lora", settings)
+    assert calls == [adaptation.SETTINGS, "state.pt", adaptation.SETTINGS, "state.pt"][: number + 1]
+    assert len(adapt(folder, tmp_path / "lora", settings)) == (2 if number < 2 else 1)
+    names = {path.name for path in (tmp_path / "lora").rglob("*")}
+    assert names == {adaptation.SETTINGS, "checkpoints", "state.pt", WEIGHTS}
+
+
+def test_settings_that_are_damaged_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / adaptation.SETTINGS).write_text('{"rank": ')
+    with pytest.raises(InputError, match=r"adaptation\.json is damaged"):
+        adapt(folder, tmp_path)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_min_snr_of_what_the_pipeline_predicts(folder: Path, prediction: str) -> None:
     pipeline = DiffusionPipeline.from_pretrained(folder)
