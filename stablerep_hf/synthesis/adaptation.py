@@ -100,7 +100,7 @@ def adapt_generator(
 
     Raises:
         InputError: No such pipeline, one of another family, no images, a size or precision that cannot be, or the
-            folder holds another adaptation.
+            folder holds another adaptation or one of more steps.
     """
     import diffusers
     from accelerate import Accelerator
@@ -121,7 +121,8 @@ def adapt_generator(
         )
     edge = own_size(folder) if size is None else size
     check_size(folder, str(name), edge, edge)
-    record = {"generator": pinned, "size": edge, "images": _digest(images, prompts)}
+    record = {"generator": pinned, "size": edge, "mixed_precision": mixed_precision}
+    record["images"] = _digest(images, prompts)
     record |= {key: value for key, value in asdict(settings).items() if key not in ("steps", "save_every")}
     _check_folder(output, record)
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
@@ -138,6 +139,11 @@ def adapt_generator(
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=1e-2)
     denoiser, optimizer = accelerator.prepare(denoiser, optimizer)
     done = _load_state(output, trained, optimizer, accelerator.device)
+    if done > settings.steps:
+        raise InputError(
+            f"{output} holds an adaptation of {done} steps, more than steps={settings.steps}: give at least {done} "
+            "or choose another folder."
+        )
     objective = _objective(pipeline, settings)
     losses = []
     steps = tqdm(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler, DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -81,6 +83,14 @@ def test_interrupted_it_goes_on_to_the_same_weights(
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     with pytest.raises(InputError, match="holds an adaptation with rank=2, not 3"):
         adapt(folder, tmp_path / "whole", AdaptationSettings(rank=3, batch_size=4, learning_rate=1e-2))
+    with pytest.raises(InputError, match="holds an adaptation of 6 steps, more than steps=2: give at least 6"):
+        adapt(folder, tmp_path / "whole", replace(SETTINGS, steps=2))
+    AcceleratorState._reset_state(reset_partial_state=True)  # as a process of its own would begin
+    try:
+        with pytest.raises(InputError, match="holds an adaptation with mixed_precision=no, not bf16"):
+            adapt_generator(folder, PICTURES, PROMPTS, tmp_path / "whole", SETTINGS, mixed_precision="bf16")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -91,13 +101,13 @@ def test_killed_at_any_of_its_writes_it_goes_on(
         pass
 
     settings = AdaptationSettings(steps=2, batch_size=2, rank=2, save_every=1)
-    replace, calls = Path.replace, []
+    rename, calls = Path.replace, []
 
     def kill(self: Path, target: Path) -> Path:
         calls.append(target.name)
         if len(calls) == number + 1:
             raise Killed
-        return replace(self, target)
+        return rename(self, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", kill)
