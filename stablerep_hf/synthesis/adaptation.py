@@ -138,7 +138,7 @@ def adapt_generator(
     trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=1e-2)
     denoiser, optimizer = accelerator.prepare(denoiser, optimizer)
-    done = _load_state(output, trained, optimizer, accelerator.device)
+    done = _load_state(output, trained, optimizer, accelerator)
     if done > settings.steps:
         raise InputError(
             f"{output} holds an adaptation of {done} steps, more than steps={settings.steps}: give at least {done} "
@@ -166,7 +166,7 @@ def adapt_generator(
             raise InputError(f"The loss is {losses[-1]} at step {step + 1}: lower the learning rate or use bf16.")
         steps.set_postfix(loss=f"{losses[-1]:.4f}")
         if accelerator.is_main_process and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
-            _save_state(output, record, trained, optimizer, step + 1)
+            _save_state(output, record, trained, optimizer, accelerator, step + 1)
     if accelerator.is_main_process:
         _save_adapters(pipeline, accelerator.unwrap_model(denoiser), output)
     accelerator.wait_for_everyone()
@@ -329,7 +329,9 @@ def _check_folder(output: Path, record: dict[str, Any]) -> None:
     )
 
 
-def _save_state(output: Path, record: dict[str, Any], trained: list[nn.Parameter], optimizer: Any, step: int) -> None:
+def _save_state(
+    output: Path, record: dict[str, Any], trained: list[nn.Parameter], optimizer: Any, accelerator: Any, step: int
+) -> None:
     folder = output / "checkpoints"
     output.mkdir(parents=True, exist_ok=True)
     with replacing(output / SETTINGS) as file:  # first: by it the folder is known for an adaptation's
@@ -338,19 +340,23 @@ def _save_state(output: Path, record: dict[str, Any], trained: list[nn.Parameter
     for place in (output, folder):
         remove_leftovers(place, even_fresh=True)  # of earlier runs: one process alone writes here
     state = {"step": step, "adapters": [p.detach().cpu() for p in trained], "optimizer": optimizer.state_dict()}
+    if accelerator.scaler is not None:  # with fp16: the scale of the loss, found by trial
+        state["scaler"] = accelerator.scaler.state_dict()
     with replacing(folder / _STATE) as file:
         torch.save(state, file)
 
 
-def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, device: Any) -> int:
+def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, accelerator: Any) -> int:
     file = output / "checkpoints" / _STATE
     if not file.is_file():
         return 0
-    state = torch.load(file, map_location=device, weights_only=True)
+    state = torch.load(file, map_location=accelerator.device, weights_only=True)
     with torch.no_grad():
         for parameter, value in zip(trained, state["adapters"], strict=True):
             parameter.copy_(value)
     optimizer.load_state_dict(state["optimizer"])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
     return int(state["step"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler, DiffusionPipeline
 from PIL import Image
@@ -91,6 +92,24 @@ def test_interrupted_it_goes_on_to_the_same_weights(
             adapt_generator(folder, PICTURES, PROMPTS, tmp_path / "whole", SETTINGS, mixed_precision="bf16")
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_scale_of_an_fp16_loss_is_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scalers = []
+
+    class Scaling(Accelerator):  # as with fp16, which a CPU has not
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+            scalers.append(self.scaler)
+
+    monkeypatch.setattr("accelerate.Accelerator", Scaling)
+    adapt(folder, tmp_path, replace(SETTINGS, steps=3))
+    adapt(folder, tmp_path, replace(SETTINGS, steps=4))
+    assert scalers[0].get_scale() == 16.0
+    assert scalers[1].get_scale() == 32.0
 
 
 @pytest.mark.parametrize("number", range(4))
