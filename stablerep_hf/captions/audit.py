@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from .caption_set import CaptionSet
 from .near_duplicates import NearDuplicateIndex
-from .terms import TermMatcher, demographic_terms
+from .terms import TermMatcher, demographic_terms, split_words
 
 WORD_LIST_NOTE = (
     "Demographic rows count words of a short English list in the captions. They say what the text names, not who is "
@@ -148,14 +148,14 @@ def _overlap(name: str, there: CaptionSet, captions: CaptionSet, threshold: floa
     equal_ids = set(there.caption_ids.tolist())
     index = NearDuplicateIndex(threshold)
     for key, text in enumerate(there):
-        index.add_or_find(key, text)
+        index.add(key, text)
     equal, near = [], []
     for caption_id, text in zip(captions.caption_ids.tolist(), captions, strict=True):
         if caption_id in equal_ids:
             equal.append(text)
         elif index.find(text) is not None:
             near.append(text)
-    classes = [text for text in there if 0 < len(text.split()) <= 3]
+    classes = [text for text in there if 0 < len(split_words(text)) <= 3]
     naming = TermMatcher(classes).count(captions) if classes else {}
     ranked = sorted(((entry, number) for entry, number in naming.items() if number), key=lambda pair: -pair[1])
     return Overlap(name, tuple(equal), tuple(near), tuple(ranked))

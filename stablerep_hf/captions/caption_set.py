@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -88,7 +89,8 @@ class CaptionSet:
             columns = [ids[-1], texts, np.ones(len(kept), np.int64)]
             if labelled:
                 columns.append([None if label is None else str(label) for _, label in kept])
-            spool.append(pa.record_batch(columns, schema=_schema(["label"] if labelled else [])))
+            with _refusing_surrogates("label"):
+                spool.append(pa.record_batch(columns, schema=_schema(["label"] if labelled else [])))
         table, mapping = merge_equal(*spool.close(), ids)
         return cls(table, num_empty, mapping=mapping)
 
@@ -104,7 +106,7 @@ class CaptionSet:
 
         Raises:
             InputError: If a column is missing or has another type, if an id is not its caption's, stands twice or
-                belongs to a caption that is not normalised, or if a caption is to get no image.
+                belongs to a caption that is empty or not normalised, or if a count or number of images is below 1.
         """
         return cls.from_batches(table.schema, table.to_batches(max_chunksize=_BLOCK))
 
@@ -192,7 +194,24 @@ class CaptionSet:
             )
         if len(np.unique(places)) != len(places):
             raise InputError("A place was selected twice, but a set holds each caption once; name each place once.")
-        return CaptionSet(self.table.take(pa.array(places)), history=self.history)
+        spool = Spool(self.table.schema)
+        for start in range(0, len(places), _BLOCK):
+            spool.append(self._take(places[start : start + _BLOCK]))
+        table, mapping = spool.close()
+        return CaptionSet(table, history=self.history, mapping=mapping)
+
+    def _take(self, places: Int64Array) -> pa.RecordBatch:
+        """The rows at these places, by batch: Arrow's own `Table.take` first joins all text, of which 2 GiB fit."""
+        batches = self.table.to_batches()
+        ends = np.cumsum([len(batch) for batch in batches])
+        order = np.argsort(places)
+        homes = np.searchsorted(ends, places[order], side="right")
+        parts = [
+            batches[home].take(pa.array(places[order[homes == home]] - (ends[home] - len(batches[home]))))
+            for home in np.unique(homes)
+        ]
+        release(self.mapping)
+        return pa.concat_batches(parts).take(pa.array(np.argsort(order)))
 
     def with_num_images(self, num_images: Iterable[int] | Int64Array) -> CaptionSet:
         """The same captions, to get these numbers of images.
@@ -205,10 +224,28 @@ class CaptionSet:
         table = table.append_column("num_images", pa.array(numbers, pa.int32())).filter(pa.array(numbers > 0))
         return replace(self, table=table)
 
-    def with_counts(self, counts: Int64Array) -> CaptionSet:
-        """The same captions, met so often in the source: (C,) integers, at least 1."""
-        place = self.table.column_names.index("count")
-        return replace(self, table=self.table.set_column(place, "count", pa.array(counts, pa.int64())))
+    def adding_up(self, source: CaptionSet, places: Int64Array) -> CaptionSet:
+        """The same captions, each standing for those of another set that were merged into it.
+
+        Args:
+            source: The other set.
+            places: (len(source),) for each caption there the place here of the one that stands for it, -1 for none.
+
+        Returns:
+            The captions with the sums of the counts and, where `source` has them, of the numbers of images: merging
+            captions leaves it at the number of images that was asked for.
+        """
+        merged = places >= 0
+
+        def sums(column: str) -> Int64Array:
+            result = np.zeros(len(self), np.int64)
+            np.add.at(result, places[merged], source.table[column].to_numpy()[merged])
+            return result
+
+        counts = pa.array(sums("count"), pa.int64())
+        table = self.table.set_column(self.table.column_names.index("count"), "count", counts)
+        result = replace(self, table=table)
+        return result if source.num_images is None else result.with_num_images(sums("num_images"))
 
     def with_history(self, **facts: Any) -> CaptionSet:
         """The same captions with more facts (JSON values) on how they came to be."""
@@ -285,28 +322,35 @@ def _normalize(text: str | None) -> str:
 
 def _ids_of(captions: list[str]) -> Int64Array:
     """Ids of normalised captions, int64 (C,)."""
-    try:
+    with _refusing_surrogates("caption"):
         return np.fromiter(map(id_of_normalized, captions), np.int64, len(captions))
+
+
+@contextmanager
+def _refusing_surrogates(what: str) -> Iterator[None]:
+    try:
+        yield
     except UnicodeEncodeError as error:
         raise InputError(
-            f"The caption {error.object!r} holds a lone surrogate and has no UTF-8 form; repair or drop it."
+            f"The {what} {error.object!r} holds a lone surrogate and has no UTF-8 form; repair or drop it."
         ) from error
 
 
 def _what_is_wrong(batch: pa.RecordBatch, start: int) -> str:
     """What a row of an own table may not be, '' if all are as they should; `start` is the number of the first one."""
-    wrong = np.flatnonzero(
-        batch.column("caption_id").to_numpy(zero_copy_only=False)
-        != _ids_of([_normalize(text) for text in batch.column("caption").to_pylist()])
-    )
+    texts = batch.column("caption").to_pylist()
+    normalized = [_normalize(text) for text in texts]
+    for row, (text, caption) in enumerate(zip(texts, normalized, strict=True), start=start):
+        if text != caption or not caption:
+            return f"the caption of row {row} is {text!r:.60}, not normalised text{_READ_ANEW}"
+    wrong = np.flatnonzero(batch.column("caption_id").to_numpy(zero_copy_only=False) != _ids_of(normalized))
     if len(wrong):
         return f"the caption_id of row {start + wrong[0]} is not its caption's{_READ_ANEW}"
-    if "num_images" in batch.schema.names:
-        numbers = batch.column("num_images")
-        if numbers.null_count or pc.min(numbers).as_py() < 1:
+    for name, meaning in (("count", "stood in the source"), ("num_images", "gets an image")):
+        if name in batch.schema.names and (batch.column(name).fill_null(0).to_numpy(zero_copy_only=False) < 1).any():
             return (
-                f"some num_images is below 1 or missing within the first {start + len(batch)} rows, but a caption "
-                "that is in the set gets an image; drop that row"
+                f"some {name} is below 1 or missing within the first {start + len(batch)} rows, but a caption that is "
+                f"in the set {meaning}; drop that row"
             )
     return ""
 

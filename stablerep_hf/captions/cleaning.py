@@ -101,13 +101,14 @@ def clean_captions(
     """Repair captions, drop those that break a rule, and merge what is (nearly) the same afterwards.
 
     Args:
-        captions: The set; labels are kept.
+        captions: The set; labels are kept, and numbers of images too.
         rules: The rules, in the order in which they are tried.
         classifier: Called with texts, returns how unsafe each is, in [0, 1]; see `text_classifier`.
 
     Returns:
-        The clean set, whose counts still add up to the source's less the dropped, and how many distinct captions each
-        reason took: "too short", "language: de", "unsafe (classifier)", "same after repair", "near duplicate" ...
+        The clean set, whose counts (and numbers of images) still add up to the source's less the dropped, and how many
+        distinct captions each reason took: "too short", "language: de", "unsafe (classifier)", "same after repair",
+        "near duplicate" ...
 
     Raises:
         InputError: If the classifier or the language identifier cannot serve.
@@ -153,7 +154,7 @@ def _repair(caption: str) -> str:
 
 
 def _rebuild(captions: CaptionSet, texts: list[str], places: Int64Array) -> CaptionSet:
-    """The set of repaired texts that came from these places; their counts are added up."""
+    """The set of repaired texts that came from these places; their counts and numbers of images are added up."""
     labels = captions.labels
     if labels is None:
         result = CaptionSet.from_texts(texts)
@@ -161,18 +162,17 @@ def _rebuild(captions: CaptionSet, texts: list[str], places: Int64Array) -> Capt
         result = CaptionSet.from_labelled(
             (text, labels[place]) for text, place in zip(texts, places.tolist(), strict=True)
         )
-    old_counts = captions.table["count"].to_numpy()[places]
+    rows = np.full(len(captions), -1, np.int64)
     if len(result) == len(texts):
-        counts = old_counts
+        rows[places] = np.arange(len(texts))
     else:
         row = {caption: number for number, caption in enumerate(result)}
-        counts = np.zeros(len(result), np.int64)
-        np.add.at(counts, [row[normalize_caption(text)] for text in texts], old_counts)
-    return result.with_counts(counts).with_history(**captions.history)
+        rows[places] = [row[normalize_caption(text)] for text in texts]
+    return result.adding_up(captions, rows).with_history(**captions.history)
 
 
 def text_classifier(model: str, labels: Sequence[str], *, revision: str | None = None) -> TextClassifier:
-    """A text-classification model of transformers as a score of unsafe text.
+    """A text-classification model of transformers, on the accelerator if there is one, as a score of unsafe text.
 
     Args:
         model: Folder or Hub id.
@@ -196,6 +196,7 @@ def text_classifier(model: str, labels: Sequence[str], *, revision: str | None =
             f"The text classifier {model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give a "
             "folder or a Hub id of a sequence classification model."
         ) from error
+    network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     known = network.config.label2id
     if missing := [label for label in labels if label not in known]:
         raise InputError(f"The text classifier {model!r} has no label {missing[0]!r}; its labels are {sorted(known)}.")

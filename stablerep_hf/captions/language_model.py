@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -37,8 +38,9 @@ class Writing:
 class CaptionWriter:
     """Asks a causal language model for captions; answers are kept in a file.
 
-    An answer depends on the model, the prompt, the settings and its own seed alone, as each is sampled by itself: an
-    interrupted run goes on with the very captions it would have written. The cache is a JSONL file with one answer
+    An answer depends on the model, the prompt, the settings and its own seed alone, as each is sampled by itself: on
+    the same kind of device (an accelerator if there is one) an interrupted run goes on with the very captions it would
+    have written. The cache is a JSONL file with one answer
     a line; a line that a kill tore is written again.
     """
 
@@ -72,7 +74,8 @@ class CaptionWriter:
         """Answer prompts.
 
         Args:
-            prompts: What the model continues, such as few-shot examples that end in "Caption:".
+            prompts: What the model continues, such as few-shot examples that end in "Caption:". One that stands there
+                again gets further answers.
             per_prompt: Answers to each, at least 1.
             seed: Of all answers; the k-th answer to a prompt has the seed hash(seed, prompt, k).
 
@@ -85,14 +88,16 @@ class CaptionWriter:
         if per_prompt < 1 or not prompts:
             raise InputError(f"{per_prompt} answers to {len(prompts)} prompts are no captions; ask for 1 or more.")
         identity = [self.model, self.revision, vars(self.writing), seed]
+        asked: Counter[str] = Counter()
         for number, prompt in enumerate(prompts):
-            for k in range(per_prompt):
+            for k in range(asked[prompt], asked[prompt] + per_prompt):
                 key = blake2b(json.dumps([*identity, prompt, k]).encode(), digest_size=16).hexdigest()
                 if key not in self._answers:
                     self._answers[key] = self._answer(prompt, int(key[:15], 16))
                     self._remember(key)
                 if caption := self._answers[key]:
                     yield number, caption
+            asked[prompt] += per_prompt
 
     def _answer(self, prompt: str, seed: int) -> str:
         import torch
@@ -122,12 +127,13 @@ class CaptionWriter:
         self._ends_torn = False
 
     def _load(self) -> None:
+        import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
             self._network = AutoModelForCausalLM.from_pretrained(self.model, revision=self.revision)
-            self._network.eval()
+            self._network.eval().to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The language model {self.model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give "

@@ -17,7 +17,9 @@ from .caption_set import OPTIONAL, SCHEMA, CaptionSet
 DEFAULT_COLUMN = "caption"
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _OWN = (*SCHEMA.names, *OPTIONAL.names)
+_NESTED = "nests lists or objects too deeply to be read, and captions are text or objects with text"
 Rows = Iterator[tuple[str | None, str | None]]  # caption and label
+_ROWS_THAT_TELL = 1000  # from which the types of a file's columns are told
 _LONGEST_FIELD = 10_000_000  # characters of one CSV field; the csv module's own limit of 131,072 is easily met
 
 
@@ -30,7 +32,8 @@ def read_captions(
         source: A file: `.txt` (UTF-8, one caption a line), `.csv` or `.tsv` (first line names the columns), `.jsonl`
             or `.json` (a list; entries are objects or plain strings) or `.parquet`; or a folder or the id of a data
             set on the Hub, which `datasets.load_dataset` streams.
-        column: Which column holds the captions. By default `caption`, else the only column that holds text.
+        column: Which column holds the captions. By default `caption`, else the only column that holds text (but not of
+            a CSV file, whose only heading may be a caption).
         split: Which split of a data set to read. Files have none.
         label_column: Which column holds a label of each caption, to be kept as `label`.
 
@@ -113,6 +116,11 @@ def _from_separated(path: Path, delimiter: str, column: str | None, label_column
     )
     try:
         header = next(reader, [])
+        if column is None and len(header) == 1 and header[0] != DEFAULT_COLUMN:
+            raise InputError(
+                f"The first line of {path.name!r} is {_short(header[0])}, a heading or a caption: name it as the "
+                f"column, or put {DEFAULT_COLUMN!r} above it if it is a caption."
+            )
         # A CSV file knows no types: every column may hold text.
         place = header.index(_choose_column(path.name, header, header, column)) if header else 0
         label = header.index(_choose_column(path.name, header, header, label_column)) if label_column else -1
@@ -155,6 +163,8 @@ def _json_lines(path: Path) -> Iterator[Any]:
                     f"Line {number} of {path.name!r} is not valid JSON ({error.msg} at character {error.pos}); "
                     "repair or drop it."
                 ) from error
+            except RecursionError as error:
+                raise InputError(f"Line {number} of {path.name!r} {_NESTED}; repair or drop it.") from error
 
 
 def _json_list(path: Path) -> list[Any]:
@@ -168,6 +178,8 @@ def _json_list(path: Path) -> list[Any]:
             f"{path.name!r} is not valid JSON ({error.msg} on line {error.lineno}); repair it, or name it .jsonl if "
             "every line is an object of its own."
         ) from error
+    except RecursionError as error:
+        raise InputError(f"{path.name!r} {_NESTED}; repair it.") from error
     if not isinstance(entries, list):
         raise InputError(
             f"{path.name!r} holds {_short(entries)}, but captions are read from a JSON list of strings or objects; "
@@ -213,34 +225,38 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _from_dataset(source: str, column: str | None, split: str, label_column: str | None) -> Rows:
-    import datasets
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from datasets.exceptions import DatasetsError
 
-    # ValueError: an unknown split or configuration. ConnectionError and the rest: no such repository, or no way to it.
     try:
-        rows = datasets.load_dataset(source, split=split, streaming=True)
-        features = rows.features or rows.resolve_features().features
-    except (
-        datasets.exceptions.DatasetNotFoundError,
-        datasets.exceptions.DataFilesNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        ConnectionError,
-        FileNotFoundError,
-        ValueError,
-    ) as error:
+        yield from _stream(source, column, split, label_column)
+    except InputError:
+        raise
+    except (OSError, ValueError, DatasetsError) as error:  # no way to it, no such split, a file damaged halfway
         raise InputError(
             f"No captions could be read from {source!r}, split {split!r} ({_first_line(error)}); "
-            "give a file, a folder or a data set id that `datasets.load_dataset` can load."
+            "give a file, a folder or a data set id that `datasets.load_dataset` can load, and a split it has."
         ) from error
+
+
+def _stream(source: str, column: str | None, split: str, label_column: str | None) -> Rows:
+    import datasets
+
+    rows = datasets.load_dataset(source, split=split, streaming=True)
+    features = rows.features
+    if features is None:  # of CSV and text files, which say nothing before they are read
+        first = next(rows.with_format("arrow").iter(batch_size=_ROWS_THAT_TELL), None)
+        if first is None:
+            return
+        features = datasets.Features.from_arrow_schema(first.schema)
     texts = [name for name, feature in features.items() if getattr(feature, "dtype", "") in ("string", "large_string")]
     chosen = _choose_column(source, list(features), texts, column)
     label = _choose_column(source, list(features), texts, label_column) if label_column else chosen
     names = getattr(features[label], "int2str", None)  # a ClassLabel is a number until it is asked for its name
     for row in rows.select_columns(sorted({chosen, label})):
         value = row[label]
-        yield row[chosen], names(value) if names and value is not None else value
+        if names is not None and value is not None:
+            value = names(value) if value >= 0 else None  # `datasets` writes -1 for no label
+        yield row[chosen], value
 
 
 def _choose_column(source: str, columns: Iterable[str], texts: list[str], column: str | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import pyarrow as pa
@@ -36,7 +38,7 @@ class Spool:
         if self._writer is None and self._num_bytes <= _IN_MEMORY:
             self._batches.append(batch)
             return
-        try:
+        with self._explaining():
             if self._writer is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed in `close`
                 self._writer = pa.ipc.new_file(self._file, self._schema)
@@ -44,21 +46,31 @@ class Spool:
                     self._writer.write_batch(earlier)
                 self._batches.clear()
             self._writer.write_batch(batch)
+
+    def close(self) -> tuple[pa.Table, mmap.mmap | None]:
+        """All batches as a table and, if they are in a file, the mapping that its columns point into.
+
+        Raises:
+            InputError: As `append`: what was written last may still have to go to the disk.
+        """
+        if self._file is None:
+            return pa.Table.from_batches(self._batches, self._schema), None
+        with self._explaining():
+            self._writer.close()
+            self._file.flush()
+            mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._file.close()  # the mapping holds a descriptor of its own
+        return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapping))).read_all(), mapping
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise InputError(
                 f"Captions of more than {self._num_bytes / 1e6:,.0f} MB do not fit into the temporary folder "
                 f"{tempfile.gettempdir()!r} ({error.strerror or error}); free some, or name another in TMPDIR."
             ) from error
-
-    def close(self) -> tuple[pa.Table, mmap.mmap | None]:
-        """All batches as a table and, if they are in a file, the mapping that its columns point into."""
-        if self._file is None:
-            return pa.Table.from_batches(self._batches, self._schema), None
-        self._writer.close()
-        self._file.flush()
-        mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._file.close()  # the mapping holds a descriptor of its own
-        return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapping))).read_all(), mapping
 
 
 def release(mapping: mmap.mmap | None) -> None:

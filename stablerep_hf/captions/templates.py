@@ -97,13 +97,16 @@ def _captions_of(
         for filler in names:
             rest, number = divmod(rest, len(fillers[filler]))
             values[filler] = fillers[filler][number]
-        pieces = enumerate(_PLACEHOLDER.split(template))  # text, name, text, name, ... text
-        caption = with_article("".join(values[piece] if number % 2 else piece for number, piece in pieces))
+        pieces = _PLACEHOLDER.split(template)  # text, name, text, name, ... text
+        for number in range(1, len(pieces), 2):
+            pieces[number] = values[pieces[number]]
+            pieces[number - 1] = _with_article(pieces[number - 1], pieces[number])
+        caption = "".join(pieces)
         if caption not in seen:
             seen.add(caption)
             yield caption
 
 
-def with_article(caption: str) -> str:
-    """'a apple' made 'an apple': by the letter, so 'a hour' stays and 'an unicorn' happens."""
-    return re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", caption)
+def _with_article(before: str, word: str) -> str:
+    """What stands before a word, with 'a' at its end made 'an': by the letter, so 'a hour' and 'an unicorn' happen."""
+    return re.sub(r"\b([Aa]) $", r"\1n ", before) if word.startswith(tuple("aeiouAEIOU")) else before

@@ -65,6 +65,8 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
     Raises:
         InputError: Data, pipeline or settings cannot serve.
     """
+    from PIL import Image
+
     from ..synthesis.adaptation import adapt_generator
     from ..synthesis.atomic import explaining
     from .loading import load_images
@@ -80,13 +82,22 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
                 f"--data {command.data} has the columns {dataset.column_names} but no {column!r}: name them with "
                 "--image_column and --caption_column."
             )
-    captions = dataset[command.caption_column][:]
-    if missing := sum(not caption for caption in captions):
-        raise InputError(f"{missing} of {len(captions)} images have no caption: caption them or leave them out.")
+    images, captions = dataset[command.image_column][:], dataset[command.caption_column][:]
+    for column, flag, values, kind, what in (
+        (command.image_column, "--image_column", images, Image.Image, "picture"),
+        (command.caption_column, "--caption_column", captions, str, "caption"),
+    ):
+        if missing := sum(value is None or value == "" for value in values):
+            raise InputError(f"{missing} of {len(values)} rows have no {what}: complete them or leave them out.")
+        if values and not isinstance(values[0], kind):
+            raise InputError(
+                f"The column {column!r} of --data {command.data} holds {values[0]!r:.40}, no {what}: name another by "
+                f"{flag}."
+            )
     with explaining(Path(command.output)):
         return adapt_generator(
             command.generator,
-            dataset[command.image_column][:],
+            images,
             [command.prompt_template.replace("{caption}", caption) for caption in captions],
             command.output,
             settings,

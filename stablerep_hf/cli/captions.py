@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,7 +59,11 @@ class CaptionsCommand:
         default=False, metadata={"help": "Keep captions with e-mail or web addresses, handles, phone or card numbers."}
     )
     near_duplicates: float = field(
-        default=0.8, metadata={"help": "Merge captions that share so much of their words; 0 merges equal ones only."}
+        default=0.8,
+        metadata={
+            "help": "Merge captions that share so much of their words (4 kB of memory a caption); 0 merges equal ones "
+            "only."
+        },
     )
     classifier: str | None = field(default=None, metadata={"help": "Text classifier that finds unsafe captions."})
     classifier_labels: list[str] | None = field(default=None, metadata={"help": "Its labels that mean unsafe."})
@@ -79,7 +84,11 @@ class CaptionsCommand:
     )
 
     evaluation_sets: list[str] | None = field(
-        default=None, metadata={"help": "Captions or class names of evaluation sets, to look for among the captions."}
+        default=None,
+        metadata={
+            "help": "Captions or class names of evaluation sets, to look for among the captions: files, or data sets, "
+            "whose split is test unless named as in NAME:validation."
+        },
     )
     drop_overlaps: bool = field(default=False, metadata={"help": "Drop captions that stand (nearly) in one of them."})
     seed: int = field(default=0, metadata={"help": "Of the balancing and of what is written."})
@@ -108,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"dropped   {number:>12,} {reason}")
     print(f"kept      {len(captions):>12,}")
     if captions.num_images is not None:
-        print(f"images    {int(captions.num_images.sum()):>12,} by {command.allocation}")
+        print(f"images    {int(captions.num_images.sum()):>12,} by {history['allocation'] or 'the source'}")
     print(f"\n{Path(command.output).with_suffix('.audit.md').read_text('utf-8')}")
     print(f"The captions stand in {command.output}: stablerep generate --captions {command.output}")
 
@@ -144,7 +153,7 @@ def run(source: str | None, command: CaptionsCommand) -> CaptionSet:
     concepts = TermMatcher(read_terms(command.concepts)) if command.concepts is not None else None
     if (command.classifier is None) != (not command.classifier_labels):
         raise InputError("--classifier and --classifier-labels go together: the labels say what counts as unsafe.")
-    evaluation_sets = {Path(name).name: read_captions(name) for name in command.evaluation_sets or ()}
+    evaluation_sets = _read_evaluation_sets(command.evaluation_sets or ())
     if command.drop_overlaps and not evaluation_sets:
         raise InputError("--drop-overlaps needs --evaluation-sets to overlap with: name one.")
     if source is None:
@@ -188,7 +197,7 @@ def run(source: str | None, command: CaptionsCommand) -> CaptionSet:
         empty=before.num_empty,
         equal=before.num_merged,
         dropped=dropped,
-        allocation=command.allocation,
+        allocation=command.allocation or before.history.get("allocation"),
         audit=audit.summary(),
     )
     _write(Path(command.output), after, audit)
@@ -240,17 +249,33 @@ def _write_captions(command: CaptionsCommand) -> CaptionSet:
         raise InputError(
             f"--prompt {command.prompt} cannot be read ({type(error).__name__}): give a text file."
         ) from error
-    asked = list(fill_templates(classes, [prompt], **lists))
+    prompts: dict[str, list[str]] = {}
+    for text, name in fill_templates(classes, [prompt], **lists):
+        prompts.setdefault(name, []).append(text)
+    # Where a prompt has fewer fillings than captions are wanted, the model answers them in turn.
+    asked = [(text, name) for name, texts in prompts.items() for text in islice(cycle(texts), command.per_class)]
     writer = CaptionWriter(
         command.language_model,
         Path(command.output).with_suffix(".answers.jsonl"),
         revision=command.language_model_revision,
     )
-    # Where a prompt has fewer fillings than captions are wanted, the model answers each several times.
-    repeats = -(-command.per_class * len(classes) // len(asked))
-    answers = writer.write([text for text, _ in asked], repeats, seed=command.seed)
+    answers = writer.write([text for text, _ in asked], 1, seed=command.seed)
     captions = CaptionSet.from_labelled((text, asked[number][1]) for number, text in answers)
     return captions.with_history(language_model=command.language_model, revision=command.language_model_revision)
+
+
+def _read_evaluation_sets(names: Sequence[str]) -> dict[str, CaptionSet]:
+    """Name -> captions. The last part of a path names a set, as the audit may be published, unless two share it."""
+    from ..captions import read_captions
+
+    read: dict[str, CaptionSet] = {}
+    for name in names:
+        source, split = name, "test"
+        if ":" in name and not Path(name).exists():
+            source, _, split = name.rpartition(":")
+        read[name] = read_captions(source, split=split)
+    last = {Path(name).name: captions for name, captions in read.items()}
+    return last if len(last) == len(read) else read
 
 
 def _without_overlaps(
@@ -261,7 +286,7 @@ def _without_overlaps(
     ids = {caption_id for there in evaluation_sets.values() for caption_id in there.caption_ids.tolist()}
     index = NearDuplicateIndex(threshold or 1.0)
     for key, text in enumerate(text for there in evaluation_sets.values() for text in there):
-        index.add_or_find(key, text)
+        index.add(key, text)
     kept = [
         place
         for place, (caption_id, text) in enumerate(zip(captions.caption_ids.tolist(), captions, strict=True))

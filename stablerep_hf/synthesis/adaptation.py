@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError, refuse_other_settings
-from .pipeline_folder import find_pipeline, own_size
+from .atomic import leftovers, remove_leftovers, replacing
+from .pipeline_folder import check_size, find_pipeline, own_size
 from .prompt_embeddings import PromptEmbeddings
 
 SETTINGS = "adaptation.json"
@@ -98,7 +99,8 @@ def adapt_generator(
         The loss of each step of this run.
 
     Raises:
-        InputError: No such pipeline, one of another family, no images, or the folder holds another adaptation.
+        InputError: No such pipeline, one of another family, no images, a size or precision that cannot be, or the
+            folder holds another adaptation or one of more steps.
     """
     import diffusers
     from accelerate import Accelerator
@@ -107,6 +109,8 @@ def adapt_generator(
     settings = settings or AdaptationSettings()
     if len(images) != len(prompts) or not images:
         raise InputError(f"{len(images)} images came with {len(prompts)} prompts: give one prompt an image.")
+    if mixed_precision == "fp16" and not torch.accelerator.is_available():
+        raise InputError("mixed_precision is 'fp16', in which a CPU cannot train: choose 'bf16' or 'no'.")
     folder, _, pinned = find_pipeline(str(name), revision)
     output = Path(output)
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not torch.accelerator.is_available())
@@ -115,8 +119,10 @@ def adapt_generator(
             f"batch_size={settings.batch_size} cannot be divided among {accelerator.num_processes} processes: choose "
             f"a multiple of {accelerator.num_processes}."
         )
-    edge = size or own_size(folder)
-    record = {"generator": pinned, "size": edge, "images": _digest(images, prompts)}
+    edge = own_size(folder) if size is None else size
+    check_size(folder, str(name), edge, edge)
+    record = {"generator": pinned, "size": edge, "mixed_precision": mixed_precision}
+    record["images"] = _digest(images, prompts)
     record |= {key: value for key, value in asdict(settings).items() if key not in ("steps", "save_every")}
     _check_folder(output, record)
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
@@ -132,7 +138,12 @@ def adapt_generator(
     trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=1e-2)
     denoiser, optimizer = accelerator.prepare(denoiser, optimizer)
-    done = _load_state(output, trained, optimizer, accelerator.device)
+    done = _load_state(output, trained, optimizer, accelerator)
+    if done > settings.steps:
+        raise InputError(
+            f"{output} holds an adaptation of {done} steps, more than steps={settings.steps}: give at least {done} "
+            "or choose another folder."
+        )
     objective = _objective(pipeline, settings)
     losses = []
     steps = tqdm(
@@ -155,7 +166,7 @@ def adapt_generator(
             raise InputError(f"The loss is {losses[-1]} at step {step + 1}: lower the learning rate or use bf16.")
         steps.set_postfix(loss=f"{losses[-1]:.4f}")
         if accelerator.is_main_process and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
-            _save_state(output, record, trained, optimizer, step + 1)
+            _save_state(output, record, trained, optimizer, accelerator, step + 1)
     if accelerator.is_main_process:
         _save_adapters(pipeline, accelerator.unwrap_model(denoiser), output)
     accelerator.wait_for_everyone()
@@ -303,36 +314,49 @@ def _step_seed(seed: int, step: int) -> int:
 def _check_folder(output: Path, record: dict[str, Any]) -> None:
     file = output / SETTINGS
     if not file.is_file():
-        if output.exists() and any(output.iterdir()):
+        if output.exists() and set(output.iterdir()) - set(leftovers(output)):
             raise InputError(f"{output} holds files of something else: choose another folder.")
         return
+    try:
+        theirs = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is damaged ({error}): choose another folder.") from error
     refuse_other_settings(
         f"{output} holds an adaptation",
-        json.loads(file.read_text("utf-8")),
+        theirs,
         record,
         "choose another folder, or give that one's settings to go on with it.",
     )
 
 
-def _save_state(output: Path, record: dict[str, Any], trained: list[nn.Parameter], optimizer: Any, step: int) -> None:
+def _save_state(
+    output: Path, record: dict[str, Any], trained: list[nn.Parameter], optimizer: Any, accelerator: Any, step: int
+) -> None:
     folder = output / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    (output / SETTINGS).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    output.mkdir(parents=True, exist_ok=True)
+    with replacing(output / SETTINGS) as file:  # first: by it the folder is known for an adaptation's
+        file.write((json.dumps(record, indent=2) + "\n").encode())
+    folder.mkdir(exist_ok=True)
+    for place in (output, folder):
+        remove_leftovers(place, even_fresh=True)  # of earlier runs: one process alone writes here
     state = {"step": step, "adapters": [p.detach().cpu() for p in trained], "optimizer": optimizer.state_dict()}
-    temporary = folder / f".{_STATE}.tmp"
-    torch.save(state, temporary)
-    temporary.replace(folder / _STATE)
+    if accelerator.scaler is not None:  # with fp16: the scale of the loss, found by trial
+        state["scaler"] = accelerator.scaler.state_dict()
+    with replacing(folder / _STATE) as file:
+        torch.save(state, file)
 
 
-def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, device: Any) -> int:
+def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, accelerator: Any) -> int:
     file = output / "checkpoints" / _STATE
     if not file.is_file():
         return 0
-    state = torch.load(file, map_location=device, weights_only=True)
+    state = torch.load(file, map_location=accelerator.device, weights_only=True)
     with torch.no_grad():
         for parameter, value in zip(trained, state["adapters"], strict=True):
             parameter.copy_(value)
     optimizer.load_state_dict(state["optimizer"])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
     return int(state["step"])
 
 

@@ -41,6 +41,21 @@ def test_terms_are_counted_before_and_after_and_overlaps_named() -> None:
     assert Image.open(buffer).size[0] > 1000
 
 
+def test_a_larger_evaluation_set_finds_no_less() -> None:
+    there = ["a b c d e f g h i j", "a b c d e f g h i k"]  # near one another, and the caption near the second alone
+    captions = CaptionSet.from_texts(["z b c d e f g h i k", "nothing like it"])
+    for texts in (there[1:], there):
+        evaluation = {"val": CaptionSet.from_texts(texts)}
+        (overlap,) = audit_captions(captions, captions, evaluation_sets=evaluation, near_duplicates=0.7).overlaps
+        assert overlap.near == ("z b c d e f g h i k",)
+
+
+def test_lines_without_a_word_in_an_evaluation_set_name_nothing() -> None:
+    evaluation = {"val": CaptionSet.from_texts(["???", "\N{PARTY POPPER}", "dog"])}
+    (overlap,) = audit_captions(BEFORE, BEFORE, evaluation_sets=evaluation).overlaps
+    assert overlap.naming == (("dog", 2),)
+
+
 def test_templates_fill_each_class_without_repeats_and_apart_from_the_others() -> None:
     options = {"backgrounds": ["a wood", "a lake"], "relations": ["next to a bench"], "per_class": 6}
     rows = list(fill_templates(["ape", "dog"], **options))  # type: ignore[arg-type]
@@ -59,6 +74,16 @@ def test_templates_fill_each_class_without_repeats_and_apart_from_the_others() -
     others = {tuple(c for c, _ in fill_templates(["ape"], **{**options, "seed": s})) for s in range(5)}  # type: ignore[arg-type]
     assert len(others) > 1
     assert list(fill_templates(["cow"], per_class=9)) == [("a photo of a cow", "cow")]
+
+
+def test_the_article_before_a_filled_in_word_alone_is_changed() -> None:
+    template = "A {class}, a {class} {relation}, from A up to Z:"
+    (row,) = fill_templates(["elm of grade a or b"], [template], relations=["on a hill"], per_class=1)
+    assert row[0] == "An elm of grade a or b, an elm of grade a or b on a hill, from A up to Z:"
+    assert next(fill_templates(["yak of plan a"], ["a {class} {relation}"], relations=["in grass"], per_class=1)) == (
+        "a yak of plan a in grass",
+        "yak of plan a",
+    )
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,14 @@ def test_parquet_round_trip_keeps_the_counts(tmp_path: Path) -> None:
         ({"caption_id": [1], "caption": ["a"], "count": [1]}, "the caption_id of row 0 is not its caption's"),
         ({"caption_id": [caption_id("a")] * 2, "caption": ["a", "a"], "count": [1, 1]}, "stands twice"),
         ({"caption_id": ["x"], "caption": ["a"], "count": [1]}, "must have the types"),
+        ({"caption_id": [caption_id("a b")], "caption": ["a  b"], "count": [1]}, "the caption of row 0 is 'a  b'"),
+        ({"caption_id": [caption_id("")], "caption": [""], "count": [1]}, "the caption of row 0 is '', not"),
+        ({"caption_id": [caption_id("")], "caption": pa.array([None], pa.string()), "count": [1]}, "of row 0 is None"),
+        ({"caption_id": [caption_id("a")], "caption": ["a"], "count": [0]}, "some count is below 1 or missing"),
+        ({"caption_id": [caption_id("a")], "caption": ["a"], "count": [None]}, "some count is below 1 or missing"),
     ],
 )
-def test_a_table_that_would_group_images_wrongly_is_refused(columns: dict[str, list[object]], said: str) -> None:
+def test_a_table_that_would_group_images_wrongly_is_refused(columns: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=f"^[^(]*{said}"):  # not as what another sentence quotes
         CaptionSet.from_table(pa.table(columns))
 
@@ -98,6 +103,8 @@ def test_what_is_no_text_is_refused() -> None:
         CaptionSet.from_texts(["a", 3])  # type: ignore[list-item]
     with pytest.raises(InputError, match="lone surrogate"):
         CaptionSet.from_texts(["a \ud800"])
+    with pytest.raises(InputError, match=r"The label .* holds a lone surrogate"):
+        CaptionSet.from_labelled([("a", "x \ud800")])
 
 
 def test_labels_numbers_of_images_and_history_travel_in_the_file(tmp_path: Path) -> None:
@@ -132,6 +139,10 @@ def test_a_large_set_is_in_a_file_and_the_same(monkeypatch: pytest.MonkeyPatch, 
     assert (large.num_merged, large.num_empty, large.digest) == (350, 1, small.digest)
     assert list(large) == small.captions
     assert large.slice(3, 5).captions == small.captions[3:5]
+    places = np.random.default_rng(0).permutation(len(small))[:40]
+    assert large.select(places).table.equals(small.select(places).table)
+    assert large.select(places).captions == [small.captions[place] for place in places]
+    assert large.select(places).mapping is not None
     large.write_parquet(tmp_path / "captions.parquet")
     back = read_captions(tmp_path / "captions.parquet")
     assert back.mapping is not None
@@ -139,12 +150,24 @@ def test_a_large_set_is_in_a_file_and_the_same(monkeypatch: pytest.MonkeyPatch, 
     assert CaptionSet.from_texts(["x", "y"]).captions == ["x", "y"]  # without a repeated one
 
 
-def test_a_full_temporary_folder_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(BytesIO):
-        def write(self, content: object) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
+def test_captions_are_chosen_from_more_text_than_an_arrow_string_holds() -> None:
+    room = pa.allocate_buffer(2**29)  # bytes; never touched but for the first ones, so it takes no memory
+    np.frombuffer(room, np.uint8)[:3] = list(b"dog")
+    texts = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(np.array([0, 3, 2**29], np.int32)), room])
+    batches = [
+        pa.record_batch([np.array([2 * k, 2 * k + 1]), texts, np.array([1, 1])], schema=caption_set.SCHEMA)
+        for k in range(5)
+    ]
+    captions = CaptionSet(pa.Table.from_batches(batches)).select([8, 0, 4])
+    assert (captions.captions, captions.caption_ids.tolist()) == (["dog"] * 3, [8, 0, 4])
+
+
+@pytest.mark.parametrize("method", ["write", "flush"])
+def test_a_full_temporary_folder_is_one_sentence(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("stablerep_hf.captions.spool._IN_MEMORY", 0)
-    monkeypatch.setattr("tempfile.TemporaryFile", Full)
+    monkeypatch.setattr("tempfile.TemporaryFile", type("Full", (BytesIO,), {method: fail}))
     with pytest.raises(InputError, match=r"do not fit into the temporary folder .*No space left.*TMPDIR"):
         CaptionSet.from_texts(["a"])

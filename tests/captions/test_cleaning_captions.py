@@ -170,3 +170,16 @@ def test_impossible_rules(settings: dict[str, int], said: str) -> None:
         CleaningRules(**settings)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="near-duplicate threshold is"):
         merge_near_duplicates(CaptionSet.from_texts(["a"]), 1.5)
+
+
+def test_the_numbers_of_images_of_captions_that_are_merged_add_up() -> None:
+    texts = ["a dog", "a cat &amp; a hat", "me@x.org", "a cat & a hat", "A DOG!", "a yak"]
+    captions = CaptionSet.from_texts(texts).with_num_images([1, 2, 4, 8, 16, 32])
+    cleaned, _ = clean_captions(captions, CleaningRules(near_duplicates=0.8))
+    assert cleaned.num_images is not None
+    assert dict(zip(cleaned, cleaned.num_images.tolist(), strict=True)) == {
+        "a dog": 17,
+        "a cat & a hat": 10,
+        "a yak": 32,
+    }
+    assert cleaned.table["count"].to_pylist() == [2, 2, 1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -42,6 +43,12 @@ def test_tsv_captions_may_begin_with_a_quote(tmp_path: Path) -> None:
     assert read_captions(file, column="text").captions == ['"big" cat', '"half a quote', "a dog"]
 
 
+def test_the_only_column_of_a_csv_file_is_named(tmp_path: Path) -> None:
+    for heading, column in (("caption", None), ("text", "text")):
+        file = write(tmp_path / "c.csv", f"{heading}\na dog\n")
+        assert read_captions(file, column).captions == ["a dog"]
+
+
 def test_json_lines_and_lists_of_objects_and_strings(tmp_path: Path) -> None:
     objects = [{"n": 1, "text": text} for text in TEXTS]
     lines = write(tmp_path / "c.jsonl", "\n".join(map(json.dumps, objects)) + "\n\n")
@@ -74,6 +81,40 @@ def test_a_folder_is_a_data_set_with_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "n,text\n1,a\n2,\n3,b\n"),
+        ("train.txt", "a\n\nb\n"),
+        ("train.jsonl", '{"n": 1, "text": "a"}\n{"n": 2, "text": null}\n{"n": 3, "text": "b"}\n'),
+    ],
+)
+def test_a_folder_whose_files_name_no_types(tmp_path: Path, name: str, content: str) -> None:
+    write(tmp_path / name, content)
+    assert read_captions(tmp_path).captions == ["a", "b"]
+    with pytest.raises(InputError, match="no column 'title'"):
+        read_captions(tmp_path, column="title")
+
+
+def test_a_folder_whose_file_has_a_heading_alone(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", "caption,n\n")
+    with pytest.raises(InputError, match="holds nothing"):
+        read_captions(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"PAR1 no", None])
+def test_a_folder_with_a_damaged_second_file_is_refused(tmp_path: Path, damage: bytes | None) -> None:
+    for number in range(2):
+        file = write_parquet(
+            tmp_path / f"train-0000{number}-of-00002.parquet", {"caption": [f"{number} {i}" for i in range(1000)]}
+        )
+    content = file.read_bytes()
+    file.write_bytes(damage or content[:20] + bytes(40) + content[60:])
+    with pytest.raises(InputError, match=r"No captions could be read from .*, split 'train'") as caught:
+        read_captions(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "column", "said"),
     [
         ("empty.txt", "", None, "'.*empty.txt' holds nothing, so there is no caption"),
@@ -87,6 +128,8 @@ def test_a_folder_is_a_data_set_with_splits(tmp_path: Path) -> None:
         ("c.txt", "a", "caption", "a text file has no columns"),
         ("c.xlsx", "a", None, "the suffix '.xlsx' is none of .txt, .csv"),
         ("c.csv", "a,b\n1,2\n", None, r"no column 'caption' and several that hold text: its columns are \['a', 'b'\]"),
+        ("c.csv", "a dog\na cat\n", None, "The first line of 'c.csv' is 'a dog', a heading or a caption"),
+        ("c.tsv", "dog\ncat\n", None, "The first line of 'c.tsv' is 'dog', a heading or a caption"),
         ("c.csv", "a,b\n1,2\n", "text", r"no column 'text': its columns are \['a', 'b'\]"),
         ("c.csv", 'caption\n"a"b\n', None, "Line 2 of 'c.csv' is not valid CSV"),
         ("c.jsonl", '{"caption": "a"}\n{"caption"\n', None, "Line 2 of 'c.jsonl' is not valid JSON"),
@@ -95,6 +138,8 @@ def test_a_folder_is_a_data_set_with_splits(tmp_path: Path) -> None:
         ("c.jsonl", '{"caption": 3}\n', "caption", "3 is of type int, not text"),
         ("c.json", '{"caption": "a"}', None, "read from a JSON list"),
         ("c.json", "[", None, "is not valid JSON"),
+        ("c.json", "[" * 200_000, None, "'c.json' nests lists or objects too deeply"),
+        ("c.jsonl", '"a"\n' + "[" * 200_000, None, "Line 2 of 'c.jsonl' nests lists or objects too deeply"),
         ("c.parquet", b"PAR1 no", None, "not a readable parquet file"),
     ],
 )
@@ -147,3 +192,10 @@ def test_labels_are_read_beside_captions(tmp_path: Path) -> None:
             read_captions(file, column="text", label_column="sort")
     with pytest.raises(InputError, match="a text file has no columns"):
         read_captions(write(tmp_path / "c.txt", "a"), label_column="kind")
+
+
+def test_a_row_that_lacks_its_class_has_no_label(tmp_path: Path) -> None:
+    kinds = datasets.Features({"caption": datasets.Value("string"), "kind": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c"], "kind": [1, -1, None]}, features=kinds)
+    rows.to_parquet(tmp_path / "train.parquet")
+    assert read_captions(tmp_path, label_column="kind").labels == ["dog", None, None]

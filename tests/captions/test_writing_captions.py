@@ -53,6 +53,8 @@ def test_answers_follow_from_prompt_and_seed_and_are_asked_once(language_model: 
     kept.model = language_model
     assert list(kept.write(prompts, 2, seed=1)) == answers  # nothing is left to ask
     assert kept.num_written == 0
+    repeated = [text for _, text in kept.write([*prompts, *prompts], 1, seed=1)]
+    assert sorted(repeated) == sorted(text for _, text in answers)
     others = list(CaptionWriter(language_model, tmp_path / "two.jsonl", writing=writing).write(prompts, 2, seed=2))
     assert others != answers
 
@@ -66,10 +68,12 @@ def test_impossible_writing(language_model: str, tmp_path: Path) -> None:
         list(CaptionWriter("/none", tmp_path / "c").write(["a"], 1))
 
 
-def test_a_text_classifier_is_a_score_of_its_unsafe_labels(byte_tokenizer, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def classifier(byte_tokenizer, tmp_path_factory) -> str:
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
+    folder = tmp_path_factory.mktemp("classifier")
     config = DistilBertConfig(
         vocab_size=len(byte_tokenizer), dim=16, hidden_dim=16, n_layers=1, n_heads=2, max_position_embeddings=64,
         num_labels=3, id2label={0: "fine", 1: "toxic", 2: "threat"}, label2id={"fine": 0, "toxic": 1, "threat": 2},
@@ -78,11 +82,28 @@ def test_a_text_classifier_is_a_score_of_its_unsafe_labels(byte_tokenizer, tmp_p
     with torch.no_grad():
         model.classifier.weight.zero_()
         model.classifier.bias.copy_(torch.tensor([0.6, 0.3, 0.1]).log())
-    model.save_pretrained(tmp_path)
-    byte_tokenizer.save_pretrained(tmp_path)
-    assert text_classifier(str(tmp_path), ["toxic"])(["a", "b c"]) == pytest.approx([0.3, 0.3])
-    assert text_classifier(str(tmp_path), ["toxic", "threat"])(["a"]) == pytest.approx([0.4])
+    model.save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_text_classifier_is_a_score_of_its_unsafe_labels(classifier: str) -> None:
+    assert text_classifier(classifier, ["toxic"])(["a", "b c"]) == pytest.approx([0.3, 0.3])
+    assert text_classifier(classifier, ["toxic", "threat"])(["a"]) == pytest.approx([0.4])
     with pytest.raises(InputError, match=r"no label 'bad'; its labels are \['fine', 'threat', 'toxic'\]"):
-        text_classifier(str(tmp_path), ["bad"])
+        text_classifier(classifier, ["bad"])
     with pytest.raises(InputError, match="cannot be loaded"):
         text_classifier("/none", ["bad"])
+
+
+def test_models_of_text_are_on_the_accelerator(
+    language_model: str, classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    # a device that every machine has and that computes nothing: what is asked of it fails
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("meta"))
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        text_classifier(classifier, ["toxic"])(["a"])
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        list(CaptionWriter(language_model, tmp_path / "c").write(["a"], 1))

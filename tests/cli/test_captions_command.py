@@ -72,3 +72,63 @@ def test_flags_that_cannot_work_write_nothing(stablerep, source, tmp_path):
         code, _, err = stablerep("captions", *flags)
         assert (code, said in err, err.count("\n")) == (2, True, 1), err
     assert not (tmp_path / "o").exists()
+
+
+def test_captions_near_any_text_of_an_evaluation_set_are_dropped(stablerep, tmp_path):
+    (tmp_path / "c.txt").write_text("z b c d e f g h i k\nnothing like it\n")
+    (tmp_path / "val.txt").write_text("a b c d e f g h i j\na b c d e f g h i k\n")
+    flags = ["--evaluation-sets", tmp_path / "val.txt", "--drop-overlaps", "--near-duplicates", 0.7]
+    assert stablerep("captions", tmp_path / "c.txt", *flags, "--output", tmp_path / "c.parquet")[0] == 0
+    assert read_captions(tmp_path / "c.parquet").captions == ["nothing like it"]
+
+
+def test_every_evaluation_set_is_looked_for(stablerep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, text in (("a", "a dog"), ("b", "a cat")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.txt").write_text(f"{text}\n")
+    (tmp_path / "b" / "validation.txt").write_text("a yak\n")
+    (tmp_path / "c.txt").write_text("a dog\na cat\na yak\nan ape\n")
+    for sets, names, kept in (
+        (["a/test.txt"], ["test.txt"], ["a cat", "a yak", "an ape"]),
+        (["a/test.txt", "b/test.txt"], ["a/test.txt", "b/test.txt"], ["a yak", "an ape"]),
+        (["a", "b:validation"], ["a", "b:validation"], ["a cat", "an ape"]),
+    ):
+        flags = ["--evaluation-sets", *sets, "--drop-overlaps", "--output", tmp_path / "c.parquet"]
+        code, _, err = stablerep("captions", tmp_path / "c.txt", *flags)
+        assert code == 0, err
+        captions = read_captions(tmp_path / "c.parquet")
+        assert captions.captions == kept
+        assert [overlap["name"] for overlap in captions.history["audit"]["overlaps"]] == names
+    code, _, err = stablerep("captions", tmp_path / "c.txt", "--evaluation-sets", "a:train")
+    assert (code, "split 'train'" in err, "['test']" in err) == (2, True, True)
+
+
+def test_a_set_that_is_cleaned_once_more_keeps_its_numbers_of_images(stablerep, source, tmp_path):
+    flags = ["--column", "caption", "--label-column", "kind", "--allocation", "sqrt", "--near-duplicates", 1]
+    assert stablerep("captions", source, *flags, "--output", tmp_path / "once.parquet")[0] == 0
+    code, out, err = stablerep("captions", tmp_path / "once.parquet", "--output", tmp_path / "twice.parquet")
+    assert code == 0, err
+    once, twice = (read_captions(tmp_path / f"{name}.parquet") for name in ("once", "twice"))
+    assert twice.num_images.sum() == once.num_images.sum()
+    assert f"{once.num_images.sum()} by sqrt" in out
+
+
+def test_a_language_model_writes_as_many_captions_of_each_class_as_are_asked_for(stablerep, tmp_path, monkeypatch):
+    asked = []
+
+    def answer(self, prompt, seed):
+        asked.append(prompt)
+        return f"{prompt} number {len(asked)}"
+
+    monkeypatch.setattr("stablerep_hf.captions.CaptionWriter._answer", answer)
+    (tmp_path / "classes.txt").write_text("dog\nape\n")
+    (tmp_path / "places.txt").write_text("a wood\na lake\na street\n")
+    (tmp_path / "prompt.txt").write_text("A {class} in {background}:\n")
+    flags = ["--classes", tmp_path / "classes.txt", "--backgrounds", tmp_path / "places.txt", "--per-class", 4]
+    flags += ["--language-model", "gpt2", "--prompt", tmp_path / "prompt.txt", "--near-duplicates", 0]
+    code, _, err = stablerep("captions", *flags, "--output", tmp_path / "c.parquet")
+    assert code == 0, err
+    assert sorted(read_captions(tmp_path / "c.parquet").labels) == ["ape"] * 4 + ["dog"] * 4
+    assert len(asked) == 8
+    assert len(set(asked)) == 6

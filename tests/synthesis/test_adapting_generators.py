@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import DDPMScheduler, DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
@@ -80,6 +84,65 @@ def test_interrupted_it_goes_on_to_the_same_weights(
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
     with pytest.raises(InputError, match="holds an adaptation with rank=2, not 3"):
         adapt(folder, tmp_path / "whole", AdaptationSettings(rank=3, batch_size=4, learning_rate=1e-2))
+    with pytest.raises(InputError, match="holds an adaptation of 6 steps, more than steps=2: give at least 6"):
+        adapt(folder, tmp_path / "whole", replace(SETTINGS, steps=2))
+    AcceleratorState._reset_state(reset_partial_state=True)  # as a process of its own would begin
+    try:
+        with pytest.raises(InputError, match="holds an adaptation with mixed_precision=no, not bf16"):
+            adapt_generator(folder, PICTURES, PROMPTS, tmp_path / "whole", SETTINGS, mixed_precision="bf16")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_the_scale_of_an_fp16_loss_is_gone_on_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scalers = []
+
+    class Scaling(Accelerator):  # as with fp16, which a CPU has not
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+            scalers.append(self.scaler)
+
+    monkeypatch.setattr("accelerate.Accelerator", Scaling)
+    adapt(folder, tmp_path, replace(SETTINGS, steps=3))
+    adapt(folder, tmp_path, replace(SETTINGS, steps=4))
+    assert scalers[0].get_scale() == 16.0
+    assert scalers[1].get_scale() == 32.0
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_killed_at_any_of_its_writes_it_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    settings = AdaptationSettings(steps=2, batch_size=2, rank=2, save_every=1)
+    rename, calls = Path.replace, []
+
+    def kill(self: Path, target: Path) -> Path:
+        calls.append(target.name)
+        if len(calls) == number + 1:
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed process cleans nothing up
+        with pytest.raises(Killed):
+            adapt(folder, tmp_path / "lora", settings)
+    assert calls == [adaptation.SETTINGS, "state.pt", adaptation.SETTINGS, "state.pt"][: number + 1]
+    assert len(adapt(folder, tmp_path / "lora", settings)) == (2 if number < 2 else 1)
+    names = {path.name for path in (tmp_path / "lora").rglob("*")}
+    assert names == {adaptation.SETTINGS, "checkpoints", "state.pt", WEIGHTS}
+
+
+def test_settings_that_are_damaged_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / adaptation.SETTINGS).write_text('{"rank": ')
+    with pytest.raises(InputError, match=r"adaptation\.json is damaged"):
+        adapt(folder, tmp_path)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -137,6 +200,24 @@ def test_random_numbers_are_a_function_of_the_step(folder: Path) -> None:
 def test_settings_that_cannot_work_are_refused(settings: dict[str, float], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         AdaptationSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"size": 0}, "The size 0 x 0 does not suit"),
+        ({"size": -8}, "The size -8 x -8 does not suit"),
+        ({"size": 13}, "The size 13 x 13 does not suit"),
+        ({"mixed_precision": "fp16"}, "'fp16', in which a CPU cannot train"),
+    ],
+)
+def test_sizes_and_precisions_that_cannot_be_are_refused(
+    folder: Path, tmp_path: Path, options: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(InputError, match=sentence):
+        adapt_generator(folder, PICTURES, PROMPTS, tmp_path / "out", SETTINGS, progress=False, **options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_adapted_is_refused(folder: Path, tmp_path: Path) -> None:
