@@ -258,8 +258,10 @@ def _partial(unit: NDArray[np.float32], path: Path) -> Any | None:
         return None
     try:
         graph = _usearch().restore(str(path))
-        ends = np.asarray([0, len(graph) - 1], dtype=np.uint64)
-        same = graph.ndim == unit.shape[1] and np.allclose(graph.get(ends), unit[ends.astype(np.int64)], atol=1e-3)
+        parts = np.array_split(np.arange(len(graph)), -(-len(graph) // _ADDED_AT_ONCE))
+        same = graph.ndim == unit.shape[1] and all(
+            np.allclose(graph.get(numbers.astype(np.uint64)), unit[numbers], atol=1e-3) for numbers in parts
+        )
     except (ValueError, TypeError, AttributeError, RuntimeError, IndexError):
         return None
     return graph if same else None
