@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..evaluation import VisionEncoder, extract_features
 from ..evaluation.encoder import inference
 from ..evaluation.feature_cache import weights_digest
+from ..evaluation.images import to_rgb
 from ..evaluation.results import write_atomically
 from .vector_index import EXACT_BELOW, VectorIndex, build_index, open_index
 
@@ -154,7 +155,7 @@ def embed_image(vision: VisionEncoder, image: Image.Image) -> tuple[NDArray[np.f
     Returns:
         Features (1, D), and from a dual encoder (1, E) in the space shared with texts; neither is normalised.
     """
-    pixels = vision.image_processor(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]
+    pixels = vision.image_processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"]
     with inference(vision.whole):
         features, embeds = vision.encode(pixels)
     return features.cpu().numpy(), None if embeds is None else embeds.cpu().numpy()

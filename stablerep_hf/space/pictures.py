@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
+from ..evaluation.images import to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _SHOWN_SIDE = 256  # pixels; what is shown of a picture is never larger
@@ -78,12 +79,7 @@ def decode_picture(content: bytes, *, most_bytes: int = 5_000_000, most_pixels: 
     try:
         picture.draft("RGB", (1024, 1024))  # of a large JPEG only what is needed is decoded
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            ground = Image.new("RGBA", upright.size, "white")
-            ground.alpha_composite(upright.convert("RGBA"))
-            return ground.convert("RGB")
-        return upright.convert("RGB")
+        return to_rgb(ImageOps.exif_transpose(picture))
     except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, MemoryError):
         raise InputError("The picture is cut off or damaged, so it cannot be decoded: save it again.") from None
 
@@ -95,7 +91,7 @@ def shown_picture(content: bytes) -> tuple[bytes, str]:
         return content, Image.MIME[picture.format]
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
     stream = io.BytesIO()
-    picture.convert("RGB").save(stream, "WEBP", quality=85)
+    to_rgb(ImageOps.exif_transpose(picture)).save(stream, "WEBP", quality=85)
     return stream.getvalue(), "image/webp"
 
 

@@ -2,9 +2,11 @@
 
 import re
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_data import make_dataset
 
 from stablerep_hf import assets
@@ -86,6 +88,19 @@ def test_a_bad_image_is_left_out_and_rows_stay_right(dataset, tmp_path):
     assert index.rows.tolist() == [row for row in range(30) if row != 4]
     features, _ = embed_image(pixel_encoder(), dataset[9]["image"])
     assert index.rows[index.features.search(features, 1)[1]].tolist() == [[9]]
+
+
+def test_transparent_pictures_find_themselves(tmp_path):
+    generator = np.random.default_rng(0)
+    shapes = generator.integers(0, 2, (20, 8, 8, 1), np.uint8).repeat(4, 1).repeat(4, 2) * 255
+    icons = [Image.fromarray(np.pad(shape, ((0, 0), (0, 0), (3, 0)))) for shape in shapes]  # black, all of them
+    index = index_images(
+        pixel_encoder(),
+        datasets.Dataset.from_dict({"image": icons}, features=datasets.Features(image=datasets.Image())),
+        progress=False,
+    )
+    found = [index.features.search(embed_image(pixel_encoder(), icon)[0], 1)[1].item() for icon in icons]
+    assert found == list(range(20))
 
 
 def test_the_command_builds_opens_and_explains(dataset, tmp_path, monkeypatch, capsys):

@@ -95,6 +95,12 @@ def test_what_is_shown_is_small():
     content, kind = shown_picture(picture((2000, 1000)))
     assert kind == "image/webp"
     assert Image.open(io.BytesIO(content)).size == (256, 128)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    content, _ = shown_picture(encoded(Image.new("RGB", (600, 300)), "JPEG", exif=exif))
+    assert Image.open(io.BytesIO(content)).size == (128, 256)
+    content, _ = shown_picture(encoded(Image.new("RGBA", (600, 300), (0, 0, 0, 0))))
+    assert Image.open(io.BytesIO(content)).getpixel((0, 0)) == (255, 255, 255), "on white, as the encoder sees it"
 
 
 # ---------------------------------------------------------------- the guard
