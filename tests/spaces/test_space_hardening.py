@@ -72,6 +72,14 @@ def test_a_picture_cut_off_anywhere_is_a_sentence(kind):
             continue  # any other exception fails; some formats bear a loss at the very end
 
 
+def test_a_camera_s_record_that_is_damaged_is_a_sentence():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0131] = 6, "words"
+    record = exif.tobytes().replace(b"\x01\x31", b"\x01\x03")  # the words under a tag of numbers: a struct.error
+    with pytest.raises(InputError, match="damaged"):
+        decode_picture(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=record))
+
+
 def test_only_uploads_are_opened(tmp_path):
     uploads, secret = tmp_path / "uploads", tmp_path / "secret.png"
     (uploads / "hash").mkdir(parents=True)
