@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, load_dataset
+from datasets import ClassLabel, Dataset
 from datasets import Image as ImageColumn
 from PIL import Image
 
 from .. import assets
 from ..errors import InputError
 from ..evaluation.features import check_columns
+from ..evaluation.images import load_images
 from .pictures import decode_picture, shown_picture
 from .settings import EMBEDDED, NONE, SpaceSettings
 
@@ -209,13 +210,7 @@ def load_guidance(settings: SpaceSettings) -> Collection | None:
 
 
 def _load(name: str | None, split: str | None, embedded: Path) -> Dataset:
-    try:
-        dataset: Dataset = load_dataset(str(embedded if name == EMBEDDED else name), split=split)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The data set {name!r} cannot give the split {split!r} ({str(error).splitlines()[0][:150]}); give a "
-            "folder or Hub id within reach, and one of its splits."
-        ) from error
+    dataset: Dataset = load_images(embedded if name == EMBEDDED else str(name), split)
     return dataset
 
 

@@ -9,6 +9,7 @@ from stablerep_hf import assets
 from stablerep_hf.errors import InputError
 from stablerep_hf.space import SpaceSettings, read_settings
 from stablerep_hf.space.answers import Answers
+from stablerep_hf.space.gallery import Place, load_collections
 from stablerep_hf.synthesis.pipeline_folder import content_digest
 
 
@@ -76,6 +77,17 @@ def foreign(tmp_path):
     rows = {"photo": images, "texts": [["a <b>cat</b>", "x"]] * 3 + [["a dog"]] * 3, "label": [0] * 3 + [1] * 3}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
     return tmp_path / "data"
+
+
+def test_it_shows_a_folder_as_its_files_stand_now(tmp_path):
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train*\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    features = datasets.Features(image=datasets.Image())
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        picture = Image.new("RGB", (8, 8), colour)
+        datasets.Dataset.from_dict({"image": [picture]}, features=features).to_parquet(tmp_path / "train.parquet")
+        shown = load_collections(SpaceSettings(dataset=str(tmp_path))).picture(Place("real", 0))
+        assert shown.getpixel((0, 0)) == colour
 
 
 def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
