@@ -112,7 +112,7 @@ def feature_identity(
     if describe is None:
         raise InputError(
             f"The image processor {type(vision.image_processor).__name__} has no to_json_string, so features that it "
-            "prepared cannot be told from others; extract without a cache."
+            "prepared cannot be told from others; extract without a cache, or index in memory."
         )
     config = getattr(vision.whole, "config", None)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ from PIL import Image
 from .. import assets
 from ..errors import InputError
 from ..evaluation import VisionEncoder, load_encoder, pixel_encoder
-from ..evaluation.feature_cache import default_cache_dir, weights_digest
+from ..evaluation.feature_cache import default_cache_dir
 from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
-from ..retrieval.image_index import ImageIndex
+from ..retrieval.image_index import ImageIndex, index_identity
 from .gallery import REAL, Collections, Place
 from .settings import EMBEDDED, SpaceSettings
 
@@ -126,8 +127,8 @@ class Searcher:
             folder = Path(settings.index)
             if not folder.is_dir():
                 folder = Path(snapshot_download(settings.index, repo_type="dataset"))
-            return open_image_index(folder, self.vision, part.dataset)
-        identity = f"{weights_digest(self.vision.whole)} {part.dataset._fingerprint} {settings.image_column}"
+            return open_image_index(folder, self.vision, part.dataset, settings.image_column)
+        identity = json.dumps(index_identity(self.vision, part.dataset, settings.image_column))
         kept = (
             default_cache_dir().with_name("indexes") / hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
         )

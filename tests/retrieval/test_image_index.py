@@ -1,6 +1,7 @@
 """The images of a data set indexed: by function and by `stablerep index`."""
 
 import re
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -56,6 +57,40 @@ def test_an_index_that_stands_is_opened_and_another_refused(dual, dataset, tmp_p
         index_images(dual, dataset.select(range(29)), tmp_path, progress=False)
     with pytest.raises(InputError, match="holds no index"):
         open_image_index(tmp_path / "nothing", dual, dataset)
+
+
+def test_an_index_of_other_images_is_refused(dataset, tmp_path):
+    def made_again(order):  # the same rows, but a data set of its own
+        return dataset.select(order).flatten_indices()
+
+    index_images(pixel_encoder(), dataset, tmp_path, names={"dataset": "D"}, progress=False)
+    assert len(open_image_index(tmp_path, pixel_encoder(), made_again(range(30)))) == 30
+    other = dataset.add_column("other", dataset.with_format("arrow")[:]["image"].to_pylist()[::-1])
+    other = other.cast_column("other", datasets.Image())
+    for data, column in ((made_again([1, 0, *range(2, 30)]), "image"), (other, "other")):
+        with pytest.raises(InputError, match=rf"column 'image' of D\) than those in the column '{column}'"):
+            open_image_index(tmp_path, pixel_encoder(), data, column)
+        (tmp_path / "rows.npy").unlink(missing_ok=True)
+        with pytest.raises(InputError, match="is of other images"):  # what was begun of others is not gone on with
+            index_images(pixel_encoder(), data, tmp_path, image_column=column, progress=False)
+    prepared = pixel_encoder()
+    prepared.image_processor.image_mean = [0, 0, 0]
+    with pytest.raises(InputError, match="another image processor"):
+        open_image_index(tmp_path, prepared, dataset)
+    with pytest.raises(InputError, match="no column 'photo'"):
+        open_image_index(tmp_path, prepared, dataset, "photo")
+
+
+def test_images_are_told_by_their_files(dataset, tmp_path):
+    stored = dataset.with_format("arrow")[:]["image"].to_pylist()
+    paths = [str(tmp_path / f"{row}.png") for row in range(30)]
+    for path, image in zip(paths, stored, strict=True):
+        Path(path).write_bytes(image["bytes"])
+    files = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
+    identity = image_index.index_identity(pixel_encoder(), dataset)
+    assert image_index.index_identity(pixel_encoder(), files) == identity
+    Path(paths[3]).unlink()
+    assert image_index.index_identity(pixel_encoder(), files) != identity
 
 
 def test_an_interrupted_index_is_finished(dual, dataset, tmp_path, monkeypatch):
