@@ -75,6 +75,7 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
     from .. import assets
     from ..evaluation import load_encoder
     from ..evaluation.feature_cache import default_cache_dir
+    from ..evaluation.tables import public_name
     from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from ..retrieval import index_images
     from .loading import load_images
@@ -91,7 +92,12 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
         dataset,
         command.output,
         image_column=command.image_column,
-        names={"encoder": encoder, "dataset": data, "split": command.split, "subset": command.subset or ""},
+        names={  # travels with the index, so no path of this machine
+            "encoder": public_name(encoder),
+            "dataset": public_name(data),
+            "split": command.split,
+            "subset": command.subset or "",
+        },
         exact_below=command.exact_below,
         cache_dir=None if command.cache == NO_CACHE else command.cache or default_cache_dir(),
         batch_size=command.batch_size,

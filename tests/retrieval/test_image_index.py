@@ -153,11 +153,14 @@ def test_the_command_builds_opens_and_explains(dataset, tmp_path, monkeypatch, c
     assert (index.features.facts.kind, index.embeds) == ("hnsw", None)
 
 
-def test_the_command_keeps_no_features_if_asked(dataset, tmp_path, monkeypatch):
+def test_the_command_keeps_no_features_and_no_path_of_this_machine(dataset, tmp_path, monkeypatch):
     dataset.to_parquet(tmp_path / "data" / "train.parquet")
     monkeypatch.chdir(tmp_path)
     assert main(["index", str(tmp_path / "data"), str(assets.encoder_path()), "--cache", "none"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "index"]
+    names = image_index.read_names("index")
+    assert (names["encoder"], names["dataset"]) == ("encoder", "data")
+    assert str(tmp_path) not in (tmp_path / "index" / "images.json").read_text()
 
 
 def test_a_map_lies_in_its_square():
