@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -87,6 +88,12 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
         trust_remote_code=command.trust_remote_code,
         device=command.device,
     )
+    try:  # before hours of encoding
+        Path(command.output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--output {command.output} cannot be a folder ({error.strerror}), which an index is: name another."
+        ) from error
     return index_images(
         vision,
         dataset,
