@@ -22,9 +22,9 @@ from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
 from ..retrieval.image_index import ImageIndex, index_identity
 from .gallery import REAL, Collections, Place
-from .settings import EMBEDDED, SpaceSettings
+from .settings import EMBEDDED, UNTRAINED, SpaceSettings
 
-STABLEREP, UNTRAINED, PIXELS = "embedded-stablerep", "untrained", "pixels"
+STABLEREP, PIXELS = "embedded-stablerep", "pixels"
 _NAMES = {
     EMBEDDED: "StableRep+ (ships here)",
     STABLEREP: "StableRep (ships here)",

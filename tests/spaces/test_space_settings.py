@@ -1,5 +1,8 @@
 """The page's settings, its pictures, and what it does with data of other people's columns."""
 
+import shutil
+from dataclasses import fields
+
 import datasets
 import numpy as np
 import pytest
@@ -25,6 +28,12 @@ def test_the_environment_stands_above_the_file(tmp_path):
     assert not read_settings(None, {"SPACE_ID": "me/search", "BEHIND_PROXY": "false"}).behind_proxy
 
 
+def test_a_setting_with_no_value_is_not_there(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("".join(f"{setting.name}:\n" for setting in fields(SpaceSettings)))
+    assert read_settings(file, {}) == SpaceSettings()
+
+
 def test_the_defaults_are_what_ships():
     settings = read_settings(None, {})
     assert settings == SpaceSettings()
@@ -42,6 +51,7 @@ def test_the_defaults_are_what_ships():
         ("results: 100", {}, "above most_results"),
         ("index_size: -1", {}, "index_size is -1"),
         ("compare: 3", {}, "must be a list"),
+        ("encoder: untrained", {}, "the twin of the first one"),
         ("- a", {}, "no 'key: value' lines"),
         ("a: [", {}, "is not YAML"),
     ],
@@ -64,7 +74,7 @@ def test_the_drawings_that_ship_are_of_the_generator_that_ships():
 
 @pytest.fixture
 def foreign(tmp_path):
-    """Somebody else's data: a label with names, several captions, no ids, large pictures, one damaged."""
+    """Somebody else's data: a label with names, several captions, no ids, large pictures."""
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (300, 400, 3), np.uint8)) for _ in range(6)]
     features = datasets.Features(
