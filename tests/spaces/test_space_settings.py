@@ -13,6 +13,7 @@ from stablerep_hf.errors import InputError
 from stablerep_hf.space import SpaceSettings, read_settings
 from stablerep_hf.space.answers import Answers
 from stablerep_hf.space.gallery import Place, load_collections
+from stablerep_hf.space.searching import Searchers
 from stablerep_hf.synthesis.pipeline_folder import content_digest
 
 
@@ -125,6 +126,33 @@ def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
     shown = answers.map()
     assert shown["groups"] == ["cat", "dog"]
     assert len(shown["points"]) == 6
+
+
+def test_two_encoders_of_one_name_are_told_apart(foreign, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    one, other = str(tmp_path / "one" / "encoder"), str(tmp_path / "other" / "encoder")
+    shutil.copytree(assets.encoder_path(), one)
+    shutil.copytree(assets.dual_encoder_path(), other)
+    settings = SpaceSettings(
+        dataset=str(foreign),
+        image_column="photo",
+        encoder=one,
+        compare=[other, "pixels", str(assets.dual_encoder_path())],
+    )
+    searchers = Searchers(load_collections(settings), settings)
+    assert searchers.labels == [one, other, "8 x 8 pixels (no network)", "dual_encoder"]
+    assert (searchers.first.reads_texts, searchers[other].reads_texts) == (False, True), (
+        "each label is its own encoder"
+    )
+
+
+def test_an_index_that_is_nowhere_is_a_sentence(foreign):
+    for index in ("me/nothing", "not/a/name"):
+        settings = SpaceSettings(dataset=str(foreign), image_column="photo", encoder="pixels", compare=[], index=index)
+        with pytest.raises(InputError, match=f"index is '{index}', neither a folder nor"):
+            Searchers(load_collections(settings), settings)
 
 
 def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
