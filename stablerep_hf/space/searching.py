@@ -106,6 +106,10 @@ class Searcher:
         """All pictures that have vectors."""
         return [Place(name, int(row)) for name, index in self._indexes.items() for row in index.rows]
 
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Of each collection those that have vectors."""
+        return {name: index.rows for name, index in self._indexes.items()}
+
     def facts(self) -> dict[str, IndexFacts]:
         """Of each collection's index of features."""
         return {name: index.features.facts for name, index in self._indexes.items()}

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from training_data import make_dataset
 
 from stablerep_hf import assets
 from stablerep_hf.errors import InputError
@@ -126,6 +127,27 @@ def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
     shown = answers.map()
     assert shown["groups"] == ["cat", "dog"]
     assert len(shown["points"]) == 6
+
+
+@pytest.mark.parametrize("damaged", [None, b"no picture"])
+def test_a_picture_that_does_not_decode_is_not_shown(tmp_path, monkeypatch, damaged):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    stored = make_dataset([4] * 25).with_format("arrow")[:]["image"].to_pylist()
+    bad = 11  # the first example of eight
+    stored[bad] = damaged and {"bytes": damaged, "path": None}
+    captions = [[f"caption {row // 4}"] if row > 3 else [] for row in range(100)]
+    data = datasets.Dataset.from_dict({"image": stored, "caption": captions}).cast_column("image", datasets.Image())
+    data.to_parquet(tmp_path / "data" / "train.parquet")
+    answers = Answers(SpaceSettings(dataset=str(tmp_path / "data"), encoder="pixels", compare=[]))
+    assert bad not in [tile["row"] for tile in answers.example_tiles(8)]
+    assert len(answers.example_tiles(8)) == 8
+    assert [tile["row"] for tile in answers.describe_siblings("real", 10)] == [8, 9, 10]
+    for row in (bad, 100, -1):
+        with pytest.raises(InputError, match="no such picture"):
+            answers.describe_siblings("real", row)
+    assert len(answers.map()["points"]) == 99
 
 
 def test_two_encoders_of_one_name_are_told_apart(foreign, tmp_path, monkeypatch):
