@@ -110,7 +110,7 @@ class Collection:
         if isinstance(feature, ClassLabel):
             return ["" if value is None else feature.int2str(value) for value in values]
         # of several captions of an image the first
-        return [_text(value[0] if isinstance(value, list) and value else value) for value in values]
+        return [_text(next(iter(value), None) if isinstance(value, list) else value) for value in values]
 
     def _bytes(self, row: int) -> bytes:
         stored = self.dataset[row][self.image_column]

@@ -147,6 +147,8 @@ def test_a_picture_that_does_not_decode_is_not_shown(tmp_path, monkeypatch, dama
     for row in (bad, 100, -1):
         with pytest.raises(InputError, match="no such picture"):
             answers.describe_siblings("real", row)
+    (alone,) = answers.describe_siblings("real", 2)
+    assert (alone["row"], alone["caption"]) == (2, ""), "an empty list is no caption"
     assert len(answers.map()["points"]) == 99
 
 
