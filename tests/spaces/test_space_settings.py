@@ -1,6 +1,7 @@
 """The page's settings, its pictures, and what it does with data of other people's columns."""
 
 import shutil
+import socket
 from dataclasses import fields
 
 import datasets
@@ -205,6 +206,23 @@ def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
         Answers(settings)
 
 
+def test_a_port_that_is_taken_is_a_sentence(monkeypatch, capsys):
+    import gradio as gr
+
+    from stablerep_hf.cli import main
+    from stablerep_hf.space import page
+
+    with gr.Blocks() as empty:
+        pass
+    monkeypatch.setattr(page, "build_demo", lambda settings: empty)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["demo-app", "--port", str(port)]) == 2
+    assert f"cannot listen at 127.0.0.1:{port}, which is taken" in capsys.readouterr().err
+
+
 def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
     from stablerep_hf.cli import demo_app, main
     from stablerep_hf.space import launching, page
@@ -218,6 +236,8 @@ def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
     assert (what, settings is same) == ("page", True)
     assert (settings.results, settings.dataset, settings.split) == (7, "me/photos", "train")
     assert (how["server_name"], how["server_port"]) == ("127.0.0.1", 7999)
+    assert main(["demo-app"]) == 0
+    assert served[1][2]["server_port"] is None, "Gradio takes the first free one"
     monkeypatch.setattr(demo_app, "find_spec", lambda name: None)
     assert main(["demo-app"]) == 2
     assert "pip install 'stablerep_hf[space]'" in capsys.readouterr().err
