@@ -77,7 +77,7 @@ class Collection:
         Raises:
             InputError: It cannot be decoded.
         """
-        return decode_picture(self._bytes(row), most_bytes=2**31)
+        return decode_picture(self._bytes(row), most_bytes=2**31, most_pixels=2**31, formats=None)
 
     def describe(self, row: int, score: float | None = None) -> dict[str, Any]:
         """What the page and programs are told of a picture, as JSON values.

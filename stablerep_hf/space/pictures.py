@@ -59,8 +59,14 @@ def read_picture(
     return decode_picture(content, most_bytes=most_bytes, most_pixels=most_pixels)
 
 
-def decode_picture(content: bytes, *, most_bytes: int = 5_000_000, most_pixels: int = 25_000_000) -> Image.Image:
-    """Decode the bytes of a picture; see `read_picture`."""
+def decode_picture(
+    content: bytes,
+    *,
+    most_bytes: int = 5_000_000,
+    most_pixels: int = 25_000_000,
+    formats: tuple[str, ...] | None = FORMATS,
+) -> Image.Image:
+    """Decode the bytes of a picture; see `read_picture`. `formats` None is for data that is trusted: all of Pillow."""
     if not content:
         raise InputError("The file is empty: drop a picture.")
     if len(content) > most_bytes:
@@ -69,7 +75,7 @@ def decode_picture(content: bytes, *, most_bytes: int = 5_000_000, most_pixels: 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
-            picture = Image.open(io.BytesIO(content), formats=FORMATS)
+            picture = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError:
         raise InputError(_too_many(most_pixels)) from None
     except Exception:  # Pillow raises whatever a damaged file leads it to

@@ -130,6 +130,14 @@ def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
     assert len(shown["points"]) == 6
 
 
+def test_it_shows_pictures_that_nobody_may_upload(tmp_path):
+    for name, size in (("a.tiff", (40, 20)), ("b.png", (6000, 5000))):
+        Image.new("1", size).save(tmp_path / name)
+    collection = load_collections(SpaceSettings(dataset=str(tmp_path))).parts["real"]
+    assert [collection.picture(row).size for row in (0, 1)] == [(40, 20), (6000, 5000)]
+    assert collection.describe(0)["image"].startswith("data:image/webp;")
+
+
 @pytest.mark.parametrize("damaged", [None, b"no picture"])
 def test_a_picture_that_does_not_decode_is_not_shown(tmp_path, monkeypatch, damaged):
     from huggingface_hub import constants
