@@ -21,7 +21,7 @@ from ..evaluation.feature_cache import feature_identity
 from ..evaluation.features import check_columns
 from ..evaluation.images import to_rgb
 from ..evaluation.results import write_atomically
-from .vector_index import EXACT_BELOW, VectorIndex, build_index, open_index
+from .vector_index import EXACT_BELOW, RECORD, VectorIndex, build_index, open_index
 
 _IDENTITY, _ROWS = "images.json", "rows.npy"
 _FEATURES, _EMBEDS = "features", "embeds"
@@ -81,10 +81,13 @@ def index_images(
             pass
     found = extract_features(vision, dataset, image_column=image_column, **extraction)
     if place is not None:
+        if not begun:  # nobody knows of what the parts are that stand here
+            for path in (place / _ROWS, place / _FEATURES / RECORD, place / _EMBEDS / RECORD):
+                path.unlink(missing_ok=True)
         write_atomically(place / _IDENTITY, json.dumps({**(names or {}), **identity}, indent=2).encode())
     progress = bool(extraction.get("progress", True))
     parts = {
-        name: (_finished(place / name, vectors.shape) if place is not None and begun else None)
+        name: (_finished(place / name, vectors.shape) if place is not None else None)
         or build_index(vectors, None if place is None else place / name, exact_below=exact_below, progress=progress)
         for name, vectors in ((_FEATURES, found.features), (_EMBEDS, found.embeds))
         if vectors is not None

@@ -81,6 +81,13 @@ def test_an_index_of_other_images_is_refused(dataset, tmp_path):
         open_image_index(tmp_path, prepared, dataset, "photo")
 
 
+def test_parts_of_unknown_origin_are_made_again(dataset, tmp_path):
+    index_images(pixel_encoder(), dataset.select(range(29, -1, -1)), tmp_path, progress=False)
+    (tmp_path / "images.json").unlink()
+    index = index_images(pixel_encoder(), dataset, tmp_path, progress=False)
+    assert index.features.search(embed_image(pixel_encoder(), dataset[4]["image"])[0], 1)[1].tolist() == [[4]]
+
+
 def test_images_are_told_by_their_files(dataset, tmp_path):
     stored = dataset.with_format("arrow")[:]["image"].to_pylist()
     paths = [str(tmp_path / f"{row}.png") for row in range(30)]
