@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -80,7 +79,12 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
     from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from ..retrieval import index_images
     from .loading import load_images
+    from .places import check_place
 
+    cache = None if command.cache == NO_CACHE else command.cache or default_cache_dir()
+    check_place("--output", command.output)
+    if cache is not None:
+        check_place("--cache", cache)
     dataset = load_images(assets.pictograms_path() if data == EMBEDDED else data, command.split, command.subset)
     vision = load_encoder(
         assets.encoder_path() if encoder == EMBEDDED else encoder,
@@ -88,12 +92,6 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
         trust_remote_code=command.trust_remote_code,
         device=command.device,
     )
-    try:  # before hours of encoding
-        Path(command.output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--output {command.output} cannot be a folder ({error.strerror}), which an index is: name another."
-        ) from error
     return index_images(
         vision,
         dataset,
@@ -106,7 +104,7 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
             "subset": command.subset or "",
         },
         exact_below=command.exact_below,
-        cache_dir=None if command.cache == NO_CACHE else command.cache or default_cache_dir(),
+        cache_dir=cache,
         batch_size=command.batch_size,
         num_workers=command.num_workers,
         device=command.device,

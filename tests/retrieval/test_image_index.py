@@ -170,13 +170,17 @@ def test_the_command_keeps_no_features_and_no_path_of_this_machine(dataset, tmp_
     assert str(tmp_path) not in (tmp_path / "index" / "images.json").read_text()
 
 
-@pytest.mark.parametrize("output", ["data/train.parquet", "data/train.parquet/index", "/proc/index"])
-def test_a_place_where_no_index_can_stand_is_refused_before_encoding(dataset, tmp_path, monkeypatch, capsys, output):
+@pytest.mark.parametrize("flag", ["--output", "--cache"])
+@pytest.mark.parametrize("place", ["data/train.parquet", "data/train.parquet/index", "/proc/index"])
+def test_a_place_that_cannot_be_written_is_refused_before_encoding(
+    dataset, tmp_path, monkeypatch, capsys, flag, place
+):
     dataset.to_parquet(tmp_path / "data" / "train.parquet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(image_index, "extract_features", lambda *_, **__: pytest.fail("it was encoded"))
-    assert main(["index", "data", "embedded", "--output", output, "--cache", "none"]) == 2
-    assert f"--output {output} cannot be a folder" in capsys.readouterr().err
+    assert main(["index", "data", "embedded", flag, place]) == 2
+    assert f"{flag} {place} cannot be written" in capsys.readouterr().err
+    assert not Path("index").exists()
 
 
 def test_a_map_lies_in_its_square():
