@@ -14,7 +14,9 @@ class ServingCommand:
     """Flags of `stablerep demo-app`, beside the settings of the page."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen at; 0.0.0.0 for all of this machine."})
-    port: int = field(default=7860, metadata={"help": "The port, or the first free one of the hundred from there."})
+    port: int | None = field(
+        default=None, metadata={"help": "The port; the first free one of the hundred from 7860 if not given."}
+    )
     open_browser: bool = field(default=False, metadata={"help": "Open the page in a browser."})
 
 
@@ -32,10 +34,12 @@ def main(argv: Sequence[str]) -> None:
         description="Serve the search page: pictures found by picture or words, two encoders compared, a map, and "
         "what the guidance scale does. With no flags it shows what ships in the package, offline.",
     )
-    launch(
-        build_demo(settings),
-        settings,
-        server_name=command.host,
-        server_port=command.port,
-        inbrowser=command.open_browser,
-    )
+    page = build_demo(settings)
+    try:
+        launch(page, settings, server_name=command.host, server_port=command.port, inbrowser=command.open_browser)
+    except OSError as error:  # Gradio's own sentence names flags of its own
+        where = command.host if command.port is None else f"{command.host}:{command.port}"
+        raise InputError(
+            f"The page cannot listen at {where}, which is taken or no address of this machine: give another --port or "
+            "--host, or none for the first free port."
+        ) from error

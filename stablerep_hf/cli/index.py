@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .evaluate import NO_CACHE
 from .generate import EMBEDDED
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ class IndexCommand:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
     cache: str | None = field(
         default=None,
-        metadata={"help": "Folder that keeps features, so that a killed run goes on; one in HF_HOME if not given."},
+        metadata={
+            "help": "Folder that keeps features, so that a killed run goes on; a folder in HF_HOME if not given, "
+            f"'{NO_CACHE}' for none."
+        },
     )
     batch_size: int = field(default=128, metadata={"help": "Images in a forward pass."})
     num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
@@ -71,10 +75,16 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
     from .. import assets
     from ..evaluation import load_encoder
     from ..evaluation.feature_cache import default_cache_dir
+    from ..evaluation.tables import public_name
     from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from ..retrieval import index_images
     from .loading import load_images
+    from .places import check_place
 
+    cache = None if command.cache == NO_CACHE else command.cache or default_cache_dir()
+    check_place("--output", command.output)
+    if cache is not None:
+        check_place("--cache", cache)
     dataset = load_images(assets.pictograms_path() if data == EMBEDDED else data, command.split, command.subset)
     vision = load_encoder(
         assets.encoder_path() if encoder == EMBEDDED else encoder,
@@ -87,9 +97,14 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
         dataset,
         command.output,
         image_column=command.image_column,
-        names={"encoder": encoder, "dataset": data, "split": command.split, "subset": command.subset or ""},
+        names={  # travels with the index, so no path of this machine
+            "encoder": public_name(encoder),
+            "dataset": public_name(data),
+            "split": command.split,
+            "subset": command.subset or "",
+        },
         exact_below=command.exact_below,
-        cache_dir=command.cache or default_cache_dir(),
+        cache_dir=cache,
         batch_size=command.batch_size,
         num_workers=command.num_workers,
         device=command.device,

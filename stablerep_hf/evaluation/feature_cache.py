@@ -112,13 +112,14 @@ def feature_identity(
     if describe is None:
         raise InputError(
             f"The image processor {type(vision.image_processor).__name__} has no to_json_string, so features that it "
-            "prepared cannot be told from others; extract without a cache."
+            "prepared cannot be told from others; extract without a cache, or index in memory."
         )
     config = getattr(vision.whole, "config", None)
     return {
         "weights": weights_digest(vision.whole),
         "form": _digest(f"{vision.whole!r}\n{config.to_json_string() if config is not None else ''}".encode()),
         "pooler": vision.has_pooler,
+        "pictures": "RGB, transparent parts on white",
         "image processor": _digest(describe().encode()),
         "transform": transform.describe() if transform is not None else None,
         "data": dataset._fingerprint,

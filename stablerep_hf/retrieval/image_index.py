@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from datasets import Image as ImageColumn
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
 from ..evaluation import VisionEncoder, extract_features
 from ..evaluation.encoder import inference
-from ..evaluation.feature_cache import weights_digest
+from ..evaluation.feature_cache import feature_identity
+from ..evaluation.features import check_columns
+from ..evaluation.images import to_rgb
 from ..evaluation.results import write_atomically
-from .vector_index import EXACT_BELOW, VectorIndex, build_index, open_index
+from .vector_index import EXACT_BELOW, RECORD, VectorIndex, build_index, open_index
 
 _IDENTITY, _ROWS = "images.json", "rows.npy"
 _FEATURES, _EMBEDS = "features", "embeds"
@@ -67,19 +71,23 @@ def index_images(
     Raises:
         InputError: The folder holds an index of something else, or as `extract_features` and `build_index`.
     """
-    identity = {"weights": weights_digest(vision.whole), "images": len(dataset), "image_column": image_column}
     place = None if folder is None else Path(folder)
-    if place is not None and (place / _IDENTITY).exists():
+    identity = {} if place is None else index_identity(vision, dataset, image_column)
+    begun = place is not None and (place / _IDENTITY).exists()
+    if place is not None and begun:
         try:
-            return open_image_index(place, vision, dataset)
+            return _open(place, vision.name, identity)
         except _UnfinishedError:
             pass
     found = extract_features(vision, dataset, image_column=image_column, **extraction)
     if place is not None:
+        if not begun:  # nobody knows of what the parts are that stand here
+            for path in (place / _ROWS, place / _FEATURES / RECORD, place / _EMBEDS / RECORD):
+                path.unlink(missing_ok=True)
         write_atomically(place / _IDENTITY, json.dumps({**(names or {}), **identity}, indent=2).encode())
     progress = bool(extraction.get("progress", True))
     parts = {
-        name: _finished(place, name, vectors.shape)
+        name: (_finished(place / name, vectors.shape) if place is not None else None)
         or build_index(vectors, None if place is None else place / name, exact_below=exact_below, progress=progress)
         for name, vectors in ((_FEATURES, found.features), (_EMBEDS, found.embeds))
         if vectors is not None
@@ -91,49 +99,100 @@ def index_images(
     return ImageIndex(found.rows, parts[_FEATURES], parts.get(_EMBEDS))
 
 
-def _finished(place: Path | None, name: str, shape: tuple[int, ...]) -> VectorIndex | None:
+def _finished(part: Path, shape: tuple[int, ...]) -> VectorIndex | None:
     """The part that an interrupted build had finished."""
     try:
-        index = open_index(place / name) if place is not None else None
+        index = open_index(part)
     except InputError:
         return None
-    return index if index is not None and (len(index), index.facts.dimensions) == shape else None
+    return index if (len(index), index.facts.dimensions) == shape else None
 
 
-def open_image_index(folder: str | Path, vision: VisionEncoder, dataset: Dataset) -> ImageIndex:
+def index_identity(vision: VisionEncoder, dataset: Dataset, image_column: str = "image") -> dict[str, Any]:
+    """What tells an index from another, JSON values: weights, preparation of images, and the images themselves.
+
+    Every image is read and none decoded. The images are told by their content, because the fingerprint of `datasets`,
+    which features are kept by, is another one on another machine.
+
+    Raises:
+        InputError: No such column of images, or the image processor cannot say what it does.
+    """
+    check_columns(dataset, image_column, [])
+    known = feature_identity(vision, dataset, image_column, None)
+    digest = hashlib.sha256()  # which processors have built in: gigabytes go through it
+    images = dataset.with_format(None).cast_column(image_column, ImageColumn(decode=False))
+    for batch in images.select_columns([image_column]).iter(1024):
+        for stored in batch[image_column]:
+            content = _content(stored)
+            digest.update(f"{len(content)} ".encode())
+            digest.update(content)
+    return {
+        "weights": known["weights"],
+        "image_processor": known["image processor"],
+        "images": len(dataset),
+        "images_digest": digest.hexdigest(),
+        "image_column": image_column,
+    }
+
+
+def _content(stored: dict[str, Any] | None) -> bytes:
+    """The file of an image; none where there is none, which does not decode either."""
+    try:
+        return b"" if stored is None else stored["bytes"] or Path(stored["path"]).read_bytes()
+    except (OSError, TypeError):
+        return b""
+
+
+def open_image_index(
+    folder: str | Path, vision: VisionEncoder, dataset: Dataset, image_column: str = "image"
+) -> ImageIndex:
     """Open what `index_images` put into a folder.
 
     Args:
         folder: The folder.
-        vision: The encoder that made it; its weights are compared.
-        dataset: The data set behind it; its length is compared.
+        vision: The encoder that made it; its weights and its preparation of images are compared.
+        dataset: The data set behind it; the content of its images is compared.
+        image_column: The images.
 
     Raises:
-        InputError: No index, an unfinished one, or one of other weights or another data set.
+        InputError: No index, an unfinished one, or one of other weights, another preparation or other images.
     """
-    place = Path(folder)
+    return _open(Path(folder), vision.name, index_identity(vision, dataset, image_column))
+
+
+def _open(place: Path, encoder: str, identity: dict[str, Any]) -> ImageIndex:
     record = read_names(place)
-    digest = weights_digest(vision.whole)
-    if record.get("weights") != digest:
+    origin = record.get("dataset", "a data set")
+    if record.get("weights") != identity["weights"]:
         raise InputError(
-            f"The index in {str(folder)!r} was made by the weights {record.get('weights')} "
-            f"({record.get('encoder', 'an encoder')}), and {vision.name} has {digest}; name that encoder, or another "
-            "folder."
+            f"The index in {str(place)!r} was made by the weights {record.get('weights')} "
+            f"({record.get('encoder', 'an encoder')}), and {encoder} has {identity['weights']}; name that encoder, or "
+            "another folder."
         )
-    if record.get("images") != len(dataset):
+    if record.get("image_processor") != identity["image_processor"]:
         raise InputError(
-            f"The index in {str(folder)!r} is of {record.get('images')} images "
-            f"({record.get('dataset', 'a data set')}), and the data set has {len(dataset)}; name that data set and "
-            "split, or another folder."
+            f"The index in {str(place)!r} was made with another image processor than {encoder} has now, so its "
+            "vectors are not those of the same pictures today; bring that processor back, or name another folder."
+        )
+    if record.get("images") != identity["images"]:
+        raise InputError(
+            f"The index in {str(place)!r} is of {record.get('images')} images ({origin}), and the data set has "
+            f"{identity['images']}; name that data set and split, or another folder."
+        )
+    if record.get("images_digest") != identity["images_digest"]:
+        raise InputError(
+            f"The index in {str(place)!r} is of other images (the column {record.get('image_column')!r} of {origin}) "
+            f"than those in the column {identity['image_column']!r} of the data set; name that data set, split and "
+            "column, or another folder."
         )
     if not (place / _ROWS).exists():
-        raise _UnfinishedError(f"The index in {str(folder)!r} is not finished; run `stablerep index` again.")
+        raise _UnfinishedError(f"The index in {str(place)!r} is not finished; run `stablerep index` again.")
     embeds = open_index(place / _EMBEDS) if (place / _EMBEDS).is_dir() else None
     return ImageIndex(np.load(place / _ROWS), open_index(place / _FEATURES), embeds)
 
 
 def read_names(folder: str | Path) -> dict[str, Any]:
-    """What a folder says of its origin: `names` of `index_images`, the weights' digest and the number of images.
+    """What a folder says of its origin: `names` of `index_images`, and `index_identity`.
 
     Raises:
         InputError: It is no folder of `index_images`.
@@ -154,7 +213,7 @@ def embed_image(vision: VisionEncoder, image: Image.Image) -> tuple[NDArray[np.f
     Returns:
         Features (1, D), and from a dual encoder (1, E) in the space shared with texts; neither is normalised.
     """
-    pixels = vision.image_processor(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]
+    pixels = vision.image_processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"]
     with inference(vision.whole):
         features, embeds = vision.encode(pixels)
     return features.cpu().numpy(), None if embeds is None else embeds.cpu().numpy()

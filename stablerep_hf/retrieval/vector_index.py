@@ -133,11 +133,7 @@ class GraphIndex(VectorIndex):
 
     def _search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         with self._lock:
-            found = self._graph.search(queries, k, threads=1 if len(queries) == 1 else 0)
-        return (
-            1 - np.asarray(found.distances, dtype=np.float32).reshape(len(queries), k),
-            np.asarray(found.keys).astype(np.int64).reshape(len(queries), k),
-        )
+            return _walk(self._graph, queries, k)
 
     def vectors(self, numbers: ArrayLike) -> NDArray[np.float32]:
         """See `VectorIndex`."""
@@ -155,7 +151,7 @@ def build_index(
     Args:
         vectors: (N, D), of any scale; the number of a vector is its row.
         folder: Where it is kept. None: in memory, which is for a few.
-        exact_below: So many vectors and more get a graph.
+        exact_below: So many vectors and more get a graph; a single one never does.
         progress: Show a bar while a graph grows.
 
     Raises:
@@ -167,7 +163,7 @@ def build_index(
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
         (place / RECORD).unlink(missing_ok=True)  # until the new one is whole there is none
-    if len(unit) < exact_below:
+    if len(unit) < max(exact_below, 2):  # one vector has no neighbours to link it to
         facts = IndexFacts("exact", len(unit), unit.shape[1], 1.0, 0, 0, round(time.perf_counter() - start, 3))
         if place is None:
             return ExactIndex(unit, facts)
@@ -258,8 +254,10 @@ def _partial(unit: NDArray[np.float32], path: Path) -> Any | None:
         return None
     try:
         graph = _usearch().restore(str(path))
-        ends = np.asarray([0, len(graph) - 1], dtype=np.uint64)
-        same = graph.ndim == unit.shape[1] and np.allclose(graph.get(ends), unit[ends.astype(np.int64)], atol=1e-3)
+        parts = np.array_split(np.arange(len(graph)), -(-len(graph) // _ADDED_AT_ONCE))
+        same = graph.ndim == unit.shape[1] and all(
+            np.allclose(graph.get(numbers.astype(np.uint64)), unit[numbers], atol=1e-3) for numbers in parts
+        )
     except (ValueError, TypeError, AttributeError, RuntimeError, IndexError):
         return None
     return graph if same else None
@@ -273,7 +271,7 @@ def _widen(graph: Any, unit: NDArray[np.float32]) -> tuple[int, float, int]:
     recall = 0.0
     for expansion in _EXPANSIONS:
         graph.expansion_search = expansion
-        found = np.asarray(graph.search(unit[probes], k + 1).keys).astype(np.int64).reshape(len(probes), k + 1)
+        found = _walk(graph, unit[probes], k + 1)[1]
         hits = [
             len(np.intersect1d(true[true != probe][:k], some[some != probe][:k])) / k
             for probe, true, some in zip(probes, exact, found, strict=True)
@@ -282,6 +280,24 @@ def _widen(graph: Any, unit: NDArray[np.float32]) -> tuple[int, float, int]:
         if recall >= _WANTED_RECALL:
             break
     return expansion, recall, len(probes)
+
+
+def _walk(graph: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Cosines and numbers, (Q, k) each; a walk that ends with fewer, as among many equal vectors, becomes a scan."""
+    threads = 1 if len(queries) == 1 else 0
+    found = graph.search(queries, k, threads=threads)
+    short = np.atleast_1d(getattr(found, "counts", len(found))) < k  # of one query there are no counts
+    if short.all():
+        return _as_rows(graph.search(queries, k, exact=True, threads=threads), k)
+    cosines, numbers = _as_rows(found, k)
+    if short.any():
+        cosines[short], numbers[short] = _as_rows(graph.search(queries[short], k, exact=True), k)
+    return cosines, numbers
+
+
+def _as_rows(found: Any, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    cosines = 1 - np.asarray(found.distances, dtype=np.float32)
+    return cosines.reshape(-1, k), np.asarray(found.keys).astype(np.int64).reshape(-1, k)
 
 
 def _save(graph: Any, path: Path) -> None:

@@ -51,6 +51,8 @@ class Answers:
         self._settings = settings
         self.collections = load_collections(settings)
         self.searchers = Searchers(self.collections, settings)
+        for name, rows in self.searchers.first.rows().items():
+            self.collections.parts[name].rows = rows  # what it could not decode cannot be shown either
         self._drawn = load_guidance(settings)
         self._lock = threading.Lock()
         self._map: dict[str, Any] | None = None

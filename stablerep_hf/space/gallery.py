@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, load_dataset
+from datasets import ClassLabel, Dataset
 from datasets import Image as ImageColumn
 from PIL import Image
 
 from .. import assets
 from ..errors import InputError
 from ..evaluation.features import check_columns
+from ..evaluation.images import load_images
 from .pictures import decode_picture, shown_picture
 from .settings import EMBEDDED, NONE, SpaceSettings
 
@@ -46,6 +47,7 @@ class Collection:
         captions: a caption for each row, "" where there is none.
         groups: likewise.
         siblings: what rows of one caption have in common, over all collections.
+        rows: (n,) int64, rising: those that can be shown; all, until it is known which do not decode.
     """
 
     def __init__(self, name: str, dataset: Dataset, settings: SpaceSettings) -> None:
@@ -57,11 +59,17 @@ class Collection:
         self.groups = self._texts(settings.group_column)
         ids = self._texts(settings.caption_id_column)
         self.siblings = ids if any(ids) else self.captions
+        self.rows = np.arange(len(dataset))
         self._provenance = [column for column in PROVENANCE if column in dataset.column_names]
         self._tile_image = lru_cache(4096)(self._make_tile_image)
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def shows(self, row: int) -> bool:
+        """Whether a row is one of `rows`."""
+        place = np.searchsorted(self.rows, row)
+        return bool(place < len(self.rows) and self.rows[place] == row)
 
     def picture(self, row: int) -> Image.Image:
         """A picture, RGB.
@@ -69,7 +77,7 @@ class Collection:
         Raises:
             InputError: It cannot be decoded.
         """
-        return decode_picture(self._bytes(row), most_bytes=2**31)
+        return decode_picture(self._bytes(row), most_bytes=2**31, most_pixels=2**31, formats=None)
 
     def describe(self, row: int, score: float | None = None) -> dict[str, Any]:
         """What the page and programs are told of a picture, as JSON values.
@@ -102,7 +110,7 @@ class Collection:
         if isinstance(feature, ClassLabel):
             return ["" if value is None else feature.int2str(value) for value in values]
         # of several captions of an image the first
-        return [_text(value[0] if isinstance(value, list) and value else value) for value in values]
+        return [_text(next(iter(value), None) if isinstance(value, list) else value) for value in values]
 
     def _bytes(self, row: int) -> bytes:
         stored = self.dataset[row][self.image_column]
@@ -146,7 +154,7 @@ class Collections:
             InputError: There is none.
         """
         part = self.parts.get(collection) if isinstance(collection, str) else None
-        if part is None or isinstance(row, bool) or not isinstance(row, int) or not 0 <= row < len(part):
+        if part is None or isinstance(row, bool) or not isinstance(row, int) or not part.shows(row):
             raise InputError("There is no such picture: choose one that is shown.")
         return Place(part.name, row)
 
@@ -168,13 +176,14 @@ class Collections:
 
     def siblings(self, place: Place) -> list[Place]:
         """All places of the same caption, itself among them; alone if it has no caption."""
-        return self._places.get(self.parts[place.collection].siblings[place.row], [place])
+        every = self._places.get(self.parts[place.collection].siblings[place.row], [place])
+        return [sibling for sibling in every if self.parts[sibling.collection].shows(sibling.row)]
 
     def examples(self, number: int) -> list[Place]:
         """Places spread over the first collection."""
         first = next(iter(self.parts.values()))
-        rows = np.linspace(0, len(first) - 1, min(number, len(first)) + 2)[1:-1].astype(int)
-        return [Place(first.name, int(row)) for row in rows]
+        numbers = np.linspace(0, len(first.rows) - 1, min(number, len(first.rows)) + 2)[1:-1].astype(int)
+        return [Place(first.name, row) for row in first.rows[numbers].tolist()]
 
 
 def load_collections(settings: SpaceSettings) -> Collections:
@@ -209,13 +218,7 @@ def load_guidance(settings: SpaceSettings) -> Collection | None:
 
 
 def _load(name: str | None, split: str | None, embedded: Path) -> Dataset:
-    try:
-        dataset: Dataset = load_dataset(str(embedded if name == EMBEDDED else name), split=split)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The data set {name!r} cannot give the split {split!r} ({str(error).splitlines()[0][:150]}); give a "
-            "folder or Hub id within reach, and one of its splits."
-        ) from error
+    dataset: Dataset = load_images(embedded if name == EMBEDDED else str(name), split)
     return dataset
 
 

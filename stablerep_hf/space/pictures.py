@@ -9,9 +9,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..errors import InputError
+from ..evaluation.images import to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _SHOWN_SIDE = 256  # pixels; what is shown of a picture is never larger
@@ -58,8 +59,14 @@ def read_picture(
     return decode_picture(content, most_bytes=most_bytes, most_pixels=most_pixels)
 
 
-def decode_picture(content: bytes, *, most_bytes: int = 5_000_000, most_pixels: int = 25_000_000) -> Image.Image:
-    """Decode the bytes of a picture; see `read_picture`."""
+def decode_picture(
+    content: bytes,
+    *,
+    most_bytes: int = 5_000_000,
+    most_pixels: int = 25_000_000,
+    formats: tuple[str, ...] | None = FORMATS,
+) -> Image.Image:
+    """Decode the bytes of a picture; see `read_picture`. `formats` None is for data that is trusted: all of Pillow."""
     if not content:
         raise InputError("The file is empty: drop a picture.")
     if len(content) > most_bytes:
@@ -68,23 +75,18 @@ def decode_picture(content: bytes, *, most_bytes: int = 5_000_000, most_pixels: 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
-            picture = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, Image.DecompressionBombError):
-            raise InputError(_too_many(most_pixels)) from None
+            picture = Image.open(io.BytesIO(content), formats=formats)
+    except Image.DecompressionBombError:
+        raise InputError(_too_many(most_pixels)) from None
+    except Exception:  # Pillow raises whatever a damaged file leads it to
         raise InputError(f"The file is no {named} picture: save it as one.") from None
     if picture.width * picture.height > most_pixels:
         raise InputError(_too_many(most_pixels))
     try:
         picture.draft("RGB", (1024, 1024))  # of a large JPEG only what is needed is decoded
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-            ground = Image.new("RGBA", upright.size, "white")
-            ground.alpha_composite(upright.convert("RGBA"))
-            return ground.convert("RGB")
-        return upright.convert("RGB")
-    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, MemoryError):
+        return to_rgb(ImageOps.exif_transpose(picture))
+    except Exception:  # Pillow raises whatever a damaged file leads it to
         raise InputError("The picture is cut off or damaged, so it cannot be decoded: save it again.") from None
 
 
@@ -95,7 +97,7 @@ def shown_picture(content: bytes) -> tuple[bytes, str]:
         return content, Image.MIME[picture.format]
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
     stream = io.BytesIO()
-    picture.convert("RGB").save(stream, "WEBP", quality=85)
+    to_rgb(ImageOps.exif_transpose(picture)).save(stream, "WEBP", quality=85)
     return stream.getvalue(), "image/webp"
 
 

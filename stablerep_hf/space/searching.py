@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,14 @@ from PIL import Image
 from .. import assets
 from ..errors import InputError
 from ..evaluation import VisionEncoder, load_encoder, pixel_encoder
-from ..evaluation.feature_cache import default_cache_dir, weights_digest
+from ..evaluation.feature_cache import default_cache_dir
 from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
-from ..retrieval.image_index import ImageIndex
+from ..retrieval.image_index import ImageIndex, index_identity
 from .gallery import REAL, Collections, Place
-from .settings import EMBEDDED, SpaceSettings
+from .settings import EMBEDDED, UNTRAINED, SpaceSettings
 
-STABLEREP, UNTRAINED, PIXELS = "embedded-stablerep", "untrained", "pixels"
+STABLEREP, PIXELS = "embedded-stablerep", "pixels"
 _NAMES = {
     EMBEDDED: "StableRep+ (ships here)",
     STABLEREP: "StableRep (ships here)",
@@ -43,13 +44,22 @@ class Hit:
 class Searcher:
     """One encoder over all pictures."""
 
-    def __init__(self, label: str, vision: VisionEncoder, collections: Collections, settings: SpaceSettings) -> None:
-        """Encode and index the pictures, or open the index where it stands."""
+    def __init__(
+        self,
+        label: str,
+        vision: VisionEncoder,
+        collections: Collections,
+        settings: SpaceSettings,
+        index: str | None = None,
+    ) -> None:
+        """Encode and index the pictures, or open the index where it stands: of the real ones at `index` if given."""
         self.label = label
         self.vision = vision
         self.collections = collections
         self._lock = threading.Lock()  # one forward pass at a time: it uses all cores, and hooks into the model
-        self._indexes = {name: self._index(name, settings) for name in collections.parts}
+        self._indexes = {
+            name: self._index(name, settings, index if name == REAL else None) for name in collections.parts
+        }
 
     @property
     def reads_texts(self) -> bool:
@@ -96,6 +106,10 @@ class Searcher:
         """All pictures that have vectors."""
         return [Place(name, int(row)) for name, index in self._indexes.items() for row in index.rows]
 
+    def rows(self) -> dict[str, NDArray[np.int64]]:
+        """Of each collection those that have vectors."""
+        return {name: index.rows for name, index in self._indexes.items()}
+
     def facts(self) -> dict[str, IndexFacts]:
         """Of each collection's index of features."""
         return {name: index.features.facts for name, index in self._indexes.items()}
@@ -120,14 +134,11 @@ class Searcher:
         hits.sort(key=lambda hit: -hit.score)
         return [hit for hit in hits if hit.place != without][:k]
 
-    def _index(self, name: str, settings: SpaceSettings) -> ImageIndex:
+    def _index(self, name: str, settings: SpaceSettings, made: str | None) -> ImageIndex:
         part = self.collections.parts[name]
-        if name == REAL and settings.index is not None and self.label == encoder_label(settings.encoder):
-            folder = Path(settings.index)
-            if not folder.is_dir():
-                folder = Path(snapshot_download(settings.index, repo_type="dataset"))
-            return open_image_index(folder, self.vision, part.dataset)
-        identity = f"{weights_digest(self.vision.whole)} {part.dataset._fingerprint} {settings.image_column}"
+        if made is not None:
+            return open_image_index(_index_folder(made), self.vision, part.dataset, settings.image_column)
+        identity = json.dumps(index_identity(self.vision, part.dataset, settings.image_column))
         kept = (
             default_cache_dir().with_name("indexes") / hashlib.blake2b(identity.encode(), digest_size=12).hexdigest()
         )
@@ -151,9 +162,12 @@ class Searchers:
         self._settings = settings
         self._lock = threading.Lock()
         self._ready: dict[str, Searcher] = {}
-        names = dict.fromkeys([settings.encoder, *settings.compare])
-        self._names = {encoder_label(name): name for name in names}
-        self.first = self[encoder_label(settings.encoder)]
+        names = list(dict.fromkeys([settings.encoder, *settings.compare]))
+        short = [_short_label(name) for name in names]
+        # two folders of one name are called by their paths
+        labels = [name if short.count(label) > 1 else label for name, label in zip(names, short, strict=True)]
+        self._names = dict(zip(labels, names, strict=True))
+        self.first = self[self.labels[0]]
 
     @property
     def labels(self) -> list[str]:
@@ -171,7 +185,8 @@ class Searchers:
         with self._lock:
             if label not in self._ready:
                 vision = self._load(self._names[label])
-                self._ready[label] = Searcher(label, vision, self._collections, self._settings)
+                index = self._settings.index if label == self.labels[0] else None
+                self._ready[label] = Searcher(label, vision, self._collections, self._settings, index)
             return self._ready[label]
 
     def _load(self, name: str) -> VisionEncoder:
@@ -188,9 +203,20 @@ class Searchers:
         )
 
 
-def encoder_label(name: str) -> str:
-    """What the page calls an encoder of the settings."""
+def _short_label(name: str) -> str:
     return _NAMES.get(name, Path(name).name if Path(name).is_dir() else name)
+
+
+def _index_folder(index: str) -> Path:
+    if Path(index).is_dir():
+        return Path(index)
+    try:
+        return Path(snapshot_download(index, repo_type="dataset"))
+    except (OSError, ValueError) as error:  # no such name, no such repository, no connection
+        raise InputError(
+            f"index is {index!r}, neither a folder nor a data set repository within reach "
+            f"({str(error).splitlines()[0][:100]}); check the name, or leave it out and the index is made."
+        ) from error
 
 
 def untrained_twin(vision: VisionEncoder, seed: int = 0) -> VisionEncoder:

@@ -13,6 +13,7 @@ from ..errors import InputError
 
 EMBEDDED = "embedded"
 NONE = "none"
+UNTRAINED = "untrained"
 
 
 @dataclass
@@ -96,6 +97,8 @@ class SpaceSettings:
         for name in ("most_upload_megabytes", "most_megapixels"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}, which no picture meets; give more than 0.")
+        if self.encoder == UNTRAINED:
+            raise InputError(f"encoder is {UNTRAINED!r}, the twin of the first one, which it cannot be; name another.")
         if self.results > self.most_results:
             raise InputError(f"results is {self.results}, above most_results, {self.most_results}; give less.")
 
@@ -108,7 +111,7 @@ def read_settings(file: str | Path | None, environment: Mapping[str, str]) -> Sp
     """Read the page's settings.
 
     Args:
-        file: YAML with some of the settings; may be missing.
+        file: YAML with some of the settings; may be missing. A setting with no value is one that is not there.
         environment: Variables; one that is a setting's name in capitals, and not empty, stands above the file. Lists
             are separated by commas. `SPACE_ID`, which the Hub sets in a Space, switches `behind_proxy` on.
 
@@ -126,6 +129,7 @@ def read_settings(file: str | Path | None, environment: Mapping[str, str]) -> Sp
     known = get_type_hints(SpaceSettings)
     if unknown := sorted(set(values) - set(known)):
         raise InputError(f"{file} has the unknown key {unknown[0]!r}; the keys are {', '.join(known)}.")
+    values = {name: value for name, value in values.items() if value is not None}
     if environment.get("SPACE_ID"):
         values.setdefault("behind_proxy", True)
     values |= {item.name: text for item in fields(SpaceSettings) if (text := environment.get(item.name.upper()))}
@@ -140,8 +144,6 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(listed, list):
             raise InputError(f"{name} is {value!r} and must be a list; write one, or values with commas between.")
         return [str(item).strip() for item in listed if str(item).strip()]
-    if value is None:
-        return None
     kind = kinds[0] if kinds else hint
     try:
         if kind is bool:

@@ -107,11 +107,28 @@ def test_a_killed_build_goes_on(tmp_path, monkeypatch):
     assert len(index) == 600
     assert recall_of(index, vectors[::20], vectors) > 0.9
     assert {path.name for path in tmp_path.iterdir()} == {"graph.usearch", "index.json"}
-    other = clustered(600, seed=5)
+    other = vectors.copy()
+    other[300] = -other[300]
     (tmp_path / "graph.usearch").rename(tmp_path / "graph.partial.usearch")
     del added[:]
     build_index(other, tmp_path, exact_below=0, progress=False)
-    assert added == list(range(600)), "a part of other vectors is no beginning"
+    assert added == list(range(600)), "a part with even one other vector is no beginning"
+
+
+def test_a_walk_that_ends_early_is_made_good():
+    vectors = np.repeat(clustered(3), 400, axis=0)  # equal vectors link to one another alone
+    index = build_index(vectors, exact_below=0, progress=False)
+    assert len(module._usearch().search(index._graph, vectors[:1], 700)) < 700, "else nothing is tested here"
+    expected = by_hand(vectors[[0, 500]], vectors, 700)[0]
+    for queries in ([0, 500], [0]):
+        cosines, numbers = index.search(vectors[queries], 700)
+        np.testing.assert_allclose(cosines, expected[: len(queries)], atol=2e-3)
+        assert all(len(set(row)) == 700 for row in numbers.tolist())
+
+
+def test_one_vector_is_an_index():
+    index = build_index(clustered(1), exact_below=0, progress=False)
+    assert (index.facts.kind, index.search(clustered(1), 1)[1].tolist()) == ("exact", [[0]])
 
 
 @pytest.mark.parametrize("exact_below", [0, 1000])

@@ -72,6 +72,14 @@ def test_a_picture_cut_off_anywhere_is_a_sentence(kind):
             continue  # any other exception fails; some formats bear a loss at the very end
 
 
+def test_a_camera_s_record_that_is_damaged_is_a_sentence():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0131] = 6, "words"
+    record = exif.tobytes().replace(b"\x01\x31", b"\x01\x03")  # the words under a tag of numbers: a struct.error
+    with pytest.raises(InputError, match="damaged"):
+        decode_picture(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=record))
+
+
 def test_only_uploads_are_opened(tmp_path):
     uploads, secret = tmp_path / "uploads", tmp_path / "secret.png"
     (uploads / "hash").mkdir(parents=True)
@@ -95,6 +103,12 @@ def test_what_is_shown_is_small():
     content, kind = shown_picture(picture((2000, 1000)))
     assert kind == "image/webp"
     assert Image.open(io.BytesIO(content)).size == (256, 128)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    content, _ = shown_picture(encoded(Image.new("RGB", (600, 300)), "JPEG", exif=exif))
+    assert Image.open(io.BytesIO(content)).size == (128, 256)
+    content, _ = shown_picture(encoded(Image.new("RGBA", (600, 300), (0, 0, 0, 0))))
+    assert Image.open(io.BytesIO(content)).getpixel((0, 0)) == (255, 255, 255), "on white, as the encoder sees it"
 
 
 # ---------------------------------------------------------------- the guard

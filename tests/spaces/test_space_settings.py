@@ -1,14 +1,21 @@
 """The page's settings, its pictures, and what it does with data of other people's columns."""
 
+import shutil
+import socket
+from dataclasses import fields
+
 import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from training_data import make_dataset
 
 from stablerep_hf import assets
 from stablerep_hf.errors import InputError
 from stablerep_hf.space import SpaceSettings, read_settings
 from stablerep_hf.space.answers import Answers
+from stablerep_hf.space.gallery import Place, load_collections
+from stablerep_hf.space.searching import Searchers
 from stablerep_hf.synthesis.pipeline_folder import content_digest
 
 
@@ -22,6 +29,12 @@ def test_the_environment_stands_above_the_file(tmp_path):
     assert not settings.behind_proxy
     assert read_settings(None, {"SPACE_ID": "me/search"}).behind_proxy
     assert not read_settings(None, {"SPACE_ID": "me/search", "BEHIND_PROXY": "false"}).behind_proxy
+
+
+def test_a_setting_with_no_value_is_not_there(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("".join(f"{setting.name}:\n" for setting in fields(SpaceSettings)))
+    assert read_settings(file, {}) == SpaceSettings()
 
 
 def test_the_defaults_are_what_ships():
@@ -41,6 +54,7 @@ def test_the_defaults_are_what_ships():
         ("results: 100", {}, "above most_results"),
         ("index_size: -1", {}, "index_size is -1"),
         ("compare: 3", {}, "must be a list"),
+        ("encoder: untrained", {}, "the twin of the first one"),
         ("- a", {}, "no 'key: value' lines"),
         ("a: [", {}, "is not YAML"),
     ],
@@ -63,7 +77,7 @@ def test_the_drawings_that_ship_are_of_the_generator_that_ships():
 
 @pytest.fixture
 def foreign(tmp_path):
-    """Somebody else's data: a label with names, several captions, no ids, large pictures, one damaged."""
+    """Somebody else's data: a label with names, several captions, no ids, large pictures."""
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 255, (300, 400, 3), np.uint8)) for _ in range(6)]
     features = datasets.Features(
@@ -76,6 +90,17 @@ def foreign(tmp_path):
     rows = {"photo": images, "texts": [["a <b>cat</b>", "x"]] * 3 + [["a dog"]] * 3, "label": [0] * 3 + [1] * 3}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train.parquet")
     return tmp_path / "data"
+
+
+def test_it_shows_a_folder_as_its_files_stand_now(tmp_path):
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train*\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    features = datasets.Features(image=datasets.Image())
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        picture = Image.new("RGB", (8, 8), colour)
+        datasets.Dataset.from_dict({"image": [picture]}, features=features).to_parquet(tmp_path / "train.parquet")
+        shown = load_collections(SpaceSettings(dataset=str(tmp_path))).picture(Place("real", 0))
+        assert shown.getpixel((0, 0)) == colour
 
 
 def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
@@ -105,6 +130,64 @@ def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
     assert len(shown["points"]) == 6
 
 
+def test_it_shows_pictures_that_nobody_may_upload(tmp_path):
+    for name, size in (("a.tiff", (40, 20)), ("b.png", (6000, 5000))):
+        Image.new("1", size).save(tmp_path / name)
+    collection = load_collections(SpaceSettings(dataset=str(tmp_path))).parts["real"]
+    assert [collection.picture(row).size for row in (0, 1)] == [(40, 20), (6000, 5000)]
+    assert collection.describe(0)["image"].startswith("data:image/webp;")
+
+
+@pytest.mark.parametrize("damaged", [None, b"no picture"])
+def test_a_picture_that_does_not_decode_is_not_shown(tmp_path, monkeypatch, damaged):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    stored = make_dataset([4] * 25).with_format("arrow")[:]["image"].to_pylist()
+    bad = 11  # the first example of eight
+    stored[bad] = damaged and {"bytes": damaged, "path": None}
+    captions = [[f"caption {row // 4}"] if row > 3 else [] for row in range(100)]
+    data = datasets.Dataset.from_dict({"image": stored, "caption": captions}).cast_column("image", datasets.Image())
+    data.to_parquet(tmp_path / "data" / "train.parquet")
+    answers = Answers(SpaceSettings(dataset=str(tmp_path / "data"), encoder="pixels", compare=[]))
+    assert bad not in [tile["row"] for tile in answers.example_tiles(8)]
+    assert len(answers.example_tiles(8)) == 8
+    assert [tile["row"] for tile in answers.describe_siblings("real", 10)] == [8, 9, 10]
+    for row in (bad, 100, -1):
+        with pytest.raises(InputError, match="no such picture"):
+            answers.describe_siblings("real", row)
+    (alone,) = answers.describe_siblings("real", 2)
+    assert (alone["row"], alone["caption"]) == (2, ""), "an empty list is no caption"
+    assert len(answers.map()["points"]) == 99
+
+
+def test_two_encoders_of_one_name_are_told_apart(foreign, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    one, other = str(tmp_path / "one" / "encoder"), str(tmp_path / "other" / "encoder")
+    shutil.copytree(assets.encoder_path(), one)
+    shutil.copytree(assets.dual_encoder_path(), other)
+    settings = SpaceSettings(
+        dataset=str(foreign),
+        image_column="photo",
+        encoder=one,
+        compare=[other, "pixels", str(assets.dual_encoder_path())],
+    )
+    searchers = Searchers(load_collections(settings), settings)
+    assert searchers.labels == [one, other, "8 x 8 pixels (no network)", "dual_encoder"]
+    assert (searchers.first.reads_texts, searchers[other].reads_texts) == (False, True), (
+        "each label is its own encoder"
+    )
+
+
+def test_an_index_that_is_nowhere_is_a_sentence(foreign):
+    for index in ("me/nothing", "not/a/name"):
+        settings = SpaceSettings(dataset=str(foreign), image_column="photo", encoder="pixels", compare=[], index=index)
+        with pytest.raises(InputError, match=f"index is '{index}', neither a folder nor"):
+            Searchers(load_collections(settings), settings)
+
+
 def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
@@ -131,6 +214,23 @@ def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
         Answers(settings)
 
 
+def test_a_port_that_is_taken_is_a_sentence(monkeypatch, capsys):
+    import gradio as gr
+
+    from stablerep_hf.cli import main
+    from stablerep_hf.space import page
+
+    with gr.Blocks() as empty:
+        pass
+    monkeypatch.setattr(page, "build_demo", lambda settings: empty)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["demo-app", "--port", str(port)]) == 2
+    assert f"cannot listen at 127.0.0.1:{port}, which is taken" in capsys.readouterr().err
+
+
 def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
     from stablerep_hf.cli import demo_app, main
     from stablerep_hf.space import launching, page
@@ -144,6 +244,8 @@ def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
     assert (what, settings is same) == ("page", True)
     assert (settings.results, settings.dataset, settings.split) == (7, "me/photos", "train")
     assert (how["server_name"], how["server_port"]) == ("127.0.0.1", 7999)
+    assert main(["demo-app"]) == 0
+    assert served[1][2]["server_port"] is None, "Gradio takes the first free one"
     monkeypatch.setattr(demo_app, "find_spec", lambda name: None)
     assert main(["demo-app"]) == 2
     assert "pip install 'stablerep_hf[space]'" in capsys.readouterr().err
