@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .atomic import explaining, remove_leftovers, replacing
+from .atomic import explaining, remove_leftovers, write_at_once
 from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
@@ -71,10 +71,8 @@ class ShardStore:
                 remove_leftovers(self.folder / name, even_fresh=False)
         if captions_path.exists() and plan_path.exists() and plan_path.read_bytes() == text.encode():
             return
-        with replacing(captions_path) as file:
-            self.plan.captions.write_parquet(file)
-        with replacing(plan_path) as file:
-            file.write(text.encode())
+        write_at_once(captions_path, self.plan.captions.write_parquet)
+        write_at_once(plan_path, lambda file: file.write(text.encode()))
 
     def find_record(self, shard: int) -> dict[str, Any] | None:
         """Give a shard's record if the shard is whole: its size and sha256 are those of the record.
@@ -120,8 +118,7 @@ class ShardStore:
             InputError: If the disk is full, or another plan took the folder meanwhile.
         """
         self._refuse_other_plan(claimed=True)
-        with replacing(self.shard_path(shard)) as file:
-            facts = _write_and_digest(file, drawn.rows)
+        facts = write_at_once(self.shard_path(shard), lambda file: _write_and_digest(file, drawn.rows))
         record = {
             "plan_hash": self.plan.hash,
             "shard": shard,
@@ -155,17 +152,19 @@ class ShardStore:
         Raises:
             InputError: If the disk is full.
         """
-        with replacing(self.shard_path(shard)) as file:
+
+        def write(file: BufferedRandom) -> dict[str, Any]:
             coming = {**_write_and_digest(file, rows), **facts}
             self._write_record(shard, {**record, "coming": coming})
-        self._write_record(shard, {**record, **coming})
+            return coming
+
+        self._write_record(shard, {**record, **write_at_once(self.shard_path(shard), write)})
 
     def _write_record(self, shard: int, record: Mapping[str, Any]) -> None:
-        with replacing(self.record_path(shard)) as file:
-            file.write(seal(record).encode())
+        write_at_once(self.record_path(shard), lambda file: file.write(seal(record).encode()))
 
     def tidy(self) -> None:
-        """Remove what killed writers left, once every shard is there and no one can be at work."""
+        """Remove what killed writers left, once every shard is there: who still scores one writes it again."""
         if all(self.record_path(shard).exists() for shard in range(self.plan.num_shards)):
             for name in (DATA, PROVENANCE):
                 remove_leftovers(self.folder / name, even_fresh=True)

@@ -25,6 +25,7 @@ from stablerep_hf.synthesis import (
     verify_store,
 )
 from stablerep_hf.synthesis.comparison import compare_folders, comparison_table, plot_comparison
+from stablerep_hf.synthesis.store import ShardStore
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -108,6 +109,26 @@ def test_a_kill_between_any_two_files_leaves_the_shard_whole(
     score_store(folder, [scorer], progress=False)
     assert scorer.calls == (3 if place < 2 else 2)
     assert not [value for value in load(folder)["alignment"] if value is None]
+
+
+def test_a_worker_that_ends_does_not_take_the_shard_that_another_scores(
+    folder: Path, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every record stands while a finished folder is scored, so whoever ends then tidies up."""
+    real, ended = ShardStore._write_record, 0
+
+    def write_record(self: ShardStore, shard: int, record: Any) -> None:
+        nonlocal ended
+        if "coming" in record and ended < 2:
+            ended += 1
+            synthesize(make_plan(10, image_format="png"), Painter(), folder, progress=False)
+        real(self, shard, record)
+
+    monkeypatch.setattr(ShardStore, "_write_record", write_record)
+    summary = score_store(folder, [Brightness()], progress=False)
+    assert ended == 2
+    assert verify_store(folder, progress=False).problems == ()
+    assert summary.means["alignment"] == pytest.approx(np.mean(load(folder)["alignment"][:]), abs=1e-6)
 
 
 def test_scores_of_drawing_are_the_scores_of_later_and_no_part_of_the_plan(

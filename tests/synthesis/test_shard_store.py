@@ -26,7 +26,7 @@ from stablerep_hf.synthesis import (
     read_provenance,
     synthesize,
 )
-from stablerep_hf.synthesis.atomic import remove_leftovers, replacing
+from stablerep_hf.synthesis.atomic import SweptUpError, remove_leftovers, replacing, write_at_once
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS
 from stablerep_hf.synthesis.frames import perceptual_hash
 from stablerep_hf.synthesis.store import ShardStore
@@ -449,19 +449,49 @@ def test_captions_of_a_store_are_its_captions_again(make_plan: MakePlan, tmp_pat
     assert read_captions(tmp_path).captions == ["a cat", "ein Café"]
 
 
-def test_a_file_swept_up_by_a_worker_that_found_it_in_place_is_no_error(tmp_path: Path) -> None:
+def test_a_file_swept_up_by_another_worker_is_written_again(tmp_path: Path) -> None:
+    """A worker that finds every shard in place sweeps up what another is writing."""
+    path, times = tmp_path / "shard.json", 0
+    path.write_bytes(b"old")
+
+    def write(file: Any) -> int:
+        nonlocal times
+        times += 1
+        file.write(b"new")
+        if times < 3:
+            remove_leftovers(tmp_path, even_fresh=True)
+        return times
+
+    assert write_at_once(path, write) == 3
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("shard.json", b"new")]
+
+
+def test_a_file_that_vanishes_is_an_error_and_a_missing_folder_another(tmp_path: Path) -> None:
+    with pytest.raises(SweptUpError), replacing(tmp_path / "shard.json"):
+        remove_leftovers(tmp_path, even_fresh=True)
+    with pytest.raises(FileNotFoundError):  # and no endless loop
+        write_at_once(tmp_path / "none" / "shard.json", lambda file: file.write(b"x"))
+
+
+@pytest.mark.parametrize("name", ["shard", "record"])
+def test_a_worker_that_is_swept_up_while_it_draws_leaves_a_whole_shard(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Two workers on one shard: the faster one finds the folder finished and sweeps up the slower one's file."""
-    path = tmp_path / "shard.json"
-    path.write_bytes(b"the faster one's")
-    with replacing(path) as file:
-        file.write(b"the slower one's")
-        remove_leftovers(tmp_path, even_fresh=True)
-    assert path.read_bytes() == b"the faster one's"
+    plan, real, swept = make_plan(4), Path.replace, False
+    victim = getattr(ShardStore(tmp_path, plan), f"{name}_path")(0)
 
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal swept
+        if target == victim and not swept:
+            swept = True
+            self.unlink()
+        return real(self, target)
 
-def test_a_file_that_vanishes_with_nothing_in_its_place_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "shard.json"):
-        remove_leftovers(tmp_path, even_fresh=True)
+    monkeypatch.setattr(Path, "replace", replace)
+    assert draw(plan, tmp_path).num_drawn == 8
+    assert swept
+    assert draw(plan, tmp_path).num_drawn == 0
 
 
 def test_a_caption_set_says_how_many_images_each_caption_gets(make_plan: MakePlan, tmp_path: Path) -> None:
