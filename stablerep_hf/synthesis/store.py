@@ -15,6 +15,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+from ..captions import CaptionSet, read_captions
 from ..errors import InputError
 from .atomic import explaining, remove_leftovers, write_at_once
 from .drawing import DrawnShard
@@ -56,7 +57,7 @@ class ShardStore:
         return record_path(self.folder, shard)
 
     def claim(self) -> None:
-        """Make the folder this plan's: write the plan and its captions if they are not there.
+        """Make the folder this plan's: write the plan and its captions if they are not there whole.
 
         Raises:
             InputError: If it holds another plan's shards, cannot be written to, or the disk is full.
@@ -69,10 +70,16 @@ class ShardStore:
             with explaining(self.folder / name):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder / name, even_fresh=False)
-        if captions_path.exists() and plan_path.exists() and plan_path.read_bytes() == text.encode():
-            return
-        write_at_once(captions_path, self.plan.captions.write_parquet)
-        write_at_once(plan_path, lambda file: file.write(text.encode()))
+        if not self._has_captions():
+            write_at_once(captions_path, self.plan.captions.write_parquet)
+        if not plan_path.exists() or plan_path.read_bytes() != text.encode():
+            write_at_once(plan_path, lambda file: file.write(text.encode()))
+
+    def _has_captions(self) -> bool:
+        try:
+            return stored_captions(self.folder).digest == self.plan.captions.digest
+        except InputError:  # missing or damaged
+            return False
 
     def find_record(self, shard: int) -> dict[str, Any] | None:
         """Give a shard's record if the shard is whole: its size and sha256 are those of the record.
@@ -218,6 +225,21 @@ def _any_file(folder: Path, suffix: str, but: str = "") -> bool:
             return any(e.name.endswith(suffix) and e.name != but and not e.name.startswith(".") for e in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def stored_captions(folder: Path) -> CaptionSet:
+    """The captions that a store was made for.
+
+    Raises:
+        InputError: If their file is missing or damaged.
+    """
+    try:
+        return read_captions(folder / PROVENANCE / CAPTIONS)
+    except (ValueError, NotImplementedError) as error:  # a flipped bit may name an encoding that there is not
+        raise InputError(
+            f"The folder {str(folder)!r} has no readable {PROVENANCE}/{CAPTIONS} ({error}): run the `stablerep "
+            "generate` that drew it again, which restores that file."
+        ) from error
 
 
 def shard_path(folder: Path, shard: int, num_shards: int) -> Path:

@@ -23,6 +23,7 @@ from stablerep_hf.synthesis import (
     SynthesisPlan,
     estimate_synthesis,
     image_features,
+    open_store,
     read_provenance,
     synthesize,
 )
@@ -254,6 +255,28 @@ def test_a_damaged_plan_file_is_repaired_if_the_records_vouch_for_it(make_plan: 
             draw(make_plan(base_seed=1), tmp_path)
         assert draw(make_plan(), tmp_path).num_drawn == 0
         assert read_provenance(tmp_path).settings == make_plan().settings
+
+
+def write_other_captions(path: Path) -> None:
+    CaptionSet.from_texts(["another thing"]).write_parquet(path)
+
+
+def break_the_text(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"thing ", b"thing\xff", 1))
+
+
+@pytest.mark.parametrize("damage", [tear, empty, break_the_text, write_other_captions, Path.unlink])
+def test_damaged_captions_are_restored(make_plan: MakePlan, tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    plan, path = make_plan(10), tmp_path / "provenance/captions.parquet"
+    draw(plan, tmp_path)
+    before = path.read_bytes()
+    damage(path)
+    said = r"no readable provenance/captions.parquet .*restores that file|give the captions it was made for"
+    with pytest.raises(InputError, match=said):
+        open_store(tmp_path)
+    assert draw(plan, tmp_path).num_drawn == 0
+    assert path.read_bytes() == before
+    assert open_store(tmp_path).plan.hash == plan.hash
 
 
 def test_a_folder_with_somebody_elses_parquet_is_refused(make_plan: MakePlan, tmp_path: Path) -> None:
