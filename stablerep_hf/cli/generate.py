@@ -179,9 +179,7 @@ def run(
     )
     provenance = read_provenance(command.output)
     if len(provenance.shards) == plan.num_shards:  # else others are still drawing; the last one writes the card
-        embedded = command.generator == EMBEDDED
-        license = command.license or ("cc-by-4.0" if embedded else "unknown")
-        facts.write_data_card(command.output, license, embedded)
+        facts.write_data_card(command.output, command.license)
     return summary
 
 

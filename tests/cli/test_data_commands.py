@@ -88,6 +88,27 @@ def test_verify_finds_and_repairs(stablerep, folder, pipeline):
     assert refused(stablerep("verify", folder / "data"), "provenance/plan.json")
 
 
+def test_what_somebody_wrote_into_the_card_stays(stablerep, folder, captions, pipeline, trained):
+    flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", folder]
+    scoring = ["score", folder, "--diversity-encoder", trained, "--device", "cpu"]
+    card = folder / "README.md"
+    card.unlink()
+    assert stablerep(*flags, "--license", "mit")[0] == 0
+    written = card.read_text()
+    assert "\nlicense: mit\n" in written
+    assert "by hand" not in stablerep(*flags)[1]
+    assert card.read_text() == written  # its licence too
+    card.write_text(written.replace("license: mit", "license: cc0-1.0") + "\nMy own sentence.\n")
+    assert "was written or edited by hand" in stablerep(*scoring)[1]
+    (changed,) = set(card.read_text().splitlines()) - {*written.splitlines(), "license: cc0-1.0", "My own sentence."}
+    assert " images of plan " in changed  # what makes load_dataset read the new rows
+    card.write_text("My own card.\n")
+    for command in (flags, scoring):
+        code, out, err = stablerep(*command)
+        assert (code, "was written or edited by hand" in out) == (0, True), err
+    assert card.read_text() == "My own card.\n"
+
+
 def test_an_image_says_how_it_came_to_be_and_is_drawn_again(stablerep, folder, pipeline, tmp_path):
     row = datasets.load_dataset(str(folder), split="train").cast_column("image", datasets.Image(decode=False))[3]
     key = ["--caption-id", row["caption_id"], "--image-index", row["image_index"]]
