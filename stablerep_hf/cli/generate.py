@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
-from .score import ScoringModels, load_scorers
+from .score import ScoringModels, load_scorers, say_unscored
 
 if TYPE_CHECKING:
     from ..synthesis import ContentSigner, DiffusersGenerator, SynthesisPlan, SynthesisSummary
@@ -159,12 +159,14 @@ def run(
         InputError: The captions, the generator, a model, the certificate or the folder cannot serve.
     """
     from ..synthesis import read_provenance, synthesize
+    from ..synthesis.store import ShardStore
     from . import facts
 
     signer = open_signer(signing)
     plan, generator = plan_and_generator(command, signer)
     scorers = load_scorers(models, generator.device) if models is not None else []
     rank, world_size = _rank_and_world_size()
+    scored = ShardStore(command.output, plan).scored_columns()
     summary = synthesize(
         plan,
         generator,
@@ -180,6 +182,7 @@ def run(
     provenance = read_provenance(command.output)
     if len(provenance.shards) == plan.num_shards:  # else others are still drawing; the last one writes the card
         facts.write_data_card(command.output, command.license)
+        say_unscored(command.output, scored)
     return summary
 
 

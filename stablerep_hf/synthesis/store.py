@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -200,14 +200,19 @@ class ShardStore:
                 "made with, or name another folder."
             )
 
+    def scored_columns(self) -> list[str]:
+        """The score columns that records say were measured, of damaged shards too."""
+        return sorted({column for record in self._records() for column in record.get("scores", {})})
+
     def _recorded_plans(self) -> set[object]:
-        plans = set()
+        return {record["plan_hash"] for record in self._records()}
+
+    def _records(self) -> Iterator[dict[str, Any]]:
         for path in (self.folder / PROVENANCE).glob("shard-*.json"):
             try:
-                plans.add(unseal(path.read_bytes())["plan_hash"])
+                yield unseal(path.read_bytes())
             except ValueError:  # a torn record says nothing
                 continue
-        return plans
 
 
 def _write_and_digest(file: BufferedRandom, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -88,6 +88,36 @@ def test_verify_finds_and_repairs(stablerep, folder, pipeline):
     assert refused(stablerep("verify", folder / "data"), "provenance/plan.json")
 
 
+def test_a_repair_that_does_not_hold_is_no_repair(stablerep, folder, pipeline, monkeypatch):
+    from stablerep_hf.synthesis import verification
+
+    path = sorted((folder / "data").glob("*.parquet"))[0]
+    path.write_bytes(b"")
+    monkeypatch.setattr(verification, "remove_problems", lambda folder, report: [])
+    monkeypatch.setattr("stablerep_hf.synthesis.run.synthesize", lambda *arguments, **settings: None)
+    code, out, err = stablerep("verify", folder, "--repair", "--generator", pipeline)
+    assert refused((code, out, err), "still is not what its plan says (1 damaged shard)")
+    assert "Repaired" not in out
+
+
+def test_lost_scores_are_told_and_the_card_follows(stablerep, folder, captions, pipeline, trained):
+    """Of three captions in shards of two: a shard drawn again has no scores, neither by repair nor by `generate`."""
+    scoring = ["score", folder, "--diversity-encoder", trained, "--device", "cpu"]
+    assert stablerep(*scoring)[0] == 0
+    again = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", folder]
+    for command in (["verify", folder, "--repair", "--generator", pipeline], again):
+        assert "](scores.png)" in (folder / "README.md").read_text()
+        path = sorted((folder / "data").glob("*.parquet"))[0]
+        path.write_bytes(path.read_bytes()[:-20])
+        code, out, err = stablerep(*command)
+        assert code == 0, err
+        assert "4 images lack scores that the folder has or had (diversity)" in out
+        assert f"`stablerep score {folder}`" in out
+        assert "](scores.png)" not in (folder / "README.md").read_text()
+        assert "4 images scored, 2 had" in stablerep(*scoring)[1]
+        assert "lack scores" not in stablerep(*again)[1]
+
+
 def test_what_somebody_wrote_into_the_card_stays(stablerep, folder, captions, pipeline, trained):
     flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", folder]
     scoring = ["score", folder, "--diversity-encoder", trained, "--device", "cpu"]
