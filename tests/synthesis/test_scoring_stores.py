@@ -160,6 +160,13 @@ def test_scores_of_drawing_are_the_scores_of_later_and_no_part_of_the_plan(
     assert read_provenance(tmp_path / "drawn").shards[0]["scores"]["alignment"] == {"factor": 1.0}
 
 
+def test_without_a_scorer_no_image_is_decoded_again(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stablerep_hf.synthesis.scoring._open", None)
+    assert synthesize(make_plan(4), Painter(), tmp_path, progress=False).num_drawn == 8
+
+
 def test_a_kill_while_scores_are_drawn_loses_no_more_than_a_shard(make_plan: MakePlan, tmp_path: Path) -> None:
     plan = make_plan(10, image_format="png")
     with pytest.raises(KeyboardInterrupt):
