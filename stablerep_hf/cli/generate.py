@@ -77,7 +77,8 @@ class GenerateCommand:
         default=None, metadata={"help": "Of the images, for the card: a Hub licence id; cc-by-4.0 if embedded."}
     )
     generator_license: str | None = field(
-        default=None, metadata={"help": "Of the generator, for the rows; what its card says if not given."}
+        default=None,
+        metadata={"help": "Of the generator, for the rows; what its card says if not given. A folder keeps its own."},
     )
     output: str = field(default="synthetic-images", metadata={"help": "Folder of the data set."})
     batch_size: int | None = field(

@@ -67,6 +67,7 @@ def estimate_synthesis(
         InputError: If the folder holds another plan's images.
     """
     store = ShardStore(output_dir, plan)
+    plan = store.plan
     missing = [shard for shard in range(plan.num_shards) if store.find_record(shard) is None]
     numbers = [plan.num_images_in(shard) for shard in missing]
     first = plan.captions.head(batch_size)

@@ -115,6 +115,7 @@ def synthesize(
     check_parts(plan, generator, signer)
 
     store = ShardStore(output_dir, plan)
+    plan = store.plan
     missing: list[int] = []
     failed: list[int] = []
     unscored: list[int] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class ShardStore:
     def __init__(self, folder: str | Path, plan: SynthesisPlan) -> None:
         """Look at a folder; nothing is written.
 
+        The store's `plan` is the given one, but where shards stand, the generator's licence is what these say.
+
         Raises:
             InputError: If it holds another plan's shards, or is no place to write to.
         """
@@ -46,7 +49,9 @@ class ShardStore:
                 raise InputError(
                     f"The output {str(folder)!r} cannot be written: {place.name!r} is a file; name another folder."
                 )
-        self._refuse_other_plan(claimed=False)
+        settings = self._refuse_other_plan(claimed=False)
+        if settings is not None and settings["generator"] != plan.settings["generator"]:
+            self.plan = replace(plan, generator=settings["generator"])
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard's rows are."""
@@ -176,20 +181,20 @@ class ShardStore:
             for name in (DATA, PROVENANCE):
                 remove_leftovers(self.folder / name, even_fresh=True)
 
-    def _refuse_other_plan(self, *, claimed: bool) -> None:
-        """Raise if the folder is another plan's: it holds other shards or, once claimed, another plan.
+    def _refuse_other_plan(self, *, claimed: bool) -> dict[str, Any] | None:
+        """Give the settings that stand; raise if they are of another plan that drew shards or, once claimed, of any.
 
         A plan of which nothing was drawn yet may be replaced (nothing is lost), and so may a damaged one if the shard
         records say that it was this one.
         """
         shards = _any_file(self.folder / DATA, ".parquet") or _any_file(self.folder / PROVENANCE, ".json", but=PLAN)
         if not (shards or claimed):
-            return
+            return None
         try:
             settings = parse_plan((self.folder / PROVENANCE / PLAN).read_bytes())
         except (FileNotFoundError, InputError) as error:
             if self._recorded_plans() == {self.plan.hash}:
-                return
+                return None
             raise InputError(
                 f"The folder {str(self.folder)!r} holds files, but its {PROVENANCE}/{PLAN} is missing or damaged, so "
                 "nothing says whose they are; name another folder."
@@ -199,6 +204,7 @@ class ShardStore:
                 f"The folder {str(self.folder)!r} holds images of another plan: {difference}; use the settings it was "
                 "made with, or name another folder."
             )
+        return settings
 
     def scored_columns(self) -> list[str]:
         """The score columns that records say were measured, of damaged shards too."""

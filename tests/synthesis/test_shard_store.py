@@ -222,6 +222,30 @@ def test_another_plans_folder_is_refused_and_left_alone(
     assert contents(tmp_path) == before
 
 
+def test_another_licence_makes_no_other_plan_and_the_rows_keep_theirs(make_plan: MakePlan, tmp_path: Path) -> None:
+    """The card of a generator may be corrected between two runs."""
+
+    class Licensed(Painter):
+        def __init__(self, license: str | None) -> None:
+            super().__init__()
+            self.license = license
+
+        def describe(self) -> dict[str, object]:
+            return {**super().describe(), **({"license": self.license} if self.license else {})}
+
+    for number, (before, after) in enumerate([("mit", "apache-2.0"), (None, "mit"), ("mit", None)]):
+        folder, one, other = tmp_path / str(number), Licensed(before), Licensed(after)
+        first, second = (make_plan(generator=painter.describe()) for painter in (one, other))
+        draw(first, folder, one, rank=0, world_size=2)
+        plan_file = (folder / "provenance/plan.json").read_bytes()
+        assert estimate_synthesis(second, other, folder, batch_size=2).num_images == 8
+        assert draw(second, folder, other).num_drawn == 8
+        assert draw(second, folder, other).num_drawn == draw(first, folder, one).num_drawn == 0
+        assert (folder / "provenance/plan.json").read_bytes() == plan_file
+        rows = [row for path in (folder / "data").iterdir() for row in pq.read_table(path).to_pylist()]
+        assert {row["generator_license"] for row in rows} == {before}
+
+
 def test_a_plan_that_drew_nothing_gives_way(make_plan: MakePlan, tmp_path: Path) -> None:
     class Failing(Painter):
         def __call__(self, prompts, seeds):  # type: ignore[no-untyped-def]
