@@ -109,6 +109,8 @@ def test_a_configuration_file_stands_below_the_flags(tmp_path, stablerep):
     assert refused(stablerep("generate", "--config", file, "--captions", "elsewhere.txt"), "elsewhere.txt")
     file.write_text("captoins: x\n")
     assert refused(stablerep("generate", "--config", file), "'captoins'")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    assert refused(stablerep("generate", "--config", file), "config.yaml is no text in UTF-8")
     file.write_text("just words\n")
     assert refused(stablerep("generate", "--config", file), "key: value")
     assert refused(stablerep("train", "--config", "cc12m-9x"), "cc12m-9x", "cc12m-1x")
