@@ -215,7 +215,14 @@ def dry_run(command: GenerateCommand, signing: SigningFlags | None = None) -> st
     signer = open_signer(signing)
     plan, generator = plan_and_generator(command, signer)
     batch_size = _or(command.batch_size, generator.default_batch_size)
-    estimate = estimate_synthesis(plan, generator, command.output, batch_size=batch_size, signer=signer)
+    estimate = estimate_synthesis(
+        plan,
+        generator,
+        command.output,
+        batch_size=batch_size,
+        truncate_prompts=command.truncate_prompts,
+        signer=signer,
+    )
     place = Path(command.output).resolve()
     free = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
     lines = [

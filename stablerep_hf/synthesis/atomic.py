@@ -45,6 +45,18 @@ def explaining(path: Path) -> Iterator[None]:
         raise
 
 
+def check_output_file(path: Path) -> None:
+    """Refuse, before any work, a path at which `replacing` could write no file.
+
+    Raises:
+        InputError: If it is a folder, or in a folder that does not exist.
+    """
+    if path.is_dir():
+        raise InputError(f"The output {str(path)!r} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise InputError(f"The output {str(path)!r} is in a folder that does not exist; make it, or name another.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BufferedRandom]:
     """Open a file that takes the place of `path` when the block ends well and vanishes when it does not.
@@ -129,5 +141,9 @@ def _sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            # Some file systems, such as some of FUSE, cannot sync folders.
+            if error.errno not in (errno.EBADF, errno.EINVAL):
+                raise
         finally:
             os.close(descriptor)

@@ -1,6 +1,7 @@
 """What becomes of a data set that is drawn: verify, show, regenerate, score, compare, export, and train on a part."""
 
 import json
+import re
 import shutil
 
 import datasets
@@ -43,8 +44,10 @@ def test_a_dry_run_measures_and_writes_nothing(stablerep, captions, pipeline, tm
     assert code == 0, err
     found = {line.split()[0]: line.split()[1] for line in out.splitlines()}
     assert (found["images"], found["batches"]) == ("6", "2")
-    assert float(found["cost"]) >= 0
+    hours = float(found["batches"]) * float(re.search(r"images, (.*) s each", out)[1]) / 3600
+    assert float(found["cost"]) == pytest.approx(2 * hours, abs=0.011)  # both are rounded
     assert int(found["bytes"].replace(",", "")) > 6 * 300
+    assert refused(stablerep(*flags, "--dry-run", "--batch-size", 0), "batch_size is 0")
     assert not output.exists()
 
 
@@ -67,6 +70,8 @@ def test_prompts_that_are_too_long_are_refused_or_cut(stablerep, pipeline, tmp_p
     file.write_text(f"{'a' * 40}\nshort\n")
     flags = ["generate", "--captions", file, "--generator", pipeline, *FLAGS, "--output", tmp_path / "o"]
     assert refused(stablerep(*flags), "1 prompts are longer", "truncate_prompts")
+    assert refused(stablerep(*flags, "--dry-run"), "1 prompts are longer", "truncate_prompts")
+    assert stablerep(*flags, "--dry-run", "--truncate-prompts")[0] == 0
     assert not (tmp_path / "o").exists()
     code, out, err = stablerep(*flags, "--truncate-prompts")
     assert (code, "1 prompts were longer" in out) == (0, True), err
@@ -159,6 +164,20 @@ def test_an_image_says_how_it_came_to_be_and_is_drawn_again(stablerep, folder, p
     assert (tmp_path / "again.jpg").exists()
     assert refused(stablerep("regenerate", folder, "--caption-id", 5, "--generator", pipeline), "caption_id 5")
     assert refused(stablerep("regenerate", folder, *key, "--generator", "embedded"), "not the one that drew")
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(stablerep, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("stablerep_hf.synthesis.comparison.read_provenance", None)
+    for output, said in (("none/plot.png", "does not exist"), (".", "is a folder"), ("table.md", "name the plot")):
+        assert refused(stablerep("compare", folder, folder, "--output", tmp_path / output), said)
+        if output != "table.md":
+            assert refused(stablerep("regenerate", folder, "--caption-id", 1, "--output", tmp_path / output), said)
+
+
+def test_a_torn_shard_is_not_compared(stablerep, folder):
+    path = sorted((folder / "data").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-20])
+    assert refused(stablerep("compare", folder, folder), path.name, "cannot be read", "verify --repair")
 
 
 def test_scores_filters_and_comparison(stablerep, folder, trained, tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -365,6 +366,20 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert failed_at > 10
 
 
+def test_a_file_system_that_syncs_no_folder_is_no_error(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert draw(make_plan(4), tmp_path).num_drawn == 8
+
+
 def test_a_disk_that_fills_within_a_file(make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import stablerep_hf.synthesis.store as store
 
@@ -582,6 +597,9 @@ def test_an_estimate_draws_two_batches_and_writes_nothing(make_plan: MakePlan, t
     assert [len(prompts) for prompts, _ in painter.calls] == [3, 3]
     assert estimate.seconds_per_batch >= 0.05
     assert estimate.cost(3600.0) == pytest.approx(estimate.seconds)
+    for impossible in (0, -1):
+        with pytest.raises(InputError, match=f"batch_size is {impossible}, which draws nothing"):
+            estimate_synthesis(plan, painter, tmp_path / "new", batch_size=impossible)
     assert not (tmp_path / "new").exists()
     draw(plan, tmp_path / "new", rank=0, world_size=2)
     drawn = read_provenance(tmp_path / "new")
