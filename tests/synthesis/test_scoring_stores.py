@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -242,6 +243,20 @@ def test_alignment_is_the_cosine_of_image_and_prompt(folder: Path, clip: Path) -
     assert str(clip.parent) not in json.dumps(recorded)
 
 
+def test_a_long_prompt_is_cut_where_the_model_ends_whatever_the_tokenizer_says(clip: Path, tmp_path: Path) -> None:
+    shutil.copytree(clip, tmp_path / "boundless")
+    path = tmp_path / "boundless/tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings))
+    image, long = Image.new("RGB", (16, 16), "red"), "a red ball " * 50
+    both = [
+        AlignmentScorer(str(folder), device="cpu")([image], [{"prompt": long}])
+        for folder in (clip, tmp_path / "boundless")
+    ]
+    assert both[0] == pytest.approx(both[1], abs=1e-6)
+
+
 def test_our_own_model_with_text_aligns_too(folder: Path, clip: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -256,9 +271,13 @@ def test_our_own_model_with_text_aligns_too(folder: Path, clip: Path, tmp_path: 
         projection_dim=8, projection_hidden_dim=16, image_text_dim=8,
     )  # fmt: skip
     StableRepModel(config).save_pretrained(tmp_path / "own")
-    scorer = AlignmentScorer(str(tmp_path / "own"), tokenizer=str(clip), image_processor=str(clip), device="cpu")
+    others = {"tokenizer": str(clip), "image_processor": str(clip), "device": "cpu"}
+    scorer = AlignmentScorer(str(tmp_path / "own"), **others)
     assert -1 <= score_store(folder, [scorer], progress=False).means["alignment"] <= 1
-    StableRepModel(StableRepConfig(vision_config=config.vision_config, projection_dim=8, projection_hidden_dim=16))
+    textless = StableRepConfig(vision_config=config.vision_config, projection_dim=8, projection_hidden_dim=16)
+    StableRepModel(textless).save_pretrained(tmp_path / "textless")
+    with pytest.raises(InputError, match=r"'.*textless' is a StableRepModel, which compares no images with text"):
+        AlignmentScorer(str(tmp_path / "textless"), **others)
 
 
 def test_unsafe_scores_are_probabilities_of_the_labels(folder: Path, clip: Path, tmp_path: Path) -> None:
