@@ -409,6 +409,39 @@ def test_a_worker_finds_its_place_below_srun(monkeypatch, found, place):
     assert _rank_and_world_size() == place
 
 
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x', which is no whole number"),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": ""}, "SLURM_PROCID='', which is no whole number"),
+        (
+            {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"},
+            "Task 7 of a Slurm array of 2 that begins at 3 .*--array=0-1",
+        ),
+    ],
+)
+def test_places_that_cannot_be_told(monkeypatch, found, said):
+    from stablerep_hf.cli.generate import _rank_and_world_size
+
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        _rank_and_world_size()
+
+
+def test_each_worker_takes_its_own_gpu_unless_one_is_named(monkeypatch):
+    from stablerep_hf.cli.generate import _own_device
+
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert [_own_device(name) for name in (None, "cuda", "cpu")] == [None, "cuda", "cpu"]  # no GPU here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    names = [None, "cuda", "cuda:2", "cpu"]
+    assert [_own_device(name) for name in names] == ["cuda:1", "cuda:1", "cuda:2", "cpu"]
+    monkeypatch.delenv("LOCAL_RANK")
+    assert [_own_device(name) for name in names] == names
+
+
 def test_train_refuses_data_without_images(stablerep, tmp_path):
     (tmp_path / "data").mkdir()
     datasets.Dataset.from_dict({"caption": ["a", "b"]}).to_parquet(tmp_path / "data" / "train.parquet")
