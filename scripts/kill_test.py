@@ -3,8 +3,9 @@
     python scripts/kill_test.py --kills 100
 
 Each round starts a worker on the same folder, ends it with SIGKILL after a random time, and now and then truncates,
-empties or deletes a shard or a record. In the end a worker is let finish; then every (caption_id, image_index) must be
-there exactly once, every file must equal the undisturbed run's byte by byte, and `verify_store` must find nothing.
+empties or deletes a shard, a record or the captions. In the end a worker is let finish; then every (caption_id,
+image_index) must be there exactly once, every file must equal the undisturbed run's byte by byte, and `verify_store`
+must find nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def damage(folder: Path, rng: random.Random) -> str:
     """Do something bad to a random file, or nothing."""
-    paths = sorted([*folder.glob("data/*.parquet"), *folder.glob("provenance/shard-*.json")])
+    names = ("data/*.parquet", "provenance/shard-*.json", "provenance/captions.parquet")
+    paths = sorted(path for name in names for path in folder.glob(name))
     what = rng.choice(["nothing", "truncate", "empty", "delete", "flip"])
     if not paths or what == "nothing":
         return "nothing"

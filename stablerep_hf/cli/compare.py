@@ -37,18 +37,27 @@ def run(folders: Sequence[str], command: CompareCommand) -> str:
         The table, Markdown.
 
     Raises:
-        InputError: Fewer than two folders, or one that is not drawn (or, for the plot, not scored).
+        InputError: Fewer than two folders, one that is not drawn (or, for the plot, not scored) or is damaged, or an
+            output that cannot be written.
     """
-    from ..synthesis.atomic import replacing
+    from ..synthesis.atomic import check_output_file, replacing
     from ..synthesis.comparison import compare_folders, comparison_table, plot_comparison
 
     if len(folders) < 2:
         raise InputError(f"{len(folders)} folders were named: give two or more to compare.")
+    plot = None if command.output is None else Path(command.output)
+    if plot is not None:
+        if plot.suffix.lower() == ".md":
+            raise InputError(
+                f"The output {command.output!r} is where the table goes; name the plot, such as plot.png."
+            )
+        for path in (plot, plot.with_suffix(".md")):
+            check_output_file(path)
     measures = compare_folders(folders)
     table = comparison_table(measures)
-    if command.output is not None:
-        with replacing(Path(command.output)) as file:
+    if plot is not None:
+        with replacing(plot) as file:
             plot_comparison(measures, file)
-        with replacing(Path(command.output).with_suffix(".md")) as file:
+        with replacing(plot.with_suffix(".md")) as file:
             file.write(table.encode())
     return table

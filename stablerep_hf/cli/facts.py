@@ -22,53 +22,41 @@ EMBEDDED = "embedded"
 CAPTIONS_SHOWN = 12
 
 
-def write_data_card(folder: str | Path, license: str, embedded: bool) -> None:
-    """Write the card of a finished synthetic data set, with a grid of siblings."""
-    from ..hub import dataset_facts, write_dataset_card
-    from ..synthesis import sample_captions
+def write_data_card(folder: str | Path, license: str | None = None) -> None:
+    """Write the card of a finished synthetic data set, with a grid of siblings; what somebody wrote or edited stays.
 
+    Args:
+        folder: The data set.
+        license: Of the images; by default that of the card that stands, else that of the embedded generator's images,
+            or "unknown".
+    """
+    from huggingface_hub import DatasetCard
+
+    from ..hub import dataset_facts, write_dataset_card
+    from ..hub.dataset_card import is_as_written, renew_files_line
+    from ..synthesis import read_provenance, sample_captions
+
+    path = Path(folder) / "README.md"
+    if path.exists() and not is_as_written(path.read_text("utf-8", "replace")):
+        renew_files_line(path)
+        print(f"{path} was written or edited by hand, so it stays as it is; remove it to have it written anew.")
+        return
+    embedded = read_provenance(folder).settings["generator"].get("name") == EMBEDDED
+    standing = DatasetCard.load(path).data.license if path.exists() else None
     facts = dataset_facts(
         folder,
         name=f"{Path(folder).resolve().name}: synthetic images grouped by caption",
-        license=license,
+        license=license or standing or ("cc-by-4.0" if embedded else "unknown"),
         grid="grid.png",
         licensed_parts=embedded_parts() if embedded else (),
     )
     write_dataset_card(folder, facts, sample_captions(folder, CAPTIONS_SHOWN))
-    _mark_content(folder)
 
 
 def renew_data_card(folder: str | Path) -> None:
-    """Write the card again, if there is one, after rows got scores; its licence stays."""
-    from huggingface_hub import DatasetCard
-
-    from ..synthesis import read_provenance
-
-    path = Path(folder) / "README.md"
-    if path.exists():
-        license = str(DatasetCard.load(path).data.license)
-        write_data_card(folder, license, read_provenance(folder).settings["generator"].get("name") == EMBEDDED)
-
-
-def _mark_content(folder: str | Path) -> None:
-    """Say in the card which files stand now: rows may have got other values, such as scores.
-
-    `load_dataset` caches a local folder by its name and the lines of its card, not by its files: with the old lines
-    it would go on serving the old rows.
-    """
-    import hashlib
-
-    from huggingface_hub import DatasetCard
-
-    from ..evaluation.results import write_atomically
-    from ..synthesis import read_provenance
-
-    path = Path(folder) / "README.md"
-    digests = " ".join(str(record["sha256"]) for record in read_provenance(folder).shards)
-    card = DatasetCard.load(path)
-    config = card.data.configs[0]
-    config["description"] = f"{config['description']}, files {hashlib.sha256(digests.encode()).hexdigest()[:16]}"
-    write_atomically(path, str(card).encode())
+    """Write the card again, if there is one, after rows got other values, such as scores; its licence stays."""
+    if (Path(folder) / "README.md").exists():
+        write_data_card(folder)
 
 
 def write_encoder_card(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
-from .score import ScoringModels, load_scorers
+from .score import ScoringModels, load_scorers, say_unscored
 
 if TYPE_CHECKING:
     from ..synthesis import ContentSigner, DiffusersGenerator, SynthesisPlan, SynthesisSummary
@@ -62,7 +62,9 @@ class GenerateCommand:
     )
     height: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
     width: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
-    lora: str | None = field(default=None, metadata={"help": "LoRA to merge in: safetensors file, folder or Hub id."})
+    lora: str | None = field(
+        default=None, metadata={"help": "LoRA to merge in: safetensors file, folder, Hub id or ID@REVISION."}
+    )
     lora_scale: float = field(default=1.0, metadata={"help": "Weight of the LoRA."})
     image_format: Literal["jpeg", "png", "webp"] = field(default="jpeg", metadata={"help": "How images are stored."})
     stored_size: int | None = field(
@@ -77,7 +79,8 @@ class GenerateCommand:
         default=None, metadata={"help": "Of the images, for the card: a Hub licence id; cc-by-4.0 if embedded."}
     )
     generator_license: str | None = field(
-        default=None, metadata={"help": "Of the generator, for the rows; what its card says if not given."}
+        default=None,
+        metadata={"help": "Of the generator, for the rows; what its card says if not given. A folder keeps its own."},
     )
     output: str = field(default="synthetic-images", metadata={"help": "Folder of the data set."})
     batch_size: int | None = field(
@@ -90,7 +93,12 @@ class GenerateCommand:
     dtype: Literal["float32", "float16", "bfloat16"] | None = field(
         default=None, metadata={"help": "float16 on a GPU, float32 elsewhere, if not given."}
     )
-    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
+    device: str | None = field(
+        default=None,
+        metadata={
+            "help": "cuda, mps, cpu; the fastest there is if not given. Of several GPUs each worker takes its own."
+        },
+    )
     attention: str | None = field(
         default=None, metadata={"help": "'slicing' saves memory; or a backend of diffusers, such as native or flash."}
     )
@@ -159,12 +167,14 @@ def run(
         InputError: The captions, the generator, a model, the certificate or the folder cannot serve.
     """
     from ..synthesis import read_provenance, synthesize
+    from ..synthesis.store import ShardStore
     from . import facts
 
     signer = open_signer(signing)
     plan, generator = plan_and_generator(command, signer)
     scorers = load_scorers(models, generator.device) if models is not None else []
     rank, world_size = _rank_and_world_size()
+    scored = ShardStore(command.output, plan).scored_columns()
     summary = synthesize(
         plan,
         generator,
@@ -179,9 +189,8 @@ def run(
     )
     provenance = read_provenance(command.output)
     if len(provenance.shards) == plan.num_shards:  # else others are still drawing; the last one writes the card
-        embedded = command.generator == EMBEDDED
-        license = command.license or ("cc-by-4.0" if embedded else "unknown")
-        facts.write_data_card(command.output, license, embedded)
+        facts.write_data_card(command.output, command.license)
+        say_unscored(command.output, scored)
     return summary
 
 
@@ -213,7 +222,14 @@ def dry_run(command: GenerateCommand, signing: SigningFlags | None = None) -> st
     signer = open_signer(signing)
     plan, generator = plan_and_generator(command, signer)
     batch_size = _or(command.batch_size, generator.default_batch_size)
-    estimate = estimate_synthesis(plan, generator, command.output, batch_size=batch_size, signer=signer)
+    estimate = estimate_synthesis(
+        plan,
+        generator,
+        command.output,
+        batch_size=batch_size,
+        truncate_prompts=command.truncate_prompts,
+        signer=signer,
+    )
     place = Path(command.output).resolve()
     free = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
     lines = [
@@ -265,7 +281,7 @@ def plan_and_generator(
         lora=command.lora,
         lora_scale=command.lora_scale,
         dtype=command.dtype,
-        device=command.device or _own_gpu(),
+        device=_own_device(command.device),
         attention=command.attention,
         autoencoder=command.autoencoder,
         offload=command.offload,
@@ -296,22 +312,38 @@ def _rank_and_world_size() -> tuple[int, int]:
     In Slurm a worker is a task of `srun`, a task of an array (wherever its numbers start), or both.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        return _number("RANK"), _number("WORLD_SIZE")
     rank, world_size = 0, 1
     if "SLURM_ARRAY_TASK_ID" in os.environ:
-        task, first, world_size = (int(os.environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "MIN", "COUNT"))
-        rank = (task - first) // int(os.environ.get("SLURM_ARRAY_TASK_STEP", "1"))
+        task, first, world_size = (_number(f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "MIN", "COUNT"))
+        rank = (task - first) // (_number("SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in os.environ else 1)
+        if rank >= world_size:
+            raise InputError(
+                f"Task {task} of a Slurm array of {world_size} that begins at {first} has a gap before it, so its "
+                f"place among the workers cannot be told: use an array without gaps, as --array=0-{world_size - 1}."
+            )
     if "SLURM_STEP_NUM_TASKS" in os.environ:  # srun's; a batch script alone has none, though it may ask for many tasks
-        tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
-        rank, world_size = rank * tasks + int(os.environ["SLURM_PROCID"]), world_size * tasks
+        tasks = _number("SLURM_STEP_NUM_TASKS")
+        rank, world_size = rank * tasks + _number("SLURM_PROCID"), world_size * tasks
     return rank, world_size
 
 
-def _own_gpu() -> str | None:
-    """The GPU that is this worker's among those it sees of its machine, or None to let the generator choose."""
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError as error:
+        raise InputError(
+            f"The environment has {name}={os.environ[name]!r}, which is no whole number: leave it to the launcher, or "
+            "unset it."
+        ) from error
+
+
+def _own_device(device: str | None) -> str | None:
+    """The device that was asked for, a GPU without a number being this worker's among those of its machine."""
     import torch
 
-    place = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID")
-    if place is not None and torch.cuda.is_available():
-        return f"cuda:{int(place) % torch.cuda.device_count()}"
-    return None
+    if device in (None, "cuda") and torch.cuda.is_available():
+        for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+            if os.environ.get(name):
+                return f"cuda:{_number(name) % torch.cuda.device_count()}"
+    return device

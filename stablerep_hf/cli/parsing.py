@@ -97,7 +97,10 @@ def read_config(name: str) -> dict[str, Any]:
     if name in presets():
         text = (resources.files("stablerep_hf.training") / "presets" / f"{name}.yaml").read_text("utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        try:
+            text = Path(name).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"--config {name} is no text in UTF-8 ({error}): name a YAML file.") from error
     else:
         raise InputError(f"--config {name} is neither a file nor a preset: the presets are {', '.join(presets())}.")
     try:

@@ -54,13 +54,15 @@ def run(folder: str, command: RegenerateCommand) -> RedrawnImage:
     """Draw the image again, and write it if asked.
 
     Raises:
-        InputError: There is no such row, or the generator is not the one that drew it.
+        InputError: There is no such row, the generator is not the one that drew it, or the output cannot be written.
     """
     from ..synthesis import find_row, generator_of, open_store, redraw_image
-    from ..synthesis.atomic import replacing
+    from ..synthesis.atomic import check_output_file, replacing
 
     if command.caption_id is None:
         raise InputError(f"{folder} has many images: say which one with --caption-id and --image-index.")
+    if command.output is not None:
+        check_output_file(Path(command.output))
     find_row(folder, command.caption_id, command.image_index)  # before a pipeline is loaded
     generator = generator_of(open_store(folder).plan, command.generator, command.lora, device=command.device)
     redrawn = redraw_image(folder, command.caption_id, command.image_index, generator)

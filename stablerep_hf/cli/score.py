@@ -69,6 +69,19 @@ def run(folder: str, models: ScoringModels, command: ScoreCommand) -> ScoringSum
     return summary
 
 
+def say_unscored(folder: str, columns: Sequence[str]) -> None:
+    """Print how many images lack a score that a folder had, of these columns or of others that it has now."""
+    from ..synthesis import read_provenance
+
+    provenance = read_provenance(folder)
+    wanted = sorted({*columns, *(column for record in provenance.shards for column in record.get("scores", {}))})
+    if number := provenance.num_unscored(wanted):
+        print(
+            f"{number:,} images lack scores that the folder has or had ({', '.join(wanted)}): "
+            f"`stablerep score {folder}` measures them."
+        )
+
+
 def load_scorers(models: ScoringModels, device: str | None) -> list[Scorer]:
     """Load what the flags name; nothing if they name nothing.
 

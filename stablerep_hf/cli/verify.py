@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .generate import SigningFlags, open_signer
+from .score import say_unscored
 
 if TYPE_CHECKING:
     from ..synthesis import VerificationReport
@@ -48,16 +49,18 @@ def run(folder: str, command: VerifyCommand, signing: SigningFlags | None = None
     """Verify, print what is wrong, and repair if asked.
 
     Raises:
-        InputError: The folder is no data set of this package, or is not sound and was not to be repaired.
+        InputError: The folder is no data set of this package, is not sound and was not to be repaired, or is not sound
+            even so.
     """
     from ..synthesis import check_parts, generator_of, open_store, remove_problems, synthesize, verify_store
+    from . import facts
 
     report = verify_store(folder, decode=command.decode)
     for problem in report.problems[:_SHOWN]:
         print(f"{problem.kind:<24} {problem.where} {problem.detail}".rstrip())
     if len(report.problems) > _SHOWN:
         print(f"... and {len(report.problems) - _SHOWN:,} more")
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in report.counts.items()) or "nothing is wrong"
+    counts = _listed(report)
     print(f"{report.num_images:,} images in {report.num_shards:,} shards: {counts}.")
     if report.is_sound:
         return report
@@ -66,6 +69,7 @@ def run(folder: str, command: VerifyCommand, signing: SigningFlags | None = None
     store = open_store(folder)
     generator, signer = generator_of(store.plan, command.generator, command.lora), open_signer(signing)
     check_parts(store.plan, generator, signer)
+    scored = store.scored_columns()
     remove_problems(folder, report)
     synthesize(
         store.plan,
@@ -77,5 +81,16 @@ def run(folder: str, command: VerifyCommand, signing: SigningFlags | None = None
         signer=signer,
     )
     report = verify_store(folder, decode=command.decode)
+    if not report.is_sound:
+        raise InputError(
+            f"{folder} was drawn again where it was wrong, and still is not what its plan says ({_listed(report)}): "
+            "look at the disk and at what else writes there, and repair it again."
+        )
+    facts.renew_data_card(folder)
     print(f"Repaired: {report.num_images:,} images in {report.num_shards:,} shards.")
+    say_unscored(folder, scored)
     return report
+
+
+def _listed(report: VerificationReport) -> str:
+    return ", ".join(f"{number:,} {kind}" for kind, number in report.counts.items()) or "nothing is wrong"

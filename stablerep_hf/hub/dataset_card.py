@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from ..captions import CaptionAudit
 from ..evaluation.figures import histogram_plot, image_grid, png_bytes
 from ..evaluation.results import write_atomically
 from ..evaluation.tables import markdown_table, public_name, readable
-from ..synthesis import image_features, read_provenance, score_histograms
+from ..synthesis import Provenance, image_features, read_provenance, score_histograms
 from .facts import DatasetFacts, check_license
 from .rendering import render
 
@@ -68,8 +70,10 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
             {
                 "config_name": "default",
                 # `load_dataset` caches a local folder by its name and these lines, not by its files: without the plan
-                # in them, another data set in a folder of the same name would be served from the cache.
-                "description": f"{facts.num_images} images of plan {facts.revision or 'unknown'}",
+                # in them, another data set in a folder of the same name would be served from the cache, and without
+                # the files' names, old values of its rows, such as scores.
+                "description": f"{facts.num_images} images of plan {facts.revision or 'unknown'}"
+                + (f", files {facts.files}" if facts.files else ""),
                 "data_files": [{"split": split, "path": pattern} for split, pattern in facts.data_files.items()],
             }
         ],
@@ -103,7 +107,12 @@ def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any)
     provenance = read_provenance(folder)
     plan: dict[str, Any] = dict(provenance.settings)
     first = provenance.shards[0] if provenance.shards else {}
-    others = {"revision": first.get("plan_hash", ""), "versions": first.get("versions", {}), **others}
+    others = {
+        "revision": first.get("plan_hash", ""),
+        "files": _files(provenance),
+        "versions": first.get("versions", {}),
+        **others,
+    }
     return DatasetFacts(
         name=name,
         license=license,
@@ -126,7 +135,9 @@ def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any)
 def write_dataset_card(
     folder: str | Path, facts: DatasetFacts, caption_images: Mapping[str, Sequence[Image.Image]] | None = None
 ) -> Path:
-    """Write the card as `README.md` into the folder of the data set.
+    """Write the card as `README.md` into the folder of the data set, in place of one that is there.
+
+    Its last line is a comment by which `is_as_written` tells whether somebody edited it.
 
     Args:
         folder: the data set.
@@ -146,8 +157,34 @@ def write_dataset_card(
         CaptionAudit(audit["num_captions"], audit["concepts"], audit["demographics"]).write_plot(plot)
         write_atomically(root / AUDIT_PLOT, plot.getvalue())
     path = root / "README.md"
-    write_atomically(path, str(render_dataset_card(facts)).encode())
+    text = str(render_dataset_card(facts)).strip()
+    write_atomically(path, f"{text}\n\n{_seal(text)}\n".encode())
     return path
+
+
+def is_as_written(card: str) -> bool:
+    """Whether a card is one that `write_dataset_card` wrote and nobody edited since."""
+    text, _, seal = card.strip().rpartition("\n")
+    return seal == _seal(text.strip())
+
+
+def renew_files_line(card: Path) -> None:
+    """Say in an edited card which files stand now, where it still says which stood, and change nothing else."""
+    files = _files(read_provenance(card.parent))
+    old = card.read_bytes()
+    new = re.sub(rb"(images of plan \w+, files )[0-9a-f]{16}\b", rb"\g<1>" + files.encode(), old)
+    if new != old:
+        write_atomically(card, new)
+
+
+def _seal(text: str) -> str:
+    digest = blake2b(text.encode(), digest_size=16).hexdigest()
+    return f"<!-- Written by stablerep_hf, which writes it anew until somebody edits it: {digest} -->"
+
+
+def _files(provenance: Provenance) -> str:
+    digests = " ".join(str(record["sha256"]) for record in provenance.shards)
+    return blake2b(digests.encode(), digest_size=8).hexdigest()
 
 
 def size_category(num_rows: int) -> str:

@@ -129,6 +129,7 @@ class DatasetFacts:
         num_bytes: size of the files.
         plan: settings of the plan (`SynthesisPlan.settings`): generator, images_per_caption, templates, seed, format.
         revision: the plan's hash.
+        files: names the content of the files: rows may get other values under one plan, such as scores.
         num_redrawn: frames that carried no picture and were drawn again.
         num_failed_captions: captions left out because they got no picture.
         num_truncated: prompts whose end the text encoder did not read.
@@ -157,6 +158,7 @@ class DatasetFacts:
     num_bytes: int
     plan: Mapping[str, Any]
     revision: str = ""
+    files: str = ""
     num_redrawn: int = 0
     num_failed_captions: int = 0
     num_truncated: int = 0

@@ -6,15 +6,21 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import InputError
 
+T = TypeVar("T")
 _SUFFIX = ".tmp"
 _STALE_SECONDS = 3600.0  # A temporary file lives while one finished shard is written: seconds.
+
+
+class SweptUpError(FileNotFoundError):
+    """A temporary file was removed while it was written: another worker took it for a leftover of a killed one."""
 
 
 @contextmanager
@@ -39,6 +45,18 @@ def explaining(path: Path) -> Iterator[None]:
         raise
 
 
+def check_output_file(path: Path) -> None:
+    """Refuse, before any work, a path at which `replacing` could write no file.
+
+    Raises:
+        InputError: If it is a folder, or in a folder that does not exist.
+    """
+    if path.is_dir():
+        raise InputError(f"The output {str(path)!r} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise InputError(f"The output {str(path)!r} is in a folder that does not exist; make it, or name another.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BufferedRandom]:
     """Open a file that takes the place of `path` when the block ends well and vanishes when it does not.
@@ -54,24 +72,46 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
 
     Raises:
         InputError: As `explaining`.
+        SweptUpError: If the file was removed meanwhile; `path` is as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
     with explaining(path):
+        file = temporary.open("w+b")
         try:
-            with temporary.open("w+b") as file:
+            with file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            try:
-                temporary.replace(path)
-            except FileNotFoundError:
-                # Another worker found every file in place, this one too, and swept up what looked like a leftover.
-                if not path.exists():
-                    raise
-        except BaseException:
+            temporary.replace(path)
+        except BaseException as error:
+            # ESTALE: on a network's disk another machine removed it.
+            is_gone = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
+            if is_gone and not temporary.exists():
+                raise SweptUpError(errno.ENOENT, "swept up while it was written", str(path)) from error
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
+
+
+def write_at_once(path: Path, write: Callable[[BufferedRandom], T]) -> T:
+    """Write a file by `replacing`, and anew if another worker sweeps it up meanwhile: each does so once, at its end.
+
+    Args:
+        path: In a folder that exists.
+        write: Writes the content; it may be called again.
+
+    Returns:
+        What `write` returned.
+
+    Raises:
+        InputError: As `explaining`.
+    """
+    while True:
+        try:
+            with replacing(path) as file:
+                return write(file)
+        except SweptUpError:
+            continue
 
 
 def remove_leftovers(folder: Path, *, even_fresh: bool) -> None:
@@ -79,7 +119,8 @@ def remove_leftovers(folder: Path, *, even_fresh: bool) -> None:
 
     Args:
         folder: Where to look; it may not exist.
-        even_fresh: Whether files of the last hour go too, which may be another worker's, at work now.
+        even_fresh: Whether files of the last hour go too, which may be another worker's, at work now: it writes them
+            again, see `write_at_once`.
     """
     for leftover in leftovers(folder):
         try:
@@ -100,5 +141,9 @@ def _sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            # Some file systems, such as some of FUSE, cannot sync folders.
+            if error.errno not in (errno.EBADF, errno.EINVAL):
+                raise
         finally:
             os.close(descriptor)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from ..evaluation.intervals import bootstrap_interval
+from .pipeline_folder import first_line
 from .provenance import read_provenance
 from .store import shard_path
 
@@ -44,7 +45,8 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
     """Read speed, alignment and diversity of folders that `synthesize` drew and `score_store` scored.
 
     Raises:
-        InputError: If one is no such folder, nothing stands in it, or two were scored by different models.
+        InputError: If one is no such folder, nothing stands in it, a shard is damaged, or two were scored by different
+            models.
     """
     measures: list[FolderMeasures] = []
     scored_by: dict[str, object] = {}
@@ -52,7 +54,7 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
         provenance = read_provenance(folder)
         paths = [shard_path(Path(folder), record["shard"], provenance.num_shards) for record in provenance.shards]
         columns = ["caption_id", "alignment", "diversity", "is_blank"]
-        tables = [pq.read_table(path, columns=columns) for path in paths if path.exists()]
+        tables = [_read(path, columns) for path in paths if path.exists()]
         if not tables or not sum(map(len, tables)):
             raise InputError(
                 f"The folder {str(folder)!r} holds no images yet, so there is nothing to compare; draw some."
@@ -79,6 +81,16 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
             )
         )
     return measures
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The shard {str(path)!r} cannot be read ({first_line(error)}); `stablerep verify --repair` draws "
+            "it again."
+        ) from error
 
 
 def _mean(column: pa.ChunkedArray, ids: np.ndarray, *, per_caption: bool) -> Interval | None:

@@ -13,6 +13,7 @@ from PIL import Image
 from ..errors import InputError
 from .pipeline_folder import (
     EMBEDDED,
+    check_class,
     check_guidance,
     check_scheduler,
     check_size,
@@ -76,7 +77,8 @@ class DiffusersGenerator:
             negative_prompt: What the images should not show.
             height: Pixels, together with the width; by default the pipeline's own size.
             width: Pixels, together with the height.
-            lora: Safetensors file, folder or Hub repository of a LoRA that is merged into the weights.
+            lora: Safetensors file, folder or Hub repository ("owner/name" or "owner/name@revision") of a LoRA that is
+                merged into the weights.
             lora_scale: Its weight.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else float32.
             device: Where to draw, such as "cuda:1"; by default CUDA, else MPS, else the CPU. Not part of the plan, and
@@ -113,6 +115,7 @@ class DiffusersGenerator:
         self.height = height
         self.width = width
         self.pipeline_class = pipeline_class_name(self.folder)
+        check_class(self.name, self.pipeline_class)
         self.license = license or license_of(self.folder)
         own = own_scheduler(self.folder)
         self.scheduler = scheduler or own
@@ -253,7 +256,7 @@ class DiffusersGenerator:
                 pipeline = as_text_to_image.from_pretrained(self.folder, **settings)
             except ValueError:  # a class that the automatic choice does not know
                 pipeline = as_saved.from_pretrained(self.folder, **settings)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:  # also of configurations that were damaged
             raise InputError(
                 f"The pipeline {self.name!r} cannot be loaded ({first_line(error)}); download or save it again."
             ) from error

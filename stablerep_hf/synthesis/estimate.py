@@ -9,6 +9,7 @@ from pathlib import Path
 from .drawing import encode_row, row_of
 from .plan import SynthesisPlan
 from .protocol import ImageGenerator
+from .run import check_batch_size, count_truncated
 from .signing import ContentSigner
 from .store import ShardStore
 
@@ -52,6 +53,7 @@ def estimate_synthesis(
     output_dir: str | Path,
     *,
     batch_size: int,
+    truncate_prompts: bool = False,
     signer: ContentSigner | None = None,
 ) -> SynthesisEstimate:
     """Draw two batches that are thrown away, and multiply. Nothing is written.
@@ -61,13 +63,17 @@ def estimate_synthesis(
         generator: What draws.
         output_dir: The folder; shards that stand there are not counted.
         batch_size: Images drawn at once.
+        truncate_prompts: As for `synthesize`.
         signer: What signs the files, where the plan says so.
 
     Raises:
-        InputError: If the folder holds another plan's images.
+        InputError: If the folder holds another plan's images, the batch size is below 1, or a prompt is too long.
     """
+    check_batch_size(batch_size)
     store = ShardStore(output_dir, plan)
+    plan = store.plan
     missing = [shard for shard in range(plan.num_shards) if store.find_record(shard) is None]
+    count_truncated(plan, generator, missing, refuse=not truncate_prompts)
     numbers = [plan.num_images_in(shard) for shard in missing]
     first = plan.captions.head(batch_size)
     rows = [

@@ -59,7 +59,7 @@ class RowFilter:
         """
         arrays = {name: np.asarray(columns[name]) for name in self.columns}
         number = len(next(iter(arrays.values())))
-        return np.broadcast_to(_evaluate(self.tree, arrays), (number,)).astype(bool)
+        return np.broadcast_to(_truth(_evaluate(self.tree, arrays)), (number,))
 
 
 def parse_filter(text: str) -> RowFilter:
@@ -167,6 +167,10 @@ def filter_stream(dataset: datasets.IterableDataset, text: str) -> datasets.Iter
         dataset: Such as `load_dataset(folder, split="train", streaming=True)`.
         text: See `parse_filter`.
 
+    Returns:
+        The rows that stay. Their images stay encoded, dicts of `bytes` and `path`, which
+        `datasets.Image().decode_example` decodes.
+
     Raises:
         InputError: If the condition cannot be read or names a column that is not there.
     """
@@ -216,7 +220,7 @@ def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return ~_truth(_evaluate(operand, columns))
         case ast.UnaryOp(operand=operand):
-            return -_evaluate(operand, columns)
+            return _negative(_evaluate(operand, columns))
         case ast.Compare(left=left, ops=ops, comparators=comparators):
             sides = [_evaluate(side, columns) for side in (left, *comparators)]
             result: Any = np.True_
@@ -230,12 +234,28 @@ def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
     raise AssertionError(ast.dump(node))  # _check lets nothing else through
 
 
-def _truth(value: Any) -> Any:
-    """A column or a comparison as bools; what is missing is not true."""
+def _truth(value: Any) -> BoolArray:
+    """A column or a comparison as bools; what is missing (None, NaN) is not true."""
     array = np.asarray(value)
-    if array.dtype == object:
-        return np.array([bool(item) for item in array.ravel()]).reshape(array.shape)
-    return np.nan_to_num(array).astype(bool)
+    if array.dtype.kind == "U":  # where numpy would read numbers
+        array = array.astype(object)
+    result: BoolArray = array.astype(bool) & (array == array)
+    return result
+
+
+def _negative(value: Any) -> npt.NDArray[np.object_]:
+    """Numbers with the other sign; what is missing stays missing."""
+    array = np.asarray(value, object)
+    result = np.full(array.shape, None)
+    for place in np.ndindex(array.shape):
+        item = array[place]
+        try:
+            result[place] = None if item is None else -item
+        except TypeError as error:
+            raise InputError(
+                f"The filter negates {item!r}, which is no number; compare it without the sign."
+            ) from error
+    return result
 
 
 def _compare(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:

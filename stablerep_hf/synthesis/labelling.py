@@ -25,6 +25,8 @@ _NAMESPACES = {
     "stablerep": "https://arxiv.org/abs/2306.00984#",
 }
 _FIELDS = ("generator", "generator_revision", "prompt", "caption_id", "image_index", "seed")
+# Characters of a value. JPEG takes 65,504 bytes of XMP, and a character takes up to 6 when it is escaped.
+_LONGEST = 10_000
 # What XML 1.0 cannot hold, whatever a caption holds.
 _FORBIDDEN = {code: None for code in (*range(32), 0xFFFE, 0xFFFF) if chr(code) not in "\t\n\r"}
 
@@ -34,6 +36,7 @@ def xmp_packet(row: dict[str, Any]) -> bytes:
 
     Args:
         row: Columns of the data set: `generator`, `generator_revision`, `prompt`, `caption_id`, `image_index`, `seed`.
+            Of a prompt of more than 10,000 characters the packet holds the beginning, and "..." at its end.
     """
     attributes = {
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
@@ -41,12 +44,18 @@ def xmp_packet(row: dict[str, Any]) -> bytes:
         **{f"stablerep:{name}": row[name] for name in _FIELDS if row[name] is not None},
     }
     spaces = " ".join(f"xmlns:{name}={quoteattr(space)}" for name, space in _NAMESPACES.items() if name != "rdf")
-    values = " ".join(f"{name}={quoteattr(str(value).translate(_FORBIDDEN))}" for name, value in attributes.items())
+    values = " ".join(f"{name}={quoteattr(_shown(str(value)))}" for name, value in attributes.items())
     packet = (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_NAMESPACES["rdf"]}">'
         f'<rdf:Description rdf:about="" {spaces} {values}/></rdf:RDF></x:xmpmeta>'
     )
     return packet.encode()
+
+
+def _shown(value: str) -> str:
+    if len(value) > _LONGEST:
+        value = value[:_LONGEST] + "..."
+    return value.translate(_FORBIDDEN)
 
 
 def read_label(image: Image.Image | bytes | str | Path) -> dict[str, str]:

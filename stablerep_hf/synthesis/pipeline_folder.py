@@ -83,7 +83,8 @@ def find_lora(name: str) -> tuple[Path, str, str]:
     """The safetensors file of a LoRA, the name that plans give it (never a path) and its revision.
 
     Args:
-        name: A safetensors file, a folder with one in it, or the id of a Hub repository with one in it.
+        name: A safetensors file, a folder with one in it, or the id of a Hub repository with one in it, perhaps with
+            its branch, tag or commit after an @.
 
     Raises:
         InputError: If there is none, or not exactly one file.
@@ -104,13 +105,16 @@ def find_lora(name: str) -> tuple[Path, str, str]:
         from huggingface_hub.errors import HFValidationError
 
         try:
-            path = Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
+            repository, _, revision = name.partition("@")
+            path = Path(
+                snapshot_download(repository, revision=revision or None, allow_patterns=["*.safetensors", "*.json"])
+            )
         except (OSError, HFValidationError) as error:
             raise InputError(
                 f"The LoRA {name!r} is no folder here and could not be had from the Hub ({first_line(error)}); check "
                 "the name and the connection, or give a file."
             ) from error
-        revision = path.name
+        name, revision = repository, path.name
     files = sorted(path.glob("*.safetensors"))
     if len(files) != 1:
         raise InputError(
@@ -136,7 +140,7 @@ def content_digest(folder: Path) -> str:
 def own_scheduler(folder: Path) -> str | None:
     """Class name of the scheduler that a pipeline was saved with."""
     config = folder / "scheduler" / "scheduler_config.json"
-    return str(read_json(config)["_class_name"]) if config.is_file() else None
+    return _class_name(config) if config.is_file() else None
 
 
 def check_scheduler(folder: Path, name: str, scheduler: str) -> None:
@@ -254,28 +258,53 @@ def own_size(folder: Path) -> int:
 
 def _autoencoder_factor(folder: Path) -> int:
     config = folder / "vae" / "config.json"
-    blocks = read_json(config).get("block_out_channels", [0]) if config.is_file() else [0]
-    return 1 << len(blocks) - 1
+    blocks = read_json(config).get("block_out_channels") if config.is_file() else None
+    return 1 << len(blocks) - 1 if isinstance(blocks, list) and blocks else 1
 
 
 def pipeline_class_name(folder: Path) -> str:
     """The class that a pipeline was saved with."""
-    name = read_json(folder / INDEX)["_class_name"]
-    return name if isinstance(name, str) else str(name[-1])
+    return _class_name(folder / INDEX)
+
+
+def check_class(name: str, kind: str) -> None:
+    """Refuse a pipeline whose class diffusers does not have: it could not be loaded.
+
+    Raises:
+        InputError: See above.
+    """
+    import diffusers
+
+    if not hasattr(diffusers, kind):
+        raise InputError(
+            f"The pipeline {name!r} is a {kind}, which diffusers {diffusers.__version__} does not have; upgrade that, "
+            "or give another pipeline."
+        )
+
+
+def _class_name(config: Path) -> str:
+    name = read_json(config).get("_class_name")
+    if isinstance(name, list) and name:  # the module of its code, and the class
+        name = name[-1]
+    if not isinstance(name, str):
+        raise InputError(f"{config.name} of the generator names no class (_class_name); save the pipeline again.")
+    return name
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a configuration.
 
     Raises:
-        InputError: If it is not JSON.
+        InputError: If it is no JSON object.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(
             f"{path.name} of the generator is not valid JSON ({error}); save the pipeline again."
         ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path.name} of the generator is no JSON object; save the pipeline again.")
     return content
 
 

@@ -187,11 +187,14 @@ def parse_plan(text: str | bytes) -> dict[str, Any]:
 
 
 def describe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """Name the settings in which two plans differ ('guidance_scale is 2.0 there and 8.0 here'); '' if in none."""
+    """Name the settings in which two plans differ ('guidance_scale is 2.0 there and 8.0 here'); '' if in none.
+
+    The generator's licence does not count: its card may be corrected, which changes no image.
+    """
     differences = []
     for key in sorted({*there, *here}):
         old, new = there.get(key), here.get(key)
-        if old == new:
+        if old == new or key == "license":
             continue
         if key == "captions":
             differences.append(f"captions are {_captions(old)} there and {_captions(new)} here")
@@ -199,7 +202,7 @@ def describe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> st
             differences.append(describe_difference(old, new))
         else:
             differences.append(f"{key} is {json.dumps(old)} there and {json.dumps(new)} here")
-    return ", ".join(differences)
+    return ", ".join(filter(None, differences))
 
 
 def _captions(summary: Mapping[str, Any] | None) -> str:

@@ -19,8 +19,8 @@ class ImageGenerator(Protocol):
         """Say everything that changes an image, as JSON values: it becomes part of the plan and of its hash.
 
         Rows take these keys, each null if absent: `name` and `revision` (strings), `scheduler` (string),
-        `guidance_scale` (float), `num_inference_steps` (int), `license` (string). It is called before anything is
-        drawn, so it should be cheap.
+        `guidance_scale` (float), `num_inference_steps` (int), `license` (string). Another licence makes no other plan:
+        a folder that was begun keeps its own. This is called before anything is drawn, so it should be cheap.
         """
         ...
 

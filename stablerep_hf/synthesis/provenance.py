@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -70,6 +70,11 @@ class Provenance:
     def failed_captions(self) -> tuple[int, ...]:
         """Ids of the captions that got no rows."""
         return tuple(caption_id for record in self.shards for caption_id in record["failed_captions"])
+
+    def num_unscored(self, columns: Iterable[str]) -> int:
+        """Rows in the shards that stand and lack one of these scores."""
+        wanted = set(columns)
+        return sum(record["rows"] for record in self.shards if not wanted <= record.get("scores", {}).keys())
 
     @property
     def seconds(self) -> float:

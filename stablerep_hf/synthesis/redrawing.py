@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -97,7 +98,7 @@ def generator_of(
         negative_prompt=described.get("negative_prompt"),
         height=described.get("height"),
         width=described.get("width"),
-        lora=lora or was_lora.get("name"),
+        lora=lora or _pinned(was_lora),
         lora_scale=was_lora.get("scale", 1.0),
         dtype=described.get("dtype"),
         autoencoder=["tiling"] if described.get("tiled") else None,
@@ -107,6 +108,12 @@ def generator_of(
     if difference := describe_difference(described, found.describe()):
         raise InputError(f"The generator here is not the one that drew the folder: {difference}; name that one.")
     return found
+
+
+def _pinned(lora: Mapping[str, Any]) -> str | None:
+    """Name of a plan's LoRA; of a Hub repository (no file or folder is named by its path) at the plan's revision."""
+    name = lora.get("name")
+    return f"{name}@{lora['revision']}" if name is not None and "/" in name else name
 
 
 def redraw_image(folder: str | Path, caption_id: int, image_index: int, generator: ImageGenerator) -> RedrawnImage:

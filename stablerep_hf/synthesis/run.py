@@ -106,8 +106,7 @@ def synthesize(
         InputError: If the folder holds another plan's images, the generator or signer is not the plan's, the disk is
             full, a rank or size is impossible, a prompt is too long, too many captions fail, or a scorer does.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, which draws nothing; set it to 1 or more.")
+    check_batch_size(batch_size)
     if not 0 <= rank < world_size:
         raise InputError(
             f"rank is {rank} of {world_size} workers; ranks count from 0 to the number of workers minus 1."
@@ -115,6 +114,7 @@ def synthesize(
     check_parts(plan, generator, signer)
 
     store = ShardStore(output_dir, plan)
+    plan = store.plan
     missing: list[int] = []
     failed: list[int] = []
     unscored: list[int] = []
@@ -130,7 +130,7 @@ def synthesize(
             if missing_scores(record, scorers):
                 unscored.append(shard)
     damaged = tuple(shard for shard in missing if store.is_damaged(shard))
-    truncated = _count_truncated(plan, generator, missing, refuse=not truncate_prompts)
+    truncated = count_truncated(plan, generator, missing, refuse=not truncate_prompts)
     begin = time.perf_counter()
 
     store.claim()
@@ -237,10 +237,24 @@ class _Writer:
             self._thread.shutdown(cancel_futures=True)
 
 
-def _count_truncated(
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch of nothing.
+
+    Raises:
+        InputError: If it is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, which draws nothing; set it to 1 or more.")
+
+
+def count_truncated(
     plan: SynthesisPlan, generator: ImageGenerator, shards: Sequence[int], *, refuse: bool
 ) -> dict[int, int]:
-    """How many different prompts of each shard the generator would cut; shards without any are left out."""
+    """How many different prompts of each shard the generator would cut; shards without any are left out.
+
+    Raises:
+        InputError: If there are any, and they are to be refused.
+    """
     counts: dict[int, int] = {}
     example = ""
     if isinstance(generator, TokenizingGenerator):

@@ -44,7 +44,8 @@ class Scorer(Protocol):
 class AlignmentScorer:
     """Cosine of image and prompt, in [-1, 1], in the space of a CLIP-like model of transformers (or our StableRep+).
 
-    Radford et al. 2021; the CLIP score of Hessel et al. 2021 is 2.5 times its positive part.
+    Radford et al. 2021; the CLIP score of Hessel et al. 2021 is 2.5 times its positive part. Of a long prompt
+    the beginning counts, as much as the model reads.
     """
 
     column = "alignment"
@@ -73,13 +74,18 @@ class AlignmentScorer:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
         self._model = _load(AutoModel, model, revision, device)
-        if not hasattr(self._model, "get_text_features") or not hasattr(self._model, "get_image_features"):
+        sides = ("get_text_features", "get_image_features")
+        text = getattr(self._model.config, "text_config", self._model.config)  # None: our model without its text tower
+        if text is None or not all(hasattr(self._model, side) for side in sides):
             raise InputError(
                 f"The model {model!r} is a {type(self._model).__name__}, which compares no images with text; give "
                 "a CLIP-like one."
             )
         self._tokenizer = _load_from(AutoTokenizer, tokenizer or model, revision)
         self._image_processor = _load_from(AutoImageProcessor, image_processor or model, revision)
+        # Not every tokenizer says how much the model reads; without it nothing would be cut.
+        most = getattr(text, "max_position_embeddings", None)
+        self._most_tokens = None if most is None else min(most, self._tokenizer.model_max_length)
         self._name = _public(model, revision)
 
     def describe(self) -> Mapping[str, object]:
@@ -97,7 +103,11 @@ class AlignmentScorer:
             texts = []
             for start in range(0, len(prompts), BATCH_SIZE):
                 tokens = self._tokenizer(
-                    prompts[start : start + BATCH_SIZE], padding=pad, truncation=True, return_tensors="pt"
+                    prompts[start : start + BATCH_SIZE],
+                    padding=pad,
+                    truncation=True,
+                    max_length=self._most_tokens,
+                    return_tensors="pt",
                 )
                 known = {
                     key: tokens[key].to(self._model.device) for key in ("input_ids", "attention_mask") if key in tokens

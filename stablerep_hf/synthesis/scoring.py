@@ -116,6 +116,8 @@ def fill_scores(rows: list[dict[str, Any]], scorers: Sequence[Scorer]) -> dict[s
     Raises:
         InputError: If an image cannot be read, or a scorer gives no finite number.
     """
+    if not scorers:
+        return {}
     bare = [{key: value for key, value in row.items() if key != "image"} for row in rows]
     images = [_open(row) for row in rows]
     for scorer in scorers:

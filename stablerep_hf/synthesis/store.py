@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+from ..captions import CaptionSet, read_captions
 from ..errors import InputError
-from .atomic import explaining, remove_leftovers, replacing
+from .atomic import explaining, remove_leftovers, write_at_once
 from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
@@ -35,6 +37,8 @@ class ShardStore:
     def __init__(self, folder: str | Path, plan: SynthesisPlan) -> None:
         """Look at a folder; nothing is written.
 
+        The store's `plan` is the given one, but where shards stand, the generator's licence is what these say.
+
         Raises:
             InputError: If it holds another plan's shards, or is no place to write to.
         """
@@ -45,7 +49,9 @@ class ShardStore:
                 raise InputError(
                     f"The output {str(folder)!r} cannot be written: {place.name!r} is a file; name another folder."
                 )
-        self._refuse_other_plan(claimed=False)
+        settings = self._refuse_other_plan(claimed=False)
+        if settings is not None and settings["generator"] != plan.settings["generator"]:
+            self.plan = replace(plan, generator=settings["generator"])
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard's rows are."""
@@ -56,7 +62,7 @@ class ShardStore:
         return record_path(self.folder, shard)
 
     def claim(self) -> None:
-        """Make the folder this plan's: write the plan and its captions if they are not there.
+        """Make the folder this plan's: write the plan and its captions if they are not there whole.
 
         Raises:
             InputError: If it holds another plan's shards, cannot be written to, or the disk is full.
@@ -69,12 +75,16 @@ class ShardStore:
             with explaining(self.folder / name):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder / name, even_fresh=False)
-        if captions_path.exists() and plan_path.exists() and plan_path.read_bytes() == text.encode():
-            return
-        with replacing(captions_path) as file:
-            self.plan.captions.write_parquet(file)
-        with replacing(plan_path) as file:
-            file.write(text.encode())
+        if not self._has_captions():
+            write_at_once(captions_path, self.plan.captions.write_parquet)
+        if not plan_path.exists() or plan_path.read_bytes() != text.encode():
+            write_at_once(plan_path, lambda file: file.write(text.encode()))
+
+    def _has_captions(self) -> bool:
+        try:
+            return stored_captions(self.folder).digest == self.plan.captions.digest
+        except InputError:  # missing or damaged
+            return False
 
     def find_record(self, shard: int) -> dict[str, Any] | None:
         """Give a shard's record if the shard is whole: its size and sha256 are those of the record.
@@ -120,8 +130,7 @@ class ShardStore:
             InputError: If the disk is full, or another plan took the folder meanwhile.
         """
         self._refuse_other_plan(claimed=True)
-        with replacing(self.shard_path(shard)) as file:
-            facts = _write_and_digest(file, drawn.rows)
+        facts = write_at_once(self.shard_path(shard), lambda file: _write_and_digest(file, drawn.rows))
         record = {
             "plan_hash": self.plan.hash,
             "shard": shard,
@@ -155,35 +164,37 @@ class ShardStore:
         Raises:
             InputError: If the disk is full.
         """
-        with replacing(self.shard_path(shard)) as file:
+
+        def write(file: BufferedRandom) -> dict[str, Any]:
             coming = {**_write_and_digest(file, rows), **facts}
             self._write_record(shard, {**record, "coming": coming})
-        self._write_record(shard, {**record, **coming})
+            return coming
+
+        self._write_record(shard, {**record, **write_at_once(self.shard_path(shard), write)})
 
     def _write_record(self, shard: int, record: Mapping[str, Any]) -> None:
-        with replacing(self.record_path(shard)) as file:
-            file.write(seal(record).encode())
+        write_at_once(self.record_path(shard), lambda file: file.write(seal(record).encode()))
 
     def tidy(self) -> None:
-        """Remove what killed writers left, once every shard is there and no one can be at work."""
+        """Remove what killed writers left, once every shard is there: who still scores one writes it again."""
         if all(self.record_path(shard).exists() for shard in range(self.plan.num_shards)):
             for name in (DATA, PROVENANCE):
                 remove_leftovers(self.folder / name, even_fresh=True)
 
-    def _refuse_other_plan(self, *, claimed: bool) -> None:
-        """Raise if the folder is another plan's: it holds other shards or, once claimed, another plan.
+    def _refuse_other_plan(self, *, claimed: bool) -> dict[str, Any] | None:
+        """Give the settings that stand; raise if they are of another plan that drew shards or, once claimed, of any.
 
         A plan of which nothing was drawn yet may be replaced (nothing is lost), and so may a damaged one if the shard
         records say that it was this one.
         """
         shards = _any_file(self.folder / DATA, ".parquet") or _any_file(self.folder / PROVENANCE, ".json", but=PLAN)
         if not (shards or claimed):
-            return
+            return None
         try:
             settings = parse_plan((self.folder / PROVENANCE / PLAN).read_bytes())
         except (FileNotFoundError, InputError) as error:
             if self._recorded_plans() == {self.plan.hash}:
-                return
+                return None
             raise InputError(
                 f"The folder {str(self.folder)!r} holds files, but its {PROVENANCE}/{PLAN} is missing or damaged, so "
                 "nothing says whose they are; name another folder."
@@ -193,15 +204,21 @@ class ShardStore:
                 f"The folder {str(self.folder)!r} holds images of another plan: {difference}; use the settings it was "
                 "made with, or name another folder."
             )
+        return settings
+
+    def scored_columns(self) -> list[str]:
+        """The score columns that records say were measured, of damaged shards too."""
+        return sorted({column for record in self._records() for column in record.get("scores", {})})
 
     def _recorded_plans(self) -> set[object]:
-        plans = set()
+        return {record["plan_hash"] for record in self._records()}
+
+    def _records(self) -> Iterator[dict[str, Any]]:
         for path in (self.folder / PROVENANCE).glob("shard-*.json"):
             try:
-                plans.add(unseal(path.read_bytes())["plan_hash"])
+                yield unseal(path.read_bytes())
             except ValueError:  # a torn record says nothing
                 continue
-        return plans
 
 
 def _write_and_digest(file: BufferedRandom, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -219,6 +236,21 @@ def _any_file(folder: Path, suffix: str, but: str = "") -> bool:
             return any(e.name.endswith(suffix) and e.name != but and not e.name.startswith(".") for e in entries)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def stored_captions(folder: Path) -> CaptionSet:
+    """The captions that a store was made for.
+
+    Raises:
+        InputError: If their file is missing or damaged.
+    """
+    try:
+        return read_captions(folder / PROVENANCE / CAPTIONS)
+    except (ValueError, NotImplementedError) as error:  # a flipped bit may name an encoding that there is not
+        raise InputError(
+            f"The folder {str(folder)!r} has no readable {PROVENANCE}/{CAPTIONS} ({error}): run the `stablerep "
+            "generate` that drew it again, which restores that file."
+        ) from error
 
 
 def shard_path(folder: Path, shard: int, num_shards: int) -> Path:

@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from ..captions import read_captions
 from ..errors import InputError
 from .atomic import leftovers
 from .plan import SynthesisPlan
-from .store import CAPTIONS, DATA, PLAN, PROVENANCE, ShardStore
+from .store import DATA, PLAN, PROVENANCE, ShardStore, stored_captions
 
 ProblemKind = Literal[
     "missing shard",
@@ -91,7 +90,7 @@ def open_store(folder: str | Path) -> ShardStore:
             f"The folder {str(folder)!r} has no readable {PROVENANCE}/{PLAN}, so nothing says what should be there; "
             "give a folder that `stablerep generate` drew into, or run that command again, which restores the plan."
         ) from error
-    return ShardStore(folder, SynthesisPlan.from_json(text, read_captions(root / CAPTIONS)))
+    return ShardStore(folder, SynthesisPlan.from_json(text, stored_captions(Path(folder))))
 
 
 def verify_store(folder: str | Path, *, decode: bool = True, progress: bool = True) -> VerificationReport:

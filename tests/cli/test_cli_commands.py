@@ -109,6 +109,8 @@ def test_a_configuration_file_stands_below_the_flags(tmp_path, stablerep):
     assert refused(stablerep("generate", "--config", file, "--captions", "elsewhere.txt"), "elsewhere.txt")
     file.write_text("captoins: x\n")
     assert refused(stablerep("generate", "--config", file), "'captoins'")
+    file.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    assert refused(stablerep("generate", "--config", file), "config.yaml is no text in UTF-8")
     file.write_text("just words\n")
     assert refused(stablerep("generate", "--config", file), "key: value")
     assert refused(stablerep("train", "--config", "cc12m-9x"), "cc12m-9x", "cc12m-1x")
@@ -405,6 +407,39 @@ def test_a_worker_finds_its_place_below_srun(monkeypatch, found, place):
     for name, value in found.items():
         monkeypatch.setenv(name, value)
     assert _rank_and_world_size() == place
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x', which is no whole number"),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": ""}, "SLURM_PROCID='', which is no whole number"),
+        (
+            {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"},
+            "Task 7 of a Slurm array of 2 that begins at 3 .*--array=0-1",
+        ),
+    ],
+)
+def test_places_that_cannot_be_told(monkeypatch, found, said):
+    from stablerep_hf.cli.generate import _rank_and_world_size
+
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        _rank_and_world_size()
+
+
+def test_each_worker_takes_its_own_gpu_unless_one_is_named(monkeypatch):
+    from stablerep_hf.cli.generate import _own_device
+
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    assert [_own_device(name) for name in (None, "cuda", "cpu")] == [None, "cuda", "cpu"]  # no GPU here
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    names = [None, "cuda", "cuda:2", "cpu"]
+    assert [_own_device(name) for name in names] == ["cuda:1", "cuda:1", "cuda:2", "cpu"]
+    monkeypatch.delenv("LOCAL_RANK")
+    assert [_own_device(name) for name in names] == names
 
 
 def test_train_refuses_data_without_images(stablerep, tmp_path):

@@ -1,6 +1,7 @@
 """What becomes of a data set that is drawn: verify, show, regenerate, score, compare, export, and train on a part."""
 
 import json
+import re
 import shutil
 
 import datasets
@@ -43,8 +44,10 @@ def test_a_dry_run_measures_and_writes_nothing(stablerep, captions, pipeline, tm
     assert code == 0, err
     found = {line.split()[0]: line.split()[1] for line in out.splitlines()}
     assert (found["images"], found["batches"]) == ("6", "2")
-    assert float(found["cost"]) >= 0
+    hours = float(found["batches"]) * float(re.search(r"images, (.*) s each", out)[1]) / 3600
+    assert float(found["cost"]) == pytest.approx(2 * hours, abs=0.011)  # both are rounded
     assert int(found["bytes"].replace(",", "")) > 6 * 300
+    assert refused(stablerep(*flags, "--dry-run", "--batch-size", 0), "batch_size is 0")
     assert not output.exists()
 
 
@@ -67,6 +70,8 @@ def test_prompts_that_are_too_long_are_refused_or_cut(stablerep, pipeline, tmp_p
     file.write_text(f"{'a' * 40}\nshort\n")
     flags = ["generate", "--captions", file, "--generator", pipeline, *FLAGS, "--output", tmp_path / "o"]
     assert refused(stablerep(*flags), "1 prompts are longer", "truncate_prompts")
+    assert refused(stablerep(*flags, "--dry-run"), "1 prompts are longer", "truncate_prompts")
+    assert stablerep(*flags, "--dry-run", "--truncate-prompts")[0] == 0
     assert not (tmp_path / "o").exists()
     code, out, err = stablerep(*flags, "--truncate-prompts")
     assert (code, "1 prompts were longer" in out) == (0, True), err
@@ -86,6 +91,57 @@ def test_verify_finds_and_repairs(stablerep, folder, pipeline):
     assert [file.read_bytes() for file in files] == before
     assert refused(stablerep("verify"), "0 names")
     assert refused(stablerep("verify", folder / "data"), "provenance/plan.json")
+
+
+def test_a_repair_that_does_not_hold_is_no_repair(stablerep, folder, pipeline, monkeypatch):
+    from stablerep_hf.synthesis import verification
+
+    path = sorted((folder / "data").glob("*.parquet"))[0]
+    path.write_bytes(b"")
+    monkeypatch.setattr(verification, "remove_problems", lambda folder, report: [])
+    monkeypatch.setattr("stablerep_hf.synthesis.run.synthesize", lambda *arguments, **settings: None)
+    code, out, err = stablerep("verify", folder, "--repair", "--generator", pipeline)
+    assert refused((code, out, err), "still is not what its plan says (1 damaged shard)")
+    assert "Repaired" not in out
+
+
+def test_lost_scores_are_told_and_the_card_follows(stablerep, folder, captions, pipeline, trained):
+    """Of three captions in shards of two: a shard drawn again has no scores, neither by repair nor by `generate`."""
+    scoring = ["score", folder, "--diversity-encoder", trained, "--device", "cpu"]
+    assert stablerep(*scoring)[0] == 0
+    again = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", folder]
+    for command in (["verify", folder, "--repair", "--generator", pipeline], again):
+        assert "](scores.png)" in (folder / "README.md").read_text()
+        path = sorted((folder / "data").glob("*.parquet"))[0]
+        path.write_bytes(path.read_bytes()[:-20])
+        code, out, err = stablerep(*command)
+        assert code == 0, err
+        assert "4 images lack scores that the folder has or had (diversity)" in out
+        assert f"`stablerep score {folder}`" in out
+        assert "](scores.png)" not in (folder / "README.md").read_text()
+        assert "4 images scored, 2 had" in stablerep(*scoring)[1]
+        assert "lack scores" not in stablerep(*again)[1]
+
+
+def test_what_somebody_wrote_into_the_card_stays(stablerep, folder, captions, pipeline, trained):
+    flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", folder]
+    scoring = ["score", folder, "--diversity-encoder", trained, "--device", "cpu"]
+    card = folder / "README.md"
+    card.unlink()
+    assert stablerep(*flags, "--license", "mit")[0] == 0
+    written = card.read_text()
+    assert "\nlicense: mit\n" in written
+    assert "by hand" not in stablerep(*flags)[1]
+    assert card.read_text() == written  # its licence too
+    card.write_text(written.replace("license: mit", "license: cc0-1.0") + "\nMy own sentence.\n")
+    assert "was written or edited by hand" in stablerep(*scoring)[1]
+    (changed,) = set(card.read_text().splitlines()) - {*written.splitlines(), "license: cc0-1.0", "My own sentence."}
+    assert " images of plan " in changed  # what makes load_dataset read the new rows
+    card.write_text("My own card.\n")
+    for command in (flags, scoring):
+        code, out, err = stablerep(*command)
+        assert (code, "was written or edited by hand" in out) == (0, True), err
+    assert card.read_text() == "My own card.\n"
 
 
 def test_an_image_says_how_it_came_to_be_and_is_drawn_again(stablerep, folder, pipeline, tmp_path):
@@ -108,6 +164,20 @@ def test_an_image_says_how_it_came_to_be_and_is_drawn_again(stablerep, folder, p
     assert (tmp_path / "again.jpg").exists()
     assert refused(stablerep("regenerate", folder, "--caption-id", 5, "--generator", pipeline), "caption_id 5")
     assert refused(stablerep("regenerate", folder, *key, "--generator", "embedded"), "not the one that drew")
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(stablerep, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("stablerep_hf.synthesis.comparison.read_provenance", None)
+    for output, said in (("none/plot.png", "does not exist"), (".", "is a folder"), ("table.md", "name the plot")):
+        assert refused(stablerep("compare", folder, folder, "--output", tmp_path / output), said)
+        if output != "table.md":
+            assert refused(stablerep("regenerate", folder, "--caption-id", 1, "--output", tmp_path / output), said)
+
+
+def test_a_torn_shard_is_not_compared(stablerep, folder):
+    path = sorted((folder / "data").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-20])
+    assert refused(stablerep("compare", folder, folder), path.name, "cannot be read", "verify --repair")
 
 
 def test_scores_filters_and_comparison(stablerep, folder, trained, tmp_path):

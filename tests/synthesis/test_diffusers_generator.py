@@ -15,7 +15,7 @@ from PIL import Image
 
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
-from stablerep_hf.synthesis import DiffusersGenerator, SynthesisPlan, synthesize
+from stablerep_hf.synthesis import DiffusersGenerator, SynthesisPlan, generator_of, synthesize
 
 PROMPTS = ["a red ball", "a dog", "a dog", "a very long house by the sea"]
 SEEDS = [3, 2**63 - 1, 5, 0]
@@ -256,6 +256,31 @@ def test_folders_that_are_no_pipeline_or_are_damaged(tiny_pipeline: Path, tmp_pa
         DiffusersGenerator(damaged)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "model_index.json",
+            {"_class_name": "FooPipeline"},
+            r"'damaged' is a FooPipeline, which diffusers .* upgrade",
+        ),
+        ("model_index.json", {}, r"model_index.json of the generator names no class"),
+        ("model_index.json", {"_class_name": []}, r"model_index.json of the generator names no class"),
+        ("model_index.json", [], r"model_index.json of the generator is no JSON object"),
+        ("scheduler/scheduler_config.json", {}, r"scheduler_config.json of the generator names no class"),
+        ("unet/config.json", {"block_out_channels": 3}, r"The pipeline 'damaged' cannot be loaded"),
+        ("vae/config.json", {"block_out_channels": 3}, r"The pipeline 'damaged' cannot be loaded"),
+    ],
+)
+def test_configurations_that_are_damaged(
+    tiny_pipeline: Path, tmp_path: Path, file: str, content: object, said: str
+) -> None:
+    damaged = Path(shutil.copytree(tiny_pipeline, tmp_path / "damaged"))
+    (damaged / file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=said):
+        DiffusersGenerator(damaged)(["a"], [1])
+
+
 def test_an_image_to_image_repository_draws_from_text(
     generator: DiffusersGenerator, tiny_pipeline: Path, tmp_path: Path
 ) -> None:
@@ -381,3 +406,27 @@ def test_a_lora_is_merged_and_pinned(tiny_pipeline: Path, tmp_path: Path, genera
     (tmp_path / "wrong/x.safetensors").write_bytes((8).to_bytes(8, "little") + b"{}      ")
     with pytest.raises(InputError, match="LoRA 'wrong' cannot be merged"):
         DiffusersGenerator(tiny_pipeline, lora=tmp_path / "wrong")(["a"], [1])
+
+
+def test_a_lora_of_the_hub_is_had_at_its_revision(
+    tiny_pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer weights may stand in its repository than a folder was drawn with."""
+    asked = []
+
+    def snapshot_download(repository: str, revision: str | None = None, **others: Any) -> str:
+        asked.append((repository, revision))
+        folder = tmp_path / "snapshots" / (revision or "newest")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "lora.safetensors").write_bytes(b"")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    newest = DiffusersGenerator(tiny_pipeline, lora="me/lora")
+    pinned = DiffusersGenerator(tiny_pipeline, lora="me/lora@c0ffee")
+    assert [found.describe()["lora"] for found in (newest, pinned)] == [
+        {"name": "me/lora", "revision": revision, "scale": 1.0} for revision in ("newest", "c0ffee")
+    ]
+    plan = SynthesisPlan(CaptionSet.from_texts(["a dog"]), pinned.describe())
+    assert generator_of(plan, tiny_pipeline).describe() == pinned.describe()
+    assert asked == [("me/lora", None), ("me/lora", "c0ffee"), ("me/lora", "c0ffee")]

@@ -139,6 +139,16 @@ def test_every_file_says_that_it_is_synthetic_and_what_drew_it(make_plan: MakePl
         read_label(b"nothing")
 
 
+@pytest.mark.parametrize("image_format", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("text", ["x", "\"'&", "\U0001f600"])  # as it is, escaped, four bytes
+def test_a_very_long_prompt_is_cut_in_the_label_alone(make_plan: MakePlan, image_format: str, text: str) -> None:
+    captions = CaptionSet.from_texts([text * 70_000])
+    plan = make_plan(captions=captions, image_format=image_format, images_per_caption=1)
+    (row,) = draw_shard(plan, captions, Painter(), 4).rows
+    assert row["prompt"] == text * 70_000
+    assert read_label(row["image"]["bytes"])["prompt"] == (text * 10_000)[:10_000] + "..."
+
+
 def test_jpeg_keeps_the_colour_of_single_pixels() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:, ::2] = (255, 0, 0)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pytest
+from PIL import Image
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.synthesis import filter_rows, parse_filter
+from stablerep_hf.synthesis import filter_rows, filter_stream, parse_filter
+from stablerep_hf.synthesis.frames import encode_image
 
 COLUMNS = {
     "alignment": [0.1, 0.3, None, 0.5, float("nan")],
@@ -29,6 +33,14 @@ COLUMNS = {
         ("caption != 'a dog' and nsfw > -1", [2, 3, 4]),
         ("nsfw > alignment", [1]),
         ("is_blank == False", [0, 1, 4]),
+        ("-alignment < -0.2", [1, 3]),
+        ("-is_blank == -1", [2]),
+        ("-nsfw < -0.1 and -1 < alignment", [1, 3]),
+        ("alignment", [0, 1, 3]),
+        ("not alignment", [2, 4]),
+        ("alignment and caption == 'a yak'", [3]),
+        ("-(-nsfw) > 0.5", [1]),
+        ("caption and nsfw > 0.1", [1, 3]),
     ],
 )
 def test_conditions_mean_what_they_say_and_what_is_missing_fulfils_none(text: str, kept: list[int]) -> None:
@@ -68,12 +80,27 @@ def test_anything_but_comparisons_is_refused(text: str) -> None:
         ("unscored > 0", "'unscored', which no row has a value of; leave it out"),
         ("nsfw > 2", "keeps none of 5 rows"),
         ("caption > 3", "compares 'a dog' with 3, which have no order"),
+        ("-caption > 3", "negates 'a dog', which is no number"),
+        ("-'a' == caption", "negates 'a', which is no number"),
         ("(" * 500 + "nsfw" + ")" * 500, "cannot be read"),
     ],
 )
 def test_conditions_that_cannot_work(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         filter_rows(datasets.Dataset.from_dict(COLUMNS), text)
+
+
+def test_a_stream_keeps_the_same_rows_and_leaves_images_encoded(tmp_path: Path) -> None:
+    features = datasets.Features({"score": datasets.Value("float32"), "image": datasets.Image()})
+    images = [
+        {"bytes": encode_image(Image.new("RGB", (4, 4), (level, 0, 0)), "png"), "path": None} for level in (9, 99)
+    ]
+    rows = datasets.Dataset.from_dict({"score": [0.1, 0.5], "image": images}, features)
+    rows.to_parquet(tmp_path / "rows.parquet")
+    stream = datasets.load_dataset("parquet", data_files=str(tmp_path / "rows.parquet"), split="train", streaming=True)
+    (row,) = filter_stream(stream, "-score < -0.2")
+    assert datasets.Image().decode_example(row["image"]).getpixel((0, 0)) == (99, 0, 0)
+    assert filter_rows(rows, "-score < -0.2")[0]["score"][:] == [row["score"]]
 
 
 def test_a_score_that_was_never_measured_says_how_to_measure_it() -> None:

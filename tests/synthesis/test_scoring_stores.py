@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from stablerep_hf.synthesis import (
     verify_store,
 )
 from stablerep_hf.synthesis.comparison import compare_folders, comparison_table, plot_comparison
+from stablerep_hf.synthesis.store import ShardStore
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -110,6 +112,26 @@ def test_a_kill_between_any_two_files_leaves_the_shard_whole(
     assert not [value for value in load(folder)["alignment"] if value is None]
 
 
+def test_a_worker_that_ends_does_not_take_the_shard_that_another_scores(
+    folder: Path, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every record stands while a finished folder is scored, so whoever ends then tidies up."""
+    real, ended = ShardStore._write_record, 0
+
+    def write_record(self: ShardStore, shard: int, record: Any) -> None:
+        nonlocal ended
+        if "coming" in record and ended < 2:
+            ended += 1
+            synthesize(make_plan(10, image_format="png"), Painter(), folder, progress=False)
+        real(self, shard, record)
+
+    monkeypatch.setattr(ShardStore, "_write_record", write_record)
+    summary = score_store(folder, [Brightness()], progress=False)
+    assert ended == 2
+    assert verify_store(folder, progress=False).problems == ()
+    assert summary.means["alignment"] == pytest.approx(np.mean(load(folder)["alignment"][:]), abs=1e-6)
+
+
 def test_scores_of_drawing_are_the_scores_of_later_and_no_part_of_the_plan(
     make_plan: MakePlan, tmp_path: Path
 ) -> None:
@@ -137,6 +159,13 @@ def test_scores_of_drawing_are_the_scores_of_later_and_no_part_of_the_plan(
     assert again.calls == 0
     assert synthesize(plan, Painter(), tmp_path / "drawn", progress=False).num_drawn == 0  # and without: they stay
     assert read_provenance(tmp_path / "drawn").shards[0]["scores"]["alignment"] == {"factor": 1.0}
+
+
+def test_without_a_scorer_no_image_is_decoded_again(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stablerep_hf.synthesis.scoring._open", None)
+    assert synthesize(make_plan(4), Painter(), tmp_path, progress=False).num_drawn == 8
 
 
 def test_a_kill_while_scores_are_drawn_loses_no_more_than_a_shard(make_plan: MakePlan, tmp_path: Path) -> None:
@@ -214,6 +243,20 @@ def test_alignment_is_the_cosine_of_image_and_prompt(folder: Path, clip: Path) -
     assert str(clip.parent) not in json.dumps(recorded)
 
 
+def test_a_long_prompt_is_cut_where_the_model_ends_whatever_the_tokenizer_says(clip: Path, tmp_path: Path) -> None:
+    shutil.copytree(clip, tmp_path / "boundless")
+    path = tmp_path / "boundless/tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings))
+    image, long = Image.new("RGB", (16, 16), "red"), "a red ball " * 50
+    both = [
+        AlignmentScorer(str(folder), device="cpu")([image], [{"prompt": long}])
+        for folder in (clip, tmp_path / "boundless")
+    ]
+    assert both[0] == pytest.approx(both[1], abs=1e-6)
+
+
 def test_our_own_model_with_text_aligns_too(folder: Path, clip: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -228,9 +271,13 @@ def test_our_own_model_with_text_aligns_too(folder: Path, clip: Path, tmp_path: 
         projection_dim=8, projection_hidden_dim=16, image_text_dim=8,
     )  # fmt: skip
     StableRepModel(config).save_pretrained(tmp_path / "own")
-    scorer = AlignmentScorer(str(tmp_path / "own"), tokenizer=str(clip), image_processor=str(clip), device="cpu")
+    others = {"tokenizer": str(clip), "image_processor": str(clip), "device": "cpu"}
+    scorer = AlignmentScorer(str(tmp_path / "own"), **others)
     assert -1 <= score_store(folder, [scorer], progress=False).means["alignment"] <= 1
-    StableRepModel(StableRepConfig(vision_config=config.vision_config, projection_dim=8, projection_hidden_dim=16))
+    textless = StableRepConfig(vision_config=config.vision_config, projection_dim=8, projection_hidden_dim=16)
+    StableRepModel(textless).save_pretrained(tmp_path / "textless")
+    with pytest.raises(InputError, match=r"'.*textless' is a StableRepModel, which compares no images with text"):
+        AlignmentScorer(str(tmp_path / "textless"), **others)
 
 
 def test_unsafe_scores_are_probabilities_of_the_labels(folder: Path, clip: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,10 +24,11 @@ from stablerep_hf.synthesis import (
     SynthesisPlan,
     estimate_synthesis,
     image_features,
+    open_store,
     read_provenance,
     synthesize,
 )
-from stablerep_hf.synthesis.atomic import remove_leftovers, replacing
+from stablerep_hf.synthesis.atomic import SweptUpError, remove_leftovers, replacing, write_at_once
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS
 from stablerep_hf.synthesis.frames import perceptual_hash
 from stablerep_hf.synthesis.store import ShardStore
@@ -221,6 +223,30 @@ def test_another_plans_folder_is_refused_and_left_alone(
     assert contents(tmp_path) == before
 
 
+def test_another_licence_makes_no_other_plan_and_the_rows_keep_theirs(make_plan: MakePlan, tmp_path: Path) -> None:
+    """The card of a generator may be corrected between two runs."""
+
+    class Licensed(Painter):
+        def __init__(self, license: str | None) -> None:
+            super().__init__()
+            self.license = license
+
+        def describe(self) -> dict[str, object]:
+            return {**super().describe(), **({"license": self.license} if self.license else {})}
+
+    for number, (before, after) in enumerate([("mit", "apache-2.0"), (None, "mit"), ("mit", None)]):
+        folder, one, other = tmp_path / str(number), Licensed(before), Licensed(after)
+        first, second = (make_plan(generator=painter.describe()) for painter in (one, other))
+        draw(first, folder, one, rank=0, world_size=2)
+        plan_file = (folder / "provenance/plan.json").read_bytes()
+        assert estimate_synthesis(second, other, folder, batch_size=2).num_images == 8
+        assert draw(second, folder, other).num_drawn == 8
+        assert draw(second, folder, other).num_drawn == draw(first, folder, one).num_drawn == 0
+        assert (folder / "provenance/plan.json").read_bytes() == plan_file
+        rows = [row for path in (folder / "data").iterdir() for row in pq.read_table(path).to_pylist()]
+        assert {row["generator_license"] for row in rows} == {before}
+
+
 def test_a_plan_that_drew_nothing_gives_way(make_plan: MakePlan, tmp_path: Path) -> None:
     class Failing(Painter):
         def __call__(self, prompts, seeds):  # type: ignore[no-untyped-def]
@@ -254,6 +280,28 @@ def test_a_damaged_plan_file_is_repaired_if_the_records_vouch_for_it(make_plan: 
             draw(make_plan(base_seed=1), tmp_path)
         assert draw(make_plan(), tmp_path).num_drawn == 0
         assert read_provenance(tmp_path).settings == make_plan().settings
+
+
+def write_other_captions(path: Path) -> None:
+    CaptionSet.from_texts(["another thing"]).write_parquet(path)
+
+
+def break_the_text(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"thing ", b"thing\xff", 1))
+
+
+@pytest.mark.parametrize("damage", [tear, empty, break_the_text, write_other_captions, Path.unlink])
+def test_damaged_captions_are_restored(make_plan: MakePlan, tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    plan, path = make_plan(10), tmp_path / "provenance/captions.parquet"
+    draw(plan, tmp_path)
+    before = path.read_bytes()
+    damage(path)
+    said = r"no readable provenance/captions.parquet .*restores that file|give the captions it was made for"
+    with pytest.raises(InputError, match=said):
+        open_store(tmp_path)
+    assert draw(plan, tmp_path).num_drawn == 0
+    assert path.read_bytes() == before
+    assert open_store(tmp_path).plan.hash == plan.hash
 
 
 def test_a_folder_with_somebody_elses_parquet_is_refused(make_plan: MakePlan, tmp_path: Path) -> None:
@@ -316,6 +364,20 @@ def test_a_full_disk_leaves_nothing_half_written(
         assert contents(store) == contents(tmp_path / "whole")
         failed_at += 1
     assert failed_at > 10
+
+
+def test_a_file_system_that_syncs_no_folder_is_no_error(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert draw(make_plan(4), tmp_path).num_drawn == 8
 
 
 def test_a_disk_that_fills_within_a_file(make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,19 +511,49 @@ def test_captions_of_a_store_are_its_captions_again(make_plan: MakePlan, tmp_pat
     assert read_captions(tmp_path).captions == ["a cat", "ein Café"]
 
 
-def test_a_file_swept_up_by_a_worker_that_found_it_in_place_is_no_error(tmp_path: Path) -> None:
+def test_a_file_swept_up_by_another_worker_is_written_again(tmp_path: Path) -> None:
+    """A worker that finds every shard in place sweeps up what another is writing."""
+    path, times = tmp_path / "shard.json", 0
+    path.write_bytes(b"old")
+
+    def write(file: Any) -> int:
+        nonlocal times
+        times += 1
+        file.write(b"new")
+        if times < 3:
+            remove_leftovers(tmp_path, even_fresh=True)
+        return times
+
+    assert write_at_once(path, write) == 3
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("shard.json", b"new")]
+
+
+def test_a_file_that_vanishes_is_an_error_and_a_missing_folder_another(tmp_path: Path) -> None:
+    with pytest.raises(SweptUpError), replacing(tmp_path / "shard.json"):
+        remove_leftovers(tmp_path, even_fresh=True)
+    with pytest.raises(FileNotFoundError):  # and no endless loop
+        write_at_once(tmp_path / "none" / "shard.json", lambda file: file.write(b"x"))
+
+
+@pytest.mark.parametrize("name", ["shard", "record"])
+def test_a_worker_that_is_swept_up_while_it_draws_leaves_a_whole_shard(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Two workers on one shard: the faster one finds the folder finished and sweeps up the slower one's file."""
-    path = tmp_path / "shard.json"
-    path.write_bytes(b"the faster one's")
-    with replacing(path) as file:
-        file.write(b"the slower one's")
-        remove_leftovers(tmp_path, even_fresh=True)
-    assert path.read_bytes() == b"the faster one's"
+    plan, real, swept = make_plan(4), Path.replace, False
+    victim = getattr(ShardStore(tmp_path, plan), f"{name}_path")(0)
 
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal swept
+        if target == victim and not swept:
+            swept = True
+            self.unlink()
+        return real(self, target)
 
-def test_a_file_that_vanishes_with_nothing_in_its_place_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "shard.json"):
-        remove_leftovers(tmp_path, even_fresh=True)
+    monkeypatch.setattr(Path, "replace", replace)
+    assert draw(plan, tmp_path).num_drawn == 8
+    assert swept
+    assert draw(plan, tmp_path).num_drawn == 0
 
 
 def test_a_caption_set_says_how_many_images_each_caption_gets(make_plan: MakePlan, tmp_path: Path) -> None:
@@ -505,6 +597,9 @@ def test_an_estimate_draws_two_batches_and_writes_nothing(make_plan: MakePlan, t
     assert [len(prompts) for prompts, _ in painter.calls] == [3, 3]
     assert estimate.seconds_per_batch >= 0.05
     assert estimate.cost(3600.0) == pytest.approx(estimate.seconds)
+    for impossible in (0, -1):
+        with pytest.raises(InputError, match=f"batch_size is {impossible}, which draws nothing"):
+            estimate_synthesis(plan, painter, tmp_path / "new", batch_size=impossible)
     assert not (tmp_path / "new").exists()
     draw(plan, tmp_path / "new", rank=0, world_size=2)
     drawn = read_provenance(tmp_path / "new")
