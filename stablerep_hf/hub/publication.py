@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -14,6 +16,9 @@ import yaml
 from huggingface_hub import RepoCard
 
 from ..errors import InputError
+from ..synthesis import open_store
+from ..synthesis.export import FILES, MANIFEST
+from ..synthesis.store import DATA, PROVENANCE
 from .facts import PLACEHOLDER
 
 # Only what is known to be data, weights, text or pictures leaves the machine: neither pickles (`training_args.bin`,
@@ -22,7 +27,8 @@ _TEXTS = frozenset(
     {".json", ".jsonl", ".jinja", ".md", ".txt", ".py", ".csv", ".yaml", ".yml", ".toml", ".css", ".html", ".js"}
 )
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
-PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {".safetensors", ".parquet", ".model", ".onnx"}
+_WEIGHTS = (".safetensors", ".onnx")
+PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {*_WEIGHTS, ".parquet", ".model"}
 PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
 # State of a training and its record, which may name folders of this machine (the card tells what is in it), caches,
 # hidden files, and the full model, which is published as a repository of its own.
@@ -91,8 +97,8 @@ def plan_publication(folder: str | Path) -> Publication:
     """Look at a folder and list what publishing it uploads.
 
     Raises:
-        InputError: Nothing in it can be published, its card is missing or unreadable, a file holds a secret, or there
-            are more files than the Hub takes.
+        InputError: Nothing in it can be published, its card is missing or unreadable, weights or shards are missing or
+            damaged, a file holds a secret, or there are more files than the Hub takes.
     """
     root = Path(folder)
     paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
@@ -117,6 +123,10 @@ def plan_publication(folder: str | Path) -> Publication:
             f"{folder} has {count:,} files in {fullest!r}, and the Hub takes {_MOST_FILES_IN_A_FOLDER:,} in a folder: "
             "draw with more --captions-per-shard."
         )
+    if kind == "dataset":
+        _refuse_damaged_data(root)
+    else:
+        _refuse_missing_weights(root, kind, kept)
     sizes = tuple((path, (root / path).stat().st_size) for path in kept)
     return Publication(root, kind, sizes, tuple(path for path in paths if path not in set(kept)), _metadata(root))
 
@@ -146,6 +156,56 @@ def _is_published(path: str) -> bool:
     if any(fnmatch(part, pattern) for part in parts for pattern in LEFT_OUT) or _SECRET_NAME.search(parts[-1]):
         return False
     return parts[-1] in PUBLISHED_NAMES or PurePosixPath(path).suffix.lower() in PUBLISHED_SUFFIXES
+
+
+def _refuse_damaged_data(root: Path) -> None:
+    """Compare the shards with the records of the run that drew or exported them, where there are any."""
+    wrong: list[str] = []
+    if (root / PROVENANCE).is_dir():
+        store = open_store(root)
+        shards = range(store.plan.num_shards)
+        wrong = [store.shard_path(shard).name for shard in shards if store.find_record(shard) is None]
+        remedy = f"`stablerep verify {root} --repair` draws anew what is wrong"
+    elif (root / MANIFEST / FILES).is_file():
+        records = _read_json(root / MANIFEST / FILES)["files"]
+        wrong = [record["name"] for record in records if _sha256(root / DATA / record["name"]) != record["sha256"]]
+        remedy = "export the data set again"
+    if wrong:
+        raise InputError(f"{len(wrong)} shards of {root} are missing or damaged ({wrong[0]}): {remedy}.")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}), so it was damaged: make it again.") from error
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_missing_weights(root: Path, kind: str, kept: list[str]) -> None:
+    """Every model needs weights that are published, which pickles are not; one in several files needs all of them."""
+    models = {
+        "model": ["config.json"],
+        "adapter": ["adapter_config.json"],
+        "generator": [path for path in kept if PurePosixPath(path).name == "config.json"],
+    }.get(kind, [])
+    for model in models:
+        folder = PurePosixPath(model).parent
+        if not any(fnmatch(path, str(folder / f"*{suffix}")) for path in kept for suffix in _WEIGHTS):
+            raise InputError(
+                f"{root / folder} has no weights that can be published ({' or '.join(_WEIGHTS)}; pickles are not): save "
+                "them as safetensors."
+            )
+    for index in (path for path in kept if path.endswith(".safetensors.index.json")):
+        parts = set(_read_json(root / index)["weight_map"].values())
+        if missing := sorted(part for part in parts if str(PurePosixPath(index).parent / part) not in kept):
+            raise InputError(f"{index} in {root} names {missing[0]}, which is not there: save the model again.")
 
 
 def _metadata(root: Path) -> dict[str, Any]:

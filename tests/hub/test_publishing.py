@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ import time
 import pytest
 from hub_double import running_hub
 from huggingface_hub import CommitOperationAdd, HfApi
+from painters import Painter
 from publishable import CARDS, UNWANTED, contents, published, write
 
 from stablerep_hf import assets
+from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
-from stablerep_hf.hub import assemble_space, plan_publication, publish
+from stablerep_hf.hub import assemble_space, dataset_facts, plan_publication, publish, write_dataset_card
+from stablerep_hf.synthesis import SynthesisPlan, export_parquet, synthesize
 
 TYPES = {"model": "models", "dataset": "datasets", "space": "spaces"}
 
@@ -362,6 +366,46 @@ def test_without_the_hub(hub_here, tmp_path, monkeypatch, waits):
     with pytest.raises(InputError, match=r"Publishing alice/thing stopped: .*refused"):
         push(tmp_path)
     assert 4 <= len(waits) <= 12
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A data set that `synthesize` drew, and the same exported."""
+    folder = tmp_path_factory.mktemp("drawn")
+    captions = CaptionSet.from_texts(f"thing number {index}" for index in range(6))
+    plan = SynthesisPlan(captions, Painter().describe(), images_per_caption=2, captions_per_shard=2)
+    synthesize(plan, Painter(), folder / "store", progress=False)
+    write_dataset_card(folder / "store", dataset_facts(folder / "store", name="Painted", license="mit"))
+    export_parquet(folder / "store", folder / "export")
+    return folder
+
+
+@pytest.mark.parametrize(("form", "remedy"), [("store", "--repair"), ("export", "export the data set again")])
+def test_a_data_set_with_a_lost_or_damaged_shard_is_refused(drawn, tmp_path, form, remedy):
+    folder = shutil.copytree(drawn / form, tmp_path / form)
+    plan_publication(folder)
+    shard = sorted((folder / "data").iterdir())[0]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(InputError, match=rf"1 shards of .* \({shard.name}\): .*{remedy}"):
+        plan_publication(folder)
+    shard.rename(folder / "data" / "train-other.parquet")
+    with pytest.raises(InputError, match=remedy):
+        plan_publication(folder)
+
+
+def test_a_model_without_its_weights_is_refused(tmp_path):
+    model = {name: content for name, content in contents("model").items() if name != "model.safetensors"}
+    with pytest.raises(InputError, match="no weights that can be published"):
+        plan_publication(write(tmp_path / "a", model | {"pytorch_model.bin": b"a pickle"}))
+    index = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    parts = {"model.safetensors.index.json": index, "model-1.safetensors": b"part"}
+    with pytest.raises(InputError, match="names model-2.safetensors, which is not there"):
+        plan_publication(write(tmp_path / "b", model | parts))
+    generator = shutil.copytree(assets.generator_path(), tmp_path / "c")
+    (generator / "vae" / "diffusion_pytorch_model.safetensors").rename(generator / "vae" / "model.bin")
+    with pytest.raises(InputError, match="vae has no weights"):
+        plan_publication(generator)
 
 
 def test_folders_that_are_no_publication(tmp_path, monkeypatch):
