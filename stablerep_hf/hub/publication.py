@@ -24,11 +24,11 @@ from .facts import PLACEHOLDER
 # Only what is known to be data, weights, text or pictures leaves the machine: neither pickles (`training_args.bin`,
 # `optimizer.pt`, `rng_state.pth`) nor anything nobody thought of.
 _TEXTS = frozenset(
-    {".json", ".jsonl", ".jinja", ".md", ".txt", ".py", ".csv", ".yaml", ".yml", ".toml", ".css", ".html", ".js"}
+    ".json .jsonl .jinja .md .txt .py .csv .yaml .yml .toml .css .html .js .svg".split()  # noqa: SIM905
 )
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".svg"})
 _WEIGHTS = (".safetensors", ".onnx")
-PUBLISHED_SUFFIXES = _TEXTS | _PICTURES | {*_WEIGHTS, ".parquet", ".model"}
+_BINARIES = frozenset({*_WEIGHTS, ".parquet", ".model", ".png", ".jpg", ".jpeg", ".webp", ".gif"})
+PUBLISHED_SUFFIXES = _TEXTS | _BINARIES
 PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
 # State of a training and its record, which may name folders of this machine (the card tells what is in it), caches,
 # hidden files, and the full model, which is published as a repository of its own.
@@ -46,7 +46,12 @@ LEFT_OUT = (
     ".*",
 )
 _SECRET_NAME = re.compile(r"(^|[._-])(secrets?|credentials?|token|passwords?|id_rsa)([._-]|$)", re.IGNORECASE)
-_SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_SECRET = re.compile(
+    rb"\bhf_[A-Za-z0-9]{30,}\b|\bgh[opsur]_[A-Za-z0-9]{36}|\bgithub_pat_\w{22}"  # Hugging Face, GitHub
+    rb"|\b(AKIA|ASIA)[A-Z0-9]{16}\b|\bsk-(proj|ant|svcacct)-[\w-]{20}|\bsk-[A-Za-z0-9]{40}"  # AWS, OpenAI, Anthropic
+    rb"|(?i:wandb_api_key)\W{1,5}\w{40}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+_LONGEST_SECRET = 256  # bytes of one that suffice to know it
 _MOST_FILES_IN_A_FOLDER = 10_000  # of the Hub: https://huggingface.co/docs/hub/storage-limits
 
 REPO_TYPES = {"model": "model", "adapter": "model", "generator": "model", "dataset": "dataset", "space": "space"}
@@ -112,10 +117,10 @@ def plan_publication(folder: str | Path) -> Publication:
         raise InputError(f"{folder} has no card (README.md), so its making was not finished: run that command again.")
     kept = [path for path in paths if _is_published(path)]
     for path in kept:
-        if PurePosixPath(path).suffix in _TEXTS and _SECRET.search((root / path).read_bytes()):
+        if PurePosixPath(path).suffix.lower() not in _BINARIES and _holds_secret(root / path):
             raise InputError(
-                f"{path} in {folder} holds what looks like a Hub token or a private key, which must not be published: "
-                "remove it and revoke the token."
+                f"{path} in {folder} holds what looks like a token or a private key, which must not be published: "
+                "remove it and revoke it."
             )
     fullest, count = Counter(str(PurePosixPath(path).parent) for path in kept).most_common(1)[0]
     if count > _MOST_FILES_IN_A_FOLDER:
@@ -153,9 +158,19 @@ def describe_kind(kind: str) -> str:
 
 def _is_published(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    if any(fnmatch(part, pattern) for part in parts for pattern in LEFT_OUT) or _SECRET_NAME.search(parts[-1]):
+    if any(_SECRET_NAME.search(part) or any(fnmatch(part, pattern) for pattern in LEFT_OUT) for part in parts):
         return False
     return parts[-1] in PUBLISHED_NAMES or PurePosixPath(path).suffix.lower() in PUBLISHED_SUFFIXES
+
+
+def _holds_secret(path: Path) -> bool:
+    end = b""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            if _SECRET.search(end + block):
+                return True
+            end = block[-_LONGEST_SECRET:]
+    return False
 
 
 def _refuse_damaged_data(root: Path) -> None:

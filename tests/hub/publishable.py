@@ -25,6 +25,7 @@ UNWANTED = (
     ".git/config",
     "hub_token.txt",
     "credentials.json",
+    "secrets/prod.json",
     "data/.train-00000-of-00002.parquet.1.tmp",
     "runs/events.out.tfevents.1",
     "pretraining/model.safetensors",

@@ -82,12 +82,26 @@ def test_what_must_never_be_published_is_not(hub_here, tmp_path):
         assert hub_here.files("alice/thing", TYPES[kind]) == published(kind, "alice/thing")
 
 
-@pytest.mark.parametrize("secret", [b"hf_" + b"aB3" * 12, b"-----BEGIN RSA PRIVATE KEY-----"])
+SECRETS = [
+    b"hf_" + b"aB3" * 12, b"-----BEGIN RSA PRIVATE KEY-----", b"ghp_" + b"a1B2" * 9, b"github_pat_" + b"a1B2" * 9,
+    b"AKIAIOSFODNN7EXAMPLE", b"sk-proj-" + b"a1B2" * 12, b"sk-" + b"a1B2" * 12, b"WANDB_API_KEY=" + b"01234567" * 5,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8].decode())
 def test_a_file_with_a_secret_in_it_stops_everything(hub_here, tmp_path, secret):
     write(tmp_path, contents("model") | {"notes.json": b'{"key": "%s"}' % secret})
     with pytest.raises(InputError, match=r"notes\.json .* holds what looks like"):
         push(tmp_path)
     assert not hub_here.requests()
+
+
+@pytest.mark.parametrize("name", ["notes.TXT", "DATA.Json", "NOTICE", "logo.svg", "log.jsonl"])
+def test_secrets_are_looked_for_in_every_file_that_is_not_binary(tmp_path, name):
+    long = b"a line of text\n" * 69904 + b" " + SECRETS[0]  # over the end of a block of 1 MiB
+    assert len(long) - len(SECRETS[0]) < 1 << 20 < len(long)
+    with pytest.raises(InputError, match=f"{name} .* holds what looks like"):
+        plan_publication(write(tmp_path, contents("model") | {name: long}))
 
 
 def test_private_means_private(hub_here, tmp_path):
