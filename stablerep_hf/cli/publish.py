@@ -26,7 +26,10 @@ class PublishCommand:
             "ENCODER=me/my-encoder."
         },
     )
-    dry_run: bool = field(default=False, metadata={"help": "List the files and print the card; upload nothing."})
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "List the files, and those that would go there, and print the card; upload nothing."},
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -72,6 +75,7 @@ def run(folder: str, repository: str, command: PublishCommand) -> None:
 
 def _publish(folder: str, repository: str, command: PublishCommand, variables: dict[str, str]) -> None:
     from ..hub import plan_publication, publish
+    from ..hub.publishing import find_replaced
 
     publication = plan_publication(folder)
     for name, size in publication.files:
@@ -81,6 +85,11 @@ def _publish(folder: str, repository: str, command: PublishCommand, variables: d
         shown = ", ".join(publication.left_out[:3]) + (", ..." if len(publication.left_out) > 3 else "")
         print(f"{len(publication.left_out):>14,}  left out: {shown}")
     if command.dry_run:
+        replaced = find_replaced(publication, repository, create_pr=command.create_pr)
+        if replaced is None:
+            print("               removed there: unknown, since the Hub cannot be asked")
+        for name in replaced or []:
+            print(f"       removed  {name}")
         print("\n" + publication.card(repository))
         return
     address = publish(

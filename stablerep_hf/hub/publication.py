@@ -45,6 +45,17 @@ LEFT_OUT = (
     "wandb",
     ".*",
 )
+# What loaders read: of an earlier version it must not stay beside the new one, or they would mix the two.
+_LOADED = re.compile(
+    r"(.+/)?([^/]+\.(safetensors|onnx|model)|[^/]*(config|tokenizer|tokens|modules|index)[^/]*\.json|vocab\.\w+|merges\.txt)"
+)
+_REPLACED = {
+    "dataset": re.compile(r"data/.+\.parquet|(provenance|manifest)/.+"),
+    "model": _LOADED,
+    "adapter": _LOADED,
+    "generator": _LOADED,
+    "space": re.compile(r"stablerep_hf/.+"),
+}
 _SECRET_NAME = re.compile(r"(^|[._-])(secrets?|credentials?|token|passwords?|id_rsa)([._-]|$)", re.IGNORECASE)
 _SECRET = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}\b|\bgh[opsur]_[A-Za-z0-9]{36}|\bgithub_pat_\w{22}"  # Hugging Face, GitHub
@@ -91,6 +102,15 @@ class Publication:
     def num_bytes(self) -> int:
         """Size of all files."""
         return sum(size for _, size in self.files)
+
+    def replaced(self, there: Iterable[str]) -> list[str]:
+        """Which files of a repository this version takes the place of and does not have: shards, weights, settings."""
+        names = {name for name, _ in self.files}
+        return [
+            path
+            for path in sorted(there)
+            if path not in names and _is_published(path) and _REPLACED[self.kind].fullmatch(path)
+        ]
 
     def card(self, repository: str) -> str:
         """The card as it is published: its examples load the repository instead of the folder."""
@@ -214,8 +234,8 @@ def _refuse_missing_weights(root: Path, kind: str, kept: list[str]) -> None:
         folder = PurePosixPath(model).parent
         if not any(fnmatch(path, str(folder / f"*{suffix}")) for path in kept for suffix in _WEIGHTS):
             raise InputError(
-                f"{root / folder} has no weights that can be published ({' or '.join(_WEIGHTS)}; pickles are not): save "
-                "them as safetensors."
+                f"{root / folder} has no weights that can be published ({' or '.join(_WEIGHTS)}; pickles are not): "
+                "save them as safetensors."
             )
     for index in (path for path in kept if path.endswith(".safetensors.index.json")):
         parts = set(_read_json(root / index)["weight_map"].values())

@@ -18,6 +18,7 @@ from publishable import CARDS, UNWANTED, contents, published, write
 
 from stablerep_hf import assets
 from stablerep_hf.captions import CaptionSet
+from stablerep_hf.cli import main
 from stablerep_hf.errors import InputError
 from stablerep_hf.hub import assemble_space, dataset_facts, plan_publication, publish, write_dataset_card
 from stablerep_hf.synthesis import SynthesisPlan, export_parquet, synthesize
@@ -125,6 +126,23 @@ def test_a_version_has_a_name_that_stays(hub_here, tmp_path):
         assert hub_here.files("alice/thing", revision=version) == published("model", "alice/thing", seed=seed)
 
 
+def test_a_tagged_version_is_finished_by_the_same_command(hub_here, tmp_path, waits):
+    folder = write(tmp_path, contents("space"))
+    for method, path in (("POST", "/variables"), ("POST", "/tag/")):
+        hub_here.fail(method, path, status=500, times=99)
+        with pytest.raises(InputError, match="injected 500"):
+            push(folder, tag="v1", variables={"A": "b"})
+        hub_here.faults.waiting.clear()
+    for _ in range(2):  # what is done may be asked for again
+        push(folder, tag="v1", variables={"A": "b"})
+    repository = hub_here.repository("alice/thing", "spaces")
+    assert repository.variables["A"]["value"] == "b"
+    assert repository.tags == {"v1": repository.head("main")}
+    write(folder, {"app.py": b"print('a page!')"})  # as long as the other
+    with pytest.raises(InputError, match="version 'v1' already"):
+        push(folder, tag="v1")
+
+
 def test_a_new_version_takes_the_place_of_the_old_one(hub_here, tmp_path):
     push(write(tmp_path / "old", contents("dataset", shards=5)))
     HfApi().upload_file(
@@ -134,6 +152,43 @@ def test_a_new_version_takes_the_place_of_the_old_one(hub_here, tmp_path):
     left = hub_here.files("alice/thing", "datasets")
     assert left.pop("notes.txt") == b"by hand"
     assert left == published("dataset", "alice/thing", seed=1, shards=2)
+
+
+def test_nothing_of_another_form_of_the_model_stays(hub_here, tmp_path, capsys):
+    """What a loader would mix with the new version goes; what somebody added, and the state of a training, stays."""
+    forms = ("onnx/model.onnx", "modules.json", "1_Pooling/config.json", "tokenizer.json", "vocab.txt")
+    push(write(tmp_path / "dual", contents("model") | dict.fromkeys(forms, b"old")))
+    others = ("results.json", "notes.txt", "last-checkpoint/model.safetensors", "last-checkpoint/config.json")
+    operations = [CommitOperationAdd(name, b"theirs") for name in others]
+    HfApi().create_commit("alice/thing", operations, commit_message="by hand")
+    folder = write(tmp_path / "encoder", contents("model", seed=1))
+    assert main(["publish", str(folder), "alice/thing", "--dry-run"]) == 0
+    listed = re.findall(r"removed  (.+)", capsys.readouterr().out)
+    assert set(hub_here.files("alice/thing")) >= set(listed) == set(forms), "a dry run changes nothing"
+    push(folder)
+    left = hub_here.files("alice/thing")
+    assert {name: left.pop(name) for name in others} == dict.fromkeys(others, b"theirs")
+    assert left == published("model", "alice/thing", seed=1)
+
+
+@pytest.mark.parametrize("tags", ["", "tags: [stablerep]\n"])
+def test_what_others_made_is_not_replaced(hub_here, tmp_path, capsys, tags):
+    api = HfApi()
+    api.create_repo("alice/thing", repo_type="dataset")
+    precious = {"data/photos-0.parquet": b"precious", "README.md": f"---\nlicense: mit\n{tags}---\n".encode()}
+    operations = [CommitOperationAdd(name, content) for name, content in precious.items()]
+    api.create_commit("alice/thing", operations, repo_type="dataset", commit_message="by hand")
+    folder = write(tmp_path, contents("dataset"))
+    if tags:  # pushed by a training of ours, say
+        push(folder)
+        assert hub_here.files("alice/thing", "datasets") == published("dataset", "alice/thing")
+        return
+    with pytest.raises(InputError, match="not published with `stablerep publish` and would be replaced: choose"):
+        push(folder)
+    assert main(["publish", str(folder), "alice/thing", "--dry-run"]) == 2
+    assert hub_here.files("alice/thing", "datasets") == precious
+    push(folder, create_pr=True)  # which whoever looks at it may merge
+    assert hub_here.files("alice/thing", "datasets") == precious
 
 
 def test_publishing_again_changes_nothing_and_sends_nothing(hub_here, tmp_path):
@@ -414,7 +469,7 @@ def test_a_model_without_its_weights_is_refused(tmp_path):
         plan_publication(write(tmp_path / "a", model | {"pytorch_model.bin": b"a pickle"}))
     index = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
     parts = {"model.safetensors.index.json": index, "model-1.safetensors": b"part"}
-    with pytest.raises(InputError, match="names model-2.safetensors, which is not there"):
+    with pytest.raises(InputError, match=r"names model-2\.safetensors, which is not there"):
         plan_publication(write(tmp_path / "b", model | parts))
     generator = shutil.copytree(assets.generator_path(), tmp_path / "c")
     (generator / "vae" / "diffusion_pytorch_model.safetensors").rename(generator / "vae" / "model.bin")
