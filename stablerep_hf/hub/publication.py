@@ -126,7 +126,11 @@ def plan_publication(folder: str | Path) -> Publication:
             damaged, a file holds a secret, or there are more files than the Hub takes.
     """
     root = Path(folder)
-    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    files = (path for path in root.rglob("*") if path.is_file() or _is_broken(path))
+    paths = sorted(path.relative_to(root).as_posix() for path in files)
+    for path in paths:
+        if path.encode("utf-8", "replace") != path.encode("utf-8", "surrogateescape"):
+            raise InputError(f"{folder} has a file named {path!a}, which is not UTF-8 as on the Hub: rename it.")
     kind = kind_of(paths)
     if kind is None:
         raise InputError(
@@ -137,6 +141,8 @@ def plan_publication(folder: str | Path) -> Publication:
         raise InputError(f"{folder} has no card (README.md), so its making was not finished: run that command again.")
     kept = [path for path in paths if _is_published(path)]
     for path in kept:
+        if _is_broken(root / path):
+            raise InputError(f"{path} in {folder} is a link to a file that is not there: put the file in its place.")
         if PurePosixPath(path).suffix.lower() not in _BINARIES and _holds_secret(root / path):
             raise InputError(
                 f"{path} in {folder} holds what looks like a token or a private key, which must not be published: "
@@ -181,6 +187,10 @@ def _is_published(path: str) -> bool:
     if any(_SECRET_NAME.search(part) or any(fnmatch(part, pattern) for pattern in LEFT_OUT) for part in parts):
         return False
     return parts[-1] in PUBLISHED_NAMES or PurePosixPath(path).suffix.lower() in PUBLISHED_SUFFIXES
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _holds_secret(path: Path) -> bool:

@@ -73,12 +73,12 @@ def publish(
         if get_token() is None:
             raise InputError(f"Publishing {repository} needs a token: run `hf auth login` or set HF_TOKEN.")
         api = HfApi()
-        _retrying(partial(RepoCard(publication.card(repository)).validate, publication.repo_type))
+        _retrying(partial(_check_card, publication, repository))
         _prepare(api, publication, repository, private=private, create_pr=create_pr, tag=tag)
         title = f"Publish {publication.folder.resolve().name}"
         revision, address = "main", ""
         if create_pr:
-            revision, address = _proposal(api, publication, repository, title)
+            revision, address = _retrying(partial(_proposal, api, publication, repository, title))
         additions = _additions(publication, repository)
         commit = _retrying(lambda: _commit(api, publication, additions, repository, revision, title))
         for name, value in (variables or {}).items():
@@ -89,6 +89,17 @@ def publish(
                 partial(api.create_tag, repository, tag=tag, revision=commit.oid, repo_type=repo_type, exist_ok=True)
             )
     return address or str(commit.commit_url)
+
+
+def _check_card(publication: Publication, repository: str) -> None:
+    """Ask the Hub whether it takes the card."""
+    try:
+        RepoCard(publication.card(repository)).validate(publication.repo_type)
+    except ValueError as error:
+        reason = _card_errors(str(error))
+        raise InputError(
+            f"Publishing {repository} stopped: the Hub refuses its card: {reason}; correct README.md."
+        ) from error
 
 
 def find_replaced(publication: Publication, repository: str, *, create_pr: bool = False) -> list[str] | None:
@@ -303,8 +314,6 @@ def _reason(error: Exception) -> str:
         return f"the token may not write there ({said.rstrip('.')}); choose a namespace of yours (`hf auth whoami`)."
     if status == 412:
         return "somebody changed the repository meanwhile; look at it, then run the command again."
-    if status is None and isinstance(error, ValueError):
-        return f"the Hub refuses its card: {_card_errors(said)}; correct README.md."
     server = getattr(error, "server_message", None)
     return f"{server or said}; what has arrived is kept, so run the command again."
 
@@ -314,4 +323,4 @@ def _card_errors(answer: str) -> str:
     try:
         return "; ".join(entry["message"] for entry in json.loads(answer)["errors"])
     except (ValueError, KeyError, TypeError):
-        return answer.rstrip(".")
+        return " ".join(answer.split()).rstrip(".")

@@ -200,7 +200,7 @@ def test_publishing_again_changes_nothing_and_sends_nothing(hub_here, tmp_path):
     assert len(hub_here.repository("alice/thing", "datasets").commits) == 2
 
 
-def test_a_proposal_is_not_a_change(hub_here, tmp_path, monkeypatch):
+def test_a_proposal_is_not_a_change(hub_here, tmp_path, monkeypatch, waits):
     push(write(tmp_path / "a", contents("model")))
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
     folder = write(tmp_path / "b", contents("model", seed=1))
@@ -210,6 +210,12 @@ def test_a_proposal_is_not_a_change(hub_here, tmp_path, monkeypatch):
     assert hub_here.files("alice/thing", revision="refs/pr/1") == published("model", "alice/thing", seed=1)
     assert push(folder, create_pr=True) == address, "a second try goes on with the first proposal"
     assert len(hub_here.repository("alice/thing").pulls) == 1
+    hub_here.fail("POST", "/discussions", lose_answer=True)
+    for method, path in (("GET", "/whoami-v2"), ("GET", "/discussions")):
+        hub_here.fail(method, path, status=503)
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    assert push(folder, create_pr=True).endswith("/discussions/2"), "it is waited for, and proposed once"
+    assert len(hub_here.repository("alice/thing").pulls) == 2
     with pytest.raises(InputError, match="no model alice/other to propose"):
         push(folder, "alice/other", create_pr=True)
     with pytest.raises(InputError, match="only proposes"):
@@ -475,6 +481,18 @@ def test_a_model_without_its_weights_is_refused(tmp_path):
     (generator / "vae" / "diffusion_pytorch_model.safetensors").rename(generator / "vae" / "model.bin")
     with pytest.raises(InputError, match="vae has no weights"):
         plan_publication(generator)
+
+
+def test_names_and_links_that_the_hub_cannot_have(tmp_path):
+    folder = write(tmp_path / "a", contents("model"))
+    (folder / "cache.bin").symlink_to(tmp_path / "nowhere")
+    assert plan_publication(folder).left_out == ("cache.bin",)
+    (folder / "more.safetensors").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"more\.safetensors .* is a link to a file that is not there"):
+        plan_publication(folder)
+    folder = write(tmp_path / "b", contents("model") | {"café.txt": b"", os.fsdecode(b"caf\xe9.txt"): b""})
+    with pytest.raises(InputError, match=r"'caf\\udce9\.txt', which is not UTF-8"):
+        plan_publication(folder)
 
 
 def test_folders_that_are_no_publication(tmp_path, monkeypatch):
