@@ -596,8 +596,13 @@ def test_publish_knows_data_sets(stablerep, captions, pipeline, tmp_path):
     assert "1  left out: data/.train-00000-of-00002.parquet.1.tmp" in rest
 
 
-def test_publish_without_the_hub_is_one_sentence(stablerep, trained):
-    assert refused(stablerep("publish", trained, "me/encoder"), "Publishing me/encoder needs")
+@pytest.mark.parametrize(("token", "says"), [("hf_alice", "HF_HUB_OFFLINE is set"), (None, "needs a token")])
+def test_publish_without_the_hub_is_one_sentence(stablerep, trained, monkeypatch, tmp_path, token, says):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    assert refused(stablerep("publish", trained, "me/encoder"), "Publishing me/encoder needs", says)
 
 
 def test_publish_refuses_what_is_not_finished(stablerep, trained_copy, tmp_path):

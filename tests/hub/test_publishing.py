@@ -240,7 +240,7 @@ def test_large_files_go_up_in_parts(hub_here, tmp_path):
     ("method", "path", "how"),
     [
         ("PUT", "/storage/upload/", {"status": 500, "times": 2}),
-        ("PUT", "/storage/upload/", {"drop_after": 1}),
+        ("PUT", "/storage/upload/", {"drop_after": 65_536}),
         ("POST", "/objects/batch", {"status": 503}),
         ("POST", "/preupload/", {"status": 429, "headers": {"Retry-After": "7"}}),
         ("POST", "/commit/", {"status": 429, "headers": {"Retry-After": "7"}}),
@@ -255,8 +255,9 @@ def test_large_files_go_up_in_parts(hub_here, tmp_path):
 )
 def test_what_passes_is_waited_for(hub_here, tmp_path, waits, method, path, how):
     hub_here.fail(method, path, **how)
-    push(write(tmp_path, contents("dataset")), tag="v1")
-    assert hub_here.files("alice/thing", "datasets", "v1") == published("dataset", "alice/thing")
+    large = {"size": 200_000}  # more than is read at once, so that a connection can be cut midway
+    push(write(tmp_path, contents("dataset", **large)), tag="v1")
+    assert hub_here.files("alice/thing", "datasets", "v1") == published("dataset", "alice/thing", **large)
     repository = hub_here.repository("alice/thing", "datasets")
     assert len(repository.commits) == 2, "one commit, however often it was asked for"
     assert waits
@@ -280,14 +281,15 @@ def somebody_commits(hub):
         ("POST", "/objects/batch", {"status": 507}, "507"),
         ("PUT", "/storage/upload/", {"corrupt": True}, "BadDigest"),
         ("PUT", "/storage/upload/", {"status": 500, "times": 99}, "injected 500"),
-        ("PUT", "/storage/upload/", {"drop_after": 1, "times": 99}, ""),
+        ("PUT", "/storage/upload/", {"drop_after": 65_536, "times": 99}, "what has arrived is kept"),
         ("POST", "/commit/", {"status": 429, "times": 99}, "injected 429"),
         ("POST", "/commit/", {"before": somebody_commits}, "somebody changed the repository"),
     ],
     ids=lambda value: str(value),
 )
 def test_what_does_not_pass_is_one_sentence_and_no_half_commit(hub_here, tmp_path, waits, method, path, how, says):
-    write(tmp_path, contents("dataset", shards=8))
+    large = {"shards": 8, "size": 200_000}
+    write(tmp_path, contents("dataset", **large))
     if "before" in how:
         how = {"before": lambda: somebody_commits(hub_here)}
     hub_here.fail(method, path, **how)
@@ -300,7 +302,7 @@ def test_what_does_not_pass_is_one_sentence_and_no_half_commit(hub_here, tmp_pat
     push(tmp_path)
     left = hub_here.files("alice/thing", "datasets")
     left.pop("theirs.txt", None)
-    assert left == published("dataset", "alice/thing", shards=8)
+    assert left == published("dataset", "alice/thing", **large)
     assert len(hub_here.storage.uploads) == len(set(hub_here.storage.uploads)) == 8, "no file arrived twice"
 
 
