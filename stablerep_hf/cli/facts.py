@@ -10,8 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     import datasets
+    from huggingface_hub import ModelCard
     from PIL import Image
 
     from ..evaluation import EvaluationResult
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 CAPTIONS_SHOWN = 12
+_OF_TEXTS = ("zero_shot", "text_retrieval")
 
 
 def write_data_card(folder: str | Path, license: str, embedded: bool) -> None:
@@ -133,29 +137,62 @@ def encoder_facts(
 
 def write_converted_card(folder: Path, source: str, form: Form) -> None:
     """Write the card of a checkpoint that `stablerep convert` made: that of its training, if it was one of ours."""
-    from huggingface_hub import RepoCard
-
     from ..evaluation.tables import public_name
     from ..hub import ModelFacts, describe_encoder, write_model_card
+    from ..hub.model_card import results_in_card
     from .train import RECORD
 
     name = folder.resolve().name
+    card = _card_of(source)
+    results = results_in_card(card, name) if card else []
+    # The same features in another layout; a dual encoder gives others, and its image tower alone knows no texts.
+    results = [] if form == "sentence-transformers" else [r for r in results if r.protocol not in _OF_TEXTS]
     encoder = Path(source).parent if Path(source).name == "pretraining" else Path(source)
     if (encoder / RECORD).is_file():
         record = json.loads((encoder / RECORD).read_text("utf-8"))
         if record.get("finished"):
-            write_encoder_card(folder, record, name, form=form)
+            write_encoder_card(folder, record, name, results, form)
             return
-    card = Path(source) / "README.md"
+    said: dict[str, Any] = card.data.to_dict() if card else {}  # type: ignore[no-untyped-call]
+    license = said.get("license") or "unknown"
+    several = isinstance(license, list)
     facts = ModelFacts(
         name=name,
-        license=(RepoCard.load(card).data.get("license") if card.is_file() else None) or "unknown",
+        license="other" if several else license,
+        license_name=", ".join(license) if several else said.get("license_name") or "",
+        license_link=said.get("license_link") or "",
         form=form,
+        results=tuple(results),
         origin=public_name(source),
         architecture=describe_encoder(folder),
         versions={package: version(package) for package in ("stablerep_hf", "transformers", "torch")},
     )
     write_model_card(folder, facts)
+
+
+def _card_of(source: str) -> ModelCard | None:
+    """The card of a folder or of a repository within reach.
+
+    Raises:
+        InputError: Its YAML cannot be read.
+    """
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import HFValidationError
+    from yaml import YAMLError
+
+    place = source.removeprefix("hf-hub:").removeprefix("local-dir:")
+    path = Path(place) / "README.md"
+    if Path(place).exists() and not path.is_file():
+        return None
+    try:
+        card: ModelCard = ModelCard.load(path if path.is_file() else place, ignore_metadata_errors=True)
+        return card
+    except (OSError, HFValidationError):  # no repository, no card, no network
+        return None
+    except (YAMLError, ValueError) as error:
+        raise InputError(
+            f"The card of {source} begins with YAML that cannot be read ({' '.join(str(error).split())}): correct it."
+        ) from error
 
 
 def write_classifier_card(

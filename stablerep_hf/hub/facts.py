@@ -140,7 +140,7 @@ class DatasetFacts:
         score_histograms: what `stablerep_hf.synthesis.score_histograms` says of them.
         data_files: split -> pattern of its files.
         grid: picture of sample rows, a path relative to the card; empty if there is none.
-        language: of the captions, ISO 639-1.
+        language: of the captions, ISO 639-1; empty if nobody said.
         limits: sentences on what the data cannot do, beside those every such set shares.
         licensed_parts: captions, generator and what that was trained on.
         versions: package -> version.
@@ -167,7 +167,7 @@ class DatasetFacts:
     score_histograms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data_files: Mapping[str, str] = field(default_factory=lambda: {"train": "data/train-*.parquet"})
     grid: str = ""
-    language: tuple[str, ...] = ("en",)
+    language: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     licensed_parts: tuple[LicensedPart, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -203,18 +203,19 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
             f"The facts in {str(path)!r} have the unknown fields {', '.join(wrong)}, so another version wrote them; "
             "make them anew."
         )
-    for name, build in (
-        ("results", EvaluationResult.from_dict),
-        ("licensed_parts", lambda part: LicensedPart(**part)),
-    ):
-        if name in values:
-            values[name] = tuple(build(entry) for entry in values[name])
-    if values.get("data") is not None:
-        values["data"] = TrainingData(**values["data"])
-    for name in ("limits", "tags", "language", "classes"):
-        if name in values:
-            values[name] = tuple(values[name])
-    facts: ModelFacts | DatasetFacts = kind(**values)
+    try:
+        if "results" in values:
+            values["results"] = tuple(EvaluationResult.from_dict(result) for result in values["results"])
+        if "licensed_parts" in values:
+            values["licensed_parts"] = tuple(LicensedPart(**part) for part in values["licensed_parts"])
+        if values.get("data") is not None:
+            values["data"] = TrainingData(**values["data"])
+        for name in ("limits", "tags", "language", "classes"):
+            if name in values:
+                values[name] = tuple(values[name])
+        facts: ModelFacts | DatasetFacts = kind(**values)
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"The facts in {str(path)!r} are not whole ({error}); make them anew.") from error
     return facts
 
 

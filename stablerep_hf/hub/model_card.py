@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,29 @@ def model_index_results(results: Sequence[EvaluationResult]) -> list[EvalResult]
                 "n": result.n,
                 **({"seeds": list(result.seeds)} if result.seeds else {}),
                 **({"chance": round(result.chance, 4)} if result.chance is not None else {}),
+                **({"variant": result.variant} if result.variant else {}),
                 "settings": result.settings,
             },
         )
         for result in results
     ]
+
+
+def results_in_card(card: ModelCard, encoder: str) -> list[EvaluationResult]:
+    """What `model_index_results` wrote into a card, as results of `encoder`; entries of other makers are left out."""
+    found = []
+    for entry in getattr(card.data, "eval_results", None) or []:
+        values = {
+            "encoder": encoder,
+            "metric": entry.metric_type.replace("_at_", "@"),
+            "value": entry.metric_value,
+            "dataset": entry.dataset_name,
+            "revision": entry.dataset_revision or "",
+            "split": entry.dataset_split or "",
+        }
+        with suppress(InputError):
+            found.append(EvaluationResult.from_dict(values | (entry.metric_args or {})))
+    return found
 
 
 def describe_encoder(folder: str | Path) -> dict[str, Any]:

@@ -109,11 +109,12 @@ def find_replaced(publication: Publication, repository: str, *, create_pr: bool 
         InputError: The repository holds something else.
     """
     api = HfApi()
+    unreachable: tuple[type[Exception], ...] = (HFValidationError, OfflineModeIsEnabled, *_http_errors())
     try:
         return publication.replaced(_refuse_others_work(api, publication, repository, create_pr=create_pr))
     except RepositoryNotFoundError:
         return []
-    except (HFValidationError, OfflineModeIsEnabled, *_http_errors()):
+    except unreachable:
         return None
 
 
@@ -127,7 +128,9 @@ def _refuse_others_work(api: HfApi, publication: Publication, repository: str, *
         raise InputError(
             f"{repository} holds {describe_kind(other)}, and this is {describe_kind(kind)}: choose another name."
         )
-    if other is None or create_pr or "stablerep" in (info.tags or []):  # the tag of every card made here
+    if (
+        other is None or create_pr or "stablerep" in (getattr(info, "tags", None) or [])
+    ):  # the tag of every card made here
         return there
     if not any(_MADE_HERE in commit.message for commit in api.list_repo_commits(repository, repo_type=repo_type)):
         raise InputError(
@@ -179,7 +182,8 @@ def _holds(api: HfApi, publication: Publication, repository: str, revision: str)
             return False
         with addition.as_file() as stream:
             if file.lfs:
-                same = hashlib.file_digest(stream, "sha256").hexdigest() == file.lfs.sha256
+                digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]  # a file or BytesIO
+                same = digest.hexdigest() == file.lfs.sha256
             else:
                 same = hashlib.sha1(b"blob %d\0" % file.size + stream.read()).hexdigest() == file.blob_id
         if not same:

@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
 def size(num_bytes: int) -> str:
     """Bytes as "12.3 MB", decimal units as the Hub shows them."""
     amount, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
+    while amount >= 999.5 and len(units) > 1:
         amount, units = amount / 1000, units[1:]
     return f"{amount:.3g} {units[0]}"
 

@@ -20,6 +20,7 @@ from stablerep_hf.hub import (
     render_model_card,
     write_model_card,
 )
+from stablerep_hf.hub.model_card import results_in_card
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 
@@ -62,6 +63,16 @@ def test_hub_clients_read_the_results_back(model_facts, tmp_path):
     assert loaded.data.model_name == model_facts.name
     assert loaded.data.eval_results == model_index_results(model_facts.results[:2])
     assert str(loaded) == path.read_text()
+    varied = dataclasses.replace(model_facts.results[0], metric="recall@1", variant="image to text", chance=None)
+    facts = dataclasses.replace(model_facts, results=(*model_facts.results[:2], varied))
+    card = ModelCard(str(render_model_card(facts)))
+    assert (
+        model_index_results(results_in_card(card, "it"))
+        == card.data.eval_results
+        == model_index_results(facts.results)
+    )
+    foreign = ModelCard(str(loaded).replace("protocol:", "other:"))
+    assert results_in_card(foreign, model_facts.name) == []
 
 
 def test_every_number_comes_from_the_facts(model_facts):
