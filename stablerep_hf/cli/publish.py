@@ -19,6 +19,10 @@ class PublishCommand:
     private: bool = field(default=False, metadata={"help": "If the repository is made now, hide it from others."})
     create_pr: bool = field(default=False, metadata={"help": "Propose the change instead of making it."})
     tag: str | None = field(default=None, metadata={"help": "Name this version, such as v1."})
+    results: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Of a model: files that `stablerep evaluate --output` wrote, for the published card."},
+    )
     variables: list[str] = field(
         default_factory=list,
         metadata={
@@ -74,10 +78,12 @@ def run(folder: str, repository: str, command: PublishCommand) -> None:
 
 
 def _publish(folder: str, repository: str, command: PublishCommand, variables: dict[str, str]) -> None:
+    from ..evaluation import load_results
     from ..hub import plan_publication, publish
     from ..hub.publishing import find_replaced
 
-    publication = plan_publication(folder)
+    results = [result for file in command.results for result in load_results(file)]
+    publication = plan_publication(folder, results)
     for name, size in publication.files:
         print(f"{size:>14,}  {name}")
     print(f"{publication.num_bytes:>14,}  in {len(publication.files)} files, {publication.repo_type} {repository}")

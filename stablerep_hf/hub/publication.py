@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -16,10 +16,12 @@ import yaml
 from huggingface_hub import RepoCard
 
 from ..errors import InputError
+from ..evaluation.results import EvaluationResult
 from ..synthesis import open_store
 from ..synthesis.export import FILES, MANIFEST
 from ..synthesis.store import DATA, PROVENANCE
 from .facts import PLACEHOLDER
+from .model_card import add_results, weights_sha256
 
 # Only what is known to be data, weights, text or pictures leaves the machine: neither pickles (`training_args.bin`,
 # `optimizer.pt`, `rng_state.pth`) nor anything nobody thought of.
@@ -85,6 +87,7 @@ class Publication:
         files: Paths in the repository and their sizes in bytes, in order.
         left_out: Paths of the folder that stay where they are.
         metadata: The YAML of the card.
+        text: The card, with the results that were given to `plan_publication`.
     """
 
     folder: Path
@@ -92,6 +95,7 @@ class Publication:
     files: tuple[tuple[str, int], ...]
     left_out: tuple[str, ...]
     metadata: dict[str, Any]
+    text: str
 
     @property
     def repo_type(self) -> str:
@@ -114,16 +118,20 @@ class Publication:
 
     def card(self, repository: str) -> str:
         """The card as it is published: its examples load the repository instead of the folder."""
-        card = (self.folder / "README.md").read_text("utf-8")
-        return card.replace(f"local-dir:{PLACEHOLDER}", f"hf-hub:{repository}").replace(PLACEHOLDER, repository)
+        return self.text.replace(f"local-dir:{PLACEHOLDER}", f"hf-hub:{repository}").replace(PLACEHOLDER, repository)
 
 
-def plan_publication(folder: str | Path) -> Publication:
+def plan_publication(folder: str | Path, results: Sequence[EvaluationResult] = ()) -> Publication:
     """Look at a folder and list what publishing it uploads.
+
+    Args:
+        folder: The folder.
+        results: Of a model, for its published card; see `add_results`. The folder stays as it is.
 
     Raises:
         InputError: Nothing in it can be published, its card is missing or unreadable, weights or shards are missing or
-            damaged, a file holds a secret, or there are more files than the Hub takes.
+            damaged, a file holds a secret, there are more files than the Hub takes, or the results are of another
+            model.
     """
     root = Path(folder)
     files = (path for path in root.rglob("*") if path.is_file() or _is_broken(path))
@@ -159,7 +167,12 @@ def plan_publication(folder: str | Path) -> Publication:
     else:
         _refuse_missing_weights(root, kind, kept)
     sizes = tuple((path, (root / path).stat().st_size) for path in kept)
-    return Publication(root, kind, sizes, tuple(path for path in paths if path not in set(kept)), _metadata(root))
+    text, metadata = _read_card(root / "README.md")
+    if results:
+        if kind not in ("model", "adapter"):
+            raise InputError(f"{folder} is {_NAMED[kind]}, and results are of models: leave out --results.")
+        text = add_results(text, results, weights_sha256(root))
+    return Publication(root, kind, sizes, tuple(path for path in paths if path not in set(kept)), metadata, text)
 
 
 def kind_of(paths: Iterable[str]) -> str | None:
@@ -253,12 +266,14 @@ def _refuse_missing_weights(root: Path, kind: str, kept: list[str]) -> None:
             raise InputError(f"{index} in {root} names {missing[0]}, which is not there: save the model again.")
 
 
-def _metadata(root: Path) -> dict[str, Any]:
+def _read_card(path: Path) -> tuple[str, dict[str, Any]]:
+    """Text and YAML of the card."""
     try:
-        metadata: dict[str, Any] = RepoCard((root / "README.md").read_text("utf-8")).data.to_dict()  # type: ignore[no-untyped-call]
+        text = path.read_text("utf-8")
+        metadata: dict[str, Any] = RepoCard(text).data.to_dict()  # type: ignore[no-untyped-call]
     except (yaml.YAMLError, ValueError) as error:
         problem = re.sub(r"\s+", " ", str(error)).strip()
         raise InputError(
-            f"The card {root / 'README.md'} begins with YAML that cannot be read ({problem[:160]}): correct it."
+            f"The card {path} begins with YAML that cannot be read ({problem[:160]}): correct it."
         ) from error
-    return metadata
+    return text, metadata

@@ -272,9 +272,9 @@ def _retrying(call: Callable[[], T]) -> T:
 
 
 def _retry_after(response: Any) -> float:
-    """Seconds that a refusal asks to wait."""
+    """Seconds that a refusal asks to wait; of those no more than the Hub's rate limits last, five minutes."""
     asked = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(asked) if asked.isdecimal() else 0.0
+    return min(float(asked), 300.0) if asked.isdecimal() else 0.0
 
 
 def _http_errors() -> tuple[type[Exception], ...]:

@@ -11,10 +11,12 @@ import time
 import datasets
 import pytest
 import torch
+from card_reading import front_matter
 from huggingface_hub import DatasetCard, ModelCard
 from tiny_training import TRAIN_FLAGS
 from transformers import AutoImageProcessor, AutoModel
 
+from stablerep_hf import assets
 from stablerep_hf.cli import COMMANDS, main
 from stablerep_hf.errors import InputError
 
@@ -535,6 +537,25 @@ def test_publish_lists_what_it_would_upload_and_no_pickle(stablerep, trained):
     assert "left out: checkpoints/checkpoint-2/" in left_out
     assert card.strip() == (trained / "README.md").read_text().strip().replace("path/to/this/folder", "me/encoder")
     assert 'from_pretrained("me/encoder")' in card
+
+
+def test_publish_shows_what_evaluate_measured(stablerep, trained_copy, labelled_folder, tmp_path):
+    results = tmp_path / "results.json"
+    measure = ["--data", labelled_folder, "--protocols", "knn", "--knn_neighbours", "5", "--cache", "none"]
+    for folder in (trained_copy, trained_copy / "pretraining"):
+        assert stablerep("evaluate", folder, *measure, "--output", results)[0] == 0
+        (value,) = [result["value"] for result in json.loads(results.read_text())]
+        code, out, err = stablerep("publish", folder, "me/it", "--dry-run", "--results", results)
+        assert code == 0, err
+        card = out[out.index("---\n") :]
+        (entry,) = front_matter(card)["model-index"][0]["results"]
+        assert entry["metrics"][0]["value"] == round(value, 4)
+        assert f"{100 * value:.1f} [" in card.partition("## Results")[2]
+    assert "## Results" not in (trained_copy / "README.md").read_text()
+    assert refused(stablerep("publish", trained_copy, "me/it", "--results", results), "'pretraining'", "its weights")
+    assert refused(stablerep("publish", trained_copy, "me/it", "--results", tmp_path / "none.json"), "no results file")
+    data = assets.pictograms_path()
+    assert refused(stablerep("publish", data, "me/it", "--results", results), "leave out --results")
 
 
 def test_publish_takes_the_full_model_as_a_repository_of_its_own(stablerep, trained):
