@@ -196,6 +196,20 @@ def test_released_cards_say_what_their_facts_say(name):
         assert facts.architecture == describe_encoder(shipped)
 
 
+def test_an_encoders_card_says_where_the_full_model_is(model_facts):
+    for objective, has in (
+        ("stablerep", "its projection head, is"),
+        ("clip", "its projection head and text tower, is"),
+    ):
+        text = body_of(str(render_model_card(dataclasses.replace(model_facts, objective=objective))))
+        assert has in text
+        assert "trust_remote_code=True, revision=COMMIT" in text
+    converted = dataclasses.replace(model_facts, objective="", origin="a/vit", data=None)
+    assert "trust_remote_code" not in str(render_model_card(converted))
+    full = str(render_model_card(dataclasses.replace(model_facts, form="pretraining")))
+    assert "as `revision`" in full
+
+
 def test_a_data_set_on_the_hub_is_linked(model_facts):
     data = dataclasses.replace(model_facts.data, hub_id="somebody/drawn")
     card = render_model_card(dataclasses.replace(model_facts, data=data))
