@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from ..evaluation import EvaluationResult
     from ..hub import Form, LicensedPart, ModelFacts, TrainingData
+    from ..synthesis.adaptation import AdaptationSettings
     from ..training.groups import GroupDataset
+    from .adapt_generator import AdaptCommand
 
 EMBEDDED = "embedded"
 CAPTIONS_SHOWN = 12
@@ -227,6 +229,42 @@ def write_classifier_card(
         versions=record["versions"],
     )
     write_model_card(folder, facts)
+
+
+def write_lora_card(command: AdaptCommand, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:
+    """Write the card of a LoRA of a generator into its folder."""
+    from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
+    from ..synthesis.pipeline_folder import find_pipeline, license_of
+    from .loading import content_revision
+
+    folder, generator, _ = find_pipeline(command.generator, command.revision)
+    local = Path(command.data)
+    license = license_of(folder) or "unknown"
+    facts = ModelFacts(
+        name=Path(command.output).resolve().name,
+        license=command.license,
+        form="lora",
+        base_model=generator,
+        data=TrainingData(
+            name=local.resolve().name if local.exists() else command.data,
+            num_captions=len(set(dataset[command.caption_column][:])),
+            num_images=len(dataset),
+            revision=content_revision(command.data, dataset),
+            hub_id="" if local.exists() else command.data,
+        ),
+        training={
+            "prompt_template": command.prompt_template,
+            "revision of the pipeline": command.revision,
+            "size": command.size,
+            **{name: value for name, value in asdict(settings).items() if name != "save_every"},
+        },
+        licensed_parts=(
+            LicensedPart(name=generator, role="the pipeline that it adapts", license=license),
+            *(embedded_parts() if generator == EMBEDDED else ()),
+        ),
+        versions={package: version(package) for package in ("stablerep_hf", "diffusers", "peft", "torch")},
+    )
+    write_model_card(command.output, facts)
 
 
 def training_data(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
 
-Form = Literal["encoder", "pretraining", "timm", "sentence-transformers", "classifier", "adapter"]
+Form = Literal["encoder", "pretraining", "timm", "sentence-transformers", "classifier", "adapter", "lora"]
 
 PLACEHOLDER = "path/to/this/folder"
 """What usage examples load when the repository has no name yet."""
@@ -69,9 +69,10 @@ class ModelFacts:
         license_link: where that licence can be read.
         form: What loads it: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code,
             "timm" a checkpoint of timm, "sentence-transformers" both towers as a stock dual encoder, "classifier" a
-            plain `ViTForImageClassification`, "adapter" low-rank adapters for peft.
-        base_model: what a classifier or adapter was fine-tuned from, a Hub id; of an adapter also where its examples
-            load the encoder from.
+            plain `ViTForImageClassification`, "adapter" low-rank adapters for peft, "lora" those of a diffusers
+            pipeline; its `data` are captioned images, and `training` has its "prompt_template".
+        base_model: what a classifier, adapter or LoRA was fine-tuned from, a Hub id; of adapters also where their
+            examples load that from.
         classes: of a classifier or adapter.
         objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained or a converted model.
         origin: what it was converted from; empty for a model that was trained here.

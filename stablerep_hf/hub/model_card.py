@@ -1,4 +1,4 @@
-"""The card of an encoder."""
+"""The card of a model: an encoder, what was fine-tuned from one, a LoRA of a generator."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ _LIBRARIES = {  # form -> (library, pipeline)
     "sentence-transformers": ("sentence-transformers", "sentence-similarity"),
     "classifier": ("transformers", "image-classification"),
     "adapter": ("peft", "image-classification"),
+    "lora": ("diffusers", "text-to-image"),
 }
 _SIZES = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 _OF_TIMM = dict(zip(_SIZES, ("img_size", "patch_size", "embed_dim", "depth", "num_heads"), strict=True))
@@ -64,17 +65,18 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
             f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
         )
     library, pipeline = _LIBRARIES[facts.form]
-    fine_tuned = facts.form in ("classifier", "adapter")
+    fine_tuned, lora = facts.form in ("classifier", "adapter"), facts.form == "lora"
+    of_repository = _REPOSITORY.fullmatch(facts.base_model) is not None
     data = ModelCardData(
         license=facts.license,
         license_name=facts.license_name or None,
         license_link=facts.license_link or None,
         library_name=library,
         pipeline_tag=pipeline,
-        base_model=facts.base_model if _REPOSITORY.fullmatch(facts.base_model) else None,
+        base_model=facts.base_model if of_repository else None,
         tags=[
             "stablerep",
-            *([] if fine_tuned else ["self-supervised", "contrastive"]),
+            *(["lora"] if lora else [] if fine_tuned else ["self-supervised", "contrastive"]),
             *_synthetic_tag(facts),
             *facts.tags,
         ],
@@ -84,9 +86,11 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         co2_eq_emissions=_emissions(facts),
     )
     text = render(
-        "model_card.md.jinja",
+        "lora_card.md.jinja" if lora else "model_card.md.jinja",
         data,
         facts=facts,
+        base=public_name(facts.base_model),
+        base_is_repository=of_repository,
         placeholder=PLACEHOLDER,
         fine_tuned=fine_tuned,
         **_results_section(facts.name, results),

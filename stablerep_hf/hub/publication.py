@@ -37,6 +37,7 @@ PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
 LEFT_OUT = (
     "training.json",
     "finetuning.json",
+    "adaptation.json",
     "checkpoints",
     "checkpoint-*",
     "last-checkpoint",
@@ -55,6 +56,7 @@ _REPLACED = {
     "dataset": re.compile(r"data/.+\.parquet|(provenance|manifest)/.+"),
     "model": _LOADED,
     "adapter": _LOADED,
+    "lora": _LOADED,
     "generator": _LOADED,
     "space": re.compile(r"stablerep_hf/.+"),
 }
@@ -67,10 +69,18 @@ _SECRET = re.compile(
 _LONGEST_SECRET = 256  # bytes of one that suffice to know it
 _MOST_FILES_IN_A_FOLDER = 10_000  # of the Hub: https://huggingface.co/docs/hub/storage-limits
 
-REPO_TYPES = {"model": "model", "adapter": "model", "generator": "model", "dataset": "dataset", "space": "space"}
+REPO_TYPES = {
+    "model": "model",
+    "adapter": "model",
+    "lora": "model",
+    "generator": "model",
+    "dataset": "dataset",
+    "space": "space",
+}
 _NAMED = {
     "model": "a model (config.json)",
     "adapter": "adapters (adapter_config.json)",
+    "lora": "a LoRA of a diffusers pipeline (pytorch_lora_weights.safetensors)",
     "generator": "a diffusers pipeline (model_index.json)",
     "dataset": "a data set (data/*.parquet)",
     "space": "a Space (app.py)",
@@ -83,7 +93,7 @@ class Publication:
 
     Attributes:
         folder: The local folder.
-        kind: "model", "generator", "dataset" or "space", as the folder's content says.
+        kind: A key of `REPO_TYPES`, as the folder's content says.
         files: Paths in the repository and their sizes in bytes, in order.
         left_out: Paths of the folder that stay where they are.
         metadata: The YAML of the card.
@@ -182,6 +192,7 @@ def kind_of(paths: Iterable[str]) -> str | None:
         ("generator", "model_index.json"),
         ("model", "config.json"),
         ("adapter", "adapter_config.json"),
+        ("lora", "pytorch_lora_weights.safetensors"),
         ("dataset", "data/*.parquet"),
         ("space", "app.py"),
     ):
