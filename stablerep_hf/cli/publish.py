@@ -45,9 +45,9 @@ def main(argv: Sequence[str]) -> None:
         [PublishCommand],
         flags,
         name="publish",
-        description="stablerep publish FOLDER OWNER/NAME [options]: push a data set, a model, a generator, its LoRA or a Space "
-        "to the Hub, in one commit. The same command goes on after an interruption. `stablerep publish space "
-        "OWNER/NAME` assembles the search page with all it needs.",
+        description="stablerep publish FOLDER OWNER/NAME [options]: push a data set, a model, a generator, its LoRA "
+        "or a Space to the Hub, in one commit. The same command goes on after an interruption. "
+        "`stablerep publish space OWNER/NAME` assembles the search page with all it needs.",
     )
     if len(names) != 2:
         raise InputError("Two names come first: the folder, then the repository, as in `publish encoder me/encoder`.")

@@ -233,14 +233,16 @@ def _refuse_damaged_data(root: Path) -> None:
     if (root / PROVENANCE).is_dir():
         store = open_store(root)
         shards = range(store.plan.num_shards)
+        total = len(shards)
         wrong = [store.shard_path(shard).name for shard in shards if store.find_record(shard) is None]
         remedy = f"`stablerep verify {root} --repair` draws anew what is wrong"
     elif (root / MANIFEST / FILES).is_file():
         records = _read_json(root / MANIFEST / FILES)["files"]
+        total = len(records)
         wrong = [record["name"] for record in records if _sha256(root / DATA / record["name"]) != record["sha256"]]
         remedy = "export the data set again"
     if wrong:
-        raise InputError(f"{len(wrong)} shards of {root} are missing or damaged ({wrong[0]}): {remedy}.")
+        raise InputError(f"{len(wrong)} of {total} shards of {root} are missing or damaged ({wrong[0]}): {remedy}.")
 
 
 def _read_json(path: Path) -> Any:
