@@ -23,7 +23,10 @@ GUIDANCE = (1.0, 2.0, 4.0, 8.0)
 CONCEPTS = 120  # training concepts measured, drawn evenly from the list
 SIBLINGS = 4  # images of each
 BATCH = 64
-VERY_CLOSE = 0.05  # root mean square difference at 16 pixels, values in [0, 1]
+TIMED_BATCHES = 3
+THREADS = 2
+VERY_CLOSE = 0.05  # root mean square difference at SMALL pixels, values in [0, 1]
+SMALL = pictures.IMAGE_SIZE // 2
 SHOWN = (
     "grinning face", "red heart", "red apple", "soccer ball", "house", "rocket", "dog face", "cactus", "cat face",
     "pizza", "automobile", "sunflower", "snowman", "mushroom", "guitar", "balloon",
@@ -59,17 +62,17 @@ def spread(features: torch.Tensor, siblings: int) -> float:
 
 
 def nearest(pictures_in: torch.Tensor, training: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root mean square distance to the nearest training picture at 16 pixels, and which it is."""
+    """Root mean square distance to the nearest training picture at SMALL pixels, and which it is."""
     small = F.avg_pool2d(pictures_in, 2).flatten(1) / 2
     distance, index = torch.cdist(small, training).min(1)
     return distance / small.shape[1] ** 0.5, index
 
 
 def seconds_per_image(pipeline: StableDiffusionPipeline, guidance: float) -> float:
-    """The fastest of three batches: on a shared machine the others measure the other work."""
+    """The fastest of a few batches: on a shared machine the others measure the other work."""
     prompts = ["rocket, blob style"] * BATCH
     times = []
-    for _ in range(3):
+    for _ in range(TIMED_BATCHES):
         started = time.perf_counter()
         draw(pipeline, prompts, guidance)
         times.append(time.perf_counter() - started)
@@ -110,6 +113,13 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
         "concepts_measured": len(concepts),
         "siblings": SIBLINGS,
         "gallery": len(gallery_ids),
+        "measuring": {
+            "batch": BATCH,
+            "timed_batches": TIMED_BATCHES,
+            "threads": THREADS,
+            "very_close": VERY_CLOSE,
+            "small": SMALL,
+        },
         "chance": {"r@1": 1 / len(gallery_ids), "r@5": 5 / len(gallery_ids)},
         "guidance": {},
     }
@@ -171,7 +181,7 @@ def main() -> None:
     report.CARD.mkdir(parents=True, exist_ok=True)
     saved = report.CARD / "results.json"
     if not options.cards_only:
-        torch.set_num_threads(2)
+        torch.set_num_threads(THREADS)
         saved.write_text(json.dumps(measure(options.assets, options.work), indent=1) + "\n")
     report.write_cards(json.loads(saved.read_text()), options.assets)
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from . import export, pictures
+from . import denoiser, export, pictures
 
 CARD = Path("model_cards/embedded-generator")
 
@@ -57,21 +57,22 @@ A caption without one works too. Best asked with guidance {guidance} and {steps}
   {gallery:,} drawings), is the nearest, or among the five nearest, in the features of a small encoder trained on the
   real training drawings. The row "real training drawings" flatters: that encoder was trained on them.
 - **Diversity**: mean cosine distance between images of one caption in those features.
-- **Very close**: root mean square difference below 0.05 at 16 x 16 pixels to some training drawing, the measure of
-  copying. Unseen real drawings: {close_artist:.1%} (held-out artist), {close_concepts:.1%} (held-out concepts).
-- **Seconds** on two CPU cores, the fastest of three batches of 64. Other work shared the cores, which explains the
-  differences: guidance above 1 costs the same at any value, guidance 1 half of it.
+- **Very close**: root mean square difference below {very_close} at {small} x {small} pixels to some training drawing,
+  the measure of copying. Unseen real drawings: {close_artist:.1%} (held-out artist), {close_concepts:.1%} (held-out
+  concepts).
+- **Seconds** by {threads} threads, the fastest of {timed_batches} batches of {batch}. Other work shared the machine
+  and is in them, so rows do not compare: above guidance 1 the UNet runs twice a step whatever the value, at 1 once.
 - {drawn} images a row: the standard error of R@1 is about {error:.1%}; closer rows do not differ in it.
 
 ## Training
 
 On the split `train` of the pictograms that ship beside it: six styles, training concepts only, no drawing by the
 held-out artist. Autoencoder {vae_minutes:.0f} minutes, PSNR {psnr:.1f} dB; then UNet and text encoder together
-{unet_minutes:.0f} minutes ({unet_samples:,} samples) on two shared CPU cores. v-prediction with zero terminal
-signal-to-noise ratio, cosine noise schedule, 10 % empty captions, averaged weights, AdamW. Clock faces, keycaps and
-lettered buttons were drawn less often in training: they cannot be told apart at this size. The run was not clean: the
-autoencoder was annealed once after 578 steps of 32 pictures and went on with batches of 16, and the UNet was restarted
-once to use as many threads as the machine had free; so the same commands give a like generator, not the same bytes.
+{unet_minutes:.0f} minutes ({unet_samples:,} samples) by {unet_threads} threads of a shared machine. v-prediction with
+zero terminal signal-to-noise ratio, cosine noise schedule, {empty:.0%} empty captions, averaged weights, AdamW. Clock
+faces, keycaps and lettered buttons were drawn less often in training: they cannot be told apart at this size. The
+autoencoder was annealed after {annealed} steps, with batches of {vae_batches} pictures. Both stages stop by the clock
+and go on when they are started again; so the same commands give a like generator, not the same bytes.
 `scripts/train_embedded_generator.py` trains it again, `scripts/measure_embedded_generator.py` writes this card.
 
 {curve}
@@ -85,7 +86,7 @@ carry that attribution: keep the file NOTICE with them.
 
 - Small pictures on white; lettering, clock hands and thin lines are lost.
 - Concepts it never learned come out as guesses from their words: use it for training captions.
-- High guidance (8) saturates colours and makes siblings alike.
+- High guidance ({highest}) saturates colours and makes siblings alike.
 - **Too little training time**: the loss was still falling when it ended. Hearts, faces and cats can be recognised;
   most other captions give a blob of about the right colour. R@1 is far above chance and far below the real drawings.
 - It repeats the choices of emoji artists, of people above all: hair, clothes and skin are theirs, not the world's.
@@ -141,13 +142,19 @@ def table(results: dict[str, Any]) -> str:
 def write_cards(results: dict[str, Any], assets: Path) -> None:
     """The full card in `model_cards/`, and the same without pictures beside the weights."""
     save_curve(results["training"], CARD / "training.png")
+    (CARD / "README.md").write_text(render_card(results, with_pictures=True), encoding="utf-8")
+    (assets / "generator" / "README.md").write_text(render_card(results, with_pictures=False), encoding="utf-8")
+
+
+def render_card(results: dict[str, Any], *, with_pictures: bool) -> str:
+    """The card, all of whose numbers are measured or of the code that trained and measured."""
     names = {"training": "Captions it learned", "held_out": "Captions it never saw"}
     grids = ""
     for split, title in names.items():
         grids += f"### {title}\n\nRow by row, left half then right: {', '.join(results['grids'][split])}.\n"
         grids += f"Columns: {', '.join(pictures.STYLE_WORDS.values())}.\n\n"
         grids += "".join(f"Guidance {g}\n\n![]({split}-guidance-{g}.png)\n\n" for g in results["guidance"])
-    unet = results["training"]["unet"]
+    vae, unet = results["training"]["vae"], results["training"]["unet"]
     drawn = results["concepts_measured"] * results["siblings"]
     share = max(row["r@1"] for row in results["guidance"].values())
     facts = {
@@ -171,8 +178,16 @@ def write_cards(results: dict[str, Any], assets: Path) -> None:
         "vae_minutes": results["minutes"]["vae"],
         "unet_minutes": results["minutes"]["unet"],
         "unet_samples": unet[-1]["samples"],
+        "unet_threads": unet[-1]["threads"],
+        "annealed": " and ".join(f"{line['step']:,}" for line in vae if line.get("split") == "whole"),
+        "vae_batches": ", then ".join(
+            dict.fromkeys(str(line["samples"] // line["step"]) for line in vae if "samples" in line)
+        ),
+        "empty": denoiser.CAPTION_DROPOUT,
+        "highest": list(results["guidance"])[-1],
+        **results["measuring"],
     }
-    full = BODY.format(**facts, grids=grids, curve="![](training.png)\n")
-    short = BODY.format(**facts, grids="", curve="Sample grids and the curve: `model_cards/embedded-generator/`.\n")
-    (CARD / "README.md").write_text(FRONT + full, encoding="utf-8")
-    (assets / "generator" / "README.md").write_text(FRONT + short, encoding="utf-8")
+    if with_pictures:
+        return FRONT + BODY.format(**facts, grids=grids, curve="![](training.png)\n")
+    curve = "Sample grids and the curve: `model_cards/embedded-generator/`.\n"
+    return FRONT + BODY.format(**facts, grids="", curve=curve)

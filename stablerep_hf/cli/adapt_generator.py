@@ -35,6 +35,7 @@ class AdaptCommand:
         default="no", metadata={"help": "Of the frozen weights and the forward pass; bf16 for a GPU."}
     )
     output: str = field(default="lora", metadata={"help": "Folder of the LoRA; the same command goes on with it."})
+    license: str = field(default="unknown", metadata={"help": "Of the LoRA, for the card: a Hub licence id."})
 
 
 def main(argv: Sequence[str]) -> None:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
-    """Train the adapters.
+    """Train the adapters and write their card.
 
     Returns:
         The loss of each step.
@@ -67,9 +68,13 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
     """
     from PIL import Image
 
+    from ..hub.facts import check_license
     from ..synthesis.adaptation import adapt_generator
     from ..synthesis.atomic import explaining
+    from .facts import write_lora_card
     from .loading import load_images
+
+    check_license(command.license, "")
 
     if "{caption}" not in command.prompt_template:
         raise InputError(
@@ -95,7 +100,7 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
                 f"{flag}."
             )
     with explaining(Path(command.output)):
-        return adapt_generator(
+        losses = adapt_generator(
             command.generator,
             images,
             [command.prompt_template.replace("{caption}", caption) for caption in captions],
@@ -105,3 +110,6 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
             size=command.size,
             mixed_precision=command.mixed_precision,
         )
+        if losses or not (Path(command.output) / "README.md").exists():
+            write_lora_card(command, settings, dataset)
+    return losses

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
@@ -70,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
 def run(source: str, output: Path, command: ConvertCommand) -> None:
     """Write the checkpoint and its card and, of a checkpoint of the release, `pretraining/` with head and text tower.
 
+    The folder is there whole, or not at all.
+
     Raises:
         InputError: The checkpoint cannot be read or has not what the format needs, or the folder holds files.
     """
@@ -84,22 +88,38 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
     try:
         model = _load_whole(source, command.format)
         encoder = load_vision_encoder(source) if model is None else model.vision_model
-        with explaining(output):
+        with explaining(output), _replacing(output) as folder:
             has_text = model is not None and model.config.text_config is not None
             dual = command.format == "sentence-transformers" or (command.format == "onnx" and has_text)
             if dual:
                 assert model is not None
-                export_dual_encoder(model, output, _load_tokenizer(command.tokenizer or source))
+                export_dual_encoder(model, folder, _load_tokenizer(command.tokenizer or source))
             else:
-                export_encoder(encoder, output, format="timm" if command.format == "timm" else "transformers")
+                export_encoder(encoder, folder, format="timm" if command.format == "timm" else "transformers")
             if command.format == "onnx":
-                export_onnx(model if model is not None else encoder, output / "onnx", int8=command.int8)
-            facts.write_converted_card(output, source, "sentence-transformers" if dual else _FORMS[command.format])
+                export_onnx(model if model is not None else encoder, folder / "onnx", int8=command.int8)
+            facts.write_converted_card(folder, source, "sentence-transformers" if dual else _FORMS[command.format])
             if Path(source).is_file() and model is not None:
-                model.save_pretrained(output / "pretraining")
+                model.save_pretrained(folder / "pretraining")
     except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
         raise InputError(str(error)) from error
     print(f"The checkpoint stands in {output}: {_LOADED_BY[command.format].format(output)}")
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[Path]:
+    """A folder of the same name that takes the place of `output`, which is empty, when the block ends well."""
+    output = output.resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        folder = Path(temporary) / output.name
+        folder.mkdir()
+        yield folder
+        if not output.exists():
+            folder.rename(output)
+            return
+        for path in folder.iterdir():  # somebody may stand in the empty folder
+            path.rename(output / path.name)
 
 
 def _load_whole(source: str, format: Format) -> StableRepModel | None:

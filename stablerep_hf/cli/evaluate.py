@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,6 +156,7 @@ def run(
         save_results,
     )
     from ..evaluation.feature_cache import default_cache_dir
+    from ..hub.model_card import weights_sha256
     from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from .loading import content_revision, load_images
 
@@ -224,6 +225,8 @@ def run(
         device=command.device,
         max_bad_images=command.max_bad_images,
     )
+    if weights := weights_sha256(encoder) if isinstance(encoder, (str, Path)) else "":
+        results = [replace(result, settings={**result.settings, "weights_sha256": weights}) for result in results]
     if command.output is not None:
         save_results(command.output, results)
     return results

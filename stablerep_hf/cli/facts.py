@@ -5,21 +5,27 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     import datasets
+    from huggingface_hub import ModelCard
     from PIL import Image
 
     from ..evaluation import EvaluationResult
     from ..hub import Form, LicensedPart, ModelFacts, TrainingData
+    from ..synthesis.adaptation import AdaptationSettings
     from ..training.groups import GroupDataset
+    from .adapt_generator import AdaptCommand
 
 EMBEDDED = "embedded"
 CAPTIONS_SHOWN = 12
+_OF_TEXTS = ("zero_shot", "text_retrieval")
 
 
 def write_data_card(folder: str | Path, license: str | None = None) -> None:
@@ -121,29 +127,62 @@ def encoder_facts(
 
 def write_converted_card(folder: Path, source: str, form: Form) -> None:
     """Write the card of a checkpoint that `stablerep convert` made: that of its training, if it was one of ours."""
-    from huggingface_hub import RepoCard
-
     from ..evaluation.tables import public_name
     from ..hub import ModelFacts, describe_encoder, write_model_card
+    from ..hub.model_card import results_in_card
     from .train import RECORD
 
     name = folder.resolve().name
+    card = _card_of(source)
+    results = results_in_card(card, name) if card else []
+    # The same features in another layout; a dual encoder gives others, and its image tower alone knows no texts.
+    results = [] if form == "sentence-transformers" else [r for r in results if r.protocol not in _OF_TEXTS]
     encoder = Path(source).parent if Path(source).name == "pretraining" else Path(source)
     if (encoder / RECORD).is_file():
         record = json.loads((encoder / RECORD).read_text("utf-8"))
         if record.get("finished"):
-            write_encoder_card(folder, record, name, form=form)
+            write_encoder_card(folder, record, name, results, form)
             return
-    card = Path(source) / "README.md"
+    said: dict[str, Any] = card.data.to_dict() if card else {}  # type: ignore[no-untyped-call]
+    license = said.get("license") or "unknown"
+    several = isinstance(license, list)
     facts = ModelFacts(
         name=name,
-        license=(RepoCard.load(card).data.get("license") if card.is_file() else None) or "unknown",
+        license="other" if several else license,
+        license_name=", ".join(license) if several else said.get("license_name") or "",
+        license_link=said.get("license_link") or "",
         form=form,
+        results=tuple(results),
         origin=public_name(source),
         architecture=describe_encoder(folder),
         versions={package: version(package) for package in ("stablerep_hf", "transformers", "torch")},
     )
     write_model_card(folder, facts)
+
+
+def _card_of(source: str) -> ModelCard | None:
+    """The card of a folder or of a repository within reach.
+
+    Raises:
+        InputError: Its YAML cannot be read.
+    """
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import HFValidationError
+    from yaml import YAMLError
+
+    place = source.removeprefix("hf-hub:").removeprefix("local-dir:")
+    path = Path(place) / "README.md"
+    if Path(place).exists() and not path.is_file():
+        return None
+    try:
+        card: ModelCard = ModelCard.load(path if path.is_file() else place, ignore_metadata_errors=True)
+        return card
+    except (OSError, HFValidationError):  # no repository, no card, no network
+        return None
+    except (YAMLError, ValueError) as error:
+        raise InputError(
+            f"The card of {source} begins with YAML that cannot be read ({' '.join(str(error).split())}): correct it."
+        ) from error
 
 
 def write_classifier_card(
@@ -178,6 +217,42 @@ def write_classifier_card(
         versions=record["versions"],
     )
     write_model_card(folder, facts)
+
+
+def write_lora_card(command: AdaptCommand, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:
+    """Write the card of a LoRA of a generator into its folder."""
+    from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
+    from ..synthesis.pipeline_folder import find_pipeline, license_of
+    from .loading import content_revision
+
+    folder, generator, _ = find_pipeline(command.generator, command.revision)
+    local = Path(command.data)
+    license = license_of(folder) or "unknown"
+    facts = ModelFacts(
+        name=Path(command.output).resolve().name,
+        license=command.license,
+        form="lora",
+        base_model=generator,
+        data=TrainingData(
+            name=local.resolve().name if local.exists() else command.data,
+            num_captions=len(set(dataset[command.caption_column][:])),
+            num_images=len(dataset),
+            revision=content_revision(command.data, dataset),
+            hub_id="" if local.exists() else command.data,
+        ),
+        training={
+            "prompt_template": command.prompt_template,
+            "revision of the pipeline": command.revision,
+            "size": command.size,
+            **{name: value for name, value in asdict(settings).items() if name != "save_every"},
+        },
+        licensed_parts=(
+            LicensedPart(name=generator, role="the pipeline that it adapts", license=license),
+            *(embedded_parts() if generator == EMBEDDED else ()),
+        ),
+        versions={package: version(package) for package in ("stablerep_hf", "diffusers", "peft", "torch")},
+    )
+    write_model_card(command.output, facts)
 
 
 def training_data(

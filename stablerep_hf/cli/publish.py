@@ -19,6 +19,10 @@ class PublishCommand:
     private: bool = field(default=False, metadata={"help": "If the repository is made now, hide it from others."})
     create_pr: bool = field(default=False, metadata={"help": "Propose the change instead of making it."})
     tag: str | None = field(default=None, metadata={"help": "Name this version, such as v1."})
+    results: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Of a model: files that `stablerep evaluate --output` wrote, for the published card."},
+    )
     variables: list[str] = field(
         default_factory=list,
         metadata={
@@ -26,7 +30,10 @@ class PublishCommand:
             "ENCODER=me/my-encoder."
         },
     )
-    dry_run: bool = field(default=False, metadata={"help": "List the files and print the card; upload nothing."})
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "List the files, and those that would go there, and print the card; upload nothing."},
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,9 +45,9 @@ def main(argv: Sequence[str]) -> None:
         [PublishCommand],
         flags,
         name="publish",
-        description="stablerep publish FOLDER OWNER/NAME [options]: push a data set, a model, a generator or a Space "
-        "to the Hub, in one commit. The same command goes on after an interruption. `stablerep publish space "
-        "OWNER/NAME` assembles the search page with all it needs.",
+        description="stablerep publish FOLDER OWNER/NAME [options]: push a data set, a model, a generator, its LoRA "
+        "or a Space to the Hub, in one commit. The same command goes on after an interruption. "
+        "`stablerep publish space OWNER/NAME` assembles the search page with all it needs.",
     )
     if len(names) != 2:
         raise InputError("Two names come first: the folder, then the repository, as in `publish encoder me/encoder`.")
@@ -71,9 +78,12 @@ def run(folder: str, repository: str, command: PublishCommand) -> None:
 
 
 def _publish(folder: str, repository: str, command: PublishCommand, variables: dict[str, str]) -> None:
+    from ..evaluation import load_results
     from ..hub import plan_publication, publish
+    from ..hub.publishing import find_replaced
 
-    publication = plan_publication(folder)
+    results = [result for file in command.results for result in load_results(file)]
+    publication = plan_publication(folder, results)
     for name, size in publication.files:
         print(f"{size:>14,}  {name}")
     print(f"{publication.num_bytes:>14,}  in {len(publication.files)} files, {publication.repo_type} {repository}")
@@ -81,6 +91,11 @@ def _publish(folder: str, repository: str, command: PublishCommand, variables: d
         shown = ", ".join(publication.left_out[:3]) + (", ..." if len(publication.left_out) > 3 else "")
         print(f"{len(publication.left_out):>14,}  left out: {shown}")
     if command.dry_run:
+        replaced = find_replaced(publication, repository, create_pr=command.create_pr)
+        if replaced is None:
+            print("               removed there: unknown, since the Hub cannot be asked")
+        for name in replaced or []:
+            print(f"       removed  {name}")
         print("\n" + publication.card(repository))
         return
     address = publish(

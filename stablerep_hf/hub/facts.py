@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
 
-Form = Literal["encoder", "pretraining", "timm", "sentence-transformers", "classifier", "adapter"]
+Form = Literal["encoder", "pretraining", "timm", "sentence-transformers", "classifier", "adapter", "lora"]
 
 PLACEHOLDER = "path/to/this/folder"
 """What usage examples load when the repository has no name yet."""
@@ -69,9 +69,10 @@ class ModelFacts:
         license_link: where that licence can be read.
         form: What loads it: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code,
             "timm" a checkpoint of timm, "sentence-transformers" both towers as a stock dual encoder, "classifier" a
-            plain `ViTForImageClassification`, "adapter" low-rank adapters for peft.
-        base_model: what a classifier or adapter was fine-tuned from, a Hub id; of an adapter also where its examples
-            load the encoder from.
+            plain `ViTForImageClassification`, "adapter" low-rank adapters for peft, "lora" those of a diffusers
+            pipeline; its `data` are captioned images, and `training` has its "prompt_template".
+        base_model: what a classifier, adapter or LoRA was fine-tuned from, a Hub id; of adapters also where their
+            examples load that from.
         classes: of a classifier or adapter.
         objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained or a converted model.
         origin: what it was converted from; empty for a model that was trained here.
@@ -141,7 +142,7 @@ class DatasetFacts:
         score_histograms: what `stablerep_hf.synthesis.score_histograms` says of them.
         data_files: split -> pattern of its files.
         grid: picture of sample rows, a path relative to the card; empty if there is none.
-        language: of the captions, ISO 639-1.
+        language: of the captions, ISO 639-1; empty if nobody said.
         limits: sentences on what the data cannot do, beside those every such set shares.
         licensed_parts: captions, generator and what that was trained on.
         versions: package -> version.
@@ -169,7 +170,7 @@ class DatasetFacts:
     score_histograms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data_files: Mapping[str, str] = field(default_factory=lambda: {"train": "data/train-*.parquet"})
     grid: str = ""
-    language: tuple[str, ...] = ("en",)
+    language: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     licensed_parts: tuple[LicensedPart, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -205,18 +206,19 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
             f"The facts in {str(path)!r} have the unknown fields {', '.join(wrong)}, so another version wrote them; "
             "make them anew."
         )
-    for name, build in (
-        ("results", EvaluationResult.from_dict),
-        ("licensed_parts", lambda part: LicensedPart(**part)),
-    ):
-        if name in values:
-            values[name] = tuple(build(entry) for entry in values[name])
-    if values.get("data") is not None:
-        values["data"] = TrainingData(**values["data"])
-    for name in ("limits", "tags", "language", "classes"):
-        if name in values:
-            values[name] = tuple(values[name])
-    facts: ModelFacts | DatasetFacts = kind(**values)
+    try:
+        if "results" in values:
+            values["results"] = tuple(EvaluationResult.from_dict(result) for result in values["results"])
+        if "licensed_parts" in values:
+            values["licensed_parts"] = tuple(LicensedPart(**part) for part in values["licensed_parts"])
+        if values.get("data") is not None:
+            values["data"] = TrainingData(**values["data"])
+        for name in ("limits", "tags", "language", "classes"):
+            if name in values:
+                values[name] = tuple(values[name])
+        facts: ModelFacts | DatasetFacts = kind(**values)
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"The facts in {str(path)!r} are not whole ({error}); make them anew.") from error
     return facts
 
 

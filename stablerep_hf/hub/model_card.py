@@ -1,11 +1,13 @@
-"""The card of an encoder."""
+"""The card of a model: an encoder, what was fine-tuned from one, a LoRA of a generator."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
 from ..evaluation.tables import measure_name, public_name, results_table
 from .facts import PLACEHOLDER, ModelFacts, check_license
-from .rendering import render
+from .rendering import render, render_body
 
 _FROZEN = ("image-classification", "Image classification (frozen features)")
 _IMAGE_RETRIEVAL = ("image-feature-extraction", "Image retrieval")
@@ -41,6 +43,7 @@ _LIBRARIES = {  # form -> (library, pipeline)
     "sentence-transformers": ("sentence-transformers", "sentence-similarity"),
     "classifier": ("transformers", "image-classification"),
     "adapter": ("peft", "image-classification"),
+    "lora": ("diffusers", "text-to-image"),
 }
 _SIZES = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 _OF_TIMM = dict(zip(_SIZES, ("img_size", "patch_size", "embed_dim", "depth", "num_heads"), strict=True))
@@ -62,19 +65,18 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
             f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
         )
     library, pipeline = _LIBRARIES[facts.form]
-    fine_tuned = facts.form in ("classifier", "adapter")
-    encoders = {result.encoder for result in results}
-    measures = {measure_name(result) for result in results}
+    fine_tuned, lora = facts.form in ("classifier", "adapter"), facts.form == "lora"
+    of_repository = _REPOSITORY.fullmatch(facts.base_model) is not None
     data = ModelCardData(
         license=facts.license,
         license_name=facts.license_name or None,
         license_link=facts.license_link or None,
         library_name=library,
         pipeline_tag=pipeline,
-        base_model=facts.base_model if _REPOSITORY.fullmatch(facts.base_model) else None,
+        base_model=facts.base_model if of_repository else None,
         tags=[
             "stablerep",
-            *([] if fine_tuned else ["self-supervised", "contrastive"]),
+            *(["lora"] if lora else [] if fine_tuned else ["self-supervised", "contrastive"]),
             *_synthetic_tag(facts),
             *facts.tags,
         ],
@@ -84,16 +86,66 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         co2_eq_emissions=_emissions(facts),
     )
     text = render(
-        "model_card.md.jinja",
+        "lora_card.md.jinja" if lora else "model_card.md.jinja",
         data,
         facts=facts,
+        base=public_name(facts.base_model),
+        base_is_repository=of_repository,
         placeholder=PLACEHOLDER,
         fine_tuned=fine_tuned,
-        results=results_table(results, measures_as_rows=len(measures) > len(encoders) > 1) if results else "",
-        compared=len(encoders) > 1,
-        chosen_inside_train=any("validation_fraction" in result.settings for result in results),
+        **_results_section(facts.name, results),
     )
     return ModelCard(text)
+
+
+def add_results(card: str, results: Sequence[EvaluationResult], weights: str) -> str:
+    """A model's card with these results in its index and its table, in place of those it has.
+
+    Args:
+        card: its text.
+        results: the model's own and, to compare, others'. Its own are those of the same `weights_sha256` in their
+            settings, whatever they call it; of results without one, those that call it as the card does.
+        weights: `weights_sha256` of the model's folder.
+
+    Raises:
+        InputError: none of them is this model's, or some are of other weights under its name.
+    """
+    made = ModelCard(card, ignore_metadata_errors=True)
+    name = found[1] if (found := re.search(r"^# (.+)$", made.text, re.MULTILINE)) else ""
+    shown, own = [], []
+    for result in results:
+        result = replace(result, dataset=public_name(result.dataset))
+        measured = result.settings.get("weights_sha256")
+        if measured == weights or (measured is None and result.encoder == name):
+            result = replace(result, encoder=name)
+            own.append(result)
+        elif result.encoder == name:
+            raise InputError(f"The results of {name!r} are of other weights than these: evaluate the folder itself.")
+        shown.append(result)
+    if not own:
+        names = ", ".join(dict.fromkeys(repr(result.encoder) for result in results))
+        raise InputError(
+            f"The card is for {name!r} and the results are of {names}, none of them with its weights: evaluate the "
+            "folder itself."
+        )
+    made.data["model_name"], made.data["eval_results"] = name, model_index_results(own)
+    section = render_body("results.md.jinja", **_results_section(name, shown))
+    body = re.sub(r"^## Results\n.*?(?=^## |\Z)", "", made.text, flags=re.MULTILINE | re.DOTALL)
+    before, limits, after = body.partition("## Limits and bias\n")
+    made.text = f"{before.rstrip()}\n\n{section}\n{limits}{after}"
+    return str(made)
+
+
+def _results_section(name: str, results: Sequence[EvaluationResult]) -> dict[str, Any]:
+    """What `results.md.jinja` is filled with."""
+    encoders = {result.encoder for result in results}
+    measures = {measure_name(result) for result in results}
+    return {
+        "name": name,
+        "results": results_table(results, measures_as_rows=len(measures) > len(encoders) > 1) if results else "",
+        "compared": len(encoders) > 1,
+        "chosen_inside_train": any("validation_fraction" in result.settings for result in results),
+    }
 
 
 def write_model_card(folder: str | Path, facts: ModelFacts) -> Path:
@@ -127,11 +179,29 @@ def model_index_results(results: Sequence[EvaluationResult]) -> list[EvalResult]
                 "n": result.n,
                 **({"seeds": list(result.seeds)} if result.seeds else {}),
                 **({"chance": round(result.chance, 4)} if result.chance is not None else {}),
+                **({"variant": result.variant} if result.variant else {}),
                 "settings": result.settings,
             },
         )
         for result in results
     ]
+
+
+def results_in_card(card: ModelCard, encoder: str) -> list[EvaluationResult]:
+    """What `model_index_results` wrote into a card, as results of `encoder`; entries of other makers are left out."""
+    found = []
+    for entry in getattr(card.data, "eval_results", None) or []:
+        values = {
+            "encoder": encoder,
+            "metric": entry.metric_type.replace("_at_", "@"),
+            "value": entry.metric_value,
+            "dataset": entry.dataset_name,
+            "revision": entry.dataset_revision or "",
+            "split": entry.dataset_split or "",
+        }
+        with suppress(InputError):
+            found.append(EvaluationResult.from_dict(values | (entry.metric_args or {})))
+    return found
 
 
 def describe_encoder(folder: str | Path) -> dict[str, Any]:
@@ -164,6 +234,16 @@ def describe_encoder(folder: str | Path) -> dict[str, Any]:
         prepared = _image_processor(root)
     described["parameters"] = _count_parameters(root)
     return described | {name: prepared[name] for name in ("image_mean", "image_std") if prepared.get(name) is not None}
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """Digest of the safetensors files of a folder, names and bytes; empty if it has none."""
+    digest = hashlib.sha256()
+    files = sorted(Path(folder).glob("*.safetensors"))
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest() if files else ""
 
 
 def _image_processor(root: Path) -> dict[str, Any]:

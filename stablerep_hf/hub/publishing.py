@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,23 +20,16 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.hf_api import RepoFile
 
 from ..errors import InputError
 from .publication import Publication, describe_kind, kind_of
 
-# Files of an earlier version that must not stay: `load_dataset` and `from_pretrained` would read both.
-_WEIGHTS = r"\.safetensors(\.index\.json)?"
-_REPLACED = {
-    "dataset": re.compile(r"data/.+\.parquet|provenance/.+"),
-    "model": re.compile(r"[^/]+" + _WEIGHTS),
-    "adapter": re.compile(r"[^/]+" + _WEIGHTS),
-    "generator": re.compile(r".+" + _WEIGHTS),
-    "space": re.compile(r"stablerep_hf/.+"),
-}
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries of what huggingface_hub itself does not try again
 # Xet registers what it has sent at the end of a session: what a kill interrupts within one is sent again.
 _SESSION_BYTES = 256_000_000
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
+_MADE_HERE = "By `stablerep publish`."  # in the description of each commit
 
 T = TypeVar("T")
 
@@ -54,7 +48,8 @@ def publish(
     Large files go first, each streamed from disk; the commit that names them comes last. Killed at any moment, the
     repository is as it was, and the same call goes on: what has arrived is not sent again (over Xet, files are sent
     some 256 MB at a time, and those that a kill interrupts start anew). A new version takes the place of the old one:
-    shards and weights that it does not have are removed in the same commit.
+    what `Publication.replaced` names is removed in the same commit. The tag comes last; with one that names this very
+    version already, the call does what is left to do.
 
     Args:
         publication: From `plan_publication`.
@@ -78,21 +73,71 @@ def publish(
         if get_token() is None:
             raise InputError(f"Publishing {repository} needs a token: run `hf auth login` or set HF_TOKEN.")
         api = HfApi()
-        _retrying(partial(RepoCard(publication.card(repository)).validate, publication.repo_type))
+        _retrying(partial(_check_card, publication, repository))
         _prepare(api, publication, repository, private=private, create_pr=create_pr, tag=tag)
         title = f"Publish {publication.folder.resolve().name}"
         revision, address = "main", ""
         if create_pr:
-            revision, address = _proposal(api, publication, repository, title)
-        commit = _retrying(lambda: _commit(api, publication, repository, revision, title))
+            revision, address = _retrying(partial(_proposal, api, publication, repository, title))
+        additions = _additions(publication, repository)
+        commit = _retrying(lambda: _commit(api, publication, additions, repository, revision, title))
+        for name, value in (variables or {}).items():
+            _retrying(partial(api.add_space_variable, repository, name, value))
         if tag:
             repo_type = publication.repo_type
             _retrying(
                 partial(api.create_tag, repository, tag=tag, revision=commit.oid, repo_type=repo_type, exist_ok=True)
             )
-        for name, value in (variables or {}).items():
-            _retrying(partial(api.add_space_variable, repository, name, value))
     return address or str(commit.commit_url)
+
+
+def _check_card(publication: Publication, repository: str) -> None:
+    """Ask the Hub whether it takes the card."""
+    try:
+        RepoCard(publication.card(repository)).validate(publication.repo_type)
+    except ValueError as error:
+        reason = _card_errors(str(error))
+        raise InputError(
+            f"Publishing {repository} stopped: the Hub refuses its card: {reason}; correct README.md."
+        ) from error
+
+
+def find_replaced(publication: Publication, repository: str, *, create_pr: bool = False) -> list[str] | None:
+    """Files of the repository that publishing would remove, as it is now; None if the Hub cannot be asked.
+
+    Raises:
+        InputError: The repository holds something else.
+    """
+    api = HfApi()
+    unreachable: tuple[type[Exception], ...] = (HFValidationError, OfflineModeIsEnabled, *_http_errors())
+    try:
+        return publication.replaced(_refuse_others_work(api, publication, repository, create_pr=create_pr))
+    except RepositoryNotFoundError:
+        return []
+    except unreachable:
+        return None
+
+
+def _refuse_others_work(api: HfApi, publication: Publication, repository: str, *, create_pr: bool) -> list[str]:
+    """The files of a repository that this publication may change."""
+    kind, repo_type = publication.kind, publication.repo_type
+    info = api.repo_info(repository, repo_type=repo_type)
+    there = api.list_repo_files(repository, repo_type=repo_type)
+    other = kind_of(there)
+    if other is not None and other != kind:
+        raise InputError(
+            f"{repository} holds {describe_kind(other)}, and this is {describe_kind(kind)}: choose another name."
+        )
+    if (
+        other is None or create_pr or "stablerep" in (getattr(info, "tags", None) or [])
+    ):  # the tag of every card made here
+        return there
+    if not any(_MADE_HERE in commit.message for commit in api.list_repo_commits(repository, repo_type=repo_type)):
+        raise InputError(
+            f"{repository} holds {describe_kind(kind)} that was not published with `stablerep publish` and would be "
+            "replaced: choose another name, propose the change with --create_pr, or delete that repository first."
+        )
+    return there
 
 
 def _prepare(
@@ -111,48 +156,72 @@ def _prepare(
         make = partial(api.create_repo, repository, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
         _retrying(partial(make, private=private or None))
         return
-    other = kind_of(_retrying(partial(api.list_repo_files, repository, repo_type=repo_type)))
-    if other is not None and other != kind:
-        raise InputError(
-            f"{repository} holds {describe_kind(other)}, and this is {describe_kind(kind)}: choose another name."
-        )
+    _retrying(partial(_refuse_others_work, api, publication, repository, create_pr=create_pr))
     if private and not info.private:
         raise InputError(
             f"{repository} is there already and public, so --private cannot hide it: change its settings on the Hub, "
             "or choose another name."
         )
     versions = _retrying(partial(api.list_repo_refs, repository, repo_type=repo_type)).tags if tag else []
-    if any(tag == known.name for known in versions):
+    tagged = next((known.target_commit for known in versions if known.name == tag), None)
+    if tagged and not (tagged == info.sha and _retrying(partial(_holds, api, publication, repository, tagged))):
         raise InputError(
             f"{repository} has a version {tag!r} already, which must stay what it is: choose another tag."
         )
 
 
-def _commit(api: HfApi, publication: Publication, repository: str, revision: str, title: str) -> CommitInfo:
+def _holds(api: HfApi, publication: Publication, repository: str, revision: str) -> bool:
+    """Whether a commit is what publishing would make."""
+    tree = api.list_repo_tree(repository, recursive=True, repo_type=publication.repo_type, revision=revision)
+    there = {file.path: file for file in tree if isinstance(file, RepoFile)}
+    if publication.replaced(there):
+        return False
+    for addition in _additions(publication, repository):
+        file = there.get(addition.path_in_repo)
+        if file is None or file.size != addition.upload_info.size:
+            return False
+        with addition.as_file() as stream:
+            if file.lfs:
+                digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]  # a file or BytesIO
+                same = digest.hexdigest() == file.lfs.sha256
+            else:
+                same = hashlib.sha1(b"blob %d\0" % file.size + stream.read()).hexdigest() == file.blob_id
+        if not same:
+            return False
+    return True
+
+
+def _additions(publication: Publication, repository: str) -> list[CommitOperationAdd]:
+    return [
+        CommitOperationAdd(
+            name, publication.card(repository).encode() if name == "README.md" else publication.folder / name
+        )
+        for name, _ in publication.files
+    ]
+
+
+def _commit(
+    api: HfApi,
+    publication: Publication,
+    additions: Sequence[CommitOperationAdd],
+    repository: str,
+    revision: str,
+    title: str,
+) -> CommitInfo:
     """Upload what is missing and name all of it in one commit; once that is there, do nothing."""
     head = api.repo_info(repository, repo_type=publication.repo_type, revision=revision).sha
     there = api.list_repo_files(repository, repo_type=publication.repo_type, revision=head)
-    files = [name for name, _ in publication.files]
-    additions = [
-        CommitOperationAdd(
-            name,
-            publication.card(repository).encode() if name == "README.md" else publication.folder / name,
-        )
-        for name in files
-    ]
+    additions = [copy(addition) for addition in additions]  # hashed once; what was sent is asked of the Hub anew
     for session in _sessions(additions, [size for _, size in publication.files]):
         api.preupload_lfs_files(
             repository, session, repo_type=publication.repo_type, revision=revision, free_memory=False
         )
-    operations: list[Any] = additions + [
-        CommitOperationDelete(name)
-        for name in there
-        if name not in files and _REPLACED[publication.kind].fullmatch(name)
-    ]
+    operations: list[Any] = [*additions, *map(CommitOperationDelete, publication.replaced(there))]
     return api.create_commit(
         repository,
         operations,
         commit_message=title,
+        commit_description=_MADE_HERE,
         repo_type=publication.repo_type,
         revision=revision,
         parent_commit=head,
@@ -203,9 +272,9 @@ def _retrying(call: Callable[[], T]) -> T:
 
 
 def _retry_after(response: Any) -> float:
-    """Seconds that a refusal asks to wait."""
+    """Seconds that a refusal asks to wait; of those no more than the Hub's rate limits last, five minutes."""
     asked = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(asked) if asked.isdecimal() else 0.0
+    return min(float(asked), 300.0) if asked.isdecimal() else 0.0
 
 
 def _http_errors() -> tuple[type[Exception], ...]:
@@ -249,8 +318,6 @@ def _reason(error: Exception) -> str:
         return f"the token may not write there ({said.rstrip('.')}); choose a namespace of yours (`hf auth whoami`)."
     if status == 412:
         return "somebody changed the repository meanwhile; look at it, then run the command again."
-    if status is None and isinstance(error, ValueError):
-        return f"the Hub refuses its card: {_card_errors(said)}; correct README.md."
     server = getattr(error, "server_message", None)
     return f"{server or said}; what has arrived is kept, so run the command again."
 
@@ -260,4 +327,4 @@ def _card_errors(answer: str) -> str:
     try:
         return "; ".join(entry["message"] for entry in json.loads(answer)["errors"])
     except (ValueError, KeyError, TypeError):
-        return answer.rstrip(".")
+        return " ".join(answer.split()).rstrip(".")

@@ -20,9 +20,13 @@ def render(template: str, card_data: CardData, **values: Any) -> str:
 
     A name the template uses and nobody gave is an error; it never becomes an empty string.
     """
+    return f"---\n{card_data.to_yaml()}\n---\n\n{render_body(template, **values)}"
+
+
+def render_body(template: str, **values: Any) -> str:
+    """What the template gives, without front matter."""
     body = _environment().get_template(template).render(**values)
-    body = re.sub(r"\n{3,}", "\n\n", body).strip()
-    return f"---\n{card_data.to_yaml()}\n---\n\n{body}\n"
+    return re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
 
 
 @cache
@@ -58,7 +62,7 @@ def duration(seconds: float) -> str:
 def size(num_bytes: int) -> str:
     """Bytes as "12.3 MB", decimal units as the Hub shows them."""
     amount, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
+    while amount >= 999.5 and len(units) > 1:
         amount, units = amount / 1000, units[1:]
     return f"{amount:.3g} {units[0]}"
 

@@ -11,10 +11,12 @@ import time
 import datasets
 import pytest
 import torch
+from card_reading import front_matter
 from huggingface_hub import DatasetCard, ModelCard
 from tiny_training import TRAIN_FLAGS
 from transformers import AutoImageProcessor, AutoModel
 
+from stablerep_hf import assets
 from stablerep_hf.cli import COMMANDS, main
 from stablerep_hf.errors import InputError
 
@@ -572,6 +574,25 @@ def test_publish_lists_what_it_would_upload_and_no_pickle(stablerep, trained):
     assert 'from_pretrained("me/encoder")' in card
 
 
+def test_publish_shows_what_evaluate_measured(stablerep, trained_copy, labelled_folder, tmp_path):
+    results = tmp_path / "results.json"
+    measure = ["--data", labelled_folder, "--protocols", "knn", "--knn_neighbours", "5", "--cache", "none"]
+    for folder in (trained_copy, trained_copy / "pretraining"):
+        assert stablerep("evaluate", folder, *measure, "--output", results)[0] == 0
+        (value,) = [result["value"] for result in json.loads(results.read_text())]
+        code, out, err = stablerep("publish", folder, "me/it", "--dry-run", "--results", results)
+        assert code == 0, err
+        card = out[out.index("---\n") :]
+        (entry,) = front_matter(card)["model-index"][0]["results"]
+        assert entry["metrics"][0]["value"] == round(value, 4)
+        assert f"{100 * value:.1f} [" in card.partition("## Results")[2]
+    assert "## Results" not in (trained_copy / "README.md").read_text()
+    assert refused(stablerep("publish", trained_copy, "me/it", "--results", results), "'pretraining'", "its weights")
+    assert refused(stablerep("publish", trained_copy, "me/it", "--results", tmp_path / "none.json"), "no results file")
+    data = assets.pictograms_path()
+    assert refused(stablerep("publish", data, "me/it", "--results", results), "leave out --results")
+
+
 def test_publish_takes_the_full_model_as_a_repository_of_its_own(stablerep, trained):
     code, out, err = stablerep("publish", trained / "pretraining", "me/full", "--dry_run")
     assert code == 0, err
@@ -631,8 +652,13 @@ def test_publish_knows_data_sets(stablerep, captions, pipeline, tmp_path):
     assert "1  left out: data/.train-00000-of-00002.parquet.1.tmp" in rest
 
 
-def test_publish_without_the_hub_is_one_sentence(stablerep, trained):
-    assert refused(stablerep("publish", trained, "me/encoder"), "Publishing me/encoder needs")
+@pytest.mark.parametrize(("token", "says"), [("hf_alice", "HF_HUB_OFFLINE is set"), (None, "needs a token")])
+def test_publish_without_the_hub_is_one_sentence(stablerep, trained, monkeypatch, tmp_path, token, says):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    assert refused(stablerep("publish", trained, "me/encoder"), "Publishing me/encoder needs", says)
 
 
 def test_publish_refuses_what_is_not_finished(stablerep, trained_copy, tmp_path):

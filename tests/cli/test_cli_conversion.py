@@ -5,6 +5,9 @@ import json
 import pytest
 import timm
 import torch
+from card_reading import front_matter
+from hub_double.cards import check_card
+from huggingface_hub import HfApi
 from test_cli_commands import generate_flags, refused
 from test_models_conversion import official, save
 from tiny_training import TRAIN_FLAGS
@@ -59,6 +62,62 @@ def test_a_converted_checkpoint_has_a_card_that_knows_its_training(tmp_path, sta
     assert stablerep("convert", tmp_path / "timm", tmp_path / "back")[0] == 0
     card = (tmp_path / "back" / "README.md").read_text()
     assert "converted from `timm`" in card and "license: unknown" in card
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (
+            "license: other\nlicense_name: mine\nlicense_link: https://l.example",
+            "under mine ([text](https://l.example))",
+        ),
+        ("license: [mit, apache-2.0]", "under mit, apache-2.0."),
+        ("license: cc-by-nc-4.0", "under cc-by-nc-4.0."),
+    ],
+)
+@pytest.mark.parametrize("on_the_hub", [False, True])
+def test_a_converted_checkpoint_keeps_its_licence(
+    tmp_path, stablerep, start, hub_here, monkeypatch, lines, says, on_the_hub
+):
+    source = start[0]
+    (source / "README.md").write_text(f"---\n{lines}\n---\n")
+    if on_the_hub:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        HfApi().create_repo("alice/start")
+        HfApi().upload_folder(repo_id="alice/start", folder_path=source)
+        source = "hf-hub:alice/start"
+    code, _, error = stablerep("convert", source, tmp_path / "out")
+    assert code == 0, error
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert says in card
+    assert check_card(card, "model") == ([], [])
+
+
+def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, stablerep, start, monkeypatch):
+    source, _ = start
+    (source / "README.md").write_text("---\nlicense: [mit\n---\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for output in (".", tmp_path / "out"):
+        assert refused(stablerep("convert", source, output), "YAML that cannot be read")
+    assert {path.name for path in tmp_path.iterdir()} >= {"here", "start"} and not list(tmp_path.glob("*out*"))
+    (source / "README.md").unlink()
+    assert stablerep("convert", source, ".")[0] == 0
+    assert (tmp_path / "here" / "model.safetensors").is_file()
+
+
+def test_results_stay_with_the_features_they_are_of(tmp_path, stablerep):
+    released = assets.encoder_path()
+    assert stablerep("convert", released, tmp_path / "timm", "--format", "timm")[0] == 0
+    names = [[r["metrics"] for r in front_matter((folder / "README.md").read_text())["model-index"][0]["results"]]
+             for folder in (released, tmp_path / "timm")]  # fmt: skip
+    assert names[0] == names[1]
+    both = assets.dual_encoder_path()
+    assert stablerep("convert", both, tmp_path / "dual", "--format", "sentence-transformers")[0] == 0
+    assert "model-index" not in (tmp_path / "dual" / "README.md").read_text()
+    assert stablerep("convert", both, tmp_path / "images")[0] == 0
+    card = (tmp_path / "images" / "README.md").read_text()
+    assert "kNN" in card and "zero-shot" not in card and "zero-shot" in (both / "README.md").read_text()
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def dataset_facts_by_hand() -> DatasetFacts:
         seconds=4321.0,
         columns={"image": "Image", "caption_id": "int64"},
         grid="grid.png",
+        language=("en",),
         limits=("Small pictures.",),
         licensed_parts=(LicensedPart(name="the captions", role="prompts", license="MIT"),),
         versions={"diffusers": "0.42.1"},

@@ -25,6 +25,7 @@ UNWANTED = (
     ".git/config",
     "hub_token.txt",
     "credentials.json",
+    "secrets/prod.json",
     "data/.train-00000-of-00002.parquet.1.tmp",
     "runs/events.out.tfevents.1",
     "pretraining/model.safetensors",
@@ -46,7 +47,7 @@ def contents(kind: str, seed: int = 0, shards: int = 3, size: int = 20_000) -> d
         files |= {"config.json": b'{"model_type": "vit"}', "model.safetensors": noise.randbytes(size)}
     elif kind == "dataset":
         names = [f"data/train-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)]
-        files |= {name: noise.randbytes(size) for name in names} | {"provenance/plan.json": b"{}"}
+        files |= {name: noise.randbytes(size) for name in names}
     else:
         files |= {"app.py": b"print('a page')", "requirements.txt": b"gradio"}
     return files

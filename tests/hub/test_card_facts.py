@@ -33,6 +33,10 @@ def test_cards_can_be_made_again_from_saved_facts(model_facts, dataset_facts_by_
         ("[]", "holds no facts"),
         ('{"name": "x"}', "holds no facts"),
         ('{"facts": "ModelFacts", "name": "x", "license": "mit", "colour": 1}', "unknown fields colour"),
+        ('{"facts": "ModelFacts", "name": "x"}', "not whole .*license"),
+        ('{"facts": "ModelFacts", "name": "x", "license": "mit", "licensed_parts": [{"a": 1}]}', "not whole"),
+        ('{"facts": "ModelFacts", "name": "x", "license": "mit", "limits": null}', "not whole"),
+        ('{"facts": "ModelFacts", "name": "x", "license": "mit", "results": [{}]}', "missing fields"),
     ],
 )
 def test_files_that_hold_no_facts_are_refused(tmp_path, text, message):

@@ -32,6 +32,9 @@ def test_front_matter_says_what_the_facts_say(dataset_facts_by_hand):
     assert data["size_categories"] == ["1K<n<10K"]
     assert data["license"] == "cc-by-4.0"
     assert data["language"] == ["en"]
+    assert "language" not in front_matter(
+        str(render_dataset_card(dataclasses.replace(dataset_facts_by_hand, language=())))
+    )
     assert data["generator"] == {"name": "small-generator", "revision": "c0ffee"}
     assert {"synthetic", "stablerep", "caption-grouped"} <= set(data["tags"])
 
@@ -182,6 +185,7 @@ def test_values_read_as_a_person_writes_them():
         "1 h",
         "2 h 3 min",
     ]
+    assert [size(number) for number in (999_499, 999_500, 999_999_999)] == ["999 kB", "1 MB", "1 GB"]
     assert [size(number) for number in (0, 999, 1500, 7_654_321, 3 * 10**12)] == [
         "0 B",
         "999 B",

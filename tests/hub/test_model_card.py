@@ -20,6 +20,7 @@ from stablerep_hf.hub import (
     render_model_card,
     write_model_card,
 )
+from stablerep_hf.hub.model_card import add_results, results_in_card
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 
@@ -62,6 +63,42 @@ def test_hub_clients_read_the_results_back(model_facts, tmp_path):
     assert loaded.data.model_name == model_facts.name
     assert loaded.data.eval_results == model_index_results(model_facts.results[:2])
     assert str(loaded) == path.read_text()
+    varied = dataclasses.replace(model_facts.results[0], metric="recall@1", variant="image to text", chance=None)
+    facts = dataclasses.replace(model_facts, results=(*model_facts.results[:2], varied))
+    card = ModelCard(str(render_model_card(facts)))
+    assert (
+        model_index_results(results_in_card(card, "it"))
+        == card.data.eval_results
+        == model_index_results(facts.results)
+    )
+    foreign = ModelCard(str(loaded).replace("protocol:", "other:"))
+    assert results_in_card(foreign, model_facts.name) == []
+
+
+def test_results_come_into_a_card_that_is_there_as_into_one_that_is_made_with_them(model_facts):
+    wanted = str(render_model_card(model_facts))
+    without = str(render_model_card(dataclasses.replace(model_facts, results=())))
+    other = dataclasses.replace(model_facts.results[0], value=0.5)
+    again = add_results(add_results(without, [other], "weights"), model_facts.results, "weights")
+    assert body_of(again) == body_of(wanted)
+    assert front_matter(again) == front_matter(wanted)
+    assert add_results("# StableRep on pictograms\n", model_facts.results, "").count("## Results") == 1
+
+
+def test_results_of_other_weights_are_not_taken_for_the_models_own(model_facts):
+    card = str(render_model_card(dataclasses.replace(model_facts, results=())))
+
+    def measured(weights, name):
+        result = model_facts.results[0]
+        return dataclasses.replace(result, encoder=name, settings={**result.settings, "weights_sha256": weights})
+
+    by_digest = add_results(card, [measured("ours", "my-folder"), measured("theirs", "baseline")], "ours")
+    assert "| baseline | 54.3" in by_digest and "my-folder" not in by_digest
+    assert [entry["name"] for entry in front_matter(by_digest)["model-index"]] == [model_facts.name]
+    with pytest.raises(InputError, match="of other weights than these"):
+        add_results(card, [measured("theirs", model_facts.name)], "ours")
+    with pytest.raises(InputError, match="results are of 'baseline', none of them with its weights"):
+        add_results(card, [measured("theirs", "baseline")], "ours")
 
 
 def test_every_number_comes_from_the_facts(model_facts):
@@ -157,6 +194,20 @@ def test_released_cards_say_what_their_facts_say(name):
     if shipped:
         assert card == (shipped / "README.md").read_text("utf-8")
         assert facts.architecture == describe_encoder(shipped)
+
+
+def test_an_encoders_card_says_where_the_full_model_is(model_facts):
+    for objective, has in (
+        ("stablerep", "its projection head, is"),
+        ("clip", "its projection head and text tower, is"),
+    ):
+        text = body_of(str(render_model_card(dataclasses.replace(model_facts, objective=objective))))
+        assert has in text
+        assert "trust_remote_code=True, revision=COMMIT" in text
+    converted = dataclasses.replace(model_facts, objective="", origin="a/vit", data=None)
+    assert "trust_remote_code" not in str(render_model_card(converted))
+    full = str(render_model_card(dataclasses.replace(model_facts, form="pretraining")))
+    assert "as `revision`" in full
 
 
 def test_a_data_set_on_the_hub_is_linked(model_facts):

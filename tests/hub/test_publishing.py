@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,15 @@ import time
 import pytest
 from hub_double import running_hub
 from huggingface_hub import CommitOperationAdd, HfApi
+from painters import Painter
 from publishable import CARDS, UNWANTED, contents, published, write
 
 from stablerep_hf import assets
+from stablerep_hf.captions import CaptionSet
+from stablerep_hf.cli import main
 from stablerep_hf.errors import InputError
-from stablerep_hf.hub import assemble_space, plan_publication, publish
+from stablerep_hf.hub import assemble_space, dataset_facts, plan_publication, publish, write_dataset_card
+from stablerep_hf.synthesis import SynthesisPlan, export_parquet, synthesize
 
 TYPES = {"model": "models", "dataset": "datasets", "space": "spaces"}
 
@@ -78,12 +83,26 @@ def test_what_must_never_be_published_is_not(hub_here, tmp_path):
         assert hub_here.files("alice/thing", TYPES[kind]) == published(kind, "alice/thing")
 
 
-@pytest.mark.parametrize("secret", [b"hf_" + b"aB3" * 12, b"-----BEGIN RSA PRIVATE KEY-----"])
+SECRETS = [
+    b"hf_" + b"aB3" * 12, b"-----BEGIN RSA PRIVATE KEY-----", b"ghp_" + b"a1B2" * 9, b"github_pat_" + b"a1B2" * 9,
+    b"AKIAIOSFODNN7EXAMPLE", b"sk-proj-" + b"a1B2" * 12, b"sk-" + b"a1B2" * 12, b"WANDB_API_KEY=" + b"01234567" * 5,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8].decode())
 def test_a_file_with_a_secret_in_it_stops_everything(hub_here, tmp_path, secret):
     write(tmp_path, contents("model") | {"notes.json": b'{"key": "%s"}' % secret})
     with pytest.raises(InputError, match=r"notes\.json .* holds what looks like"):
         push(tmp_path)
     assert not hub_here.requests()
+
+
+@pytest.mark.parametrize("name", ["notes.TXT", "DATA.Json", "NOTICE", "logo.svg", "log.jsonl"])
+def test_secrets_are_looked_for_in_every_file_that_is_not_binary(tmp_path, name):
+    long = b"a line of text\n" * 69904 + b" " + SECRETS[0]  # over the end of a block of 1 MiB
+    assert len(long) - len(SECRETS[0]) < 1 << 20 < len(long)
+    with pytest.raises(InputError, match=f"{name} .* holds what looks like"):
+        plan_publication(write(tmp_path, contents("model") | {name: long}))
 
 
 def test_private_means_private(hub_here, tmp_path):
@@ -107,6 +126,23 @@ def test_a_version_has_a_name_that_stays(hub_here, tmp_path):
         assert hub_here.files("alice/thing", revision=version) == published("model", "alice/thing", seed=seed)
 
 
+def test_a_tagged_version_is_finished_by_the_same_command(hub_here, tmp_path, waits):
+    folder = write(tmp_path, contents("space"))
+    for method, path in (("POST", "/variables"), ("POST", "/tag/")):
+        hub_here.fail(method, path, status=500, times=99)
+        with pytest.raises(InputError, match="injected 500"):
+            push(folder, tag="v1", variables={"A": "b"})
+        hub_here.faults.waiting.clear()
+    for _ in range(2):  # what is done may be asked for again
+        push(folder, tag="v1", variables={"A": "b"})
+    repository = hub_here.repository("alice/thing", "spaces")
+    assert repository.variables["A"]["value"] == "b"
+    assert repository.tags == {"v1": repository.head("main")}
+    write(folder, {"app.py": b"print('a page!')"})  # as long as the other
+    with pytest.raises(InputError, match="version 'v1' already"):
+        push(folder, tag="v1")
+
+
 def test_a_new_version_takes_the_place_of_the_old_one(hub_here, tmp_path):
     push(write(tmp_path / "old", contents("dataset", shards=5)))
     HfApi().upload_file(
@@ -118,6 +154,43 @@ def test_a_new_version_takes_the_place_of_the_old_one(hub_here, tmp_path):
     assert left == published("dataset", "alice/thing", seed=1, shards=2)
 
 
+def test_nothing_of_another_form_of_the_model_stays(hub_here, tmp_path, capsys):
+    """What a loader would mix with the new version goes; what somebody added, and the state of a training, stays."""
+    forms = ("onnx/model.onnx", "modules.json", "1_Pooling/config.json", "tokenizer.json", "vocab.txt")
+    push(write(tmp_path / "dual", contents("model") | dict.fromkeys(forms, b"old")))
+    others = ("results.json", "notes.txt", "last-checkpoint/model.safetensors", "last-checkpoint/config.json")
+    operations = [CommitOperationAdd(name, b"theirs") for name in others]
+    HfApi().create_commit("alice/thing", operations, commit_message="by hand")
+    folder = write(tmp_path / "encoder", contents("model", seed=1))
+    assert main(["publish", str(folder), "alice/thing", "--dry-run"]) == 0
+    listed = re.findall(r"removed  (.+)", capsys.readouterr().out)
+    assert set(hub_here.files("alice/thing")) >= set(listed) == set(forms), "a dry run changes nothing"
+    push(folder)
+    left = hub_here.files("alice/thing")
+    assert {name: left.pop(name) for name in others} == dict.fromkeys(others, b"theirs")
+    assert left == published("model", "alice/thing", seed=1)
+
+
+@pytest.mark.parametrize("tags", ["", "tags: [stablerep]\n"])
+def test_what_others_made_is_not_replaced(hub_here, tmp_path, capsys, tags):
+    api = HfApi()
+    api.create_repo("alice/thing", repo_type="dataset")
+    precious = {"data/photos-0.parquet": b"precious", "README.md": f"---\nlicense: mit\n{tags}---\n".encode()}
+    operations = [CommitOperationAdd(name, content) for name, content in precious.items()]
+    api.create_commit("alice/thing", operations, repo_type="dataset", commit_message="by hand")
+    folder = write(tmp_path, contents("dataset"))
+    if tags:  # pushed by a training of ours, say
+        push(folder)
+        assert hub_here.files("alice/thing", "datasets") == published("dataset", "alice/thing")
+        return
+    with pytest.raises(InputError, match="not published with `stablerep publish` and would be replaced: choose"):
+        push(folder)
+    assert main(["publish", str(folder), "alice/thing", "--dry-run"]) == 2
+    assert hub_here.files("alice/thing", "datasets") == precious
+    push(folder, create_pr=True)  # which whoever looks at it may merge
+    assert hub_here.files("alice/thing", "datasets") == precious
+
+
 def test_publishing_again_changes_nothing_and_sends_nothing(hub_here, tmp_path):
     write(tmp_path, contents("dataset"))
     first = push(tmp_path)
@@ -127,7 +200,7 @@ def test_publishing_again_changes_nothing_and_sends_nothing(hub_here, tmp_path):
     assert len(hub_here.repository("alice/thing", "datasets").commits) == 2
 
 
-def test_a_proposal_is_not_a_change(hub_here, tmp_path, monkeypatch):
+def test_a_proposal_is_not_a_change(hub_here, tmp_path, monkeypatch, waits):
     push(write(tmp_path / "a", contents("model")))
     monkeypatch.setenv("HF_TOKEN", "hf_bob")
     folder = write(tmp_path / "b", contents("model", seed=1))
@@ -137,6 +210,12 @@ def test_a_proposal_is_not_a_change(hub_here, tmp_path, monkeypatch):
     assert hub_here.files("alice/thing", revision="refs/pr/1") == published("model", "alice/thing", seed=1)
     assert push(folder, create_pr=True) == address, "a second try goes on with the first proposal"
     assert len(hub_here.repository("alice/thing").pulls) == 1
+    hub_here.fail("POST", "/discussions", lose_answer=True)
+    for method, path in (("GET", "/whoami-v2"), ("GET", "/discussions")):
+        hub_here.fail(method, path, status=503)
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    assert push(folder, create_pr=True).endswith("/discussions/2"), "it is waited for, and proposed once"
+    assert len(hub_here.repository("alice/thing").pulls) == 2
     with pytest.raises(InputError, match="no model alice/other to propose"):
         push(folder, "alice/other", create_pr=True)
     with pytest.raises(InputError, match="only proposes"):
@@ -157,10 +236,11 @@ def test_large_files_go_up_in_parts(hub_here, tmp_path):
     ("method", "path", "how"),
     [
         ("PUT", "/storage/upload/", {"status": 500, "times": 2}),
-        ("PUT", "/storage/upload/", {"drop_after": 1}),
+        ("PUT", "/storage/upload/", {"drop_after": 65_536}),
         ("POST", "/objects/batch", {"status": 503}),
         ("POST", "/preupload/", {"status": 429, "headers": {"Retry-After": "7"}}),
         ("POST", "/commit/", {"status": 429, "headers": {"Retry-After": "7"}}),
+        ("POST", "/commit/", {"status": 429, "headers": {"Retry-After": "86400"}}),
         ("POST", "/commit/", {"status": 500, "times": 3}),
         ("POST", "/commit/", {"lose_answer": True}),
         ("POST", "/repos/create", {"lose_answer": True}),
@@ -172,12 +252,13 @@ def test_large_files_go_up_in_parts(hub_here, tmp_path):
 )
 def test_what_passes_is_waited_for(hub_here, tmp_path, waits, method, path, how):
     hub_here.fail(method, path, **how)
-    push(write(tmp_path, contents("dataset")), tag="v1")
-    assert hub_here.files("alice/thing", "datasets", "v1") == published("dataset", "alice/thing")
+    large = {"size": 200_000}  # more than is read at once, so that a connection can be cut midway
+    push(write(tmp_path, contents("dataset", **large)), tag="v1")
+    assert hub_here.files("alice/thing", "datasets", "v1") == published("dataset", "alice/thing", **large)
     repository = hub_here.repository("alice/thing", "datasets")
     assert len(repository.commits) == 2, "one commit, however often it was asked for"
     assert waits
-    assert how.get("status") != 429 or max(waits) >= 7
+    assert how.get("status") != 429 or 7 <= max(waits) <= 300
     assert not [fault for fault in hub_here.faults.waiting if fault.times], "the fault did strike"
 
 
@@ -197,14 +278,15 @@ def somebody_commits(hub):
         ("POST", "/objects/batch", {"status": 507}, "507"),
         ("PUT", "/storage/upload/", {"corrupt": True}, "BadDigest"),
         ("PUT", "/storage/upload/", {"status": 500, "times": 99}, "injected 500"),
-        ("PUT", "/storage/upload/", {"drop_after": 1, "times": 99}, ""),
+        ("PUT", "/storage/upload/", {"drop_after": 65_536, "times": 99}, "what has arrived is kept"),
         ("POST", "/commit/", {"status": 429, "times": 99}, "injected 429"),
         ("POST", "/commit/", {"before": somebody_commits}, "somebody changed the repository"),
     ],
     ids=lambda value: str(value),
 )
 def test_what_does_not_pass_is_one_sentence_and_no_half_commit(hub_here, tmp_path, waits, method, path, how, says):
-    write(tmp_path, contents("dataset", shards=8))
+    large = {"shards": 8, "size": 200_000}
+    write(tmp_path, contents("dataset", **large))
     if "before" in how:
         how = {"before": lambda: somebody_commits(hub_here)}
     hub_here.fail(method, path, **how)
@@ -217,7 +299,7 @@ def test_what_does_not_pass_is_one_sentence_and_no_half_commit(hub_here, tmp_pat
     push(tmp_path)
     left = hub_here.files("alice/thing", "datasets")
     left.pop("theirs.txt", None)
-    assert left == published("dataset", "alice/thing", shards=8)
+    assert left == published("dataset", "alice/thing", **large)
     assert len(hub_here.large.uploads) == len(set(hub_here.large.uploads)) == 8, "no file arrived twice"
 
 
@@ -358,6 +440,58 @@ def test_without_the_hub(hub_here, tmp_path, monkeypatch, waits):
     with pytest.raises(InputError, match=r"Publishing alice/thing stopped: .*refused"):
         push(tmp_path)
     assert 4 <= len(waits) <= 12
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A data set that `synthesize` drew, and the same exported."""
+    folder = tmp_path_factory.mktemp("drawn")
+    captions = CaptionSet.from_texts(f"thing number {index}" for index in range(6))
+    plan = SynthesisPlan(captions, Painter().describe(), images_per_caption=2, captions_per_shard=2)
+    synthesize(plan, Painter(), folder / "store", progress=False)
+    write_dataset_card(folder / "store", dataset_facts(folder / "store", name="Painted", license="mit"))
+    export_parquet(folder / "store", folder / "export")
+    return folder
+
+
+@pytest.mark.parametrize(("form", "remedy"), [("store", "--repair"), ("export", "export the data set again")])
+def test_a_data_set_with_a_lost_or_damaged_shard_is_refused(drawn, tmp_path, form, remedy):
+    folder = shutil.copytree(drawn / form, tmp_path / form)
+    plan_publication(folder)
+    shard = sorted((folder / "data").iterdir())[0]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(InputError, match=rf"1 of \d shards of .* \({shard.name}\): .*{remedy}"):
+        plan_publication(folder)
+    shard.rename(folder / "data" / "train-other.parquet")
+    with pytest.raises(InputError, match=remedy):
+        plan_publication(folder)
+
+
+def test_a_model_without_its_weights_is_refused(tmp_path):
+    model = {name: content for name, content in contents("model").items() if name != "model.safetensors"}
+    with pytest.raises(InputError, match="no weights that can be published"):
+        plan_publication(write(tmp_path / "a", model | {"pytorch_model.bin": b"a pickle"}))
+    index = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    parts = {"model.safetensors.index.json": index, "model-1.safetensors": b"part"}
+    with pytest.raises(InputError, match=r"names model-2\.safetensors, which is not there"):
+        plan_publication(write(tmp_path / "b", model | parts))
+    generator = shutil.copytree(assets.generator_path(), tmp_path / "c")
+    (generator / "vae" / "diffusion_pytorch_model.safetensors").rename(generator / "vae" / "model.bin")
+    with pytest.raises(InputError, match="vae has no weights"):
+        plan_publication(generator)
+
+
+def test_names_and_links_that_the_hub_cannot_have(tmp_path):
+    folder = write(tmp_path / "a", contents("model"))
+    (folder / "cache.bin").symlink_to(tmp_path / "nowhere")
+    assert plan_publication(folder).left_out == ("cache.bin",)
+    (folder / "more.safetensors").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"more\.safetensors .* is a link to a file that is not there"):
+        plan_publication(folder)
+    folder = write(tmp_path / "b", contents("model") | {"café.txt": b"", os.fsdecode(b"caf\xe9.txt"): b""})
+    with pytest.raises(InputError, match=r"'caf\\udce9\.txt', which is not UTF-8"):
+        plan_publication(folder)
 
 
 def test_folders_that_are_no_publication(tmp_path, monkeypatch):
