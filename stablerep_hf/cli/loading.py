@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..evaluation.images import load_images as load_images
 
 if TYPE_CHECKING:
     import datasets
@@ -31,30 +31,3 @@ def content_revision(source: str | Path, dataset: datasets.Dataset | datasets.It
     if sizes and sum(sizes) < _MOST_BYTES:
         return content_digest(folder)
     return str(getattr(dataset, "_fingerprint", ""))
-
-
-def load_images(source: str | Path, split: str, subset: str | None = None, **settings: Any) -> Any:
-    """Load a split of an image data set: a folder or a Hub id, of which `subset` may be one of several.
-
-    Args:
-        source: Folder or Hub id.
-        split: Of the data set.
-        subset: Of the data set.
-        settings: As for `datasets.load_dataset`; with `streaming` what is returned is a stream.
-
-    Raises:
-        InputError: There is none, or it lacks the split.
-    """
-    import datasets
-
-    try:
-        return datasets.load_dataset(str(source), subset, split=split, **settings)
-    except OSError as error:  # not found, no connection, refused by the Hub
-        raise InputError(
-            f"--data {source} is neither a folder with images nor a data set within reach "
-            f"({str(error).splitlines()[0][:100]}): check the name."
-        ) from error
-    except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise InputError(
-            f"--data {source} cannot give the split {split!r}: {str(error).splitlines()[0][:200]}."
-        ) from error
