@@ -205,7 +205,12 @@ class Scoring:
         return own
 
     def results(self, finding: Finding) -> list[EvaluationResult]:
-        """The number with its interval; then, for each slice column, each slice, the worst, and the gap."""
+        """The number with its interval; then, for each slice column, each slice, the worst, and the gap.
+
+        The interval of a slice is its own. Those of the worst and of the gap follow from intervals of the K slices
+        that hold together (each at 1 - 0.05 / K, Bonferroni), because the least of several noisy scores lies below
+        the least of the true ones, and their spread above the true one: a bootstrap of either repeats that.
+        """
         parts = self._slices(finding)
         masks = [mask for slices in parts.values() for mask in slices.values()]
 
@@ -221,7 +226,7 @@ class Scoring:
             seed=self.settings.seed,
         )
         exact = whole_and_parts(np.ones((1, finding.count)))[0]
-        results = [self._result(finding, exact[0], drawn[:, 0], finding.count)]
+        results = [self._result(finding, exact[0], percentile_interval(drawn[:, 0]), finding.count)]
         place = 1
         for column, slices in parts.items():
             own = range(place, place + len(slices))
@@ -230,18 +235,20 @@ class Scoring:
             known = [(index, name) for index, name in zip(own, slices, strict=True) if np.isfinite(exact[index])]
             for index, name in known:
                 told: dict[str, Any] = {"slice_column": column, "slice": name}
-                results.append(
-                    self._result(finding, exact[index], drawn[:, index], counts[name], f"{column} = {name}", told)
-                )
+                ends = percentile_interval(drawn[:, index])
+                results.append(self._result(finding, exact[index], ends, counts[name], f"{column} = {name}", told))
             if len(known) < 2:
                 continue
-            columns = [index for index, _ in known]
-            worst = min(known, key=lambda entry: exact[entry[0]])[1]
+            scores = exact[[index for index, _ in known]]
+            lows, highs = np.transpose(
+                [percentile_interval(drawn[:, index], confidence=1 - 0.05 / len(known)) for index, _ in known]
+            )
+            worst = known[int(scores.argmin())][1]
             told = {"slice_column": column, "worst": worst, "slice_counts": counts}
-            lows, highs = np.nanmin(drawn[:, columns], 1), np.nanmax(drawn[:, columns], 1)
-            low, high = exact[columns].min(), exact[columns].max()
-            results.append(self._result(finding, low, lows, counts[worst], f"worst {column}", told))
-            results.append(self._result(finding, high - low, highs - lows, finding.count, f"gap over {column}", told))
+            ends = (lows.min(), highs.min())
+            results.append(self._result(finding, scores.min(), ends, counts[worst], f"worst {column}", told))
+            ends = (max(0.0, lows.max() - highs.min()), highs.max() - lows.min())
+            results.append(self._result(finding, np.ptp(scores), ends, finding.count, f"gap over {column}", told))
         return results
 
     def episode_result(
@@ -276,12 +283,12 @@ class Scoring:
         self,
         finding: Finding,
         value: float,
-        drawn: NDArray[np.float64],
+        ends: tuple[float, float],
         count: int,
         part: str = "",
         told: Mapping[str, Any] | None = None,
     ) -> EvaluationResult:
-        low, high = percentile_interval(drawn)
+        low, high = map(float, ends)
         interval = BOOTSTRAP if finding.groups is None else CLUSTER_BOOTSTRAP
         return EvaluationResult(
             protocol=finding.protocol,
