@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> None:
         [ReproduceCommand],
         argv,
         name="reproduce",
-        description="Train and measure what the paper's claims compare, at equal steps and images seen, and judge "
-        "them. Interrupt it whenever you like: the same command goes on.",
+        description="Train and measure what the paper's claims compare, at equal steps of batches of equal size, and "
+        "judge them. Interrupt it whenever you like: the same command goes on.",
     )
     report = run(command)
     print(f"The report stands in {report}")
@@ -85,13 +85,13 @@ def run(command: ReproduceCommand) -> Path:
     work = output / "work" if command.work is None else Path(command.work)
     runner = CellRunner(work, scale, command.dtype)
     if not command.report_only:
-        work.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(work / "lock", timeout=0):
+            with FileLock(output / f".{RECORDS}.lock", timeout=0):
                 records = Records(output / RECORDS)
                 _run_missing(claims, scale, records, runner, command.jobs)
         except Timeout as error:
-            raise InputError(f"Another process is at work in {work}: let it finish, or stop it first.") from error
+            raise InputError(f"Another process is at work in {output}: let it finish, or stop it first.") from error
     study = Study(claims, scale, Records(output / RECORDS), runner.key)
     return write_study(study, output, _as_typed(command))
 
