@@ -22,6 +22,7 @@ from ..errors import InputError
 from .encoder import ImageProcessor, VisionEncoder, inference, load_encoder
 from .feature_cache import SHARD_ROWS, FeatureCache, Shard, feature_identity
 from .image_transforms import ImageTransform
+from .images import to_rgb
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ def extract_features(
 ) -> Features:
     """Encode every image of `dataset`, in its order.
 
-    A format or transform set on the data set is not applied. Images are converted to RGB and prepared by the encoder's
-    own processor. The model comes back in the mode and on the device it was in.
+    A format or transform set on the data set is not applied. Images are converted to RGB, transparent parts on white,
+    and prepared by the encoder's own processor. The model comes back in the mode and on the device it was in.
 
     With `cache_dir`, features are kept under a name made of the weights, the data and the preparation. An extraction
     that was killed goes on behind its last shard of 1,024 images, and one that is finished is only read.
@@ -242,8 +243,8 @@ class _Prepare:
                 bad.append((row, "the row has no image"))
                 continue
             try:
-                picture = self.decoder.decode_example(stored).convert("RGB")
-            except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
+                picture = to_rgb(self.decoder.decode_example(stored))
+            except Exception as error:  # Pillow's decoders and its reading of EXIF raise whatever they stumble over
                 bad.append((row, f"{type(error).__name__}: {error}"))
                 continue
             pictures.append(picture if self.transform is None else self.transform(picture, row))

@@ -11,6 +11,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
+from .images import to_rgb
 from .results import EvaluationResult
 from .tables import measure_name
 
@@ -129,7 +130,7 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
     shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     cell = Image.new("RGB", (size, size), "white")
-    cell.paste(image.convert("RGB").resize(shape, method), ((size - shape[0]) // 2, (size - shape[1]) // 2))
+    cell.paste(to_rgb(image).resize(shape, method), ((size - shape[0]) // 2, (size - shape[1]) // 2))
     return cell
 
 

@@ -1,9 +1,11 @@
-"""Images as they come: data sets of them."""
+"""Images as they come: data sets of them, and pictures of any mode."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ..errors import InputError
 
@@ -43,3 +45,15 @@ def load_images(source: str | Path, split: str | None, subset: str | None = None
         raise InputError(
             f"The data set {str(source)!r} cannot give the split {split!r}: {str(error).splitlines()[0][:200]}."
         ) from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to RGB, transparent parts on white.
+
+    Where an icon is transparent its colours are whatever its maker left there, mostly black under black lines.
+    """
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    ground = Image.new("RGBA", picture.size, "white")
+    ground.alpha_composite(picture.convert("RGBA"))
+    return ground.convert("RGB")

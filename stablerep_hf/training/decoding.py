@@ -6,8 +6,6 @@ the same, bit for bit, so what is installed changes the time and nothing that is
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..evaluation.images import to_rgb
+
 try:
     import simplejpeg
 except ImportError:  # the extra "fast"
     simplejpeg = None
-
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, zlib.error, struct.error, Image.DecompressionBombError)
-"""What Pillow raises at bytes that are no image, a torn one, or a bomb."""
 
 _HEADER = 4096  # bytes in which cameras put the orientation
 
@@ -35,10 +32,11 @@ def decode_rgb(image: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         image: `bytes`, or a `path` if they are None, as `datasets.Image(decode=False)` gives it.
 
     Returns:
-        uint8 (H, W, 3), writable, turned as its EXIF orientation says; other modes are converted to RGB.
+        uint8 (H, W, 3), writable, turned as its EXIF orientation says; other modes are converted to RGB,
+        transparent parts on white.
 
     Raises:
-        Exception: One of `UNREADABLE`.
+        Exception: Whatever Pillow stumbles over in bytes that are no image, a torn one, or a bomb.
     """
     encoded = image["bytes"]
     if simplejpeg is not None:
@@ -50,7 +48,7 @@ def decode_rgb(image: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
                 return pixels
             except ValueError:
                 pass  # Pillow decides what becomes of it
-    return np.array(datasets.Image().decode_example(image).convert("RGB"))
+    return np.array(to_rgb(datasets.Image().decode_example(image)))
 
 
 def _is_plain_jpeg(encoded: bytes) -> bool:

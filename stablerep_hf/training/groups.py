@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ..captions import caption_id
 from ..errors import InputError
 from .augmentation import AugmentationRecipe, crop_and_flip, draw_view
-from .decoding import UNREADABLE, decode_rgb
+from .decoding import decode_rgb
 
 Int64Array = npt.NDArray[np.int64]
 Positives = Literal["caption", "image", "label"]
@@ -119,7 +119,7 @@ class GroupDataset(Dataset[Group]):
             caption = record.get("caption", "")
             try:
                 image = decode_rgb(record["image"])
-            except UNREADABLE:
+            except Exception:  # see decode_rgb
                 bad.append(f"{name} (caption {caption!r})")
                 continue
             height, width = image.shape[:2]

@@ -31,6 +31,12 @@ def encoded(colour: str, mode: str = "RGB", **save) -> dict:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 500])
 def test_features_are_those_of_the_images_one_by_one_in_their_order(vit, image_processor, train_world, batch_size):
     found = extract_features(
@@ -95,6 +101,31 @@ def test_images_of_any_mode_and_size_become_rgb(vit, image_processor):
     assert extract_features(
         vit, dataset_of(stored), image_processor=image_processor, progress=False
     ).features.shape == (5, 16)
+
+
+def test_transparent_parts_are_white_whatever_colour_lies_below(vit, image_processor):
+    def icon(below):
+        pixels = np.zeros((16, 16, 4), np.uint8)
+        pixels[..., :3] = below
+        pixels[4:9, 4:12] = (0, 0, 0, 255)
+        return {"bytes": png(Image.fromarray(pixels)), "path": None}
+
+    on_white = Image.new("RGB", (16, 16), "white")
+    on_white.paste((0, 0, 0), (4, 4, 12, 9))
+    data = dataset_of([icon(0), icon(200), {"bytes": png(on_white), "path": None}])
+    found = extract_features(vit, data, image_processor=image_processor, progress=False).features
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_picture_whose_exif_is_damaged_is_skipped_like_any_other(vit, image_processor):
+    """Pillow cannot write the orientation back and raises struct.error, which is no error of images."""
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01=\0\x02\0\0\0\x04abc\0\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(stream, "JPEG", exif=exif)
+    data = dataset_of([encoded("red"), {"bytes": stream.getvalue(), "path": None}])
+    found = extract_features(vit, data, image_processor=image_processor, max_bad_images=1, progress=False)
+    assert found.skipped == ("row 1",)
 
 
 def test_bad_images_are_skipped_counted_and_named_up_to_the_limit(vit, image_processor, caplog):

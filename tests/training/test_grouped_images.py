@@ -1,9 +1,12 @@
 """Groups, keys and batches: the same whatever the workers, and honest about what is missing."""
 
+import io
+
 import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training_data import make_dataset
 
 from stablerep_hf.captions import caption_id
@@ -105,6 +108,18 @@ def test_a_bad_image_is_left_out_and_named(dataset):
     assert len(group.pixels) == 1
     assert len(group.bad_images) == 3
     assert all("thing 0" in key for key in group.bad_images)
+
+
+def test_a_picture_in_a_format_that_pillow_has_not_finished_is_left_out_too(dataset):
+    rows = dataset.cast_column("image", datasets.Image(decode=False)).to_dict()
+    header = [124, 0x100F, 24, 24, 72, 0, 0, *[0] * 11, 32, 145]  # of a DDS, with pixel flags that nobody knows
+    content = b"DDS " + np.array(header, "<u4").tobytes() + bytes(200)
+    rows["image"][1] = {"bytes": content, "path": None}
+    with pytest.raises(NotImplementedError):
+        Image.open(io.BytesIO(content))
+    broken = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    group = grouped(broken, images_per_caption=4)[0, 0]
+    assert (len(group.pixels), len(group.bad_images)) == (3, 1)
 
 
 def test_an_epoch_visits_every_group_at_most_once_and_in_its_own_order():
