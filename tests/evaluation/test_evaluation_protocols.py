@@ -416,6 +416,30 @@ def test_rows_of_one_image_and_lists_of_captions_are_the_same_question(clip_fold
     assert one[0].settings["texts"] == 24
 
 
+@pytest.mark.parametrize("group", [None, "scene"])
+def test_captions_of_an_image_are_drawn_together(group):
+    """Half of the images have five captions that all fail: their interval is that of 40 images, not of 200 texts."""
+    count = 40
+    vectors = np.eye(count, dtype=np.float32)
+    named = {f"{row} {number}": vectors[row] * (-1) ** (row % 2) for row in range(count) for number in range(5)}
+    captions = np.empty(count, object)
+    captions[:] = [[f"{row} {number}" for number in range(5)] for row in range(count)]
+    test = Features(vectors, np.arange(count), {"caption": captions, "scene": np.arange(count)}, embeds=vectors)
+    results = evaluate_features(
+        None,
+        test,
+        columns=Columns(caption="caption", group=group),
+        protocols=["text_retrieval"],
+        embed_texts=lambda texts: torch.tensor(np.array([named[text] for text in texts])),
+        settings=EvaluationSettings(text_recall_at=(1,)),
+        encoder_name="e",
+    )
+    found = results[1]
+    assert (found.variant, found.value, found.n) == ("text to image", 0.5, 200)
+    low, high = bootstrap_interval(np.arange(count) % 2 == 0)
+    assert (found.low, found.high) == (low, high)
+
+
 def test_siblings_are_found_by_caption_id():
     test = make_features(30, signal=0.0, seed=3)
     test.features[:] = np.repeat(np.random.default_rng(0).normal(size=(30, 16)), 3, 0)
