@@ -242,6 +242,10 @@ def _check_request(protocols: Sequence[str], columns: Columns, has_train: bool) 
     if not protocols or isinstance(protocols, str):
         known = ", ".join(PROTOCOLS)
         raise InputError(f"The protocols {protocols!r} are no list of names; give a list of some of {known}.")
+    if twice := [protocol for protocol in PROTOCOLS if list(protocols).count(protocol) > 1]:
+        raise InputError(
+            f"The protocol {twice[0]!r} was asked for twice, and gives the same both times; name it once."
+        )
     for protocol in protocols:
         if protocol not in MEASURES:
             raise InputError(f"There is no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}.")

@@ -16,7 +16,7 @@ from .linear_probe import SYNCLR_C_VALUES
 from .metrics import METRICS, Statistic, Weights
 from .results import BOOTSTRAP, CLUSTER_BOOTSTRAP, OVER_EPISODES, TEXT_BOOTSTRAP, EvaluationResult
 from .sgd_probe import AugmentedFeatures
-from .zero_shot import DEFAULT_TEMPLATES, EmbedTexts
+from .zero_shot import DEFAULT_TEMPLATES, EmbedTexts, check_templates
 
 DINO_NEIGHBOURS = (10, 20, 100, 200)
 
@@ -92,6 +92,18 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise InputError(f"There is no metric {self.metric!r} of labels; choose from {', '.join(METRICS)}.")
+        if self.knn_neighbours is not None and min(self.knn_neighbours, default=0) < 1:
+            raise InputError(
+                f"The numbers of neighbours {tuple(self.knn_neighbours)} must be 1 or more, and at least one number; "
+                "DINO uses 10, 20, 100 and 200."
+            )
+        if self.few_shot_episodes < 2:
+            raise InputError(
+                f"{self.few_shot_episodes} few-shot episodes have no spread to make an interval from; draw at least 2."
+            )
+        if self.seed < 0:
+            raise InputError(f"The seed {self.seed} is below 0, which no generator takes; give 0 or more.")
+        check_templates(self.templates)
 
 
 @dataclass(frozen=True, kw_only=True)

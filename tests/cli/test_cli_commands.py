@@ -450,6 +450,15 @@ def test_evaluate_prints_and_saves_scores(stablerep, trained, labelled_folder, t
         (["--slice_columns", "hue"], ["'hue'"]),
         (["--metric", "f1"], ["f1", "mean_per_class"]),
         (["--knn_neighbours", "99"], ["99"]),
+        (["--knn_neighbours", "5", "-3"], ["(5, -3)"]),
+        (["--train_split", "test"], ["are test, test", "name another split"]),
+        (["--validation_split", "test"], ["train, test, test"]),
+        (["--probe_c_values", "1"], ["--probe_c_values 1"]),
+        (["--protocols", "knn", "knn"], ["'knn' was asked for twice"]),
+        (["--few_shot_episodes", "1"], ["1 few-shot episodes", "at least 2"]),
+        (["--seed", "-1"], ["seed -1"]),
+        (["--templates", "a {} of {style}"], ["other brace"]),
+        (["--templates", "a {} }"], ["other brace"]),
     ],
 )
 def test_evaluate_refuses_what_cannot_work(stablerep, trained, labelled_folder, flags, parts):
@@ -479,7 +488,7 @@ def test_evaluate_knows_every_protocol_of_images_and_slices(stablerep, trained, 
         "--knn_neighbours", "3", "--metric", "mean_per_class", "--slice_columns", "label", "--output", file,
     )  # fmt: skip
     assert code == 2, "fifteen queries a class are more than 24 images have"
-    assert "few" in err or "classes have" in err
+    assert "0 of 3 classes have the 16 images that 1 shots and 15 queries need" in err
     code, out, err = stablerep(
         "evaluate", trained, "--data", labelled_folder, "--protocols", *(set(protocols) - {"few_shot"}),
         "--sgd_epochs", "2", "--knn_neighbours", "3", "--metric", "mean_per_class", "--slice_columns", "label",
