@@ -189,6 +189,8 @@ class Scoring:
         """Of labels that are lists: (N, K) bool for each side, the classes being those of any side."""
         assert self.columns.label is not None
         lists = [side.columns[self.columns.label] for side in sides]
+        for side, column in zip(sides, lists, strict=True):
+            check_label_lists(self.columns.label, self.shared["split"] if side is self.test else "training", column)
         shown = [label for column in lists for entry in column for label in entry]
         if not shown:
             raise InputError(f"The lists in column {self.columns.label!r} are all empty; name a column with labels.")
@@ -314,6 +316,16 @@ class Scoring:
             settings={**finding.settings, **(told or {})},
             variant=", ".join(name for name in (finding.variant, part) if name),
             **self.shared,
+        )
+
+
+def check_label_lists(column: str, split: str, labels: NDArray[Any]) -> None:
+    """Refuse labels (N,) that are not all lists, or lists in which a label is missing."""
+    wrong = sum(not isinstance(entry, list) or None in entry for entry in labels)
+    if wrong:
+        raise InputError(
+            f"{wrong} of {len(labels)} entries in the label column {column!r} of split {split!r} are no lists of "
+            "labels (null, one label without a list, or null in a list), and others are; make all of them lists."
         )
 
 

@@ -232,6 +232,63 @@ def test_missing_and_ambiguous_labels_are_refused(vit, image_processor, train_wo
         evaluate_encoder(vit, train_world, words, **arguments)
 
 
+def test_columns_that_cannot_mean_what_they_should_are_refused(vit, image_processor, train_world, test_world):
+    def replaced(column, values, of=test_world):
+        return of.remove_columns([column] if column in of.column_names else []).add_column(column, values)
+
+    concepts = [None, None, *test_world["concept"][2:]]
+    ids = [None, *range(1, 36)]
+    lists = [[name] for name in test_world["concept"]]
+    group = Columns(label="label", group="concept")
+    for test, columns, protocol, message in (
+        (replaced("concept", concepts), group, "knn", "group column 'concept' of split 'test' lacks 2 of 36"),
+        (replaced("concept", lists), group, "knn", "holds more than one value an image"),
+        (replaced("cid", ids), Columns(caption_id="cid"), "sibling_retrieval", "caption id column 'cid'"),
+        (
+            replaced("cid", ids).add_column("words", test_world["concept"][:]),
+            Columns(caption="words", image_id="cid"),
+            "text_retrieval",
+            "image id column 'cid'",
+        ),
+        (replaced("words", list(range(36))), Columns(caption="words"), "text_retrieval", "holds 0, which is no text"),
+        (replaced("label", lists), LABEL, "linear_probe", "72 of 72 entries .* of split 'train' are no lists"),
+        (replaced("label", [None, [], *lists[2:]]), LABEL, "linear_probe", "1 of 36 entries .* of split 'test'"),
+        (replaced("label", [[None], *lists[1:]]), LABEL, "linear_probe", "1 of 36 entries .* of split 'test'"),
+    ):
+        counting = CountingProcessor(image_processor)
+        with pytest.raises(InputError, match=message):
+            evaluate_encoder(
+                vit,
+                train_world,
+                test,
+                columns=columns,
+                protocols=[protocol],
+                settings=EvaluationSettings(metric="11_point_map"),
+                image_processor=counting,
+                progress=False,
+            )
+        assert counting.images == 0
+    plain = make_features()
+    listed = Features(
+        plain.features, plain.rows, {**plain.columns, "label": objects([[v] for v in plain.columns["label"]])}
+    )
+    with pytest.raises(InputError, match="of split 'training' are no lists"):
+        evaluate_features(
+            plain,
+            listed,
+            columns=LABEL,
+            protocols=["linear_probe"],
+            settings=EvaluationSettings(metric="11_point_map"),
+            encoder_name="e",
+        )
+
+
+def objects(values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
 # ---------------------------------------------------------------- the other protocols
 
 
