@@ -158,7 +158,13 @@ def run(
     from ..evaluation.feature_cache import default_cache_dir
     from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from .loading import content_revision, load_images
+    from .places import check_place
 
+    cache = command.cache if command.cache is not None else str(default_cache_dir())
+    if command.output is not None:
+        check_place("--output", command.output, is_file=True)
+    if cache != NO_CACHE:
+        check_place("--cache", cache)
     source = assets.pictograms_path() if command.data == EMBEDDED else command.data
     assert command.split is not None and command.protocols is not None  # filled in when the command was made
     if command.probe_c_values < 2:
@@ -189,7 +195,6 @@ def run(
         trust_remote_code=command.trust_remote_code,
         device=command.device,
     )
-    cache = command.cache if command.cache is not None else str(default_cache_dir())
     results = evaluate_encoder(
         vision,
         train,

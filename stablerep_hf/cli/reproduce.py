@@ -74,6 +74,7 @@ def run(command: ReproduceCommand) -> Path:
 
     from ..reproduction import Records, Study, make_claims, write_study
     from .cells import CellRunner
+    from .places import check_place
 
     scale = scale_of(command)
     claims = [claim for claim in make_claims(scale) if claim.number in command.claims]
@@ -83,8 +84,10 @@ def run(command: ReproduceCommand) -> Path:
         raise InputError(f"jobs={command.jobs} does nothing: give 1 or more.")
     output = Path(command.output)
     work = output / "work" if command.work is None else Path(command.work)
+    check_place("--output", output)
     runner = CellRunner(work, scale, command.dtype)
     if not command.report_only:
+        check_place("--work", work)
         output.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(output / f".{RECORDS}.lock", timeout=0):

@@ -465,6 +465,20 @@ def test_evaluate_refuses_what_cannot_work(stablerep, trained, labelled_folder, 
     assert refused(stablerep("evaluate", trained, "--data", labelled_folder, "--protocols", "knn", *flags), *parts)
 
 
+def test_evaluate_finds_out_first_where_it_cannot_write(stablerep, trained, labelled_folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    flags = ["evaluate", trained, "--data", labelled_folder, "--protocols", "knn"]
+    for own, part in (
+        (["--output", tmp_path], "is a folder"),
+        (["--output", tmp_path / "file" / "r.json"], "takes no file"),
+        (["--output", "/proc/x/r.json"], "/proc takes no file"),
+        (["--cache", tmp_path / "file"], "takes no file"),
+        (["--cache", "/proc/x"], "/proc takes no file"),
+    ):
+        assert refused(stablerep(*flags, *own), own[0], part)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"], "no feature was made"
+
+
 def test_evaluate_keeps_features_and_reads_them_again(stablerep, trained, labelled_folder, tmp_path):
     flags = ["evaluate", trained, "--data", labelled_folder, "--protocols", "knn", "--output", tmp_path / "r.json"]
     stablerep(*flags)

@@ -111,6 +111,18 @@ def test_numbers_that_cannot_work_are_one_sentence(stablerep, tmp_path, flags, w
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "flags", [["--output", "file"], ["--report_only", "--output", "file"], ["--output", "out", "--work", "/proc/x"]]
+)
+def test_places_that_cannot_be_written_are_one_sentence(stablerep, tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    code, _, err = stablerep("reproduce", *flags)
+    assert code == 2
+    assert "takes no file" in err and err.strip().count("\n") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_report_of_nothing_trains_nothing(stablerep, tmp_path):
     code, _, err = stablerep("reproduce", "--report_only", "--output", tmp_path / "out")
     assert code == 0, err
