@@ -131,13 +131,18 @@ def vote(similarities: Tensor, labels: Tensor, num_labels: int, temperature: flo
 
 def as_unit_vectors(features: ArrayLike | Tensor) -> Tensor:
     """Features (N, D) as float32 rows of length 1 (a row of zeros stays zero), or an `InputError`."""
-    vectors = torch.as_tensor(features if isinstance(features, Tensor) else np.asarray(features)).detach().float()
+    return functional.normalize(as_matrix(features), dim=1)
+
+
+def as_matrix(features: ArrayLike | Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Features (N, D) on their device, or an `InputError` when there are none or one is not finite."""
+    vectors = torch.as_tensor(features if isinstance(features, Tensor) else np.asarray(features)).detach().to(dtype)
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise InputError(f"Features have shape {tuple(vectors.shape)} and must be (images, dimensions), both above 0.")
     if not bool(torch.isfinite(vectors).all()):
         bad = int((~torch.isfinite(vectors).all(1)).sum())
         raise InputError(f"{bad} of {len(vectors)} feature vectors hold NaN or infinity; check the encoder's weights.")
-    return functional.normalize(vectors, dim=1)
+    return vectors
 
 
 def check_labels(labels: ArrayLike, length: int) -> NDArray[np.int64]:

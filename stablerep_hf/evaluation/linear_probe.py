@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
-from .knn import check_labels
+from .knn import as_matrix, check_labels
 from .metrics import Statistic, statistic_of, value_of
 
 # the release's 45 values of l2 = 1 / C, log-spaced from 1e-6 to 1e5
@@ -95,7 +95,7 @@ def logistic_regression_probe(
     Raises:
         InputError: one class only, labels or groups that do not fit, a C not above 0, or no group left to validate on.
     """
-    train, test = _as_matrix(train_features), _as_matrix(test_features)
+    train, test = as_matrix(train_features, torch.float64).cpu(), as_matrix(test_features, torch.float64).cpu()
     grid = sorted(float(c) for c in c_values)
     if not grid or grid[0] <= 0:
         raise InputError(f"The values of C are {tuple(c_values)} and must be above 0, at least one.")
@@ -286,12 +286,3 @@ def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     deviation = features.std(0, correction=0)
     # a feature that never changes in training says nothing, whatever it does in testing
     return features.mean(0), torch.where(deviation > 1e-8 * deviation.max().clamp_min(1e-30), deviation, torch.inf)
-
-
-def _as_matrix(features: ArrayLike | Tensor) -> Tensor:
-    matrix = torch.as_tensor(features if isinstance(features, Tensor) else np.asarray(features)).detach().double()
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InputError(f"Features have shape {tuple(matrix.shape)} and must be (images, dimensions), both above 0.")
-    if not bool(torch.isfinite(matrix).all()):
-        raise InputError(f"The features of {len(matrix)} images hold NaN or infinity; check the encoder's weights.")
-    return matrix.cpu()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
-from .knn import check_labels
+from .knn import as_matrix, check_labels
 from .linear_probe import validation_rows
 
 RELEASE_LEARNING_RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -112,7 +112,7 @@ def sgd_probe(
             f"The probe has the learning rates {settings.learning_rates} and {settings.epochs} epochs; give at least "
             "one rate above 0 and one epoch."
         )
-    train, test = _as_matrix(train_features), _as_matrix(test_features)
+    train, test = as_matrix(train_features).cpu(), as_matrix(test_features).cpu()
     labels, codes = np.unique(check_labels(train_labels, len(train)), return_inverse=True)
     expected = check_labels(test_labels, len(test))
     if len(labels) < 2:
@@ -120,7 +120,7 @@ def sgd_probe(
     target = torch.from_numpy(codes)
 
     def features_of(epoch: int) -> Tensor:
-        return train if augmented is None else _as_matrix(augmented(epoch))
+        return train if augmented is None else as_matrix(augmented(epoch)).cpu()
 
     every = torch.arange(len(train))
     if selection == "test":
@@ -249,12 +249,3 @@ class _Heads:
         """A batch by its own mean and variance, which also enter the running ones, as torch's BatchNorm does."""
         normal: Tensor = functional.batch_norm(values, self.mean, self.variance, training=len(values) > 1, eps=1e-6)
         return normal
-
-
-def _as_matrix(features: ArrayLike | Tensor) -> Tensor:
-    matrix = torch.as_tensor(features if isinstance(features, Tensor) else np.asarray(features)).detach().float().cpu()
-    if matrix.ndim != 2 or 0 in matrix.shape or not bool(torch.isfinite(matrix).all()):
-        raise InputError(
-            f"Features of shape {tuple(matrix.shape)} must be finite and (images, dimensions), both above 0."
-        )
-    return matrix
