@@ -57,12 +57,16 @@ def run(command: DemoCommand) -> Path:
     from ..evaluation import results_table, write_report
     from . import facts, generate
     from .loading import load_images
+    from .places import check_place
 
     if command.num_captions < 2 or command.images_per_caption < 2:
         raise InputError(
             f"A demo of {command.num_captions} captions x {command.images_per_caption} images has no siblings to "
             "learn from: give at least 2 of each."
         )
+    if command.seed < 0:
+        raise InputError(f"--seed {command.seed} is below 0, which no generator takes: give 0 or more.")
+    check_place("--output", command.output)
     folder = Path(command.output)
     _say(
         1, f"Drawing {command.num_captions} captions x {command.images_per_caption} images with the embedded pipeline"

@@ -159,17 +159,29 @@ def run(
     from ..hub.model_card import weights_sha256
     from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
     from .loading import content_revision, load_images
+    from .places import check_place
 
+    cache = command.cache if command.cache is not None else str(default_cache_dir())
+    if command.output is not None:
+        check_place("--output", command.output, is_file=True)
+    if cache != NO_CACHE:
+        check_place("--cache", cache)
     source = assets.pictograms_path() if command.data == EMBEDDED else command.data
     assert command.split is not None and command.protocols is not None  # filled in when the command was made
+    if command.probe_c_values < 2:
+        raise InputError(f"--probe_c_values {command.probe_c_values} leaves nothing to choose from; give 2 or more.")
     trains = any(MEASURES[name].trains for name in command.protocols if name in MEASURES)
+    splits = [command.train_split, *([command.validation_split] if command.validation_split else []), command.split]
+    if trains and len(set(splits)) < len(splits):
+        raise InputError(
+            f"The splits of training, validation and test are {', '.join(splits)}, and a score on images that were "
+            "fitted to or chosen on says nothing; name another split for each."
+        )
     train = load_images(source, command.train_split, command.subset) if trains else None
     validation = None
     if trains and command.validation_split is not None:
         validation = load_images(source, command.validation_split, command.subset)
     test = load_images(source, command.split, command.subset)
-    if command.probe_c_values < 1:
-        raise InputError(f"--probe_c_values {command.probe_c_values} leaves no regularisation to try; give 1 or more.")
     classifies = "classification" in command.protocols
     if classifies and len(command.protocols) > 1:
         raise InputError(
@@ -184,7 +196,6 @@ def run(
         trust_remote_code=command.trust_remote_code,
         device=command.device,
     )
-    cache = command.cache if command.cache is not None else str(default_cache_dir())
     results = evaluate_encoder(
         vision,
         train,

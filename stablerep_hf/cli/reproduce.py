@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> None:
         [ReproduceCommand],
         argv,
         name="reproduce",
-        description="Train and measure what the paper's claims compare, at equal steps and images seen, and judge "
-        "them. Interrupt it whenever you like: the same command goes on.",
+        description="Train and measure what the paper's claims compare, at equal steps of batches of equal size, and "
+        "judge them. Interrupt it whenever you like: the same command goes on.",
     )
     report = run(command)
     print(f"The report stands in {report}")
@@ -74,6 +74,7 @@ def run(command: ReproduceCommand) -> Path:
 
     from ..reproduction import Records, Study, make_claims, write_study
     from .cells import CellRunner
+    from .places import check_place
 
     scale = scale_of(command)
     claims = [claim for claim in make_claims(scale) if claim.number in command.claims]
@@ -83,15 +84,17 @@ def run(command: ReproduceCommand) -> Path:
         raise InputError(f"jobs={command.jobs} does nothing: give 1 or more.")
     output = Path(command.output)
     work = output / "work" if command.work is None else Path(command.work)
+    check_place("--output", output)
     runner = CellRunner(work, scale, command.dtype)
     if not command.report_only:
-        work.mkdir(parents=True, exist_ok=True)
+        check_place("--work", work)
+        output.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(work / "lock", timeout=0):
+            with FileLock(output / f".{RECORDS}.lock", timeout=0):
                 records = Records(output / RECORDS)
                 _run_missing(claims, scale, records, runner, command.jobs)
         except Timeout as error:
-            raise InputError(f"Another process is at work in {work}: let it finish, or stop it first.") from error
+            raise InputError(f"Another process is at work in {output}: let it finish, or stop it first.") from error
     study = Study(claims, scale, Records(output / RECORDS), runner.key)
     return write_study(study, output, _as_typed(command))
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from ..errors import InputError
-from .encoder import ImageProcessor, VisionEncoder, default_device, first_line, load_image_processor
+from .encoder import ImageProcessor, VisionEncoder, first_line, load_image_processor, move
 
 CLASSES = "classes.json"
 """Beside adapters: the names of their classes, which nothing of peft holds."""
@@ -51,7 +52,7 @@ def load_classifier(
             model, processor_source = _load_adapters(Path(source))
         else:
             model, processor_source = _load_classifier(str(source), options), str(source)
-        model.to(device if device is not None else default_device())
+        move(model, device)
         image_processor = image_processor or load_image_processor(processor_source, revision, trust_remote_code)
         name = name or (Path(source).resolve().name if Path(source).is_dir() else str(source))
     classes = tuple(str(model.config.id2label[index]) for index in range(len(model.config.id2label)))
@@ -61,7 +62,7 @@ def load_classifier(
 def _load_classifier(source: str, options: dict[str, Any]) -> nn.Module:
     try:
         model, report = AutoModelForImageClassification.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"The classifier {source!r} cannot be loaded ({first_line(error)}); give a folder of "
             "`stablerep finetune` or the id of an image classifier that this machine can reach."
@@ -85,13 +86,19 @@ def _load_adapters(folder: Path) -> tuple[nn.Module, str]:
         ) from error
     from safetensors.torch import load_file
 
-    base = str(json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"])
-    weights = load_file(folder / "adapter_model.safetensors")
-    classes = json.loads((folder / CLASSES).read_text("utf-8")) if (folder / CLASSES).is_file() else []
+    try:
+        base = str(json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"])
+        weights = load_file(folder / "adapter_model.safetensors")
+        classes = json.loads((folder / CLASSES).read_text("utf-8")) if (folder / CLASSES).is_file() else []
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"The adapters in {folder} cannot be read ({type(error).__name__}: {first_line(error)}); give a folder as "
+            "`stablerep finetune --mode lora` writes it, with adapter_config.json and adapter_model.safetensors."
+        ) from error
     head = weights.get("base_model.model.classifier.weight")
     try:
         encoder = AutoModelForImageClassification.from_pretrained(base, num_labels=0 if head is None else len(head))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{folder} holds adapters for {base!r}, which cannot be loaded ({first_line(error)}): name the encoder in "
             "its adapter_config.json by a folder or Hub id within reach."
@@ -100,7 +107,7 @@ def _load_adapters(folder: Path) -> tuple[nn.Module, str]:
         with warnings.catch_warnings(action="ignore"):  # of keys that do not fit, which are looked at here
             model = PeftModel.from_pretrained(encoder, str(folder))
         fits = get_peft_model_state_dict(model).keys() == weights.keys()
-    except (RuntimeError, ValueError):  # layers of other sizes, or none of those names
+    except (RuntimeError, ValueError, KeyError, TypeError):  # layers of other sizes, none of those names, no settings
         fits = False
     if not fits:
         raise InputError(

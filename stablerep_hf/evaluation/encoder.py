@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -161,7 +162,7 @@ def load_encoder(
             has_pooler = True
         else:
             model, has_pooler = _load_model(source, revision, trust_remote_code)
-        model.to(device if device is not None else default_device())
+        move(model, device)
         if image_processor is None:
             image_processor = (
                 loaded_processor if timm_model else load_image_processor(source, revision, trust_remote_code)
@@ -202,6 +203,21 @@ def default_device() -> torch.device:
     return accelerator if accelerator is not None else torch.device("cpu")
 
 
+def move(model: nn.Module, device: str | torch.device | None) -> None:
+    """Bring a model to a device, the accelerator if None and there is one.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    try:
+        model.to(device if device is not None else default_device())
+    except (RuntimeError, AssertionError) as error:  # of a name unknown, of a driver not found, of torch without it
+        raise InputError(
+            f"The device {str(device)!r} cannot be used ({first_line(error)[:120]}); name one that this machine has, "
+            "such as cpu, or none for its fastest."
+        ) from error
+
+
 @contextmanager
 def inference(model: nn.Module, device: str | torch.device | None = None) -> Iterator[None]:
     """No gradients and eval mode inside; afterwards each module's own mode, and the model's device, are as before."""
@@ -226,7 +242,7 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> t
         model, report = AutoModel.from_pretrained(
             source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # the last of weights that are cut off
         raise InputError(
             f"The encoder {source!r} cannot be loaded ({first_line(error)}); give a folder written by "
             "save_pretrained or the id of a Hub repository that this machine can reach."

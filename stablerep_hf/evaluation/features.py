@@ -94,8 +94,13 @@ def extract_features(
 
     Raises:
         InputError: a column is missing or holds no images, the data set is empty, too many images do not decode, or
-            the cache was made from something else.
+            the cache was made from something else; a batch of no image or fewer than no workers.
     """
+    if batch_size < 1 or num_workers < 0:
+        raise InputError(
+            f"batch_size={batch_size} and num_workers={num_workers} encode nothing; give at least 1 image a batch "
+            "and 0 workers or more."
+        )
     vision = load_encoder(encoder, image_processor, device=device)
     check_columns(dataset, image_column, [*columns, *([key_column] if key_column else [])])
     plain = dataset.with_format(None)

@@ -49,7 +49,8 @@ def few_shot_accuracy(
     Args:
         features: (N, D).
         labels: (N,) integers.
-        groups: (N,) ids; in an episode no two images are of one group, so that no query has its like in the support.
+        groups: (N,) ids; in an episode no two images of a class are of one group, so that no query has its like in
+            the support of its class. A group that holds images of several classes may stand in each of them.
         ways: classes an episode.
         shots: labelled images a class.
         queries: images a class that are to be told.
@@ -76,7 +77,8 @@ def few_shot_accuracy(
     if len(enough) < ways:
         raise InputError(
             f"{len(enough)} of {len(members)} classes have the {need} {'images' if groups is None else 'groups'} that "
-            f"{shots} shots and {queries} queries need, and an episode needs {ways} classes; ask for fewer."
+            f"{shots} shots and {queries} queries need, and an episode needs {ways} classes; ask for fewer ways or "
+            "shots, or give more images a class."
         )
     generator = np.random.default_rng(seed)
     answers = torch.arange(ways).repeat_interleave(queries)

@@ -16,7 +16,7 @@ from .results import EvaluationResult
 from .tables import measure_name
 
 _GAP = 4
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: safe for most eyes
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: safe for most eyes
 
 
 def image_grid(
@@ -79,7 +79,7 @@ def score_plot(results: Sequence[EvaluationResult]) -> bytes:
         own = [result for result in results if (measure_name(result), result.dataset, result.split) == measure]
         for result in own:
             place = encoders.index(result.encoder)
-            colour = _COLOURS[place % len(_COLOURS)]
+            colour = COLOURS[place % len(COLOURS)]
             panel.plot([100 * result.low, 100 * result.high], [place, place], color=colour, linewidth=2)
             panel.plot([100 * result.value], [place], "o", color=colour, markersize=6)
         if own[0].chance is not None:

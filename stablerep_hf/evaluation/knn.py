@@ -135,7 +135,7 @@ def as_unit_vectors(features: ArrayLike | Tensor) -> Tensor:
 
 
 def as_matrix(features: ArrayLike | Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Features (N, D) as numbers of `dtype`, or an `InputError` when they are of another shape or not finite."""
+    """Features (N, D) as numbers of `dtype`, or an `InputError` when there are none or one is not finite."""
     vectors = torch.as_tensor(features if isinstance(features, Tensor) else np.asarray(features)).detach().to(dtype)
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise InputError(f"Features have shape {tuple(vectors.shape)} and must be (images, dimensions), both above 0.")

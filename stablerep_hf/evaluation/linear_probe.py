@@ -136,6 +136,11 @@ def logistic_regression_probe(
     solver = _Logistic((train[fit_rows] - mean) / scale, hot[fit_rows], one_against_rest, device, torch.float32)
     seen = solver.rotated((train[chooses_rows] - mean) / scale)
     seen_labels = target[chooses] if several else labels[codes[chooses]]
+    if not target[chooses].any():
+        raise InputError(
+            f"None of the {len(seen)} images that would choose C shows any class, so there is nothing to choose by; "
+            "give more labelled images or an official validation set."
+        )
     validation, found = {}, {}
     for c in grid:  # from strong to weak regularisation: each solution is a good start for the next
         solver.fit(c, max_iter, _CHOOSING_TOLERANCE)

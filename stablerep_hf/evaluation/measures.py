@@ -285,6 +285,9 @@ def text_retrieval(scoring: Scoring) -> list[EvaluationResult]:
         **scoring.settings_of_data(),
     }
     groups = scoring.groups(test)
+    groups = np.arange(len(first)) if groups is None else groups[first]
+    # the captions of an image are right or wrong together: each is drawn with the first image that it stands beside
+    of_text = groups[paired[np.unique(paired[:, 1], return_index=True)[1], 0]]
     results = []
     for direction, found in zip(("image to text", "text to image"), both, strict=True):
         of_images = direction == "image to text"
@@ -294,7 +297,7 @@ def text_retrieval(scoring: Scoring) -> list[EvaluationResult]:
                 metric=f"recall@{k}",
                 statistic=MeanScore(found.hits[k].astype(np.float64)),
                 count=len(found.hits[k]),
-                groups=groups[first] if of_images and groups is not None else None,
+                groups=of_text if not of_images else groups if scoring.columns.group is not None else None,
                 rows=first if of_images else None,
                 chance=found.chance[k],
                 settings=own,

@@ -128,12 +128,11 @@ def _eleven_point_precision(
     counted = weights[:, order]
     found = np.cumsum(counted * relevant[order], 1)[:, ends]
     seen = np.cumsum(counted, 1)[:, ends]
-    recall = _ratio(found, found[:, -1:])
     precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
     best_from_here = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
     total = np.zeros(len(weights))
-    for threshold in np.linspace(0, 1, 11):
-        first = (recall >= threshold).argmax(1)
+    for tenth in range(11):
+        first = (10 * found >= tenth * found[:, -1:]).argmax(1)  # in whole numbers: 3 of 10 are a recall of 0.3
         total += best_from_here[np.arange(len(weights)), first]
     return np.where(found[:, -1] > 0, total / 11, np.nan)
 

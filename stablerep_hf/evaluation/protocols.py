@@ -21,7 +21,7 @@ from .image_transforms import CropAndFlip, Displacement
 from .knn import check_neighbours
 from .measures import MEASURES
 from .results import EvaluationResult
-from .scoring import Columns, EvaluationSettings, Scoring, check_label_values
+from .scoring import Columns, EvaluationSettings, Scoring, check_label_lists, check_label_values
 from .sgd_probe import AugmentedFeatures
 from .zero_shot import EmbedTexts
 
@@ -103,12 +103,13 @@ def evaluate_encoder(
         if validation_dataset is not None:
             sides.append(("validation", validation_dataset, learned))
     # all that can be wrong with the data is found before the first image is encoded
-    for place, (name, dataset, names) in enumerate(sides):
+    for name, dataset, names in sides:
         check_columns(dataset, image_column, names)
-        if "label" in used:
-            assert columns.label is not None
-            _check_labels(dataset, columns.label, name, told_apart=place == 1)  # the training set
+        for meaning, column in wanted.items():
+            if column in names:
+                _check_values(dataset, meaning, str(column), name)
     if "label" in used:
+        _check_labels([(name, dataset) for name, dataset, _ in sides], str(columns.label))
         _check_class_names([dataset for _, dataset, _ in sides], str(columns.label))
     if "knn" in protocols and train_dataset is not None:
         check_neighbours(max(settings.knn_neighbours or (1,)), len(train_dataset))
@@ -242,6 +243,10 @@ def _check_request(protocols: Sequence[str], columns: Columns, has_train: bool) 
     if not protocols or isinstance(protocols, str):
         known = ", ".join(PROTOCOLS)
         raise InputError(f"The protocols {protocols!r} are no list of names; give a list of some of {known}.")
+    if twice := [protocol for protocol in PROTOCOLS if list(protocols).count(protocol) > 1]:
+        raise InputError(
+            f"The protocol {twice[0]!r} was asked for twice, and gives the same both times; name it once."
+        )
     for protocol in protocols:
         if protocol not in MEASURES:
             raise InputError(f"There is no protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}.")
@@ -258,18 +263,47 @@ def _check_request(protocols: Sequence[str], columns: Columns, has_train: bool) 
             )
 
 
-def _check_labels(dataset: Dataset, column: str, split: str, *, told_apart: bool) -> None:
-    if isinstance(dataset.features[column], Image):
-        raise InputError(f"The label column {column!r} of split {split!r} holds images; name the column of labels.")
-    values: NDArray[Any] = column_values(dataset.with_format(None), column)
-    if any(isinstance(value, list) for value in values):
-        return  # several labels an image: whether a protocol knows what to do with them is seen there
-    check_label_values(column, split, values)
-    if told_apart and len(np.unique(values)) < 2:
-        raise InputError(
-            f"Every label in column {column!r} of split {split!r} is {values[0]!s}, so there is nothing to tell "
-            "apart; give two classes."
-        )
+def _check_values(dataset: Dataset, meaning: str, column: str, split: str) -> None:
+    """Refuse a column that cannot mean what it is said to."""
+    what = f"The {meaning.replace('_', ' ')} column {column!r} of split {split!r}"
+    if meaning == "caption":
+        values = column_values(dataset.with_format(None), column).tolist()
+        texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
+        if strange := [text for text in texts if not isinstance(text, str | None)]:
+            raise InputError(
+                f"{what} holds {strange[0]!r}, which is no text; name a column of texts or lists of them."
+            )
+    elif meaning in ("group", "caption_id", "image_id"):
+        values = column_values(dataset.with_format(None), column).tolist()
+        if any(isinstance(value, list | dict) for value in values):
+            raise InputError(f"{what} holds more than one value an image; name a column of numbers or texts.")
+        if missing := sum(value is None for value in values):
+            raise InputError(
+                f"{what} lacks {missing} of {len(values)} values, so nothing says what these images belong to; filter "
+                "those rows out or name another column."
+            )
+
+
+def _check_labels(sides: Sequence[tuple[str, Dataset]], column: str) -> None:
+    """Refuse labels that cannot be learned or scored; the second side, if there is one, is the training set."""
+    for split, dataset in sides:
+        if isinstance(dataset.features[column], Image):
+            raise InputError(
+                f"The label column {column!r} of split {split!r} holds images; name the column of labels."
+            )
+    labels = [column_values(dataset.with_format(None), column) for _, dataset in sides]
+    # several labels an image: whether a protocol knows what to do with them is seen there
+    several = any(isinstance(label, list) for values in labels for label in values)
+    for place, ((split, _), values) in enumerate(zip(sides, labels, strict=True)):
+        if several:
+            check_label_lists(column, split, values)
+            continue
+        check_label_values(column, split, values)
+        if place == 1 and len(np.unique(values)) < 2:
+            raise InputError(
+                f"Every label in column {column!r} of split {split!r} is {values[0]!s}, so there is nothing to tell "
+                "apart; give two classes."
+            )
 
 
 def _check_class_names(datasets: Sequence[Dataset], column: str) -> None:

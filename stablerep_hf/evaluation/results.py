@@ -16,7 +16,7 @@ from .intervals import seed_interval
 
 BOOTSTRAP = "bootstrap over test images"
 CLUSTER_BOOTSTRAP = "bootstrap over test groups"
-TEXT_BOOTSTRAP = "bootstrap over test texts"
+TEXT_BOOTSTRAP = "bootstrap over test texts"  # those of an image, or of its group, together
 OVER_EPISODES = "Student t over episodes"
 OVER_SEEDS = "Student t over training seeds"
 

@@ -16,7 +16,7 @@ from .linear_probe import SYNCLR_C_VALUES
 from .metrics import METRICS, Statistic, Weights
 from .results import BOOTSTRAP, CLUSTER_BOOTSTRAP, OVER_EPISODES, TEXT_BOOTSTRAP, EvaluationResult
 from .sgd_probe import AugmentedFeatures
-from .zero_shot import DEFAULT_TEMPLATES, EmbedTexts
+from .zero_shot import DEFAULT_TEMPLATES, EmbedTexts, check_templates
 
 DINO_NEIGHBOURS = (10, 20, 100, 200)
 
@@ -92,6 +92,18 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise InputError(f"There is no metric {self.metric!r} of labels; choose from {', '.join(METRICS)}.")
+        if self.knn_neighbours is not None and min(self.knn_neighbours, default=0) < 1:
+            raise InputError(
+                f"The numbers of neighbours {tuple(self.knn_neighbours)} must be 1 or more, and at least one number; "
+                "DINO uses 10, 20, 100 and 200."
+            )
+        if self.few_shot_episodes < 2:
+            raise InputError(
+                f"{self.few_shot_episodes} few-shot episodes have no spread to make an interval from; draw at least 2."
+            )
+        if self.seed < 0:
+            raise InputError(f"The seed {self.seed} is below 0, which no generator takes; give 0 or more.")
+        check_templates(self.templates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +189,8 @@ class Scoring:
         """Of labels that are lists: (N, K) bool for each side, the classes being those of any side."""
         assert self.columns.label is not None
         lists = [side.columns[self.columns.label] for side in sides]
+        for side, column in zip(sides, lists, strict=True):
+            check_label_lists(self.columns.label, self.shared["split"] if side is self.test else "training", column)
         shown = [label for column in lists for entry in column for label in entry]
         if not shown:
             raise InputError(f"The lists in column {self.columns.label!r} are all empty; name a column with labels.")
@@ -205,7 +219,12 @@ class Scoring:
         return own
 
     def results(self, finding: Finding) -> list[EvaluationResult]:
-        """The number with its interval; then, for each slice column, each slice, the worst, and the gap."""
+        """The number with its interval; then, for each slice column, each slice, the worst, and the gap.
+
+        The interval of a slice is its own. Those of the worst and of the gap follow from intervals of the K slices
+        that hold together (each at 1 - 0.05 / K, Bonferroni), because the least of several noisy scores lies below
+        the least of the true ones, and their spread above the true one: a bootstrap of either repeats that.
+        """
         parts = self._slices(finding)
         masks = [mask for slices in parts.values() for mask in slices.values()]
 
@@ -221,7 +240,7 @@ class Scoring:
             seed=self.settings.seed,
         )
         exact = whole_and_parts(np.ones((1, finding.count)))[0]
-        results = [self._result(finding, exact[0], drawn[:, 0], finding.count)]
+        results = [self._result(finding, exact[0], percentile_interval(drawn[:, 0]), finding.count)]
         place = 1
         for column, slices in parts.items():
             own = range(place, place + len(slices))
@@ -230,18 +249,20 @@ class Scoring:
             known = [(index, name) for index, name in zip(own, slices, strict=True) if np.isfinite(exact[index])]
             for index, name in known:
                 told: dict[str, Any] = {"slice_column": column, "slice": name}
-                results.append(
-                    self._result(finding, exact[index], drawn[:, index], counts[name], f"{column} = {name}", told)
-                )
+                ends = percentile_interval(drawn[:, index])
+                results.append(self._result(finding, exact[index], ends, counts[name], f"{column} = {name}", told))
             if len(known) < 2:
                 continue
-            columns = [index for index, _ in known]
-            worst = min(known, key=lambda entry: exact[entry[0]])[1]
+            scores = exact[[index for index, _ in known]]
+            lows, highs = np.transpose(
+                [percentile_interval(drawn[:, index], confidence=1 - 0.05 / len(known)) for index, _ in known]
+            )
+            worst = known[int(scores.argmin())][1]
             told = {"slice_column": column, "worst": worst, "slice_counts": counts}
-            lows, highs = np.nanmin(drawn[:, columns], 1), np.nanmax(drawn[:, columns], 1)
-            low, high = exact[columns].min(), exact[columns].max()
-            results.append(self._result(finding, low, lows, counts[worst], f"worst {column}", told))
-            results.append(self._result(finding, high - low, highs - lows, finding.count, f"gap over {column}", told))
+            ends = (lows.min(), highs.min())
+            results.append(self._result(finding, scores.min(), ends, counts[worst], f"worst {column}", told))
+            ends = (max(0.0, lows.max() - highs.min()), highs.max() - lows.min())
+            results.append(self._result(finding, np.ptp(scores), ends, finding.count, f"gap over {column}", told))
         return results
 
     def episode_result(
@@ -276,12 +297,12 @@ class Scoring:
         self,
         finding: Finding,
         value: float,
-        drawn: NDArray[np.float64],
+        ends: tuple[float, float],
         count: int,
         part: str = "",
         told: Mapping[str, Any] | None = None,
     ) -> EvaluationResult:
-        low, high = percentile_interval(drawn)
+        low, high = map(float, ends)
         interval = BOOTSTRAP if finding.groups is None else CLUSTER_BOOTSTRAP
         return EvaluationResult(
             protocol=finding.protocol,
@@ -295,6 +316,16 @@ class Scoring:
             settings={**finding.settings, **(told or {})},
             variant=", ".join(name for name in (finding.variant, part) if name),
             **self.shared,
+        )
+
+
+def check_label_lists(column: str, split: str, labels: NDArray[Any]) -> None:
+    """Refuse labels (N,) that are not all lists, or lists in which a label is missing."""
+    wrong = sum(not isinstance(entry, list) or None in entry for entry in labels)
+    if wrong:
+        raise InputError(
+            f"{wrong} of {len(labels)} entries in the label column {column!r} of split {split!r} are no lists of "
+            "labels (null, one label without a list, or null in a list), and others are; make all of them lists."
         )
 
 

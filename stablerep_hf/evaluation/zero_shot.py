@@ -32,16 +32,29 @@ def zero_shot_weights(embed_texts: EmbedTexts, class_names: Sequence[str], templ
     Raises:
         InputError: no names, a template without its place, or a text whose embedding is not finite.
     """
-    if not templates or any(template.count("{}") != 1 for template in templates):
-        raise InputError(
-            f"The templates {list(templates)} must each hold '{{}}' once, where the class name goes; as in "
-            f"{DEFAULT_TEMPLATES[0]!r}."
-        )
+    check_templates(templates)
     if not class_names:
         raise InputError("There are 0 class names, so there is nothing to choose from; name the classes.")
     names = [str(name).replace("_", " ") for name in class_names]
-    sentences = as_unit_vectors(embed_texts([template.format(name) for name in names for template in templates]))
+    sentences = as_unit_vectors(
+        embed_texts([template.replace("{}", name) for name in names for template in templates])
+    )
     return functional.normalize(sentences.reshape(len(names), len(templates), -1).mean(1), dim=1)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse sentences that do not say where the class name goes, or have braces besides.
+
+    Raises:
+        InputError: there is such a one, or none at all.
+    """
+    if not templates or any(
+        template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")) for template in templates
+    ):
+        raise InputError(
+            f"The templates {list(templates)} must each hold '{{}}' once, where the class name goes, and no other "
+            f"brace; as in {DEFAULT_TEMPLATES[0]!r}."
+        )
 
 
 def zero_shot_scores(image_embeds: ArrayLike | Tensor, weights: Tensor) -> Tensor:

@@ -70,7 +70,8 @@ class Setting:
         objective: what is learned; "untrained" is the encoder as a training finds it, "pixels" no encoder at all.
         images: what from; None where nothing is learned.
         steps: batches.
-        views: in a batch; whatever the objective, so that equal steps mean equal images seen.
+        views: in a batch, whatever the objective, as far as its captions have all their images: of the real
+            drawings, of which some captions have fewer than a batch holds, StableRep and CLIP see about 8 % less.
     """
 
     objective: Objective

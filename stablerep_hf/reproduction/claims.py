@@ -144,7 +144,7 @@ def _table_1(scale: Scale) -> Claim:
         ),
         note="Real images are the very drawings that the generator learned from, by five groups of artists; the "
         "drawings of one concept are siblings. A batch holds four images of a caption, or as many as there are where "
-        "fewer artists drew it.",
+        "fewer artists drew it, so StableRep and CLIP saw about 8 % fewer real images than synthetic ones.",
     )
 
 

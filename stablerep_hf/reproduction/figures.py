@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.figures import COLOURS
 from .claims import KNN, LINEAR, REST, RETRIEVAL, TAIL, ZERO_SHOT
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito: safe for most eyes
 _MARKERS = ("o", "s", "^", "D")
 _DASHES = ("-", "--", "-.", ":")
 NAMES = {

@@ -20,8 +20,8 @@ _SETTINGS = ("k", "c", "converged")
 class Records:
     """A file of JSON lines by key, added to and never rewritten.
 
-    A line is whole once it is there: it is synced, and one that a kill left torn at the end is cut off when the file
-    is opened. One process writes; several may read.
+    A line counts once it is whole: it is synced, and one that a kill left torn at the end is passed over, and cut off
+    before the next is added. One process writes; others may read at any time, and change nothing.
 
     Args:
         path: Made with its folder when the first line is added.
@@ -33,10 +33,12 @@ class Records:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._records: dict[str, dict[str, Any]] = {}
+        self._length = 0  # bytes of whole lines
         if not self.path.exists():
             return
         content = self.path.read_bytes()
-        whole, newline, torn = content.rpartition(b"\n")
+        whole, newline, _ = content.rpartition(b"\n")
+        self._length = len(whole) + len(newline)
         for number, line in enumerate(whole.splitlines() if newline else [], start=1):
             try:
                 record = json.loads(line)
@@ -46,8 +48,6 @@ class Records:
                     f"Line {number} of {self.path.name} is no record of a training: remove the line, and the training "
                     "is run again."
                 ) from error
-        if torn:
-            os.truncate(self.path, len(content) - len(torn))
 
     def __contains__(self, key: str) -> bool:
         return key in self._records
@@ -66,7 +66,8 @@ class Records:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         with self.path.open("ab") as file:
-            file.write(f"{line}\n".encode())
+            file.truncate(self._length)
+            self._length += file.write(f"{line}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         self._records[str(record["key"])] = dict(record)

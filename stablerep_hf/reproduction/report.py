@@ -18,7 +18,7 @@ from .claims import Claim, Scale
 from .figures import name_of
 from .plots import plot_claim
 from .records import Records, unpack_results
-from .verdicts import RULE, Judged, JudgedClaim, Measured, judge, summary
+from .verdicts import CORRECTION, RULE, Judged, JudgedClaim, Measured, judge, summary
 
 Key = Callable[[Cell | ImageSet], str]
 
@@ -96,6 +96,7 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
         verdicts_table(entries),
         "## How it was judged",
         RULE,
+        CORRECTION,
         _LIMITS,
     ]
     for judged in study.judged:
@@ -125,7 +126,7 @@ def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> str:
     rows = [["claim", "verdict", "statements"]]
     for claim in claims:
         name, progress = f"{claim['number']}. {claim['title']}", f"{claim['seeds']} of {claim['planned']} seeds"
-        if claim["seeds"] < 2:
+        if not any(len(one["seeds"]) > 1 for one in claim["statements"]):
             rows.append([name, f"not judged yet ({progress})", ""])
             continue
         by_verdict = (
@@ -148,8 +149,9 @@ concepts that neither the generator nor any encoder saw."""
 def _setting_words(scale: Scale) -> str:
     return (
         f"Every encoder is a ViT of four layers that saw {scale.steps} batches of {scale.views} views "
-        f"({scale.steps * scale.views:,} in all, whatever the objective); {scale.seeds} seeds of each setting; "
-        f"the largest image set has {scale.captions:,} captions."
+        f"({scale.steps * scale.views:,} in all, under SimCLR two of each image; under StableRep and CLIP about 8 % "
+        "fewer of the real drawings, since not every caption has four); "
+        f"{scale.seeds} seeds of each setting; the largest image set has {scale.captions:,} captions."
     )
 
 
@@ -190,13 +192,16 @@ def _statements_table(judged: JudgedClaim) -> str:
                 if difference is None
                 else f"{100 * difference.mean:+.1f} [{percent(difference.low)}, {percent(difference.high)}]"
             )
-        rows.append([one.statement.text, *cells, _statement_verdict(one)])
+        rows.append([one.statement.text, *cells, _statement_verdict(judged, one)])
     note = "Differences in percentage points, above 0 for the statement, with the intervals that judge it."
     return f"{markdown_table(rows)}\n\n{note}"
 
 
-def _statement_verdict(judged: Judged) -> str:
-    return judged.verdict if judged.differences else f"undecided ({len(judged.seeds)} seeds so far)"
+def _statement_verdict(claim: JudgedClaim, judged: Judged) -> str:
+    if not judged.differences:
+        return f"undecided ({len(judged.seeds)} seeds so far)"
+    alone = judged.verdict == "disagrees" and not claim.falls_by(judged)
+    return "disagrees, but not at the claim's level" if alone else judged.verdict
 
 
 def _score(result: EvaluationResult | None) -> str:

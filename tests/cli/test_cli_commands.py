@@ -487,10 +487,33 @@ def test_evaluate_prints_and_saves_scores(stablerep, trained, labelled_folder, t
         (["--slice_columns", "hue"], ["'hue'"]),
         (["--metric", "f1"], ["f1", "mean_per_class"]),
         (["--knn_neighbours", "99"], ["99"]),
+        (["--knn_neighbours", "5", "-3"], ["(5, -3)"]),
+        (["--train_split", "test"], ["are test, test", "name another split"]),
+        (["--validation_split", "test"], ["train, test, test"]),
+        (["--probe_c_values", "1"], ["--probe_c_values 1"]),
+        (["--protocols", "knn", "knn"], ["'knn' was asked for twice"]),
+        (["--few_shot_episodes", "1"], ["1 few-shot episodes", "at least 2"]),
+        (["--seed", "-1"], ["seed -1"]),
+        (["--templates", "a {} of {style}"], ["other brace"]),
+        (["--templates", "a {} }"], ["other brace"]),
     ],
 )
 def test_evaluate_refuses_what_cannot_work(stablerep, trained, labelled_folder, flags, parts):
     assert refused(stablerep("evaluate", trained, "--data", labelled_folder, "--protocols", "knn", *flags), *parts)
+
+
+def test_evaluate_finds_out_first_where_it_cannot_write(stablerep, trained, labelled_folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    flags = ["evaluate", trained, "--data", labelled_folder, "--protocols", "knn"]
+    for own, part in (
+        (["--output", tmp_path], "is a folder"),
+        (["--output", tmp_path / "file" / "r.json"], "takes no file"),
+        (["--output", "/proc/x/r.json"], "/proc takes no file"),
+        (["--cache", tmp_path / "file"], "takes no file"),
+        (["--cache", "/proc/x"], "/proc takes no file"),
+    ):
+        assert refused(stablerep(*flags, *own), own[0], part)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"], "no feature was made"
 
 
 def test_evaluate_keeps_features_and_reads_them_again(stablerep, trained, labelled_folder, tmp_path):
@@ -516,7 +539,7 @@ def test_evaluate_knows_every_protocol_of_images_and_slices(stablerep, trained, 
         "--knn_neighbours", "3", "--metric", "mean_per_class", "--slice_columns", "label", "--output", file,
     )  # fmt: skip
     assert code == 2, "fifteen queries a class are more than 24 images have"
-    assert "few" in err or "classes have" in err
+    assert "0 of 3 classes have the 16 images that 1 shots and 15 queries need" in err
     code, out, err = stablerep(
         "evaluate", trained, "--data", labelled_folder, "--protocols", *(set(protocols) - {"few_shot"}),
         "--sgd_epochs", "2", "--knn_neighbours", "3", "--metric", "mean_per_class", "--slice_columns", "label",

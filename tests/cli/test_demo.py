@@ -31,6 +31,22 @@ def kill_when(process, condition, log):
     process.wait()
 
 
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--seed", "-1"], "--seed -1"),
+        (["--output", "/proc/x"], "takes no file"),
+        (["--num_captions", "1"], "siblings"),
+    ],
+)
+def test_a_demo_that_cannot_work_does_not_begin(stablerep, tmp_path, monkeypatch, flags, part):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = stablerep("demo", *flags)
+    assert code == 2
+    assert part in err and err.strip().count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.timeout(900)
 def test_a_demo_killed_twice_goes_on_and_leaves_what_it_promises(tmp_path):
     folder, log = tmp_path / "demo", tmp_path / "log.txt"

@@ -111,20 +111,41 @@ def test_numbers_that_cannot_work_are_one_sentence(stablerep, tmp_path, flags, w
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "flags", [["--output", "file"], ["--report_only", "--output", "file"], ["--output", "out", "--work", "/proc/x"]]
+)
+def test_places_that_cannot_be_written_are_one_sentence(stablerep, tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    code, _, err = stablerep("reproduce", *flags)
+    assert code == 2
+    assert "takes no file" in err and err.strip().count("\n") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_report_of_nothing_trains_nothing(stablerep, tmp_path):
     code, _, err = stablerep("reproduce", "--report_only", "--output", tmp_path / "out")
     assert code == 0, err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.md", "results.json"]
 
 
-def test_two_runs_of_one_folder_do_not_meet(stablerep, tmp_path):
-    from filelock import FileLock
+def test_two_runs_of_one_folder_do_not_meet_wherever_they_draw(stablerep, tmp_path, monkeypatch):
+    codes = []
 
-    (tmp_path / "work").mkdir()
-    with FileLock(tmp_path / "work" / "lock"):
-        code, _, err = stablerep("reproduce", "--output", tmp_path / "out", "--work", tmp_path / "work")
+    def run(runner, task):
+        if not codes:
+            codes.append(stablerep(*flags, "--work", tmp_path / "elsewhere"))
+        return made_up(runner, task)
+
+    monkeypatch.setattr(CellRunner, "run", run)
+    flags = ["reproduce", "--claims", "5", *SMALL, "--output", tmp_path / "out"]
+    code, _, err = stablerep(*flags, "--work", tmp_path / "work")
+    assert code == 0, err
+    code, _, err = codes[0]
     assert code == 2
     assert "at work" in err
+    records = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    assert len(records) == len(set(records)) == 4
 
 
 def drawn(captions, counts):

@@ -11,7 +11,7 @@ from timm.models import save_for_hf
 from transformers import SiglipConfig, SiglipModel
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation import extract_features, load_encoder
+from stablerep_hf.evaluation import extract_features, load_classifier, load_encoder, pixel_encoder
 from stablerep_hf.evaluation.image_transforms import CropAndFlip, Displacement
 
 
@@ -99,6 +99,46 @@ def test_an_encoder_without_texts_says_so(vit, image_processor, clip_folder):
         name.unlink()
     with pytest.raises(InputError, match="came without a tokenizer"):
         load_encoder(clip_folder).embed_texts(["a"])
+
+
+@pytest.mark.parametrize("load", [load_encoder, load_classifier])
+def test_weights_that_are_cut_off_are_one_sentence(vit, image_processor, tmp_path, load):
+    vit.save_pretrained(tmp_path)
+    image_processor.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"cannot be loaded \(.*deserializing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "reason"),
+    [
+        ("{", b"", "JSONDecodeError"),
+        ("{}", b"", "KeyError: 'base_model_name_or_path'"),
+        ('{"base_model_name_or_path": "x"}', None, "No such file"),
+        ('{"base_model_name_or_path": "x"}', b"torn", "deserializing"),
+    ],
+)
+def test_adapters_that_are_damaged_are_one_sentence(tmp_path, config, weights, reason):
+    (tmp_path / "adapter_config.json").write_text(config)
+    if weights is not None:
+        (tmp_path / "adapter_model.safetensors").write_bytes(weights)
+    with pytest.raises(InputError, match=f"cannot be read .*{reason}"):
+        load_classifier(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_one_sentence(vit, image_processor, tmp_path):
+    vit.save_pretrained(tmp_path)
+    image_processor.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="The device 'abacus' cannot be used"):
+        load_encoder(tmp_path, device="abacus")
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": -4}, {"num_workers": -1}])
+def test_a_batch_of_nothing_and_negative_workers_are_refused(test_world, wrong):
+    with pytest.raises(InputError, match=r"encode nothing; give at least 1 image a batch"):
+        extract_features(pixel_encoder(), test_world, progress=False, **wrong)
 
 
 def test_displacement_moves_the_whole_picture_on_its_own_ground():

@@ -163,6 +163,15 @@ def test_a_test_label_that_training_never_saw_counts_as_wrong():
         ({"train_groups": np.arange(40) % 2}, "leave none to choose C on"),
         ({"train_groups": np.arange(3)}, r"groups of shape \(3,\)"),
         ({"train_features": np.full((40, 2), np.inf)}, "NaN or infinity"),
+        (
+            {
+                "train_labels": np.eye(40, 2, dtype=bool),
+                "test_labels": np.eye(40, 2, dtype=bool),
+                "metric": "11_point_map",
+            }
+            | {"held_out": np.arange(40) >= 30},
+            "None of the 10 images that would choose C shows any class",
+        ),
     ],
 )
 def test_what_cannot_be_probed_is_refused(change, message):

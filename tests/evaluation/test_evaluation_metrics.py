@@ -21,7 +21,8 @@ def voc_average_precision(relevant, scores) -> float:
     """The definition, by scikit-learn's curve: at each recall the best precision there or further on."""
     precision, recall, _ = precision_recall_curve(relevant, scores)
     precision, recall = precision[:-1], recall[:-1]  # without the point (0, 1), which no image stands behind
-    return float(np.mean([precision[recall >= threshold].max(initial=0) for threshold in np.linspace(0, 1, 11)]))
+    reached = np.round(10 * recall, 9)
+    return float(np.mean([precision[reached >= tenth].max(initial=0) for tenth in range(11)]))
 
 
 def problem(seed: int, num: int = 300, num_labels: int = 5, ties: bool = False):
@@ -46,6 +47,14 @@ def test_eleven_points_are_those_of_the_definition(seed, ties):
     relevant = np.eye(5, dtype=bool)[labels] | (np.random.default_rng(seed).uniform(size=scores.shape) < 0.1)
     expected = np.mean([voc_average_precision(relevant[:, k], scores[:, k]) for k in range(5)])
     assert eleven_point_map(scores, relevant) == pytest.approx(expected)
+
+
+def test_a_recall_of_three_tenths_is_three_of_ten():
+    """0.3 as a float lies below the 0.30000000000000004 that stands at the fourth of eleven equal steps."""
+    relevant = np.zeros((20, 1), bool)
+    relevant[:3] = relevant[13:] = True  # three of ten at once, the rest at the end
+    end = 10 / 20
+    assert eleven_point_map(-np.arange(20.0)[:, None], relevant) == pytest.approx((4 * 1 + 7 * end) / 11)
 
 
 def test_a_perfect_order_gives_one_and_its_reverse_little():

@@ -232,6 +232,63 @@ def test_missing_and_ambiguous_labels_are_refused(vit, image_processor, train_wo
         evaluate_encoder(vit, train_world, words, **arguments)
 
 
+def test_columns_that_cannot_mean_what_they_should_are_refused(vit, image_processor, train_world, test_world):
+    def replaced(column, values, of=test_world):
+        return of.remove_columns([column] if column in of.column_names else []).add_column(column, values)
+
+    concepts = [None, None, *test_world["concept"][2:]]
+    ids = [None, *range(1, 36)]
+    lists = [[name] for name in test_world["concept"]]
+    group = Columns(label="label", group="concept")
+    for test, columns, protocol, message in (
+        (replaced("concept", concepts), group, "knn", "group column 'concept' of split 'test' lacks 2 of 36"),
+        (replaced("concept", lists), group, "knn", "holds more than one value an image"),
+        (replaced("cid", ids), Columns(caption_id="cid"), "sibling_retrieval", "caption id column 'cid'"),
+        (
+            replaced("cid", ids).add_column("words", test_world["concept"][:]),
+            Columns(caption="words", image_id="cid"),
+            "text_retrieval",
+            "image id column 'cid'",
+        ),
+        (replaced("words", list(range(36))), Columns(caption="words"), "text_retrieval", "holds 0, which is no text"),
+        (replaced("label", lists), LABEL, "linear_probe", "72 of 72 entries .* of split 'train' are no lists"),
+        (replaced("label", [None, [], *lists[2:]]), LABEL, "linear_probe", "1 of 36 entries .* of split 'test'"),
+        (replaced("label", [[None], *lists[1:]]), LABEL, "linear_probe", "1 of 36 entries .* of split 'test'"),
+    ):
+        counting = CountingProcessor(image_processor)
+        with pytest.raises(InputError, match=message):
+            evaluate_encoder(
+                vit,
+                train_world,
+                test,
+                columns=columns,
+                protocols=[protocol],
+                settings=EvaluationSettings(metric="11_point_map"),
+                image_processor=counting,
+                progress=False,
+            )
+        assert counting.images == 0
+    plain = make_features()
+    listed = Features(
+        plain.features, plain.rows, {**plain.columns, "label": objects([[v] for v in plain.columns["label"]])}
+    )
+    with pytest.raises(InputError, match="of split 'training' are no lists"):
+        evaluate_features(
+            plain,
+            listed,
+            columns=LABEL,
+            protocols=["linear_probe"],
+            settings=EvaluationSettings(metric="11_point_map"),
+            encoder_name="e",
+        )
+
+
+def objects(values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
 # ---------------------------------------------------------------- the other protocols
 
 
@@ -414,6 +471,30 @@ def test_rows_of_one_image_and_lists_of_captions_are_the_same_question(clip_fold
     other = evaluate_encoder(vision, None, rows, columns=Columns(caption="caption", image_id="concept"), **arguments)
     assert [(r.value, r.n) for r in one] == [(r.value, r.n) for r in other]
     assert one[0].settings["texts"] == 24
+
+
+@pytest.mark.parametrize("group", [None, "scene"])
+def test_captions_of_an_image_are_drawn_together(group):
+    """Half of the images have five captions that all fail: their interval is that of 40 images, not of 200 texts."""
+    count = 40
+    vectors = np.eye(count, dtype=np.float32)
+    named = {f"{row} {number}": vectors[row] * (-1) ** (row % 2) for row in range(count) for number in range(5)}
+    captions = np.empty(count, object)
+    captions[:] = [[f"{row} {number}" for number in range(5)] for row in range(count)]
+    test = Features(vectors, np.arange(count), {"caption": captions, "scene": np.arange(count)}, embeds=vectors)
+    results = evaluate_features(
+        None,
+        test,
+        columns=Columns(caption="caption", group=group),
+        protocols=["text_retrieval"],
+        embed_texts=lambda texts: torch.tensor(np.array([named[text] for text in texts])),
+        settings=EvaluationSettings(text_recall_at=(1,)),
+        encoder_name="e",
+    )
+    found = results[1]
+    assert (found.variant, found.value, found.n) == ("text to image", 0.5, 200)
+    low, high = bootstrap_interval(np.arange(count) % 2 == 0)
+    assert (found.low, found.high) == (low, high)
 
 
 def test_siblings_are_found_by_caption_id():

@@ -127,7 +127,7 @@ def test_groups_stay_on_one_side_of_the_choice():
         ({"train_labels": np.ones(20, int)}, "Every training label is 1"),
         ({"settings": SGDProbeSettings(learning_rates=())}, "at least one rate"),
         ({"settings": SGDProbeSettings(epochs=0)}, "one epoch"),
-        ({"train_features": np.full((20, 8), np.nan)}, "NaN or infinity"),
+        ({"train_features": np.full((20, 8), np.nan)}, "hold NaN or infinity"),
         ({"train_labels": np.arange(3)}, "must be 20 integers"),
     ],
 )

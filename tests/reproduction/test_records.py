@@ -17,13 +17,24 @@ def test_what_was_added_is_there_again(tmp_path):
     assert "c" not in again
 
 
-def test_a_line_that_a_kill_left_torn_is_cut_off(tmp_path):
+def test_a_line_that_a_kill_left_torn_is_cut_off_before_the_next(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'{"key":"a"}\n{"key":"b","val')
     records = Records(path)
     assert list(records) == ["a"]
     records.add({"key": "c"})
-    assert list(Records(path)) == ["a", "c"]
+    records.add({"key": "d"})
+    assert path.read_text() == '{"key":"a"}\n{"key":"c"}\n{"key":"d"}\n'
+
+
+def test_a_reader_leaves_the_line_that_a_writer_is_in_the_middle_of(tmp_path):
+    path = tmp_path / "records.jsonl"
+    Records(path).add({"key": "a"})
+    with path.open("ab", buffering=0) as writer:
+        writer.write(b'{"key":"b","val')
+        assert list(Records(path)) == ["a"]
+        writer.write(b'ue":1}\n')
+    assert Records(path)["b"] == {"key": "b", "value": 1}
 
 
 def test_a_damaged_line_is_named(tmp_path):

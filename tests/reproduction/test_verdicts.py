@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 from study_data import measured, result
 
-from stablerep_hf.reproduction import Claim, Scale, judge
+from stablerep_hf.reproduction import Claim, Scale, Setting, judge
 from stablerep_hf.reproduction.claims import MAIN, Statement, better
 from stablerep_hf.reproduction.verdicts import judge_statement, summary
 
@@ -68,6 +70,48 @@ def test_a_claim_needs_all_and_falls_by_one():
     assert judge(claim(STATEMENT), good, 3).verdict == "agrees"
     assert judge(claim(STATEMENT, reverse), good, 3).verdict == "disagrees"
     assert judge(claim(STATEMENT, unknown), good, 3).verdict == "undecided"
+
+
+def test_a_claim_falls_at_the_level_that_its_statements_share():
+    """A difference that is significant among three measures, and not among those of four statements."""
+    scores = measured({ONE: [0.5, 0.5, 0.5, 0.5, 0.5], OTHER: [0.525, 0.51, 0.518, 0.508, 0.52]}, MAIN)
+    alone = judge(claim(STATEMENT), scores, 5)
+    among = judge(claim(*[STATEMENT] * 8), scores, 5)
+    assert alone.verdict == "disagrees"
+    assert {judged.verdict for judged in among.statements} == {"disagrees"}, "each at its own level"
+    assert among.verdict == "undecided"
+    clear = measured({ONE: [0.1, 0.11, 0.1, 0.12, 0.1], OTHER: [0.5, 0.5, 0.5, 0.5, 0.5]}, MAIN)
+    assert judge(claim(*[STATEMENT] * 8), clear, 5).verdict == "disagrees"
+
+
+def test_without_an_effect_a_claim_seldom_disagrees_however_many_its_statements():
+    """One statement too many in the family, and one study in seven would disagree."""
+    generator = np.random.default_rng(0)
+    others = [SCALE.train("simclr", 8 * place, 4) for place in range(1, 7)]
+    statements = [better(str(place), ONE, other) for place, other in enumerate(others)]
+    fell = 0
+    for _ in range(150):
+        scores = measured({ONE: [0.5] * 5}, MAIN)
+        for other in others:
+            scores[other] = {
+                seed: {name: result(name, 0.5 + value, seed) for name, value in zip(MAIN, values, strict=True)}
+                for seed, values in enumerate(generator.normal(0, 0.01, (5, len(MAIN))))
+            }
+        fell += judge(claim(*statements), scores, 5).verdict == "disagrees"
+    assert fell <= 0.05 * 150
+
+
+def test_a_setting_of_the_table_alone_counts_for_completeness_too():
+    scores = measured({ONE: [0.5, 0.51, 0.52], OTHER: [0.4, 0.41, 0.42]}, MAIN)
+    shown = SCALE.train("stablerep", 656, 4)
+    wider = dataclasses.replace(claim(STATEMENT), settings={"one": ONE, "other": OTHER, "shown": shown})
+    judged = judge(wider, scores, 3)
+    assert (judged.verdict, judged.seeds, judged.complete) == ("agrees", 0, False)
+    assert "incomplete, 0 of 3 seeds" in summary(judged)
+    assert judge(wider, {**scores, shown: scores[ONE]}, 3).complete
+    pixels = dataclasses.replace(wider, settings={**claim().settings, "pixels": Setting(objective="pixels")})
+    found = {**scores, Setting(objective="pixels"): {0: scores[ONE][0]}}
+    assert judge(pixels, found, 3).complete, "it has no seeds"
 
 
 def test_an_unfinished_run_says_so():
