@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
-from huggingface_hub import get_session as http_session
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -279,7 +278,7 @@ def _retry_after(response: Any) -> float:
 
 def _http_errors() -> tuple[type[Exception], ...]:
     """Errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x."""
-    client = importlib.import_module(type(http_session()).__module__.partition(".")[0])
+    client = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
     return HfHubHTTPError, client.TransportError
 
 

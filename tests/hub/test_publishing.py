@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 
+import httpx2
 import pytest
 from hub_double import running_hub
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 from painters import Painter
 from publishable import CARDS, UNWANTED, contents, published, write
 
@@ -492,6 +494,20 @@ def test_names_and_links_that_the_hub_cannot_have(tmp_path):
     folder = write(tmp_path / "b", contents("model") | {"café.txt": b"", os.fsdecode(b"caf\xe9.txt"): b""})
     with pytest.raises(InputError, match=r"'caf\\udce9\.txt', which is not UTF-8"):
         plan_publication(folder)
+
+
+def test_any_client_of_huggingface_hub_is_waited_for(hub_here, tmp_path, waits):
+    class Client(httpx2.Client):
+        """Such as a proxy or certificates of one's own ask for."""
+
+    set_client_factory(lambda: Client(follow_redirects=True, timeout=30))
+    try:
+        hub_here.fail("POST", "/commit/", lose_answer=True)
+        push(write(tmp_path, contents("model")))
+    finally:
+        set_client_factory(default_client_factory)
+    assert waits
+    assert hub_here.files("alice/thing") == published("model", "alice/thing")
 
 
 def test_folders_that_are_no_publication(tmp_path, monkeypatch):
