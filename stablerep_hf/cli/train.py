@@ -205,8 +205,10 @@ def _stream(
     streams = [load_images(command.data, command.split, streaming=True)]
     if streams[0].info.builder_name == "parquet":
         columns = streams[0].column_names
-        key = key_column(columns, OBJECTIVES[arguments.objective].positives, arguments.label_column)
-        named = parse_filter(command.keep).columns if command.keep is not None else ()
+        objective = OBJECTIVES[arguments.objective]
+        key = key_column(columns, objective.positives, arguments.label_column, text=objective.text)
+        named = set(parse_filter(command.keep).columns) if command.keep is not None else set()
+        named |= {"caption"} if objective.text else set()
         wanted = [name for name in columns if name == key or name in named] or [c for c in columns if c != "image"][:1]
         if wanted:
             streams.append(load_images(command.data, command.split, streaming=True, columns=wanted))

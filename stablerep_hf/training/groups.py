@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -137,14 +138,21 @@ class GroupDataset(Dataset[Group]):
         )
 
 
-def key_column(columns: Sequence[str], positives: Positives, label_column: str) -> str | None:
+def key_column(
+    columns: Sequence[str], positives: Positives, label_column: str, *, text: bool = False
+) -> str | None:
     """Return the column that says which views are positives of one another; None if each image is on its own.
 
     Raises:
-        InputError: That column or the images are missing.
+        InputError: That column, the images or, with `text`, the captions are missing.
     """
     if "image" not in columns:
         raise InputError(f"The data has the columns {columns} but no 'image': rename its image column to 'image'.")
+    if text and "caption" not in columns:
+        raise InputError(
+            f"The data has the columns {columns} but no 'caption' to learn from: rename the column of its texts to "
+            "'caption', or train with --objective stablerep."
+        )
     if positives == "image":
         return None
     if positives == "label":
@@ -163,19 +171,34 @@ def key_column(columns: Sequence[str], positives: Positives, label_column: str) 
     )
 
 
-def caption_ids(values: Sequence[Any], column: str) -> Int64Array:
-    """Ids of the captions in a column: the values of `caption_id`, or from the texts of `caption`."""
+def caption_ids(values: pa.Array | pa.ChunkedArray, column: str) -> Int64Array:
+    """Ids of the captions in a column without nulls: the values of `caption_id`, or from the texts of `caption`.
+
+    Raises:
+        InputError: The column holds no integers, or no texts.
+    """
     if column == "caption_id":
-        return np.asarray(values, dtype=np.int64)
-    return np.fromiter((caption_id(text) for text in values), dtype=np.int64, count=len(values))
+        if not pa.types.is_integer(values.type):
+            raise InputError(
+                f"The column 'caption_id' holds values of type {values.type}: give integers, or leave it out, and the "
+                "ids follow from 'caption'."
+            )
+        return np.asarray(values.to_numpy()).astype(np.int64)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        raise InputError(f"The column {column!r} holds values of type {values.type}: give the captions as text.")
+    return np.fromiter((caption_id(text) for text in values.to_pylist()), dtype=np.int64, count=len(values))
 
 
 def label_ids(labels: Sequence[Any], column: str) -> Int64Array:
     """Number labels, integers or text, in their order, or raise `InputError` if some are missing."""
-    missing = sum(label is None for label in labels)
-    if missing:
-        raise InputError(f"{missing} of {len(labels)} images have no {column!r}: label them or leave them out.")
+    refuse_missing(sum(label is None for label in labels), len(labels), column)
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def refuse_missing(missing: int, total: int, column: str) -> None:
+    """Raise `InputError` if some of the rows have nothing in a column."""
+    if missing:
+        raise InputError(f"{missing} of {total} images have no {column!r}: fill it in, or leave them out.")
 
 
 class GroupCollator:

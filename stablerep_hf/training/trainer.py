@@ -69,6 +69,7 @@ class StableRepTrainer(ImageTrainer):
             "seed": args.seed,
             "positives": objective.positives,
             "label_column": args.label_column,
+            "text": objective.text,
         }
         # Checked here, before a model is moved or a file written.
         if isinstance(train_dataset, datasets.IterableDataset):

@@ -187,6 +187,20 @@ def test_streams_that_cannot_serve_are_refused(stream, change, settings, sentenc
         StreamedImages(change(stream), **(SETTINGS | settings))
 
 
+@pytest.mark.parametrize(
+    ("column", "settings"), [("caption_id", {}), ("caption", {"text": True}), ("caption", {"positives": "image"})]
+)
+def test_ids_and_texts_that_are_not_there_are_refused(column, settings):
+    data = make_dataset([4] * 3)
+    holes = [None if row in (1, 7) else value for row, value in enumerate(data[column])]
+    stream = data.remove_columns(column).add_column(column, holes).to_iterable_dataset(2)
+    if "positives" in settings:  # they are not asked for
+        assert len(StreamedImages(stream, **(SETTINGS | {"images_per_caption": 1} | settings))) == 12
+        return
+    with pytest.raises(InputError, match=f"2 of 12 images have no '{column}'"):
+        StreamedImages(stream, **(SETTINGS | settings))
+
+
 def test_a_stream_that_changes_is_refused(folder):
     times = []
 
