@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..training import FineTuningArguments
 
 RECORD = "finetuning.json"
-# Peak learning rates if none is given, ours: what is new or small learns faster than what was pre-trained.
-LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
 ADAPTER = "adapter"
 
 
@@ -91,6 +89,7 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
         InputError: A flag is unknown or cannot work, or no encoder is named.
     """
     from ..training import FineTuningArguments
+    from ..training.fine_tuning import LEARNING_RATES
     from .parsing import one_name, parse_command
     from .records import place_training
 
@@ -101,7 +100,7 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
         name="finetune ENCODER",
         description="Fine-tune an encoder on labelled images. The same command goes on after an interruption.",
     )
-    if arguments.learning_rate == FineTuningArguments.learning_rate:
+    if arguments.learning_rate is None:
         arguments.learning_rate = LEARNING_RATES[command.mode]
     place_training(arguments, command.output, flags)
     return encoder, command, arguments

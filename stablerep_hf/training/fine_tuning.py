@@ -28,6 +28,9 @@ from .image_trainer import ImageTrainer, check_processes, recipe_for
 
 MULTI_LABEL = "multi_label_classification"
 
+LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
+"""Peak learning rates if none is given, ours: what is new or small learns faster than what was pre-trained."""
+
 
 @dataclass
 class FineTuningArguments(ImageTrainingArguments):
@@ -57,7 +60,13 @@ class FineTuningArguments(ImageTrainingArguments):
     augmentation: Literal["strong", "weak"] = field(
         default="weak", metadata={"help": "Of the images, as in training."}
     )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak; of the classifier, see layer_decay."})
+    learning_rate: float | None = field(  # type: ignore[assignment]  # the trainer puts a number there
+        default=None,
+        metadata={
+            "help": "Peak; of the classifier, see layer_decay. If not given, 5e-4 to train everything, 1e-2 for the "
+            "classifier alone, 2e-3 for adapters."
+        },
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "0.05 in BEiT and MAE."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or a share of them below 1."})
 
@@ -116,6 +125,8 @@ class FineTuningTrainer(ImageTrainer):
     ) -> None:
         config: Any = model.config
         check_processes(args, "images_per_batch")
+        if args.learning_rate is None:
+            args.learning_rate = LEARNING_RATES[_mode(model)]
         if len(train_dataset) < args.images_per_batch:
             raise InputError(
                 f"images_per_batch={args.images_per_batch} cannot be filled from {len(train_dataset)} images: choose "
@@ -169,6 +180,7 @@ class FineTuningTrainer(ImageTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW in which each layer has a learning rate of its own (`layer_decay`)."""
         if self.optimizer is None:
+            assert self.args.learning_rate is not None
             trained: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(trained))
             layers = 1 + max((_layer(name) or 0 for name, _ in trained.named_parameters()), default=0)
@@ -290,6 +302,14 @@ def _class_weights(targets: Tensor) -> Tensor:
         return (len(targets) - present) / present
     counts = torch.bincount(targets).clamp(min=1)
     return len(targets) / (len(counts) * counts)
+
+
+def _mode(model: nn.Module) -> str:
+    """What of a model is trained, as `LEARNING_RATES` calls it."""
+    if hasattr(model, "peft_config"):
+        return "lora"
+    trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return "linear" if all(name.startswith("classifier.") for name in trained) else "full"
 
 
 def _layer(name: str) -> int | None:

@@ -262,9 +262,11 @@ def _count_groups(
             rows += len(table)
             for name in full:
                 missing[name] += table[name].null_count
+            if column is None:
+                continue
             if positives == "label":
                 ids.extend(table[column].to_pylist())
-            elif positives == "caption" and not missing[column]:
+            elif not missing[column]:
                 ids.extend(caption_ids(table[column], column).tolist())
         runs = _runs(np.asarray(ids, np.int64)) if positives == "caption" else (ids, np.ones(rows, np.int64))
         counted.append((shard, *runs, missing, rows))

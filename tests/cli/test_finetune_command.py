@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from transformers import AutoModelForImageClassification
 
+from stablerep_hf.cli.finetune import parse
+
 FLAGS = ["--max_steps", "4", "--save_steps", "2", "--images_per_batch", "8", "--logging_steps", "1", "--use_cpu"]
 
 
@@ -79,6 +81,19 @@ def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
     assert "adapter_model.safetensors" in out and "library_name: peft" in out
     code, out, error = stablerep("publish", tmp_path / "pets", "me/pets", "--dry-run")
     assert code == 0 and "adapter_model" not in out.partition("left out")[0], error
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate"),
+    [
+        ([], 5e-4),
+        (["--mode", "linear"], 1e-2),
+        (["--mode", "linear", "--learning_rate", "5e-4"], 5e-4),  # that of another mode
+        (["--mode", "lora", "--learning_rate", "5e-4"], 5e-4),
+    ],
+)
+def test_a_learning_rate_is_taken_as_given_and_else_follows_the_mode(flags, rate):
+    assert parse(["encoder", *flags, "--use_cpu"])[2].learning_rate == rate
 
 
 def test_few_images_a_class(stablerep, encoder, labelled_folder, tmp_path):

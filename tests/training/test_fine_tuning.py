@@ -123,6 +123,14 @@ def test_each_layer_learns_at_its_rate(data, tmp_path):
     assert {group["lr"] for group in adapters.create_optimizer().param_groups} == {1e-2}
 
 
+def test_the_learning_rate_follows_what_is_trained(data, tmp_path):
+    frozen = make_model()
+    frozen.vision_model.requires_grad_(False)
+    for model, rate in ((make_model(), 5e-4), (frozen, 1e-2), (adapted(), 2e-3)):
+        trainer = FineTuningTrainer(model, make_arguments(tmp_path, learning_rate=None), data)
+        assert max(group["lr"] for group in trainer.create_optimizer().param_groups) == pytest.approx(rate)
+
+
 def test_rare_classes_are_weighed_up_and_labels_smoothed(data, tmp_path):
     few = data.select([0, 1, 2, 3, 4, 8])  # thing 0 four times, 1 and 2 once
     settings = {"balance_classes": True, "label_smoothing_factor": 0.1, "images_per_batch": 6}
