@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from tiny_stablerep import pixels, tiny_model
 from torch import nn
@@ -213,6 +214,41 @@ def test_other_architectures_are_refused(tmp_path):
             load_vision_encoder(str(folder))
 
 
+def spoil(folder, **changes):
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    for part, value in changes.items():
+        named = [name for name in weights if part in name]
+        assert named
+        weights |= {name: value for name in named}
+    save_file({name: value for name, value in weights.items() if value is not None}, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("stock", [True, False])
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, stock):
+    model = tiny_model()
+    export_encoder(model, tmp_path) if stock else model.save_pretrained(tmp_path)
+    assert load_vision_encoder(str(tmp_path)).config.num_hidden_layers == 2
+    if not stock:  # what is not of the encoder may be missing
+        spoil(tmp_path, projection_head=None)
+        load_vision_encoder(str(tmp_path))
+    spoil(tmp_path, layernorm_before=None)
+    with pytest.raises(ValueError, match="lacks 4 weights of its Vision Transformer .*layernorm_before"):
+        load_vision_encoder(str(tmp_path))
+    spoil(tmp_path, cls_token=torch.zeros(3))
+    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+        load_vision_encoder(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+        load_vision_encoder(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+        load_vision_encoder(str(tmp_path))
+    (tmp_path / "config.json").write_text("{torn")
+    with pytest.raises(ValueError, match=r"neither a folder .*JSON"):
+        load_vision_encoder(str(tmp_path))
+
+
 CHILD = """
 import json, sys
 import timm, torch
@@ -236,8 +272,6 @@ json.dump(
 
 @pytest.mark.parametrize("size", ["tiny", "micro"])
 def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
-    from safetensors.torch import load_file, save_file
-
     from stablerep_hf.models import StableRepConfig, StableRepModel
 
     torch.manual_seed(0)
