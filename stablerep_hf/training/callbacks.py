@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ class AverageWeights(TrainerCallback):
     """An exponential moving average of the trained weights, saved with each checkpoint and resumed from it.
 
     After step t the average is decay x average + (1 - decay) x weights, with min(decay, (1 + t) / (10 + t)) for decay,
-    so that the first steps do not stay in it.
+    so that the first steps do not stay in it. With `load_best_model_at_end` it is in the end that of the best step.
 
     Args:
         decay: In [0, 1).
@@ -105,14 +107,24 @@ class AverageWeights(TrainerCallback):
         trained = _trained(kwargs["model"])
         self.average = {name: parameter.detach().clone() for name, parameter in trained.items()}
         if state.global_step:
-            file = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / self.FILE
-            if not file.is_file():
-                raise InputError(
-                    f"{file} is missing, so the average of the weights cannot go on: resume from a checkpoint that "
-                    "was trained with ema_decay, or leave it out."
-                )
-            for name, tensor in load_file(file).items():
-                copy_whole(self.average[name], tensor)
+            self._read(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Go back to the best step, as the weights did."""
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._read(Path(state.best_model_checkpoint))
+
+    def _read(self, checkpoint: Path) -> None:
+        file = checkpoint / self.FILE
+        if not file.is_file():
+            raise InputError(
+                f"{file} is missing, so the average of the weights cannot go on: resume from a checkpoint that "
+                "was trained with ema_decay, or leave it out."
+            )
+        for name, tensor in load_file(file).items():
+            copy_whole(self.average[name], tensor)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -135,6 +147,19 @@ class AverageWeights(TrainerCallback):
         trained = _trained(model)
         for name, tensor in self.average.items():
             copy_whole(trained[name], whole(tensor))
+
+    @contextmanager
+    def standing_in(self, model: nn.Module) -> Iterator[None]:
+        """Within, a model has the average for its weights; every process calls it."""
+        trained = _trained(model)
+        kept = {name: local(trained[name]).detach().clone() for name in self.average}
+        self.load_into(model)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in kept.items():
+                    local(trained[name]).copy_(tensor)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,9 @@ class ImageTrainer(HubPushTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure the encoder with the probe; the arguments are Trainer's, and of them the prefix alone matters.
+        """Measure the encoder with the probe, with `ema_decay` the average of its weights, which is what is exported.
+
+        The arguments are Trainer's, and of them the prefix alone matters.
 
         Every process does so: what follows from the numbers, such as the best checkpoint, must be the same on all.
 
@@ -118,7 +121,8 @@ class ImageTrainer(HubPushTrainer):
         if self.probe is None:
             raise InputError("There is nothing to evaluate on: give the trainer a probe (--probe_data).")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        with gathered(model):
+        averaged = nullcontext() if self.average is None else self.average.standing_in(self.model)
+        with averaged, gathered(model):
             measured = self.probe(model)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(metrics)

@@ -173,6 +173,30 @@ def test_the_probe_measures_and_the_best_checkpoint_is_loaded(dataset, tmp_path)
     assert trainer.evaluate()["eval_knn_accuracy"] == max(measured)
 
 
+def test_the_average_is_what_is_measured_and_the_best_one_is_what_is_left(dataset, tmp_path):
+    name = "vision_model.layers.0.mlp.fc1.weight"
+    scores, measured = iter([0.9, 0.1, 0.1]), []
+
+    def probe(model):
+        measured.append(weights(model)[name])
+        return {"knn_accuracy": next(scores)}
+
+    settings = {
+        "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 6,
+        "load_best_model_at_end": True, "metric_for_best_model": "knn_accuracy", "ema_decay": 0.9,
+    }  # fmt: skip
+    course = Course()
+    trainer = StableRepTrainer(
+        make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=[course], probe=probe
+    )
+    trainer.train()
+    averages = [load_file(tmp_path / f"checkpoint-{step}" / "ema.safetensors")[name] for step in (2, 4, 6)]
+    assert all(torch.equal(*pair) for pair in zip(measured, averages, strict=True))
+    assert torch.equal(weights(trainer.model)[name], course.steps[1][name]), "training went on with the weights"
+    trainer.average.load_into(trainer.model)
+    assert torch.equal(weights(trainer.model)[name], averages[0]) and not torch.equal(averages[0], averages[2])
+
+
 def test_a_best_checkpoint_of_other_weights_is_refused(dataset, tmp_path):
     class SpoilBest(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
