@@ -207,7 +207,9 @@ class FineTuningTrainer(ImageTrainer):
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over images; weighted, the mean is still over their number, so that processes agree on its scale."""
         if self._several:
-            return binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), pos_weight=self.class_weights)
+            targets, weights = targets.to(logits.dtype), self.class_weights
+            total = binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="sum")
+            return total / max(targets.numel(), 1)
         smoothing = self.args.label_smoothing_factor
         losses = cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=smoothing, reduction="none")
         return losses.sum() / max(len(losses), 1)

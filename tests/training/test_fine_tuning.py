@@ -9,6 +9,7 @@ from PIL import Image
 from stranger import run_as_stranger
 from test_stablerep_trainer import StopAfter, largest_difference, weights
 from tiny_stablerep import pixels, tiny_config
+from training_data import spoiled
 from transformers import set_seed
 
 from stablerep_hf.errors import InputError
@@ -162,10 +163,26 @@ def test_resume_goes_on_bit_for_bit(data, tmp_path, make):
     assert largest_difference(weights(whole.model), weights(make())) > 1e-4
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_batch_without_a_good_image_has_a_loss_of_0(tmp_path, multi_label):
+    data = spoiled(labelled(multi_label), [3])
+    arguments = make_arguments(tmp_path, images_per_batch=1, max_steps=48, max_bad_images=1, logging_steps=1)
+    trainer = FineTuningTrainer(make_model(multi_label), arguments, data)
+    trainer.train()
+    assert losses(trainer).count(0.0) == 1
+
+
 def train_on_ranks(folder):
     trainer = FineTuningTrainer(make_model(), make_arguments(folder, balance_classes=True), labelled())
     trainer.train()
     return weights(trainer.model), trainer.args.world_size
+
+
+def train_with_a_rank_without_images(folder):
+    settings = {"images_per_batch": 2, "max_steps": 24, "max_bad_images": 2}
+    trainer = FineTuningTrainer(make_model(), make_arguments(folder, **settings), spoiled(labelled(), [3, 5]))
+    trainer.train()
+    return weights(trainer.model)
 
 
 @pytest.mark.distributed
@@ -174,6 +191,12 @@ def test_two_processes_reach_the_weights_of_one(run_on_gloo, tmp_path):
     two = run_on_gloo(train_on_ranks, tmp_path / "two", fresh=True)
     assert [world for _, world in two] == [2, 2]
     assert largest_difference(one, two[0][0]) < 1e-4
+
+
+@pytest.mark.distributed
+def test_a_process_without_a_good_image_keeps_in_step(run_on_gloo, tmp_path):
+    one, other = run_on_gloo(train_with_a_rank_without_images, tmp_path, fresh=True)
+    assert largest_difference(one, other) == 0.0
 
 
 def test_the_best_checkpoint_of_adapters_is_loaded(data, tmp_path):

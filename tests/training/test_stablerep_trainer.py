@@ -1,13 +1,13 @@
 """The trainer: what it learns, what it logs, what it refuses, and that interruption and processes change nothing."""
 
 import copy
+import itertools
 
-import datasets
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from training_data import make_dataset
+from training_data import make_dataset, spoiled
 from transformers import CLIPTextConfig, TrainerCallback, ViTConfig, set_seed
 
 from stablerep_hf.errors import InputError
@@ -523,11 +523,28 @@ def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monke
 
 
 def test_bad_images_stop_the_run_beyond_the_limit(dataset, tmp_path):
-    rows = dataset.cast_column("image", datasets.Image(decode=False)).to_dict()
-    for row in (0, 1):
-        rows["image"][row] = {"bytes": b"no picture", "path": None}
-    broken = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    broken = spoiled(dataset, (0, 1))
     settings = {"images_per_caption": 4, "max_steps": 3}
     StableRepTrainer(make_model(), make_arguments(tmp_path, max_bad_images=2, **settings), broken).train()
     with pytest.raises(InputError, match=r"images cannot be decoded.*thing 0.*max_bad_images=1"):
         StableRepTrainer(make_model(), make_arguments(tmp_path, max_bad_images=1, **settings), broken).train()
+
+
+@pytest.mark.parametrize(("objective", "size"), [("stablerep", None), ("stablerep+", 3), ("clip", None)])
+def test_a_batch_without_a_good_image_moves_nothing(tmp_path, objective, size):
+    settings = {"captions_per_batch": 1, "images_per_caption": 4, "max_bad_images": 4, "max_steps": 2, "optim": "sgd"}
+    data = spoiled(make_dataset([4, 4]), range(4))  # in one of the two batches of the epoch
+    arguments = make_arguments(tmp_path, objective=objective, forward_chunk_size=size, weight_decay=0, **settings)
+    course = Course()
+    trainer = StableRepTrainer(make_model(text=True), arguments, data, tokenizer=letters, callbacks=[course])
+    start = weights(trainer.model)
+    trainer.train()
+    parameters = [name for name, _ in trainer.model.named_parameters()]
+    steps = [start, *course.steps]
+    moved = [
+        max(float((after[name] - before[name]).abs().max()) for name in parameters)
+        for before, after in itertools.pairwise(steps)
+    ]
+    assert min(moved) == 0.0
+    if objective != "clip":  # of a single caption, where there is nothing to tell apart
+        assert max(moved) > 0.0
