@@ -102,7 +102,7 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
     )
     if arguments.learning_rate is None:
         arguments.learning_rate = LEARNING_RATES[command.mode]
-    place_training(arguments, command.output, flags)
+    place_training(arguments, command.output)
     return encoder, command, arguments
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
 
 
-def place_training(arguments: ImageTrainingArguments, output: str, flags: Sequence[str]) -> None:
+def place_training(arguments: ImageTrainingArguments, output: str) -> None:
     """Put the checkpoints below the output folder, and name the repository after it unless it has a name.
 
     Raises:
-        InputError: The flags say otherwise.
+        InputError: The arguments say otherwise.
     """
-    if any(flag.partition("=")[0] in ("--output_dir", "--output-dir") for flag in flags):
+    if arguments.output_dir != "trainer_output":  # transformers' name if none is given
         raise InputError("--output_dir is made below --output: give --output alone.")
     arguments.output_dir = str(Path(output) / "checkpoints")
     arguments.hub_model_id = arguments.hub_model_id or Path(output).resolve().name

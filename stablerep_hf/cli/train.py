@@ -102,7 +102,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
         name="train",
         description="Train an encoder on caption-grouped images. The same command goes on after an interruption.",
     )
-    place_training(arguments, command.output, argv)
+    place_training(arguments, command.output)
     return command, arguments
 
 

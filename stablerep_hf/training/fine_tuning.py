@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ class FineTuningArguments(ImageTrainingArguments):
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"layer_decay={self.layer_decay} is a share from layer to layer: give one in (0, 1].")
         for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}={getattr(self, name)} is the alpha of a Beta distribution: give 0 or more.")
         super().__post_init__()
 

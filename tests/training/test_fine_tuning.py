@@ -274,6 +274,8 @@ def export_of(model):
         ({"images_per_batch": 0}, "leaves the batch empty"),
         ({"layer_decay": 0.0}, "layer_decay=0.0"),
         ({"mixup": -1.0}, "mixup=-1.0"),
+        ({"mixup": float("nan")}, "mixup=nan"),
+        ({"label_smoothing_factor": 2.0}, "label_smoothing_factor=2.0"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):
