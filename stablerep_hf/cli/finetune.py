@@ -192,6 +192,7 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
             "device": device_name(arguments),
             "data": asdict(facts.training_data(command.data, train, trainer.train_dataset)),
             "versions": facts.training_versions(),
+            "bad_images": trainer.bad_images.keys,
             "log": trainer.state.log_history,
         }
         if arguments.push_to_hub:

@@ -156,6 +156,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
             "data": asdict(facts.training_data(command.data, dataset, trainer.train_dataset)),
             "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
+            "bad_images": trainer.bad_images.keys,
             "log": trainer.state.log_history,
         }
         if trainer.average is not None:

@@ -76,7 +76,7 @@ class ImageTrainingArguments(TrainingArguments):
     )
     max_bad_images: int = field(
         default=0,
-        metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
+        metadata={"help": "Images that may fail to decode before it stops; skipped, counted in the log, and named."},
     )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}

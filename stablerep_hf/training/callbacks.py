@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from ..errors import InputError
 from .checkpoints import latest_checkpoint
 from .grouped_images import GroupedBatchSampler
 from .objectives import MAX_LOGIT_SCALE
 from .sharding import copy_whole, local, whole
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class FollowEpoch(TrainerCallback):
@@ -69,6 +74,54 @@ class StopAtNotANumber(TrainerCallback):
                 f"The loss is {self._loss.item()} at step {state.global_step + 1}: lower the learning rate or train "
                 f"in bf16, not fp16; {f'{good} is the last good checkpoint' if good else 'there is no checkpoint'}."
             )
+
+
+class BadImages(TrainerCallback, ExportableState):
+    """Images that were skipped since they cannot be decoded; kept in the checkpoints, so that a resumed run counts on.
+
+    Args:
+        limit: More of them stop the training.
+
+    Attributes:
+        keys: What they are called, in order; of all processes after `gather` and at the end.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.keys: list[str] = []
+
+    def add(self, keys: Iterable[str]) -> None:
+        """Count what a batch lacks, or raise `InputError` if it is too much."""
+        new = set(keys).difference(self.keys)
+        self.keys = sorted({*self.keys, *new})
+        if new and len(self.keys) > self.limit:
+            raise InputError(
+                f"{len(self.keys)} images cannot be decoded, the last at {max(new)}, and max_bad_images={self.limit}: "
+                "repair the data or raise the limit."
+            )
+
+    def gather(self) -> None:
+        """Learn what the other processes skipped; every process calls it."""
+        self.keys = sorted(set(gather_object(self.keys)))
+
+    def state(self) -> dict[str, Any]:
+        """What `Trainer` writes into a checkpoint."""
+        return {"args": {"limit": self.limit}, "attributes": {"keys": self.keys}}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up what the resumed run had skipped."""
+        known = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.keys = known["attributes"]["keys"]
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell."""
+        self.gather()
+        if self.keys and PartialState().is_main_process:
+            _LOGGER.warning("%d images could not be decoded and were skipped: %s", len(self.keys), "; ".join(self.keys))
 
 
 class ClampLogitScale(TrainerCallback):

@@ -19,7 +19,7 @@ from transformers.trainer_callback import ProgressCallback
 from ..errors import InputError
 from .arguments import ImageTrainingArguments
 from .augmentation import RECIPES, AugmentationRecipe
-from .callbacks import AverageWeights, FollowEpoch, ImageProgress, StopAtNotANumber
+from .callbacks import AverageWeights, BadImages, FollowEpoch, ImageProgress, StopAtNotANumber
 from .color import ColorAugmentation
 from .grouped_images import GroupedBatchSampler
 from .groups import GroupCollator, GroupDataset
@@ -66,6 +66,7 @@ class ImageTrainer(HubPushTrainer):
         self._batches = batches
         args.per_device_train_batch_size = args.groups_per_batch // args.world_size
         self._not_a_number = StopAtNotANumber()
+        self.bad_images = BadImages(args.max_bad_images)
         super().__init__(
             model=model,
             args=args,
@@ -73,7 +74,7 @@ class ImageTrainer(HubPushTrainer):
             eval_dataset=probe,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[FollowEpoch(batches), self._not_a_number, *callbacks],
+            callbacks=[FollowEpoch(batches), self._not_a_number, self.bad_images, *callbacks],
         )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImageProgress(self.views_per_batch))
@@ -83,7 +84,6 @@ class ImageTrainer(HubPushTrainer):
             self.add_callback(self.average)
         self.probe = probe
         self.augment = ColorAugmentation()
-        self._bad_images: set[str] = set()
         self._parts: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     @property
@@ -130,14 +130,18 @@ class ImageTrainer(HubPushTrainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, averaged since the last log."""
+        """Add the parts of the loss, averaged since the last log, and how many images were skipped so far, if any."""
         if "loss" in logs:
+            self.bad_images.gather()
+            if self.bad_images.keys:
+                logs["bad_images"] = len(self.bad_images.keys)
             logs.update({name: torch.stack(values).mean().item() for name, values in self._parts.items()})
             self._parts.clear()
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights and, with `ema_decay`, their average beside them."""
+        self.bad_images.gather()  # for the state that is written next, by one process
         super().save_model(output_dir, _internal_call)
         if self.average is not None and self.average.average:
             self.average.save(Path(output_dir or str(self.args.output_dir)), write=self.args.should_save)
@@ -160,14 +164,6 @@ class ImageTrainer(HubPushTrainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All but biases, norms and scalars; class and position tokens are decayed, as in the release."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
-
-    def _count_bad_images(self, keys: list[str]) -> None:
-        self._bad_images.update(keys)
-        if len(self._bad_images) > self.args.max_bad_images:
-            raise InputError(
-                f"{len(self._bad_images)} images cannot be decoded, the last at {keys[-1]}, and max_bad_images="
-                f"{self.args.max_bad_images}: repair the data or raise the limit."
-            )
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint whose keys differ; Trainer would warn and train on with part of the model lost.

@@ -182,7 +182,7 @@ def train_with_a_rank_without_images(folder):
     settings = {"images_per_batch": 2, "max_steps": 24, "max_bad_images": 2}
     trainer = FineTuningTrainer(make_model(), make_arguments(folder, **settings), spoiled(labelled(), [3, 5]))
     trainer.train()
-    return weights(trainer.model)
+    return weights(trainer.model), trainer.bad_images.keys
 
 
 @pytest.mark.distributed
@@ -195,8 +195,9 @@ def test_two_processes_reach_the_weights_of_one(run_on_gloo, tmp_path):
 
 @pytest.mark.distributed
 def test_a_process_without_a_good_image_keeps_in_step(run_on_gloo, tmp_path):
-    one, other = run_on_gloo(train_with_a_rank_without_images, tmp_path, fresh=True)
+    (one, skipped), (other, skipped_there) = run_on_gloo(train_with_a_rank_without_images, tmp_path, fresh=True)
     assert largest_difference(one, other) == 0.0
+    assert skipped == skipped_there and len(skipped) == 2
 
 
 def test_the_best_checkpoint_of_adapters_is_loaded(data, tmp_path):

@@ -548,6 +548,27 @@ def test_bad_images_stop_the_run_beyond_the_limit(dataset, tmp_path):
         StableRepTrainer(make_model(), make_arguments(tmp_path, max_bad_images=1, **settings), broken).train()
 
 
+def test_bad_images_are_told_also_those_before_an_interruption(tmp_path, caplog):
+    data = spoiled(make_dataset([4] * 12), (0, 5, 6))
+    settings = {
+        "images_per_caption": 4, "max_steps": 3, "max_bad_images": 3, "save_strategy": "steps", "save_steps": 1,
+        "logging_steps": 1,
+    }  # fmt: skip
+    whole = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    whole.train()
+    assert [key.partition(" (")[0] for key in whole.bad_images.keys] == ["row 0", "row 5", "row 6"]
+    assert "3 images could not be decoded and were skipped: row 0 (caption 'thing 0'); row 5" in caplog.text
+    counts = [entry.get("bad_images", 0) for entry in whole.state.log_history if "loss" in entry]
+    assert counts[-1] == 3 and counts == sorted(counts)
+    for step, count in enumerate(counts, start=1):
+        resumed = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert resumed.bad_images.keys == whole.bad_images.keys, count
+    again = StableRepTrainer(make_model(), make_arguments(tmp_path, **(settings | {"max_bad_images": 2})), data)
+    with pytest.raises(InputError, match="3 images cannot be decoded"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
 @pytest.mark.parametrize(("objective", "size"), [("stablerep", None), ("stablerep+", 3), ("clip", None)])
 def test_a_batch_without_a_good_image_moves_nothing(tmp_path, objective, size):
     settings = {"captions_per_batch": 1, "images_per_caption": 4, "max_bad_images": 4, "max_steps": 2, "optim": "sgd"}
