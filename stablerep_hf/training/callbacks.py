@@ -39,25 +39,26 @@ class FollowEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Choose the epoch of the step that comes next, and say what of it Trainer is going to drop."""
-        epoch, done = divmod(state.global_step, len(self.batches))
+        accumulated = args.gradient_accumulation_steps
+        epoch, done = divmod(state.global_step, -(-len(self.batches) // accumulated))
         self.batches.set_epoch(epoch)
-        self.batches.skipped = 0 if args.ignore_data_skip else done
+        self.batches.skipped = 0 if args.ignore_data_skip else done * accumulated
 
 
 class StopAtNotANumber(TrainerCallback):
-    """Stops before a loss that is not a number reaches the weights; it is the same on all ranks, and so all stop.
+    """Stops before a loss that is not a number reaches the weights.
 
-    The loss is looked at only before the optimiser's step. Asked for after the forward pass, it would have a GPU idle
-    until the backward pass is launched.
+    The losses of a step are looked at only before the optimiser's step. Asked for after the forward pass, they would
+    have a GPU idle until the backward pass is launched.
     """
 
     def __init__(self) -> None:
-        self._loss: Tensor | None = None
+        self._losses: list[Tensor] = []  # since the last step: several if gradients are accumulated
         self._arrived: torch.cuda.Event | None = None
 
     def watch(self, loss: Tensor) -> None:
-        """Fetch a step's loss, without waiting for it."""
-        self._loss = loss.detach().to("cpu", non_blocking=True)
+        """Fetch a loss that is the same on all ranks, so that all stop, without waiting for it."""
+        self._losses.append(loss.detach().to("cpu", non_blocking=True))
         if loss.is_cuda:
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
@@ -65,13 +66,15 @@ class StopAtNotANumber(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Raise `InputError` if the loss is not a number."""
+        """Raise `InputError` if a loss is not a number."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        if self._loss is not None and not torch.isfinite(self._loss):
+        losses, self._losses = self._losses, []
+        bad = [loss for loss in losses if not torch.isfinite(loss)]
+        if bad:
             good = latest_checkpoint(str(args.output_dir), finite=True)
             raise InputError(
-                f"The loss is {self._loss.item()} at step {state.global_step + 1}: lower the learning rate or train "
+                f"The loss is {bad[0].item()} at step {state.global_step + 1}: lower the learning rate or train "
                 f"in bf16, not fp16; {f'{good} is the last good checkpoint' if good else 'there is no checkpoint'}."
             )
 

@@ -175,7 +175,8 @@ class FineTuningTrainer(ImageTrainer):
             images, targets = self.mix(images, targets)
         outputs = model(pixel_values=images)
         loss = self._loss(outputs.logits.float(), targets)
-        self._not_a_number.watch(loss)
+        # of this process's images alone
+        self._not_a_number.watch(self.accelerator.reduce(loss.detach(), reduction="sum"))
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -10,7 +10,7 @@ from stranger import run_as_stranger
 from test_stablerep_trainer import StopAfter, largest_difference, weights
 from tiny_stablerep import pixels, tiny_config
 from training_data import spoiled
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.models import StableRepForImageClassification, StableRepModel, export_encoder
@@ -161,6 +161,53 @@ def test_resume_goes_on_bit_for_bit(data, tmp_path, make):
     resumed.train(resume_from_checkpoint=latest_checkpoint(tmp_path / "cut"))
     assert largest_difference(weights(whole.model), weights(resumed.model)) == 0.0
     assert largest_difference(weights(whole.model), weights(make())) > 1e-4
+
+
+def test_accumulated_batches_are_those_of_their_epoch_also_after_a_resume(data, tmp_path):
+    # three batches an epoch, two a step: two steps an epoch, the second of one batch
+    settings = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1, "max_steps": 5}
+    epochs = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            epochs.append(whole._batches.epoch)
+
+    whole = FineTuningTrainer(make_model(), make_arguments(tmp_path, **settings), data, callbacks=[Watch()])
+    whole.train()
+    assert epochs == [0, 0, 1, 1, 2]
+    for step in (1, 3):
+        resumed = FineTuningTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert largest_difference(weights(whole.model), weights(resumed.model)) == 0.0
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_any_accumulated_loss_that_is_no_number_stops_it(data, tmp_path, bad):
+    settings = {"gradient_accumulation_steps": 2, "max_steps": 1, "max_grad_norm": 0.0}
+    trainer = FineTuningTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    loss_of, calls = trainer._loss, []
+
+    def poisoned(*inputs):
+        calls.append(1)
+        return loss_of(*inputs) * (torch.nan if len(calls) == bad + 1 else 1.0)
+
+    trainer._loss = poisoned
+    with pytest.raises(InputError, match="loss is nan at step 1"):
+        trainer.train()
+    assert all(value.isfinite().all() for value in weights(trainer.model).values())
+
+
+def train_with_a_rank_that_diverges(folder):
+    trainer = FineTuningTrainer(make_model(), make_arguments(folder, max_steps=3), labelled())
+    loss_of = trainer._loss
+    trainer._loss = lambda *inputs: loss_of(*inputs) * (torch.nan if trainer.args.process_index else 1.0)
+    with pytest.raises(InputError, match="loss is nan at step 1"):
+        trainer.train()
+
+
+@pytest.mark.distributed
+def test_a_loss_that_is_no_number_on_one_process_stops_all(run_on_gloo, tmp_path):
+    run_on_gloo(train_with_a_rank_that_diverges, tmp_path, fresh=True)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
