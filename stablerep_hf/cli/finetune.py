@@ -195,15 +195,16 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
             "bad_images": trainer.bad_images.keys,
             "log": trainer.state.log_history,
         }
+        whole: Any = trainer.whole_model()
         if arguments.push_to_hub:
             trainer.push_to_hub(license=command.license)
         results: list[EvaluationResult] = []
         if trainer.is_world_process_zero():
             if model is not classifier:
-                save_adapter(model, output / ADAPTER, command.base_model or encoder)
+                save_adapter(whole, output / ADAPTER, command.base_model or encoder)
                 write_record(output / ADAPTER / CLASSES, classes)
-                classifier = model.merge_and_unload()
-            export_classifier(classifier, output)
+                whole = whole.merge_and_unload()
+            export_classifier(whole, output)
             if test is not None:
                 results = _score(output, command, metric, test, arguments)
                 save_results(output / "results.json", results)

@@ -130,6 +130,11 @@ class StableRepPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    def get_input_embeddings(self) -> nn.Module:
+        """What turns pixels into tokens; transformers cannot tell it by itself, and FSDP2 asks."""
+        embeddings: nn.Module = self.vision_model.embeddings
+        return embeddings
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # only transformers' initialisers: they leave alone what a checkpoint has filled
@@ -227,11 +232,6 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             hidden_states=vision.hidden_states,
             attentions=vision.attentions,
         )
-
-    def get_input_embeddings(self) -> nn.Module:
-        """What turns pixels into tokens; transformers cannot tell it by itself, and FSDP2 asks."""
-        embeddings: nn.Module = self.vision_model.embeddings
-        return embeddings
 
     def project(self, pooler_output: Tensor, sibling_index: Tensor | None = None) -> Tensor:
         """Run the projection head alone, so that features made in chunks meet the head as one batch.

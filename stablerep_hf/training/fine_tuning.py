@@ -152,6 +152,11 @@ class FineTuningTrainer(ImageTrainer):
         )
         batches = GroupedBatchSampler(len(groups), args.images_per_batch, args.seed)
         super().__init__(model, args, groups, batches, GroupCollator(), callbacks=callbacks, probe=probe)
+        if self.is_fsdp_enabled and _mode(model) == "lora":
+            raise InputError(
+                "FSDP cuts weights among processes, and adapters are saved whole: start with the configuration "
+                "ddp.yaml, since adapters leave little to cut."
+            )
         self.class_weights = _class_weights(self.targets) if args.balance_classes else None
         chosen = [
             kind(alpha=alpha, num_classes=config.num_labels)
