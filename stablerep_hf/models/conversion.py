@@ -107,7 +107,8 @@ def load_vision_encoder(source: str) -> StableRepVisionModel:
             f"{source} is neither a folder nor a repository within reach with a model in it ({_first_line(error)})."
         ) from error
     if config.model_type == "stablerep":
-        return _load_whole(StableRepModel, source, "vision_model.").vision_model
+        whole: StableRepModel = _load_whole(StableRepModel, source, "vision_model.")
+        return whole.vision_model
     if config.model_type != "vit":
         raise ValueError(
             f"{source} is a model of type {config.model_type!r}, but the encoder is a plain Vision Transformer: give "

@@ -132,7 +132,7 @@ class StableRepPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
     def get_input_embeddings(self) -> nn.Module:
         """What turns pixels into tokens; transformers cannot tell it by itself, and FSDP2 asks."""
-        embeddings: nn.Module = self.vision_model.embeddings
+        embeddings: nn.Module = self.get_submodule("vision_model.embeddings")
         return embeddings
 
     @torch.no_grad()

@@ -180,6 +180,10 @@ def test_a_transformers_checkpoint_starts_an_encoder(tmp_path):
     ours = load_vision_encoder(str(tmp_path / "stock")).eval()
     expected = theirs(pixels(3)).last_hidden_state
     torch.testing.assert_close(ours(pixels(3)).last_hidden_state, expected)
+    config.image_size, config.patch_size = [16, 16], [8, 8]
+    ViTModel(config).save_pretrained(tmp_path / "pairs")
+    config = load_vision_encoder(str(tmp_path / "pairs")).config
+    assert (config.image_size, config.patch_size) == (16, 8)
     model = tiny_model().eval()
     model.save_pretrained(tmp_path / "whole")
     again = load_vision_encoder(str(tmp_path / "whole")).eval()
@@ -220,7 +224,7 @@ def spoil(folder, **changes):
     for part, value in changes.items():
         named = [name for name in weights if part in name]
         assert named
-        weights |= {name: value for name in named}
+        weights |= dict.fromkeys(named, value)
     save_file({name: value for name, value in weights.items() if value is not None}, file, metadata={"format": "pt"})
 
 
@@ -233,7 +237,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, stock):
         spoil(tmp_path, projection_head=None)
         load_vision_encoder(str(tmp_path))
     spoil(tmp_path, layernorm_before=None)
-    with pytest.raises(ValueError, match="lacks 4 weights of its Vision Transformer .*layernorm_before"):
+    with pytest.raises(ValueError, match=r"lacks 4 weights of its Vision Transformer .*layernorm_before"):
         load_vision_encoder(str(tmp_path))
     spoil(tmp_path, cls_token=torch.zeros(3))
     with pytest.raises(ValueError, match="no weights that fit its configuration"):
