@@ -115,8 +115,8 @@ class BadImages(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take up what the resumed run had skipped."""
-        known = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
-        self.keys = known["attributes"]["keys"]
+        callbacks: Any = state.stateful_callbacks  # a dictionary by now
+        self.keys = callbacks.setdefault(type(self).__name__, self.state())["attributes"]["keys"]
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -124,7 +124,9 @@ class BadImages(TrainerCallback, ExportableState):
         """Tell."""
         self.gather()
         if self.keys and PartialState().is_main_process:
-            _LOGGER.warning("%d images could not be decoded and were skipped: %s", len(self.keys), "; ".join(self.keys))
+            _LOGGER.warning(
+                "%d images could not be decoded and were skipped: %s", len(self.keys), "; ".join(self.keys)
+            )
 
 
 class ClampLogitScale(TrainerCallback):

@@ -24,8 +24,8 @@ from ..evaluation.classification import class_indices
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments
 from .grouped_images import GroupedBatchSampler, GroupedImages
-from .groups import GroupCollator
-from .image_trainer import ImageTrainer, check_processes, recipe_for
+from .groups import GroupCollator, check_labels
+from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
 
 MULTI_LABEL = "multi_label_classification"
 
@@ -108,8 +108,8 @@ class FineTuningTrainer(ImageTrainer):
         probe: Measures the model wherever `eval_strategy` says.
 
     Raises:
-        InputError: Labels that are missing or none of the model's classes, a class without an image, or what
-            `ImageTrainer` refuses.
+        InputError: Labels that are missing or none of the model's classes, a class without an image, adapters under
+            FSDP, or what `ImageTrainer` refuses.
     """
 
     args: FineTuningArguments
@@ -141,11 +141,17 @@ class FineTuningTrainer(ImageTrainer):
                 f"The column {label_column!r} holds {'several labels' if self._several else 'one label'} an image, "
                 f"and the model's problem_type is {config.problem_type!r}: make the model for these labels."
             )
+        shown = (self.targets > 0).sum(0) if self._several else torch.bincount(self.targets, minlength=len(classes))
+        if int(shown.min()) == 0:
+            raise InputError(
+                f"No image is of the class {classes[int(shown.argmin())]!r}, so it cannot be learned: make the model "
+                "for the classes that `classes_of` finds."
+            )
         groups = GroupedImages(
             train_dataset,
             images_per_caption=1,
             crops_per_image=1,
-            image_size=config.vision_config.image_size,
+            image_size=crop_size(config.vision_config),
             recipe=recipe_for(args),
             seed=args.seed,
             positives="image",
@@ -263,7 +269,7 @@ def classes_of(dataset: datasets.Dataset, column: str) -> tuple[list[str], bool]
     cannot be learned and is left out.
 
     Raises:
-        InputError: No such column, labels missing, or fewer than two classes.
+        InputError: No such column, labels missing or of another type, or fewer than two classes.
     """
     names, values, several = _labels(dataset, column)
     shown: list[Any] = sorted({label for entry in values for label in (entry if several else [entry])})
@@ -284,9 +290,7 @@ def _labels(dataset: datasets.Dataset, column: str) -> tuple[list[str], NDArray[
     kind = getattr(kind, "feature", kind)
     names = kind.names if isinstance(kind, datasets.ClassLabel) else []
     labels = dataset.with_format(None)[column][:]
-    missing = sum(label is None or (not isinstance(label, (list, str)) and label == -1) for label in labels)
-    if missing:
-        raise InputError(f"{missing} of {len(labels)} images have no {column!r}: label them or leave them out.")
+    check_labels(labels, column)
     several = any(isinstance(label, list) for label in labels)
     values = np.empty(len(labels), dtype=object)
     values[:] = labels
@@ -307,9 +311,9 @@ def targets_of(dataset: datasets.Dataset, column: str, classes: Sequence[str]) -
 def _class_weights(targets: Tensor) -> Tensor:
     """(K,) weights: images / (classes x images of the class); of several labels, absent / present of each class."""
     if targets.ndim == 2:
-        present = targets.sum(0).clamp(min=1)
+        present = targets.sum(0)
         return (len(targets) - present) / present
-    counts = torch.bincount(targets).clamp(min=1)
+    counts = torch.bincount(targets)
     return len(targets) / (len(counts) * counts)
 
 

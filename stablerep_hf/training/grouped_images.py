@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..synthesis import group_rows
-from .groups import Group, GroupDataset, Positives, caption_ids, key_column, label_ids, refuse_missing
+from .groups import Group, GroupDataset, Positives, caption_ids, check_images, key_column, label_ids, refuse_missing
 
 GroupKey = tuple[int, int]
 """(epoch, group)"""
@@ -33,7 +33,8 @@ class GroupedImages(GroupDataset):
         settings: As for `GroupDataset`.
 
     Raises:
-        InputError: A column is missing, an id, label or caption is, or no caption has `images_per_caption` images.
+        InputError: A column is missing or of another type, an id, label or caption is, or no caption has
+            `images_per_caption` images.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class GroupedImages(GroupDataset):
         values = dataset.with_format("arrow")  # NumPy's format would make floats of integers among which is a null
         if text:
             refuse_missing(values["caption"][:].null_count, len(dataset), "caption")
+        check_images(dataset.features["image"])
         self._has_captions = "caption" in columns
         used = ["image", "caption"] if self._has_captions else ["image"]
         self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))
@@ -61,7 +63,7 @@ class GroupedImages(GroupDataset):
         else:
             self._rows = np.arange(len(dataset), dtype=np.int64)
             self._offsets = np.arange(len(dataset) + 1, dtype=np.int64)
-            ids = self._rows if column is None else label_ids(dataset[column][:], column)
+            ids = self._rows if column is None else label_ids(dataset.with_format(None)[column][:], column)
         super().__init__(ids, np.diff(self._offsets), **settings)
 
     @property

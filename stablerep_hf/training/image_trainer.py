@@ -183,6 +183,24 @@ def recipe_for(args: ImageTrainingArguments) -> AugmentationRecipe:
     return recipe if args.min_crop_area is None else replace(recipe, crop_scale=(args.min_crop_area, 1.0))
 
 
+def crop_size(config: Any) -> int:
+    """Edge of a view for an encoder.
+
+    Args:
+        config: A `ViTConfig`.
+
+    Raises:
+        InputError: It looks at other than square colour images.
+    """
+    sizes = {config.image_size} if isinstance(config.image_size, int) else set(config.image_size)
+    if len(sizes) > 1 or config.num_channels != 3:
+        raise InputError(
+            f"The encoder looks at images of {config.image_size} pixels in {config.num_channels} channels, and views "
+            "are square and in three colours: give an encoder of those."
+        )
+    return int(sizes.pop())
+
+
 def check_processes(args: ImageTrainingArguments, name: str) -> None:
     """Refuse a batch that the processes cannot share; `name` is what the user calls its size."""
     if args.n_gpu > 1:

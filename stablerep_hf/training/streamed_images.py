@@ -28,7 +28,17 @@ from accelerate.utils import gather_object
 
 from ..errors import InputError
 from .grouped_images import GroupedBatchSampler
-from .groups import Group, GroupDataset, Int64Array, Positives, caption_ids, key_column, label_ids, refuse_missing
+from .groups import (
+    Group,
+    GroupDataset,
+    Int64Array,
+    Positives,
+    caption_ids,
+    check_images,
+    key_column,
+    label_ids,
+    refuse_missing,
+)
 
 _LOGGER = logging.getLogger(__name__)
 _LANES = (1, 2, 4, 8, 16, 32)  # powers of two, as numbers of processes mostly are; each has a file open
@@ -69,8 +79,8 @@ class StreamedImages(GroupDataset):
         settings: As for `GroupDataset`.
 
     Raises:
-        InputError: A column is missing, an id, label or caption is, or no caption has `images_per_caption` images in
-            a row.
+        InputError: A column is missing or of another type, an id, label or caption is, or no caption has
+            `images_per_caption` images in a row.
     """
 
     _counted = " that stand one after another in the stream"
@@ -91,6 +101,8 @@ class StreamedImages(GroupDataset):
                 "The stream does not tell its columns: open it with `datasets.load_dataset`, or give its `features`."
             )
         key = key_column(columns, positives, label_column, text=text)
+        if dataset.features is not None:
+            check_images(dataset.features["image"])
         self._id_column = key if positives == "caption" else None
         used = [name for name in columns if name in ("image", "caption", self._id_column)]
         self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))

@@ -338,6 +338,9 @@ def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):
         (lambda data: data.remove_columns("label").add_column("label", [None] * 48), "have no 'label'"),
         (lambda data: data.remove_columns("label").add_column("label", ["violet"] * 48), "'violet', which is none"),
         (lambda data: labelled(multi_label=True), "several labels an image"),
+        (lambda data: data.remove_columns("label").add_column("label", [[0, None]] * 48), "48 of 48 images have no"),
+        (lambda data: data.remove_columns("label").add_column("label", [{"a": 1}] * 48), "holds {'a': 1}"),
+        (lambda data: data.filter(lambda row: row["label"] != 2), "No image is of the class 'blue'"),
         (lambda data: data.select(range(8)), "images_per_batch=16 cannot be filled from 8 images"),
     ],
 )

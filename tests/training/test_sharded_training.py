@@ -33,9 +33,7 @@ def two_ranks(sharded, make):
 
 def train(folder, sharded, resume=None, **settings):
     """In float64, where a mistake stands out from the rounding that batch statistics of four amplify."""
-    arguments = two_ranks(
-        sharded, lambda: make_arguments(folder, objective="stablerep+", max_steps=4, **settings)
-    )
+    arguments = two_ranks(sharded, lambda: make_arguments(folder, objective="stablerep+", max_steps=4, **settings))
     trainer = StableRepTrainer(
         make_model(text=True).double(),
         arguments,

@@ -533,6 +533,23 @@ def test_model_and_data_that_do_not_fit_are_refused_before_a_file_is_written(
     assert not folder.exists()
 
 
+def test_labels_that_are_all_different_give_no_positives(tmp_path):
+    data = make_dataset([1] * 8)  # a caption of its own for each image
+    settings = {"objective": "supcon", "label_column": "caption"}
+    with pytest.raises(InputError, match="Each of the 8 images has a 'caption' of its own"):
+        StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    StableRepTrainer(make_model(), make_arguments(tmp_path, crops_per_image=2, **settings), data)
+
+
+@pytest.mark.parametrize("look", [{"image_size": (16, 24)}, {"num_channels": 1}])
+def test_an_encoder_that_looks_at_no_square_colour_images_is_refused(dataset, tmp_path, look):
+    config = make_model().config
+    for name, value in look.items():
+        setattr(config.vision_config, name, value)
+    with pytest.raises(InputError, match="views are square and in three colours"):
+        StableRepTrainer(StableRepModel(config), make_arguments(tmp_path), dataset)
+
+
 def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monkeypatch):
     arguments = make_arguments(tmp_path)
     monkeypatch.setattr(StableRepTrainingArguments, "world_size", 3)

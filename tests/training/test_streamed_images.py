@@ -173,6 +173,7 @@ def test_a_bad_image_is_left_out_and_named(tmp_path):
     ("change", "settings", "sentence"),
     [
         (lambda d: d.rename_column("image", "picture"), {}, "no 'image'"),
+        (lambda d: d.remove_columns("image").rename_column("caption_id", "image"), {}, "'image' holds .*int64"),
         (lambda d: d.select_columns("image"), {}, "neither 'caption_id' nor 'caption'"),
         (
             lambda d: d,
