@@ -130,7 +130,7 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
     from ..training.checkpoints import checkpoint_to_resume
     from ..training.fine_tuning import classes_of
     from . import facts
-    from .records import device_name, making_trainer, peak_memory, read_record, settings_of, write_record
+    from .records import device_name, identity_of, making_trainer, peak_memory, read_record, settings_of, write_record
 
     output = Path(command.output)
     settings = {"encoder": encoder} | settings_of(command, arguments)
@@ -171,6 +171,7 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
         _check_classes(test, label, classes)
     with making_trainer(output, arguments):
         trainer = FineTuningTrainer(model, arguments, train, label, probe=probe)
+    trainer.identity = identity_of(settings)
     with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
         checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():

@@ -33,6 +33,37 @@ def content_revision(source: str | Path, dataset: datasets.Dataset | datasets.It
     return str(getattr(dataset, "_fingerprint", ""))
 
 
+def content_of(source: str) -> str:
+    """Name what a flag names as another machine would: a folder by its content, a Hub id by itself.
+
+    The content is the hash of a drawn data set's plan, or else of a model's weights, or else of all files (of their
+    names and sizes where they are more than a gigabyte); cards and hidden files do not count.
+    """
+    import hashlib
+
+    from ..synthesis import read_provenance
+
+    root = Path(source)
+    if not root.exists():
+        return source
+    if (root / "provenance").is_dir():
+        return f"content {read_provenance(root).shards[0]['plan_hash']}"
+
+    def counts(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        return not hidden and path.suffix != ".md" and path.is_file()
+
+    weights = sorted(root.glob("*.safetensors"))  # below them may stand the checkpoints of their training
+    files = weights or sorted(filter(counts, root.rglob("*"))) or [root]
+    read = bool(weights) or sum(path.stat().st_size for path in files) < _MOST_BYTES
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest() if read else path.stat().st_size
+        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return f"content {digest.hexdigest()[:32]}"
+
+
 def load_images(source: str | Path, split: str, subset: str | None = None, **settings: Any) -> Any:
     """Load a split of an image data set: a folder or a Hub id, of which `subset` may be one of several.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,9 @@ from ..errors import InputError, refuse_other_settings
 
 if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
+
+
+_SOURCES = ("data", "probe_data", "init_from", "tokenizer", "encoder")  # settings that may name a folder
 
 
 def place_training(arguments: ImageTrainingArguments, output: str, flags: Sequence[str]) -> None:
@@ -52,6 +55,16 @@ def settings_of(command: Any, arguments: ImageTrainingArguments) -> dict[str, An
 
     free = ("output", "keep_concepts")  # they change nothing that is learned
     return {name: value for name, value in asdict(command).items() if name not in free} | recipe_of(arguments)
+
+
+def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as they would be on another machine."""
+    from .loading import content_of
+
+    return {
+        name: content_of(value) if name in _SOURCES and isinstance(value, str) else value
+        for name, value in settings.items()
+    }
 
 
 def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:

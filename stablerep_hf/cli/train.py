@@ -124,7 +124,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     from ..training import StableRepTrainer
     from ..training.checkpoints import checkpoint_to_resume
     from . import facts
-    from .records import device_name, making_trainer, read_record, settings_of, write_record
+    from .records import device_name, identity_of, making_trainer, read_record, settings_of, write_record
 
     output = Path(command.output)
     settings = settings_of(command, arguments)
@@ -137,6 +137,7 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
     model, tokenizer = build_model(command, arguments.seed)
     with making_trainer(output, arguments):
         trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe, train_keys=keys)
+    trainer.identity = identity_of(settings)
     with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
         checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from concurrent.futures import Future
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,6 +42,10 @@ class HubPushTrainer(Trainer):
     Beside the weights stand the model's code, its image processor and a card made from facts. With `hub_strategy`
     "checkpoint" or "all_checkpoints" the state of the optimiser goes along, since a resume needs it: PyTorch files
     that Trainer reads with `weights_only`.
+
+    Attributes:
+        identity: What tells this training from others beside its recipe, as JSON values: its data, what it started
+            from.
     """
 
     args: ImageTrainingArguments
@@ -47,6 +53,13 @@ class HubPushTrainer(Trainer):
     train_dataset: GroupDataset
     hub_model_id: str | None  # type: ignore[assignment]  # declared None there until it is set
     push_in_progress: Any
+    identity: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What a checkpoint says of its training, as JSON values: no other goes on from it."""
+        data = {"num_groups": len(self.train_dataset), "num_images": self.train_dataset.num_images}
+        return {**recipe_of(self.args), **data, **self.identity}
 
     def kind_of_model(self) -> dict[str, Any]:
         """What the card says of the model's kind: fields of `ModelFacts`."""
@@ -107,7 +120,7 @@ class HubPushTrainer(Trainer):
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
             encoder_image_processor(self.model.config.vision_config).save_pretrained(folder)
             if folder != Path(str(self.args.output_dir)):  # a checkpoint
-                (folder / RECIPE).write_text(json.dumps(recipe_of(self.args), indent=2) + "\n", "utf-8")
+                (folder / RECIPE).write_text(json.dumps(self.recipe, indent=2) + "\n", "utf-8")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint; Trainer's own would add `training_args.bin` and forget the model's code."""

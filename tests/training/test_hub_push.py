@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import TrainerCallback, set_seed
 from stablerep_hf.errors import InputError
 from stablerep_hf.models import StableRepConfig, StableRepModel
 from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
-from stablerep_hf.training.checkpoints import pushed_checkpoint
+from stablerep_hf.training.checkpoints import checkpoint_to_resume, pushed_checkpoint
 
 REPOSITORY = "alice/encoder"
 MODEL = {"model.safetensors", "config.json", "modeling_stablerep.py", "preprocessor_config.json", "README.md"}
@@ -63,12 +64,8 @@ def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_pa
     assert not {name for name in files if name.endswith(".bin")}
     assert not files & STATE, "the model itself is free of the training's state"
 
-    other = make_trainer(dataset, tmp_path / "other", learning_rate=2e-2)
-    with pytest.raises(InputError, match=f"{REPOSITORY} holds a checkpoint .*learning_rate=0.01, not 0.02: name"):
-        pushed_checkpoint(REPOSITORY, other.args)
-    assert not list((tmp_path / "other").iterdir())
-    resumed = make_trainer(dataset, tmp_path / "fresh")
-    checkpoint = pushed_checkpoint(REPOSITORY, resumed.args)
+    resumed = make_trainer(dataset, tmp_path / "fresh", push_to_hub=True)
+    checkpoint = pushed_checkpoint(resumed)
     assert checkpoint == str(tmp_path / "fresh" / "checkpoint-4")
     resumed.train(resume_from_checkpoint=checkpoint)
     for name, value in whole.model.state_dict().items():
@@ -86,7 +83,7 @@ def test_every_save_pushes_the_model_of_that_step_and_no_state(hub_here, dataset
     assert files >= MODEL
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pth")) or name in STATE}
     with pytest.raises(InputError, match=f"{REPOSITORY} holds the model of a training that was cut off .*step 4"):
-        pushed_checkpoint(REPOSITORY, cut.args)
+        pushed_checkpoint(cut)
     downloaded = HfApi().snapshot_download(REPOSITORY, cache_dir=tmp_path / "cache")
     pushed = StableRepModel.from_pretrained(downloaded)
     for name, value in cut.model.state_dict().items():
@@ -124,8 +121,56 @@ def test_a_push_that_fails_is_told_and_does_not_stop_the_training(hub_here, data
     assert "A push to the Hub failed" in caplog.text
 
 
-def test_a_repository_without_a_checkpoint_gives_none(hub_here, tmp_path):
-    HfApi().create_repo(REPOSITORY)
-    arguments = StableRepTrainingArguments(str(tmp_path))
-    assert pushed_checkpoint(REPOSITORY, arguments) is None
-    assert pushed_checkpoint(None, arguments) is None
+def test_a_repository_without_a_checkpoint_gives_none(hub_here, dataset, tmp_path):
+    assert pushed_checkpoint(make_trainer(dataset, tmp_path, push_to_hub=True)) is None
+    assert pushed_checkpoint(make_trainer(dataset, tmp_path)) is None
+
+
+def push_checkpoint(place, step, recipe):
+    """As a training leaves it, but without weights."""
+    for name, content in (("trainer_state.json", {"global_step": step}), ("recipe.json", recipe)):
+        if content is not None:
+            HfApi().upload_file(
+                repo_id=REPOSITORY, path_in_repo=f"{place}/{name}", path_or_fileobj=json.dumps(content).encode()
+            )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "sentence"),
+    [
+        ({"learning_rate": 2e-2}, r"with learning_rate=0.02, not 0.01: name another"),
+        ({"num_images": 44}, r"with num_images=44, not 48: name another"),
+        ({"data": "others"}, r"with data=others, not mine: name another"),
+        (None, r"without a last-checkpoint/recipe.json that can be read"),
+    ],
+)
+def test_the_checkpoint_of_another_training_is_refused_and_leaves_nothing(
+    hub_here, dataset, tmp_path, theirs, sentence
+):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True)
+    trainer.identity = {"data": "mine"}
+    push_checkpoint("last-checkpoint", 4, None if theirs is None else trainer.recipe | theirs)
+    for step_here in (None, 6):  # also where the training here is further: it would push over the other
+        if step_here:
+            (tmp_path / f"checkpoint-{step_here}").mkdir()
+            (tmp_path / f"checkpoint-{step_here}" / "trainer_state.json").write_text("{}")
+        with pytest.raises(InputError, match=f"^{REPOSITORY} holds a checkpoint .*{sentence}"):
+            checkpoint_to_resume(trainer)
+        assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("numbered", "last", "here", "newest"),
+    [(4, 6, None, 6), (10, 6, None, 10), (4, 6, 2, 6), (4, 6, 6, 6), (4, 6, 8, 8), (None, 6, 2, 6), (4, None, 2, 4)],
+)
+def test_the_newest_checkpoint_wins_wherever_it_is(hub_here, dataset, tmp_path, numbered, last, here, newest):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True)
+    for place, step in ((f"checkpoint-{numbered}", numbered), ("last-checkpoint", last), ("checkpoint-2", 2)):
+        if step is not None:
+            push_checkpoint(place, step, trainer.recipe)
+    if here is not None:
+        (tmp_path / f"checkpoint-{here}").mkdir()
+        (tmp_path / f"checkpoint-{here}" / "trainer_state.json").write_text("{}")
+    assert checkpoint_to_resume(trainer) == str(tmp_path / f"checkpoint-{newest}")
+    came = json.loads((tmp_path / f"checkpoint-{newest}" / "trainer_state.json").read_text())
+    assert came == ({} if newest == here else {"global_step": newest})
