@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import TrainerCallback, set_seed
 
 from stablerep_hf.errors import InputError
+from stablerep_hf.hub import ModelFacts, TrainingData, describe_encoder
 from stablerep_hf.models import StableRepConfig, StableRepModel
 from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
 from stablerep_hf.training.checkpoints import checkpoint_to_resume, pushed_checkpoint
@@ -110,6 +112,62 @@ def test_what_is_pushed_at_the_end_has_our_card_and_no_pickle(hub_here, dataset,
     for wanted in (f'from_pretrained("{REPOSITORY}", trust_remote_code=True)', "| captions per batch | 4 |", "48"):
         assert wanted in card.text, wanted
     assert "fine-tuned version" not in card.text
+
+
+def test_what_lies_beside_the_model_stays_here(hub_here, dataset, tmp_path):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True, ema_decay=0.9, max_steps=2)
+    for name in ("ema.safetensors", "old.py", "notes.txt"):
+        HfApi().upload_file(repo_id=REPOSITORY, path_in_repo=name, path_or_fileobj=b"earlier")
+    trainer.train()
+    (tmp_path / "runs").mkdir()
+    for name in (".env", "emissions.csv", "runs/events.out.tfevents.1", "notes.json", "model-copy.safetensors"):
+        (tmp_path / name).write_bytes(b"mine")
+    trainer.push_to_hub(blocking=False).result()
+    files = hub_here.files(REPOSITORY)
+    ours = MODEL | {"configuration_stablerep.py", "sibling_batch_norm.py"}
+    assert {name for name in files if "/" not in name} == ours | {"notes.txt"}
+    assert "last-checkpoint/ema.safetensors" in files
+    tensors = sum(value.numel() for value in trainer.model.state_dict().values())
+    for name in ("README.md", "last-checkpoint/README.md"):
+        assert f"| parameters | {tensors:,} |" in files[name].decode(), "the average is not counted as well"
+    assert not list(tmp_path.glob(".to-hub-*"))
+
+
+def test_the_card_is_made_of_what_the_caller_knows(hub_here, dataset, tmp_path):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True, max_steps=2)
+    trainer.describe = lambda folder: ModelFacts(
+        name="mine",
+        license="apache-2.0",
+        form="pretraining",
+        architecture=describe_encoder(folder),
+        data=TrainingData(name="drawings", num_captions=12, num_images=48, revision="abc"),
+    )
+    trainer.train()
+    for place in ("last-checkpoint/", ""):
+        card = hub_here.files(REPOSITORY)[f"{place}README.md"].decode()
+        for wanted in ("# mine", "license: apache-2.0", "| drawings |", "| abc |", f'"{REPOSITORY}"'):
+            assert wanted in card, (place, wanted)
+    trainer.push_to_hub(license="mit", model_name="ours")
+    card = hub_here.files(REPOSITORY)["README.md"].decode()
+    assert "# ours" in card and "license: mit" in card and "| abc |" in card
+
+
+def test_a_checkpoint_arrives_that_is_no_longer_here(hub_here, dataset, tmp_path, caplog):
+    """`save_total_limit` removes it while it is uploaded."""
+    gone = threading.Event()
+
+    class Tell(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                assert not (tmp_path / "checkpoint-2").exists()
+                gone.set()
+
+    trainer = make_trainer(dataset, tmp_path, [Tell()], push_to_hub=True, save_total_limit=1, max_steps=4)
+    hub_here.fail("POST", "/objects/batch", before=lambda: gone.wait(30))
+    trainer.train()
+    assert json.loads(hub_here.files(REPOSITORY)["last-checkpoint/trainer_state.json"])["global_step"] == 2
+    assert "A push to the Hub failed" not in caplog.text
+    assert not list(tmp_path.glob(".to-hub-*"))
 
 
 def test_a_push_that_fails_is_told_and_does_not_stop_the_training(hub_here, dataset, tmp_path, caplog):
