@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,27 @@ def content_of(source: str) -> str:
             content = hashlib.file_digest(file, "sha256").hexdigest() if read else path.stat().st_size
         digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     return f"content {digest.hexdigest()[:32]}"
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Turn what the Hub and its client say while a data set is read from it into a sentence.
+
+    Raises:
+        InputError: In place of their errors.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The base of all errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x.
+    of_the_client: Any = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    try:
+        yield
+    except (of_the_client, ConnectionError) as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"Reading --data {source} stopped ({said[0][:200].rstrip('.')}): run the same command again, it goes on "
+            "from its last checkpoint."
+        ) from error
 
 
 def load_images(source: str | Path, split: str, subset: str | None = None, **settings: Any) -> Any:

@@ -23,6 +23,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress, hf_api
 
 from ..hub import ModelFacts, TrainingData, describe_encoder, plan_publication, write_model_card
+from ..hub.publishing import explaining_refusals
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments, recipe_of
@@ -114,6 +115,15 @@ class HubPushTrainer(Trainer):
     def kind_of_model(self) -> dict[str, Any]:
         """What the card says of the model's kind: fields of `ModelFacts`."""
         raise AttributeError(f"{type(self).__name__} does not say what kind of model it trains")
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository.
+
+        Raises:
+            InputError: The Hub cannot be reached or refuses.
+        """
+        with explaining_refusals(str(self.args.hub_model_id)):
+            super().init_hf_repo(token=token, private=private)
 
     def create_model_card(  # type: ignore[override]
         self,

@@ -81,6 +81,18 @@ def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
     assert code == 0 and "adapter_model" not in out.partition("left out")[0], error
 
 
+def test_another_licence_reaches_the_cards(stablerep, encoder, labelled_folder, tmp_path):
+    output = tmp_path / "pets"
+    assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora")[0] == 0
+    record = json.loads((output / "finetuning.json").read_text())
+    assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora", "--license", "mit")[0] == 0
+    renewed = json.loads((output / "finetuning.json").read_text())
+    assert renewed["seconds"] == record["seconds"], "it was not trained again"
+    for card in (output / "README.md", output / "adapter" / "README.md"):
+        assert "\nlicense: mit\n" in card.read_text()
+        assert "model-index" in card.read_text(), "the results stay"
+
+
 def test_few_images_a_class(stablerep, encoder, labelled_folder, tmp_path):
     code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "few", "--shots", "3")
     assert code == 0, error
@@ -117,6 +129,24 @@ def test_it_goes_on_from_the_hub_on_another_machine(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_stock_model_is_what_stands_on_the_hub_at_the_end(
+    stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch, mode
+):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    flags = ["--push_to_hub", "--hub_model_id", "alice/pets", "--mode", mode, "--license", "mit"]
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "pets", *flags)
+    assert code == 0, error
+    files = {name: content for name, content in hub_here.files("alice/pets").items() if "/" not in name}
+    here = tmp_path / "pets" / ("adapter" if mode == "lora" else "")
+    card = (here / "README.md").read_text()
+    assert files["README.md"].decode() == card.replace("path/to/this/folder", "alice/pets")
+    assert "model-index" in card
+    weights = "adapter_model.safetensors" if mode == "lora" else "model.safetensors"
+    assert files[weights] == (here / weights).read_bytes()
+    assert not [name for name in files if name.endswith(".py")], "nothing of what an unfinished training pushed"
+
+
 def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     flags = ["--push_to_hub", "--hub_model_id", "bob/pets"]
@@ -135,6 +165,7 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--test_split", "secret"], "cannot give the split 'secret'"),
         (["--shots", "0"], "--shots 0"),
         (["--mode", "lora", "--rank", "0"], "rank=0"),
+        (["--license", "other"], "--license other"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

@@ -85,3 +85,68 @@ def test_the_same_data_elsewhere_goes_on_from_the_hub(train, grouped_folder, tmp
     moved = shutil.copytree(grouped_folder, tmp_path / "moved")
     train("--push_to_hub", data=moved, output=tmp_path / "there" / "encoder")
     assert record_of(tmp_path / "there" / "encoder")["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [("POST", "/commit/", 403, "may not write there"), ("PUT", "/storage/upload/", 507, "run the command again")],
+)
+def test_a_push_that_fails_at_the_end_loses_nothing_and_is_made_up_for(
+    train, hub_here, tmp_path, method, path, status, said
+):
+    hub_here.fail(method, path, status=status)
+    error = train(*PUSH, "--save_strategy", "no", code=2)
+    assert error.startswith("stablerep train: Publishing alice/run stopped: ") and said in error
+    record = record_of(tmp_path / "encoder")
+    assert record["finished"] and "pushed" not in record
+    assert (tmp_path / "encoder" / "model.safetensors").exists()
+    train(*PUSH, "--save_strategy", "no")
+    again = record_of(tmp_path / "encoder")
+    assert again == record | {"pushed": {"repository": "alice/run", "revision": None}}, "it was not trained again"
+    pushed = hub_here.files("alice/run")
+    assert pushed["model.safetensors"] == (tmp_path / "encoder" / "pretraining" / "model.safetensors").read_bytes()
+    asked = len(hub_here.requests())
+    train(*PUSH, "--save_strategy", "no")
+    assert len(hub_here.requests()) == asked, "what is there is not pushed again"
+
+
+def test_the_card_on_the_hub_is_the_card_here(train, hub_here, tmp_path):
+    train(
+        "--push_to_hub", "--hub_model_id", "alice/run", "--license", "mit", "--ema_decay", "0.9", "--save_steps", "6"
+    )
+    files = hub_here.files("alice/run")
+    here = (tmp_path / "encoder" / "pretraining" / "README.md").read_text()
+    assert files["README.md"].decode() == here.replace("path/to/this/folder", "alice/run")
+    assert record_of(tmp_path / "encoder")["data"]["revision"] in here
+    under_way = files["last-checkpoint/README.md"].decode()
+    for line in here.splitlines():
+        if line.startswith(("license:", "| data set", "| revision of the data", "| parameters", "| size", "| steps")):
+            assert line in under_way
+    assert "ema.safetensors" not in files
+
+
+def test_a_licence_that_is_none_is_refused_before_the_training(train, tmp_path):
+    for license in ("other", ""):
+        assert "names none" in train("--license", license, code=2)
+    assert not (tmp_path / "encoder").exists()
+
+
+def test_another_licence_is_another_card_and_no_other_training(train, hub_here, tmp_path):
+    train(*PUSH)
+    record = record_of(tmp_path / "encoder")
+    train(*PUSH, "--license", "mit")
+    again = record_of(tmp_path / "encoder")
+    assert again.pop("settings") == record.pop("settings") | {"license": "mit"}
+    assert again == record
+    for card in (tmp_path / "encoder" / "README.md", tmp_path / "encoder" / "pretraining" / "README.md"):
+        assert "\nlicense: mit\n" in card.read_text()
+    assert b"\nlicense: mit\n" in hub_here.files("alice/run")["README.md"]
+
+
+def test_data_that_stops_coming_is_no_failed_push(train, monkeypatch):
+    def read_on(*_args, **_kwargs):
+        HfApi().dataset_info("alice/gone")
+
+    monkeypatch.setattr("stablerep_hf.training.StableRepTrainer.train", read_on)
+    error = train(code=2)
+    assert error.startswith("stablerep train: Reading --data ") and "run the same command again" in error
