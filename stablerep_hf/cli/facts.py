@@ -207,6 +207,7 @@ def classifier_facts(
         },
         hardware=record["device"],
         training_seconds=record["seconds"],
+        **record.get("energy", {}),
         results=tuple(replace(result, encoder=name) for result in results),
         versions=record["versions"],
     )

@@ -209,6 +209,7 @@ def _finetune(
             "processes": arguments.world_size,
             "device": device_name(arguments),
             "data": data,
+            "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
             "log": trainer.state.log_history,
         }

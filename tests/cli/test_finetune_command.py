@@ -81,15 +81,18 @@ def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
     assert code == 0 and "adapter_model" not in out.partition("left out")[0], error
 
 
-def test_another_licence_reaches_the_cards(stablerep, encoder, labelled_folder, tmp_path):
+def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled_folder, tmp_path):
     output = tmp_path / "pets"
+    (output / "checkpoints").mkdir(parents=True)
+    (output / "checkpoints" / "emissions.csv").write_text("emissions,energy_consumed\n0.25,0.5\n")  # as codecarbon does
     assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora")[0] == 0
     record = json.loads((output / "finetuning.json").read_text())
+    assert record["energy"] == {"energy_kwh": 0.5, "emissions_kg": 0.25}
     assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora", "--license", "mit")[0] == 0
     renewed = json.loads((output / "finetuning.json").read_text())
     assert renewed["seconds"] == record["seconds"], "it was not trained again"
     for card in (output / "README.md", output / "adapter" / "README.md"):
-        assert "\nlicense: mit\n" in card.read_text()
+        assert "\nlicense: mit\n" in card.read_text() and "0.25 kg CO2eq" in card.read_text()
         assert "model-index" in card.read_text(), "the results stay"
 
 
