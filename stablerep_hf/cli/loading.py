@@ -80,6 +80,8 @@ def reading(source: str) -> Iterator[None]:
     try:
         yield
     except (of_the_client, ConnectionError) as error:
+        if getattr(error, "errno", None):  # of a pipe or a process of this machine
+            raise
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"Reading --data {source} stopped ({said[0][:200].rstrip('.')}): run the same command again, it goes on "

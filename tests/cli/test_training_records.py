@@ -1,5 +1,6 @@
 """What tells a training from others, and what it pushes when it is done."""
 
+import errno
 import json
 import shutil
 
@@ -9,7 +10,8 @@ from safetensors.torch import save_file
 from tiny_training import TRAIN_FLAGS
 from training_data import make_dataset
 
-from stablerep_hf.cli.loading import content_of
+from stablerep_hf.cli.loading import content_of, reading
+from stablerep_hf.errors import InputError
 
 PUSH = ["--push_to_hub", "--hub_model_id", "alice/run", "--hub_strategy", "end"]
 
@@ -150,3 +152,11 @@ def test_data_that_stops_coming_is_no_failed_push(train, monkeypatch):
     monkeypatch.setattr("stablerep_hf.training.StableRepTrainer.train", read_on)
     error = train(code=2)
     assert error.startswith("stablerep train: Reading --data ") and "run the same command again" in error
+
+
+def test_a_pipe_that_breaks_is_no_data_that_stops_coming():
+    with pytest.raises(BrokenPipeError), reading("alice/drawings"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    sentence = r"Reading --data alice/drawings stopped \(Server Disconnected\): run"
+    with pytest.raises(InputError, match=sentence), reading("alice/drawings"):
+        raise ConnectionError("Server Disconnected")  # what `datasets` says after its last try

@@ -116,7 +116,7 @@ def test_what_is_pushed_at_the_end_has_our_card_and_no_pickle(hub_here, dataset,
 
 def test_what_lies_beside_the_model_stays_here(hub_here, dataset, tmp_path):
     trainer = make_trainer(dataset, tmp_path, push_to_hub=True, ema_decay=0.9, max_steps=2)
-    for name in ("ema.safetensors", "old.py", "notes.txt"):
+    for name in ("ema.safetensors", "model.safetensors.index.json", "handler.py"):
         HfApi().upload_file(repo_id=REPOSITORY, path_in_repo=name, path_or_fileobj=b"earlier")
     trainer.train()
     (tmp_path / "runs").mkdir()
@@ -125,7 +125,7 @@ def test_what_lies_beside_the_model_stays_here(hub_here, dataset, tmp_path):
     trainer.push_to_hub(blocking=False).result()
     files = hub_here.files(REPOSITORY)
     ours = MODEL | {"configuration_stablerep.py", "sibling_batch_norm.py"}
-    assert {name for name in files if "/" not in name} == ours | {"notes.txt"}
+    assert {name for name in files if "/" not in name} == ours | {"handler.py"}
     assert "last-checkpoint/ema.safetensors" in files
     tensors = sum(value.numel() for value in trainer.model.state_dict().values())
     for name in ("README.md", "last-checkpoint/README.md"):
