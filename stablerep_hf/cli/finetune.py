@@ -116,27 +116,48 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
         What the test split says; nothing without one.
 
     Raises:
-        InputError: Encoder, data and flags do not fit together, or the folder holds another fine-tuning.
+        InputError: Encoder, data and flags do not fit together, or the folder holds another fine-tuning. A push that
+            failed at the end is made up for by the same command, and a licence is changed by it.
     """
+    from ..evaluation import load_results
+    from .records import check_license, push_finished, read_record, settings_of, write_record
+
+    output = Path(command.output)
+    check_license(command.license)
+    settings = {"encoder": encoder} | settings_of(command, arguments)
+    record = read_record(output, RECORD, settings)
+    if not record.get("finished"):
+        record, results = _finetune(encoder, command, arguments, settings)
+    else:
+        results_file = output / "results.json"
+        results = load_results(results_file) if results_file.exists() else []
+        if record["settings"] != settings and arguments.process_index == 0:  # by another licence
+            record = {**record, "settings": settings, "pushed": None}
+            _write_cards(output, record, results)
+            write_record(output / RECORD, record)
+    adapter = output / ADAPTER
+    push_finished(adapter if adapter.is_dir() else output, record, output / RECORD, arguments)
+    return results
+
+
+def _finetune(
+    encoder: str, command: FineTuneCommand, arguments: FineTuningArguments, settings: dict[str, Any]
+) -> tuple[dict[str, Any], list[EvaluationResult]]:
+    """Train or go on, write what came of it, the record last."""
     import transformers
 
-    from ..evaluation import load_results, save_results
+    from ..evaluation import save_results
     from ..evaluation.classifier import CLASSES
-    from ..hub.publishing import explaining_refusals
     from ..models import StableRepForImageClassification, export_classifier, load_vision_encoder
     from ..synthesis.atomic import explaining
     from ..training import ClassifierProbe, FineTuningTrainer, lora_config, save_adapter
     from ..training.checkpoints import checkpoint_to_resume
     from ..training.fine_tuning import classes_of
     from . import facts
-    from .records import device_name, making_trainer, peak_memory, read_record, settings_of, write_record
+    from .loading import reading
+    from .records import device_name, identity_of, making_trainer, peak_memory, write_record
 
     output = Path(command.output)
-    settings = {"encoder": encoder} | settings_of(command, arguments)
-    record = read_record(output, RECORD, settings)
-    if record.get("finished"):
-        results_file = output / "results.json"
-        return load_results(results_file) if results_file.exists() else []
     train = _images(command, command.split)
     label = str(command.label_column)
     if command.shots is not None:
@@ -168,51 +189,68 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
     probe = None if validation is None else ClassifierProbe(validation, label, metric)
     if test is not None:  # a label that is none of the classes is found now, not after the training
         _check_classes(test, label, classes)
-    with making_trainer(output, arguments):
+    with making_trainer(output, command.data):
         trainer = FineTuningTrainer(model, arguments, train, label, probe=probe)
-    with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
+    data = asdict(facts.training_data(command.data, train, trainer.train_dataset))
+    trained_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(parameter.numel() for parameter in classifier.parameters())
+
+    def told(seconds: float | None = None) -> dict[str, Any]:
+        return {
+            "settings": settings,
+            "finished": False,
+            "classes": classes,
+            "steps": trainer.state.global_step,
+            "trained_parameters": trained_parameters,
+            "parameters": parameters,
+            "peak_memory": peak_memory(arguments),
+            "seconds": seconds,
+            "processes": arguments.world_size,
+            "device": device_name(arguments),
+            "data": data,
+            "energy": facts.estimated_energy(str(arguments.output_dir)),
+            "versions": facts.training_versions(),
+            "bad_images": trainer.bad_images.keys,
+            "log": trainer.state.log_history,
+        }
+
+    base = None if model is classifier else command.base_model or encoder
+    trainer.identity = identity_of(settings)
+    trainer.describe = lambda folder: facts.classifier_facts(folder, told(), output.resolve().name, base=base)
+    with explaining(output), reading(command.data):
         checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():
             output.mkdir(parents=True, exist_ok=True)
             write_record(output / RECORD, {"settings": settings, "finished": False})
         result = trainer.train(resume_from_checkpoint=checkpoint)
+        # The time before an interruption is not known.
+        record = told(None if checkpoint else round(result.metrics["train_runtime"], 1)) | {"finished": True}
         if trainer.average is not None:
             trainer.average.load_into(model)
-        record = {
-            "settings": settings,
-            "finished": True,
-            "classes": classes,
-            "steps": trainer.state.global_step,
-            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-            "peak_memory": peak_memory(arguments),
-            # The time before an interruption is not known.
-            "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
-            "processes": arguments.world_size,
-            "device": device_name(arguments),
-            "data": asdict(facts.training_data(command.data, train, trainer.train_dataset)),
-            "versions": facts.training_versions(),
-            "bad_images": trainer.bad_images.keys,
-            "log": trainer.state.log_history,
-        }
         whole: Any = trainer.whole_model()
-        if arguments.push_to_hub:
-            trainer.push_to_hub(license=command.license)
         results: list[EvaluationResult] = []
         if trainer.is_world_process_zero():
-            if model is not classifier:
-                save_adapter(whole, output / ADAPTER, command.base_model or encoder)
+            if base is not None:
+                save_adapter(whole, output / ADAPTER, base)
                 write_record(output / ADAPTER / CLASSES, classes)
                 whole = whole.merge_and_unload()
             export_classifier(whole, output)
             if test is not None:
                 results = _score(output, command, metric, test, arguments)
                 save_results(output / "results.json", results)
-            facts.write_classifier_card(output, record, results)
-            if (output / ADAPTER).is_dir():
-                facts.write_classifier_card(output / ADAPTER, record, results, base=command.base_model or encoder)
+            _write_cards(output, record, results)
             write_record(output / RECORD, record)
-    return results
+    return record, results
+
+
+def _write_cards(output: Path, record: dict[str, Any], results: Sequence[EvaluationResult]) -> None:
+    from . import facts
+
+    facts.write_classifier_card(output, record, results)
+    if (output / ADAPTER).is_dir():
+        settings = record["settings"]
+        base = settings["base_model"] or settings["encoder"]
+        facts.write_classifier_card(output / ADAPTER, record, results, base=base)
 
 
 def _images(command: FineTuneCommand, split: str) -> datasets.Dataset:

@@ -12,10 +12,12 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import datasets
 
+    from ..hub import ModelFacts
     from ..models import StableRepModel
     from ..training import KnnProbe, StableRepTrainingArguments
 
 RECORD = "training.json"
+PRETRAINING = "pretraining"
 
 
 @dataclass
@@ -116,66 +118,100 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
         The record in `training.json`.
 
     Raises:
-        InputError: The flags do not fit together, or the folder holds another training.
+        InputError: The flags do not fit together, or the folder holds another training. A push that failed at the end
+            is made up for by the same command, and a licence is changed by it.
     """
-    from ..hub.publishing import explaining_refusals
+    from .records import check_license, push_finished, read_record, settings_of, write_record
+
+    output = Path(command.output)
+    check_license(command.license)
+    settings = settings_of(command, arguments)
+    record = read_record(output, RECORD, settings)
+    if not record.get("finished"):
+        record = _train(command, arguments, settings)
+    elif record["settings"] != settings and arguments.process_index == 0:  # by another licence
+        record = {**record, "settings": settings, "pushed": None}
+        _write_cards(output, record)
+        write_record(output / RECORD, record)
+    push_finished(output / PRETRAINING, record, output / RECORD, arguments)
+    return record
+
+
+def _train(command: TrainCommand, arguments: StableRepTrainingArguments, settings: dict[str, Any]) -> dict[str, Any]:
+    """Train or go on, write what came of it, the record last."""
     from ..models.export import encoder_image_processor, export_encoder
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
     from ..training.checkpoints import checkpoint_to_resume
     from . import facts
-    from .records import device_name, making_trainer, read_record, settings_of, write_record
+    from .loading import reading
+    from .records import device_name, identity_of, making_trainer, write_record
 
     output = Path(command.output)
-    settings = settings_of(command, arguments)
-    record = read_record(output, RECORD, settings)
-    if record.get("finished"):
-        return record
     _check_drawn(command.data)
     dataset, keys = _stream(command, arguments) if command.streaming else (_load(command), None)
     probe = _probe(command, arguments)
     model, tokenizer = build_model(command, arguments.seed)
-    with making_trainer(output, arguments):
+    with making_trainer(output, command.data):
         trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe, train_keys=keys)
-    with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
-        checkpoint = checkpoint_to_resume(trainer)
-        if trainer.is_world_process_zero():
-            output.mkdir(parents=True, exist_ok=True)
-            write_record(output / RECORD, {"settings": settings, "finished": False})
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-        record = {
+    data = asdict(facts.training_data(command.data, dataset, trainer.train_dataset))
+    parameters = sum(parameter.numel() for parameter in model.vision_model.parameters())
+
+    def told(seconds: float | None = None) -> dict[str, Any]:
+        return {
             "settings": settings,
-            "finished": True,
+            "finished": False,
             "steps": trainer.state.global_step,
             "views_seen": trainer.state.global_step * trainer.views_per_batch,
-            "parameters": sum(parameter.numel() for parameter in model.vision_model.parameters()),
-            # The time before an interruption is not known.
-            "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
+            "parameters": parameters,
+            "seconds": seconds,
             "processes": arguments.world_size,
             "device": device_name(arguments),
-            "data": asdict(facts.training_data(command.data, dataset, trainer.train_dataset)),
+            "data": data,
             "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
             "bad_images": trainer.bad_images.keys,
             "log": trainer.state.log_history,
         }
+
+    trainer.identity = identity_of(settings)
+    trainer.describe = lambda folder: _full_facts(folder, told(), output)
+    with explaining(output), reading(command.data):
+        checkpoint = checkpoint_to_resume(trainer)
+        if trainer.is_world_process_zero():
+            output.mkdir(parents=True, exist_ok=True)
+            write_record(output / RECORD, {"settings": settings, "finished": False})
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+        # The time before an interruption is not known.
+        record = told(None if checkpoint else round(result.metrics["train_runtime"], 1)) | {"finished": True}
         if trainer.average is not None:
             trainer.average.load_into(trainer.model)
         model = cast("StableRepModel", trainer.whole_model())
-        if arguments.push_to_hub:
-            trainer.push_to_hub(license=command.license)
         if trainer.is_world_process_zero():
-            full = output / "pretraining"
+            full = output / PRETRAINING
             model.save_pretrained(full)
             encoder_image_processor(model.config.vision_config).save_pretrained(full)
             export_encoder(model, output)
             if tokenizer is not None:
                 tokenizer.save_pretrained(full)
-            name = output.resolve().name
-            facts.write_encoder_card(output, record, name)
-            facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")
+            _write_cards(output, record)
             write_record(output / RECORD, record)
     return record
+
+
+def _full_facts(folder: Path, record: dict[str, Any], output: Path) -> ModelFacts:
+    from . import facts
+
+    name = f"{output.resolve().name}, with its projection head"
+    return facts.encoder_facts(folder, record, name, form="pretraining")
+
+
+def _write_cards(output: Path, record: dict[str, Any]) -> None:
+    from ..hub import write_model_card
+    from . import facts
+
+    facts.write_encoder_card(output, record, output.resolve().name)
+    write_model_card(output / PRETRAINING, _full_facts(output / PRETRAINING, record, output))
 
 
 def _load(command: TrainCommand) -> datasets.Dataset:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from transformers import AutoModelForImageClassification
@@ -96,6 +97,23 @@ def test_a_learning_rate_is_taken_as_given_and_else_follows_the_mode(flags, rate
     assert parse(["encoder", *flags, "--use_cpu"])[2].learning_rate == rate
 
 
+def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled_folder, tmp_path):
+    output = tmp_path / "pets"
+    (output / "checkpoints").mkdir(parents=True)
+    (output / "checkpoints" / "emissions.csv").write_text(
+        "emissions,energy_consumed\n0.25,0.5\n"
+    )  # as codecarbon does
+    assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora")[0] == 0
+    record = json.loads((output / "finetuning.json").read_text())
+    assert record["energy"] == {"energy_kwh": 0.5, "emissions_kg": 0.25}
+    assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora", "--license", "mit")[0] == 0
+    renewed = json.loads((output / "finetuning.json").read_text())
+    assert renewed["seconds"] == record["seconds"], "it was not trained again"
+    for card in (output / "README.md", output / "adapter" / "README.md"):
+        assert "\nlicense: mit\n" in card.read_text() and "0.25 kg CO2eq" in card.read_text()
+        assert "model-index" in card.read_text(), "the results stay"
+
+
 def test_few_images_a_class(stablerep, encoder, labelled_folder, tmp_path):
     code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "few", "--shots", "3")
     assert code == 0, error
@@ -132,6 +150,27 @@ def test_it_goes_on_from_the_hub_on_another_machine(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_stock_model_is_what_stands_on_the_hub_at_the_end(
+    stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch, mode
+):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    flags = ["--push_to_hub", "--hub_model_id", "alice/pets", "--mode", mode, "--license", "mit"]
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "pets", *flags)
+    assert code == 0, error
+    files = {name: content for name, content in hub_here.files("alice/pets").items() if "/" not in name}
+    here = tmp_path / "pets" / ("adapter" if mode == "lora" else "")
+    card = (here / "README.md").read_text()
+    assert files["README.md"].decode() == card.replace("path/to/this/folder", "alice/pets")
+    assert "model-index" in card
+    weights = "adapter_model.safetensors" if mode == "lora" else "model.safetensors"
+    assert files[weights] == (here / weights).read_bytes()
+    if mode == "full":
+        pushed = HfApi().snapshot_download("alice/pets", allow_patterns=list(files), cache_dir=tmp_path / "cache")
+        classifier = AutoModelForImageClassification.from_pretrained(pushed)  # no code of ours, though it is there
+        assert type(classifier).__name__ == "ViTForImageClassification"
+
+
 def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     flags = ["--push_to_hub", "--hub_model_id", "bob/pets"]
@@ -150,6 +189,7 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--test_split", "secret"], "cannot give the split 'secret'"),
         (["--shots", "0"], "--shots 0"),
         (["--mode", "lora", "--rank", "0"], "rank=0"),
+        (["--license", "other"], "--license other"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
