@@ -79,54 +79,61 @@ class StopAtNotANumber(TrainerCallback):
             )
 
 
-class BadImages(TrainerCallback, ExportableState):
-    """Images that were skipped since they cannot be decoded; kept in the checkpoints, so that a resumed run counts on.
+class SeenImages(TrainerCallback, ExportableState):
+    """Counts views, and images that are skipped since they cannot be decoded; in the checkpoints, for a resumed run.
 
     Args:
-        limit: More of them stop the training.
+        limit: More skipped images than these stop the training.
 
     Attributes:
-        keys: What they are called, in order; of all processes after `gather` and at the end.
+        views: Seen so far, of all processes after `gather` and at the end.
+        skipped: What the skipped images are called, in order; likewise.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.keys: list[str] = []
+        self.views = 0
+        self.skipped: list[str] = []
+        self._new = 0  # views since the last gathering, of this process
 
-    def add(self, keys: Iterable[str]) -> None:
-        """Count what a batch lacks, or raise `InputError` if it is too much."""
-        new = set(keys).difference(self.keys)
-        self.keys = sorted({*self.keys, *new})
-        if new and len(self.keys) > self.limit:
+    def add(self, views: int, skipped: Iterable[str]) -> None:
+        """Count a batch of this process, or raise `InputError` if too many images are skipped."""
+        self._new += views
+        new = set(skipped).difference(self.skipped)
+        self.skipped = sorted({*self.skipped, *new})
+        if new and len(self.skipped) > self.limit:
             raise InputError(
-                f"{len(self.keys)} images cannot be decoded, the last at {max(new)}, and max_bad_images={self.limit}: "
-                "repair the data or raise the limit."
+                f"{len(self.skipped)} images cannot be decoded, the last at {max(new)}, and "
+                f"max_bad_images={self.limit}: repair the data or raise the limit."
             )
 
     def gather(self) -> None:
-        """Learn what the other processes skipped; every process calls it."""
-        self.keys = sorted(set(gather_object(self.keys)))
+        """Learn what the other processes saw; every process calls it."""
+        for views, skipped in gather_object([(self._new, self.skipped)]):
+            self.views += views
+            self.skipped = sorted({*self.skipped, *skipped})
+        self._new = 0
 
     def state(self) -> dict[str, Any]:
         """What `Trainer` writes into a checkpoint."""
-        return {"args": {"limit": self.limit}, "attributes": {"keys": self.keys}}
+        return {"args": {"limit": self.limit}, "attributes": {"views": self.views, "skipped": self.skipped}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take up what the resumed run had skipped."""
+        """Go on from what the resumed run had seen."""
         callbacks: Any = state.stateful_callbacks  # a dictionary by now
-        self.keys = callbacks.setdefault(type(self).__name__, self.state())["attributes"]["keys"]
+        for name, value in callbacks.setdefault(type(self).__name__, self.state())["attributes"].items():
+            setattr(self, name, value)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Tell."""
+        """Tell what was skipped."""
         self.gather()
-        if self.keys and PartialState().is_main_process:
-            _LOGGER.warning(
-                "%d images could not be decoded and were skipped: %s", len(self.keys), "; ".join(self.keys)
-            )
+        if self.skipped and PartialState().is_main_process:
+            names = "; ".join(self.skipped)
+            _LOGGER.warning("%d images could not be decoded and were skipped: %s", len(self.skipped), names)
 
 
 class ClampLogitScale(TrainerCallback):

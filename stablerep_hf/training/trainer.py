@@ -121,7 +121,7 @@ class StableRepTrainer(ImageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Colour and normalise the views, run the model, add up the objective."""
-        self.bad_images.add(inputs["bad_images"])
+        self.seen.add(len(inputs["pixels"]), inputs["bad_images"])
         size = self.args.forward_chunk_size
         outputs = model(
             pixel_values=self._color(inputs["pixels"], inputs["color"], size or max(len(inputs["pixels"]), 1)),

@@ -573,14 +573,15 @@ def test_bad_images_are_told_also_those_before_an_interruption(tmp_path, caplog)
     }  # fmt: skip
     whole = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
     whole.train()
-    assert [key.partition(" (")[0] for key in whole.bad_images.keys] == ["row 0", "row 5", "row 6"]
+    assert [key.partition(" (")[0] for key in whole.seen.skipped] == ["row 0", "row 5", "row 6"]
     assert "3 images could not be decoded and were skipped: row 0 (caption 'thing 0'); row 5" in caplog.text
     counts = [entry.get("bad_images", 0) for entry in whole.state.log_history if "loss" in entry]
     assert counts[-1] == 3 and counts == sorted(counts)
+    assert whole.seen.views == 3 * 16 - 3
     for step, count in enumerate(counts, start=1):
         resumed = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
-        assert resumed.bad_images.keys == whole.bad_images.keys, count
+        assert (resumed.seen.skipped, resumed.seen.views) == (whole.seen.skipped, 45), count
     again = StableRepTrainer(make_model(), make_arguments(tmp_path, **(settings | {"max_bad_images": 2})), data)
     with pytest.raises(InputError, match="3 images cannot be decoded"):
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
