@@ -146,13 +146,13 @@ def _finetune(
     """Train or go on, write what came of it, the record last."""
     import transformers
 
-    from ..evaluation import save_results
+    from ..evaluation import EvaluationSettings, save_results
     from ..evaluation.classifier import CLASSES
     from ..models import StableRepForImageClassification, export_classifier, load_vision_encoder
     from ..synthesis.atomic import explaining
     from ..training import ClassifierProbe, FineTuningTrainer, lora_config, save_adapter
     from ..training.checkpoints import checkpoint_to_resume
-    from ..training.fine_tuning import classes_of
+    from ..training.fine_tuning import classes_of, targets_of
     from . import facts
     from .loading import reading
     from .records import device_name, identity_of, making_trainer, peak_memory, write_record
@@ -187,8 +187,21 @@ def _finetune(
         config = lora_config(classifier, rank=command.rank, targets=command.adapter_targets, dora=dora)
         model = get_peft_model(classifier, config)
     probe = None if validation is None else ClassifierProbe(validation, label, metric)
-    if test is not None:  # a label that is none of the classes is found now, not after the training
-        _check_classes(test, label, classes)
+    # found now, not after the training
+    if (EvaluationSettings(metric=metric).metric == "11_point_map") != several:
+        raise InputError(
+            f"--metric {metric} does not go with {'several labels' if several else 'one label'} an image: use "
+            "11_point_map where an image has several, and accuracy or mean_per_class where it has one."
+        )
+    for measured in (test, validation):
+        if measured is not None:
+            targets_of(measured, label, classes)
+    for column in command.slice_columns:
+        if test is not None and column not in test.column_names:
+            raise InputError(
+                f"--slice_columns names {column!r}, and the test images have the columns {test.column_names}: name "
+                "some of those."
+            )
     with making_trainer(output, command.data):
         trainer = FineTuningTrainer(model, arguments, train, label, probe=probe)
     data = asdict(facts.training_data(command.data, train, trainer.train_dataset))
@@ -210,7 +223,7 @@ def _finetune(
             "data": data,
             "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
-            "bad_images": trainer.bad_images.keys,
+            "bad_images": trainer.seen.skipped,
             "log": trainer.state.log_history,
         }
 
@@ -281,12 +294,6 @@ def _few(dataset: datasets.Dataset, column: str, shots: int, seed: int) -> datas
     order = np.random.default_rng(seed).permutation(len(labels))
     rows = [order[labels[order] == label][:shots] for label in np.unique(labels)]
     return dataset.select(np.sort(np.concatenate(rows)))
-
-
-def _check_classes(dataset: datasets.Dataset, column: str, classes: Sequence[str]) -> None:
-    from ..training.fine_tuning import targets_of
-
-    targets_of(dataset, column, classes)
 
 
 def _score(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
 
 
+_MEASURED_LAST = ("test_split", "slice_columns")  # settings that matter once the training is over
 _SOURCES = ("data", "probe_data", "init_from", "tokenizer", "encoder")  # settings that may name a folder
 
 
@@ -45,7 +46,7 @@ def making_trainer(output: Path, data: str) -> Iterator[None]:
             yield
     except InputError:
         raise
-    except ValueError as error:  # transformers and accelerate refuse arguments so
+    except (ValueError, ImportError) as error:  # transformers and accelerate refuse arguments so
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
 
 
@@ -84,15 +85,24 @@ def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, 
     """Read what a training wrote about itself into its folder; {} if there is none.
 
     Raises:
-        InputError: The folder holds a training with other settings; the licence may differ.
+        InputError: The folder holds a training with other settings, or the file is no record; the licence may differ,
+            and before the end what is measured there.
     """
     path = output / name
     if not path.exists():
         return {}
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        theirs = dict(record["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the record of a training, so nothing says whose folder this is: choose another --output."
+        ) from error
+    if not record.get("finished"):
+        theirs |= {name: settings[name] for name in _MEASURED_LAST if name in settings}
     refuse_other_settings(
         f"{output} holds a training",
-        _learned(record["settings"]),
+        _learned(theirs),
         _learned(settings),
         "choose another --output, or give that training's settings to go on with it.",
     )
@@ -106,9 +116,10 @@ def _learned(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_record(path: Path, record: Any) -> None:
     """Write it whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+    from ..synthesis.atomic import replacing
+
+    with replacing(path) as file:
+        file.write(f"{json.dumps(record, indent=2)}\n".encode())
 
 
 def push_finished(folder: Path, record: dict[str, Any], path: Path, arguments: ImageTrainingArguments) -> None:

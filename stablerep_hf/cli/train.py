@@ -162,7 +162,7 @@ def _train(command: TrainCommand, arguments: StableRepTrainingArguments, setting
             "settings": settings,
             "finished": False,
             "steps": trainer.state.global_step,
-            "views_seen": trainer.state.global_step * trainer.views_per_batch,
+            "views_seen": trainer.seen.views,
             "parameters": parameters,
             "seconds": seconds,
             "processes": arguments.world_size,
@@ -170,7 +170,7 @@ def _train(command: TrainCommand, arguments: StableRepTrainingArguments, setting
             "data": data,
             "energy": facts.estimated_energy(str(arguments.output_dir)),
             "versions": facts.training_versions(),
-            "bad_images": trainer.bad_images.keys,
+            "bad_images": trainer.seen.skipped,
             "log": trainer.state.log_history,
         }
 
@@ -318,6 +318,12 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
             raise InputError(
                 f"--tokenizer {command.tokenizer} is neither a folder nor a repository within reach: check the name."
             ) from error
+        special = tokenizer.num_special_tokens_to_add()
+        if command.text_max_tokens <= special:
+            raise InputError(
+                f"--text_max_tokens {command.text_max_tokens} leaves no room for text beside the {special} tokens "
+                "that the tokenizer adds: give more."
+            )
         tokenizer.model_max_length = command.text_max_tokens  # who loads it then cuts where the text tower ends
         text["image_text_dim"] = command.image_text_dim
         text["text_config"] = transformers.CLIPTextConfig(

@@ -179,7 +179,7 @@ class FineTuningTrainer(ImageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Colour and normalise the views, mix them, classify them."""
-        self.bad_images.add(inputs["bad_images"])
+        self.seen.add(len(inputs["pixels"]), inputs["bad_images"])
         images = self.augment(inputs["pixels"], inputs["color"])
         targets = self.targets[inputs["caption_ids"]]  # here an image's row in the data set
         if self.mix is not None and len(images):

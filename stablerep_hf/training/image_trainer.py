@@ -19,7 +19,7 @@ from transformers.trainer_callback import ProgressCallback
 from ..errors import InputError
 from .arguments import ImageTrainingArguments
 from .augmentation import RECIPES, AugmentationRecipe
-from .callbacks import AverageWeights, BadImages, FollowEpoch, ImageProgress, StopAtNotANumber
+from .callbacks import AverageWeights, FollowEpoch, ImageProgress, SeenImages, StopAtNotANumber
 from .color import ColorAugmentation
 from .grouped_images import GroupedBatchSampler
 from .groups import GroupCollator, GroupDataset
@@ -65,8 +65,9 @@ class ImageTrainer(HubPushTrainer):
         self._groups = groups
         self._batches = batches
         args.per_device_train_batch_size = args.groups_per_batch // args.world_size
+        self.get_optimizer_cls_and_kwargs(args)  # refuses one that is not installed, before a folder is made
         self._not_a_number = StopAtNotANumber()
-        self.bad_images = BadImages(args.max_bad_images)
+        self.seen = SeenImages(args.max_bad_images)
         super().__init__(
             model=model,
             args=args,
@@ -74,7 +75,7 @@ class ImageTrainer(HubPushTrainer):
             eval_dataset=probe,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[FollowEpoch(batches), self._not_a_number, self.bad_images, *callbacks],
+            callbacks=[FollowEpoch(batches), self._not_a_number, self.seen, *callbacks],
         )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImageProgress(self.views_per_batch))
@@ -132,16 +133,16 @@ class ImageTrainer(HubPushTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the parts of the loss, averaged since the last log, and how many images were skipped so far, if any."""
         if "loss" in logs:
-            self.bad_images.gather()
-            if self.bad_images.keys:
-                logs["bad_images"] = len(self.bad_images.keys)
+            self.seen.gather()
+            if self.seen.skipped:
+                logs["bad_images"] = len(self.seen.skipped)
             logs.update({name: torch.stack(values).mean().item() for name, values in self._parts.items()})
             self._parts.clear()
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights and, with `ema_decay`, their average beside them."""
-        self.bad_images.gather()  # for the state that is written next, by one process
+        self.seen.gather()  # for the state that is written next, by one process
         super().save_model(output_dir, _internal_call)
         if self.average is not None and self.average.average:
             self.average.save(Path(output_dir or str(self.args.output_dir)), write=self.args.should_save)

@@ -131,7 +131,11 @@ def test_it_goes_on_after_an_interruption(stablerep, encoder, labelled_folder, t
         patch.setattr("stablerep_hf.models.export_classifier", cut_off)
         assert finetune(stablerep, encoder, labelled_folder, cut)[0] == 130
     shutil.rmtree(cut / "checkpoints" / "checkpoint-4")
-    assert finetune(stablerep, encoder, labelled_folder, cut)[0] == 0
+    code, _, error = finetune(stablerep, encoder, labelled_folder, cut, "--seed", "7")
+    assert code == 2 and "holds a training with" in error
+    # what is measured at the end may be thought over
+    assert finetune(stablerep, encoder, labelled_folder, cut, "--slice_columns", "caption")[0] == 0
+    assert len(json.loads((cut / "results.json").read_text())) > 1
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (cut, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -188,6 +192,10 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--eval_strategy", "epoch"], "--validation_split"),
         (["--test_split", "secret"], "cannot give the split 'secret'"),
         (["--shots", "0"], "--shots 0"),
+        (["--slice_columns", "captoin"], "--slice_columns names 'captoin'"),
+        (["--metric", "11_point_map"], "--metric 11_point_map does not go with one label"),
+        (["--metric", "nope"], "no metric 'nope'"),
+        (["--optim", "lomo"], "training arguments cannot work"),
         (["--mode", "lora", "--rank", "0"], "rank=0"),
         (["--license", "other"], "--license other"),
     ],
