@@ -113,6 +113,11 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         return cls(vision_config=vision_config, **fields)
 
 
+def height_and_width(size: Any) -> tuple[int, int]:
+    """Both edges of an `image_size` or a `patch_size`, which is a number or a pair."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 def _check_vision(config: PreTrainedConfig) -> None:
     if config.model_type != "vit":
         raise ValueError(
@@ -120,8 +125,7 @@ def _check_vision(config: PreTrainedConfig) -> None:
             "a ViTConfig."
         )
     _check_tower("vision_config", config, ("num_channels",))
-    sizes = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
-    patches = config.patch_size if isinstance(config.patch_size, (list, tuple)) else [config.patch_size] * 2
+    sizes, patches = height_and_width(config.image_size), height_and_width(config.patch_size)
     if any(patch < 1 or size < patch or size % patch for size, patch in zip(sizes, patches, strict=True)):
         raise ValueError(
             f"image_size {config.image_size} cannot be cut into patches of {config.patch_size} pixels: choose a "

@@ -295,7 +295,9 @@ def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
     assert report["data"]["mean"] == [0.485, 0.456, 0.406]
 
 
-@pytest.mark.parametrize("other", [{"layer_norm_eps": 1e-5}, {"hidden_act": "gelu_fast"}])
+@pytest.mark.parametrize(
+    "other", [{"layer_norm_eps": 1e-5}, {"hidden_act": "gelu_fast"}, {"num_channels": 1}, {"qkv_bias": False}]
+)
 def test_an_encoder_that_timm_would_compute_otherwise_is_not_exported_for_it(tmp_path, other):
     config = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "layer_norm_eps": 1e-6} | other
     model = StableRepVisionModel(ViTConfig(**config))
