@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -80,7 +79,11 @@ def convert_official_checkpoint(path: str | Path) -> StableRepModel:
             f"{path} is not a StableRep checkpoint of the release: it lacks {missing or 'nothing'} and has "
             f"{unknown or 'nothing'} besides."
         )
-    model.load_state_dict(ours)
+    try:
+        model.load_state_dict(ours)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()[:160]  # what stands above names the class alone
+        raise ValueError(f"{path} has weights whose shapes do not fit each other ({first}).") from error
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
@@ -195,10 +198,12 @@ def _read_official(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             # mapped, so that the optimiser's state, twice as large as the weights, is not read
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # of a damaged pickle anything at all
         raise ValueError(f"{path} cannot be read as a checkpoint of the release ({_first_line(error)}).") from error
     weights = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
         raise ValueError(f"{path} holds no weights under 'model': give a checkpoint that main_stablerep.py wrote.")
     return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import pickle
@@ -137,6 +138,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
         (lambda w: w.update({"visual.dist_token": torch.ones(3)}), "dist_token"),
         (lambda w: w.pop("visual.blocks.1.mlp.fc2.bias"), "blocks.1.mlp.fc2.bias"),
         (lambda w: w.clear(), "lack"),
+        (lambda w: w.update({"image_mlp.layer2.bias": torch.ones(3)}), r"do not fit each other .*fc2.bias"),
     ],
 )
 def test_weights_too_many_or_too_few_are_listed(tmp_path, change, sentence):
@@ -147,7 +149,23 @@ def test_weights_too_many_or_too_few_are_listed(tmp_path, change, sentence):
         convert_official_checkpoint(tmp_path / "official.pth")
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps([1, 2])])
+def saved(content) -> bytes:
+    torch.save(content, stream := io.BytesIO())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no checkpoint",
+        pickle.dumps([1, 2]),
+        # takes something from the pickler's memory that is not there
+        b"\x80\x02h\x07.",
+        saved({"model": {1: torch.ones(2)}}),
+        saved([torch.ones(2)]),
+    ],
+)
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "official.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"cannot be read|holds no weights"):
