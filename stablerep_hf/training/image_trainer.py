@@ -147,6 +147,11 @@ class ImageTrainer(HubPushTrainer):
         if self.average is not None and self.average.average:
             self.average.save(Path(output_dir or str(self.args.output_dir)), write=self.args.should_save)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Wait for all: a checkpoint counts as whole once one process has written the state, which comes next."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def whole_model(self) -> nn.Module:
         """The trained model, nothing wrapped around it and no weight cut; every process calls it.
 

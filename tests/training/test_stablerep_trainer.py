@@ -231,6 +231,18 @@ def test_a_checkpoint_cut_off_while_saved_is_passed_over(tmp_path):
     assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
+def test_a_checkpoint_counts_as_whole_only_once_all_processes_have_written_theirs(dataset, tmp_path, monkeypatch):
+    arguments = make_arguments(tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer, written = StableRepTrainer(make_model(), arguments, dataset), []
+    checkpoint = tmp_path / "checkpoint-1"
+    monkeypatch.setattr(
+        trainer.accelerator, "wait_for_everyone", lambda: written.append({path.name for path in checkpoint.iterdir()})
+    )
+    trainer.train()
+    assert any("rng_state.pth" in names and "trainer_state.json" not in names for names in written)
+    assert latest_checkpoint(tmp_path) == str(checkpoint)
+
+
 def train_on_ranks(folder, resume, settings, norm="batch_per_sibling"):
     # float64, where a mistake in the arithmetic stands out from the rounding that batch statistics of four amplify
     model = make_model(head_norm=norm).double()
