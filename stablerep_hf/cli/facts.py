@@ -189,12 +189,33 @@ def write_classifier_card(
     folder: str | Path, record: dict[str, Any], results: Sequence[EvaluationResult] = (), base: str | None = None
 ) -> None:
     """Write the card of a fine-tuned model, or with `base` of its adapters alone, from its record and its results."""
-    from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
+    from ..hub import write_model_card
 
-    settings = record["settings"]
     root = Path(folder).resolve()
     name = root.parent.name if base else root.name
-    facts = ModelFacts(
+    write_model_card(folder, classifier_facts(folder, record, name, results, base))
+
+
+def classifier_facts(
+    folder: str | Path,
+    record: dict[str, Any],
+    name: str,
+    results: Sequence[EvaluationResult] = (),
+    base: str | None = None,
+) -> ModelFacts:
+    """What the card of a fine-tuned model says.
+
+    Args:
+        folder: The model's, for its architecture.
+        record: Of its training, as `stablerep finetune` wrote it.
+        name: What its results call it.
+        results: Its own.
+        base: Of adapters alone, what they were trained on.
+    """
+    from ..hub import ModelFacts, TrainingData, describe_encoder
+
+    settings = record["settings"]
+    return ModelFacts(
         name=name,
         license=settings["license"],
         form="adapter" if base else "classifier",
@@ -213,10 +234,10 @@ def write_classifier_card(
         },
         hardware=record["device"],
         training_seconds=record["seconds"],
+        **record.get("energy", {}),
         results=tuple(replace(result, encoder=name) for result in results),
         versions=record["versions"],
     )
-    write_model_card(folder, facts)
 
 
 def write_lora_card(command: AdaptCommand, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..training import FineTuningArguments
 
 RECORD = "finetuning.json"
-# Peak learning rates if none is given, ours: what is new or small learns faster than what was pre-trained.
-LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
 ADAPTER = "adapter"
 
 
@@ -91,6 +89,7 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
         InputError: A flag is unknown or cannot work, or no encoder is named.
     """
     from ..training import FineTuningArguments
+    from ..training.fine_tuning import LEARNING_RATES
     from .parsing import one_name, parse_command
     from .records import place_training
 
@@ -101,9 +100,9 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
         name="finetune ENCODER",
         description="Fine-tune an encoder on labelled images. The same command goes on after an interruption.",
     )
-    if arguments.learning_rate == FineTuningArguments.learning_rate:
+    if arguments.learning_rate is None:
         arguments.learning_rate = LEARNING_RATES[command.mode]
-    place_training(arguments, command.output, flags)
+    place_training(arguments, command.output)
     return encoder, command, arguments
 
 
@@ -117,27 +116,48 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
         What the test split says; nothing without one.
 
     Raises:
-        InputError: Encoder, data and flags do not fit together, or the folder holds another fine-tuning.
+        InputError: Encoder, data and flags do not fit together, or the folder holds another fine-tuning. A push that
+            failed at the end is made up for by the same command, and a licence is changed by it.
     """
+    from ..evaluation import load_results
+    from .records import check_license, push_finished, read_record, settings_of, write_record
+
+    output = Path(command.output)
+    check_license(command.license)
+    settings = {"encoder": encoder} | settings_of(command, arguments)
+    record = read_record(output, RECORD, settings)
+    if not record.get("finished"):
+        record, results = _finetune(encoder, command, arguments, settings)
+    else:
+        results_file = output / "results.json"
+        results = load_results(results_file) if results_file.exists() else []
+        if record["settings"] != settings and arguments.process_index == 0:  # by another licence
+            record = {**record, "settings": settings, "pushed": None}
+            _write_cards(output, record, results)
+            write_record(output / RECORD, record)
+    adapter = output / ADAPTER
+    push_finished(adapter if adapter.is_dir() else output, record, output / RECORD, arguments)
+    return results
+
+
+def _finetune(
+    encoder: str, command: FineTuneCommand, arguments: FineTuningArguments, settings: dict[str, Any]
+) -> tuple[dict[str, Any], list[EvaluationResult]]:
+    """Train or go on, write what came of it, the record last."""
     import transformers
 
-    from ..evaluation import load_results, save_results
+    from ..evaluation import EvaluationSettings, save_results
     from ..evaluation.classifier import CLASSES
-    from ..hub.publishing import explaining_refusals
     from ..models import StableRepForImageClassification, export_classifier, load_vision_encoder
     from ..synthesis.atomic import explaining
     from ..training import ClassifierProbe, FineTuningTrainer, lora_config, save_adapter
     from ..training.checkpoints import checkpoint_to_resume
-    from ..training.fine_tuning import classes_of
+    from ..training.fine_tuning import classes_of, targets_of
     from . import facts
-    from .records import device_name, making_trainer, peak_memory, read_record, settings_of, write_record
+    from .loading import reading
+    from .records import device_name, identity_of, making_trainer, peak_memory, write_record
 
     output = Path(command.output)
-    settings = {"encoder": encoder} | settings_of(command, arguments)
-    record = read_record(output, RECORD, settings)
-    if record.get("finished"):
-        results_file = output / "results.json"
-        return load_results(results_file) if results_file.exists() else []
     train = _images(command, command.split)
     label = str(command.label_column)
     if command.shots is not None:
@@ -167,51 +187,83 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
         config = lora_config(classifier, rank=command.rank, targets=command.adapter_targets, dora=dora)
         model = get_peft_model(classifier, config)
     probe = None if validation is None else ClassifierProbe(validation, label, metric)
-    if test is not None:  # a label that is none of the classes is found now, not after the training
-        _check_classes(test, label, classes)
-    with making_trainer(output, arguments):
+    # found now, not after the training
+    if (EvaluationSettings(metric=metric).metric == "11_point_map") != several:
+        raise InputError(
+            f"--metric {metric} does not go with {'several labels' if several else 'one label'} an image: use "
+            "11_point_map where an image has several, and accuracy or mean_per_class where it has one."
+        )
+    for measured in (test, validation):
+        if measured is not None:
+            targets_of(measured, label, classes)
+    for column in command.slice_columns:
+        if test is not None and column not in test.column_names:
+            raise InputError(
+                f"--slice_columns names {column!r}, and the test images have the columns {test.column_names}: name "
+                "some of those."
+            )
+    with making_trainer(output, command.data):
         trainer = FineTuningTrainer(model, arguments, train, label, probe=probe)
-    with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
+    data = asdict(facts.training_data(command.data, train, trainer.train_dataset))
+    trained_parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(parameter.numel() for parameter in classifier.parameters())
+
+    def told(seconds: float | None = None) -> dict[str, Any]:
+        return {
+            "settings": settings,
+            "finished": False,
+            "classes": classes,
+            "steps": trainer.state.global_step,
+            "trained_parameters": trained_parameters,
+            "parameters": parameters,
+            "peak_memory": peak_memory(arguments),
+            "seconds": seconds,
+            "processes": arguments.world_size,
+            "device": device_name(arguments),
+            "data": data,
+            "energy": facts.estimated_energy(str(arguments.output_dir)),
+            "versions": facts.training_versions(),
+            "bad_images": trainer.seen.skipped,
+            "log": trainer.state.log_history,
+        }
+
+    base = None if model is classifier else command.base_model or encoder
+    trainer.identity = identity_of(settings)
+    trainer.describe = lambda folder: facts.classifier_facts(folder, told(), output.resolve().name, base=base)
+    with explaining(output), reading(command.data):
         checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():
             output.mkdir(parents=True, exist_ok=True)
             write_record(output / RECORD, {"settings": settings, "finished": False})
         result = trainer.train(resume_from_checkpoint=checkpoint)
+        # The time before an interruption is not known.
+        record = told(None if checkpoint else round(result.metrics["train_runtime"], 1)) | {"finished": True}
         if trainer.average is not None:
             trainer.average.load_into(model)
-        record = {
-            "settings": settings,
-            "finished": True,
-            "classes": classes,
-            "steps": trainer.state.global_step,
-            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
-            "peak_memory": peak_memory(arguments),
-            # The time before an interruption is not known.
-            "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
-            "processes": arguments.world_size,
-            "device": device_name(arguments),
-            "data": asdict(facts.training_data(command.data, train, trainer.train_dataset)),
-            "versions": facts.training_versions(),
-            "log": trainer.state.log_history,
-        }
-        if arguments.push_to_hub:
-            trainer.push_to_hub(license=command.license)
+        whole: Any = trainer.whole_model()
         results: list[EvaluationResult] = []
         if trainer.is_world_process_zero():
-            if model is not classifier:
-                save_adapter(model, output / ADAPTER, command.base_model or encoder)
+            if base is not None:
+                save_adapter(whole, output / ADAPTER, base)
                 write_record(output / ADAPTER / CLASSES, classes)
-                classifier = model.merge_and_unload()
-            export_classifier(classifier, output)
+                whole = whole.merge_and_unload()
+            export_classifier(whole, output)
             if test is not None:
                 results = _score(output, command, metric, test, arguments)
                 save_results(output / "results.json", results)
-            facts.write_classifier_card(output, record, results)
-            if (output / ADAPTER).is_dir():
-                facts.write_classifier_card(output / ADAPTER, record, results, base=command.base_model or encoder)
+            _write_cards(output, record, results)
             write_record(output / RECORD, record)
-    return results
+    return record, results
+
+
+def _write_cards(output: Path, record: dict[str, Any], results: Sequence[EvaluationResult]) -> None:
+    from . import facts
+
+    facts.write_classifier_card(output, record, results)
+    if (output / ADAPTER).is_dir():
+        settings = record["settings"]
+        base = settings["base_model"] or settings["encoder"]
+        facts.write_classifier_card(output / ADAPTER, record, results, base=base)
 
 
 def _images(command: FineTuneCommand, split: str) -> datasets.Dataset:
@@ -242,12 +294,6 @@ def _few(dataset: datasets.Dataset, column: str, shots: int, seed: int) -> datas
     order = np.random.default_rng(seed).permutation(len(labels))
     rows = [order[labels[order] == label][:shots] for label in np.unique(labels)]
     return dataset.select(np.sort(np.concatenate(rows)))
-
-
-def _check_classes(dataset: datasets.Dataset, column: str, classes: Sequence[str]) -> None:
-    from ..training.fine_tuning import targets_of
-
-    targets_of(dataset, column, classes)
 
 
 def _score(

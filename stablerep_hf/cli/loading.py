@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError
 from ..evaluation.images import load_images as load_images
 
 if TYPE_CHECKING:
@@ -31,3 +34,57 @@ def content_revision(source: str | Path, dataset: datasets.Dataset | datasets.It
     if sizes and sum(sizes) < _MOST_BYTES:
         return content_digest(folder)
     return str(getattr(dataset, "_fingerprint", ""))
+
+
+def content_of(source: str) -> str:
+    """Name what a flag names as another machine would: a folder by its content, a Hub id by itself.
+
+    The content is the hash of a drawn data set's plan, or else of a model's weights, or else of all files (of their
+    names and sizes where they are more than a gigabyte); cards and hidden files do not count.
+    """
+    import hashlib
+
+    from ..synthesis import read_provenance
+
+    root = Path(source)
+    if not root.exists():
+        return source
+    if (root / "provenance").is_dir():
+        return f"content {read_provenance(root).shards[0]['plan_hash']}"
+
+    def counts(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        return not hidden and path.suffix != ".md" and path.is_file()
+
+    weights = sorted(root.glob("*.safetensors"))  # below them may stand the checkpoints of their training
+    files = weights or sorted(filter(counts, root.rglob("*"))) or [root]
+    read = bool(weights) or sum(path.stat().st_size for path in files) < _MOST_BYTES
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest() if read else path.stat().st_size
+        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    return f"content {digest.hexdigest()[:32]}"
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """Turn what the Hub and its client say while a data set is read from it into a sentence.
+
+    Raises:
+        InputError: In place of their errors.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # The base of all errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x.
+    of_the_client: Any = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    try:
+        yield
+    except (of_the_client, ConnectionError) as error:
+        if getattr(error, "errno", None):  # of a pipe or a process of this machine
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"Reading --data {source} stopped ({said[0][:200].rstrip('.')}): run the same command again, it goes on "
+            "from its last checkpoint."
+        ) from error

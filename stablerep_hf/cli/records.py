@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,69 +15,142 @@ if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
 
 
-def place_training(arguments: ImageTrainingArguments, output: str, flags: Sequence[str]) -> None:
+_MEASURED_LAST = ("test_split", "slice_columns")  # settings that matter once the training is over
+_SOURCES = ("data", "probe_data", "init_from", "tokenizer", "encoder")  # settings that may name a folder
+
+
+def place_training(arguments: ImageTrainingArguments, output: str) -> None:
     """Put the checkpoints below the output folder, and name the repository after it unless it has a name.
 
     Raises:
-        InputError: The flags say otherwise.
+        InputError: The arguments say otherwise.
     """
-    if any(flag.partition("=")[0] in ("--output_dir", "--output-dir") for flag in flags):
+    if arguments.output_dir != "trainer_output":  # transformers' name if none is given
         raise InputError("--output_dir is made below --output: give --output alone.")
     arguments.output_dir = str(Path(output) / "checkpoints")
     arguments.hub_model_id = arguments.hub_model_id or Path(output).resolve().name
 
 
 @contextmanager
-def making_trainer(output: Path, arguments: ImageTrainingArguments) -> Iterator[None]:
-    """One sentence for whatever a trainer's arguments, its folder or its repository on the Hub have against it.
+def making_trainer(output: Path, data: str) -> Iterator[None]:
+    """One sentence for whatever a trainer's arguments, its folder or its data have against it.
 
     Raises:
         InputError: Any of them.
     """
-    from ..hub.publishing import explaining_refusals
     from ..synthesis.atomic import explaining
+    from .loading import reading
 
     try:
-        with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
+        with explaining(output), reading(data):
             yield
     except InputError:
         raise
-    except ValueError as error:  # transformers and accelerate refuse arguments so
+    except (ValueError, ImportError) as error:  # transformers and accelerate refuse arguments so
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
 
 
+def check_license(license: str) -> None:
+    """Refuse now what the card would not take after the training.
+
+    Raises:
+        InputError: No licence is named.
+    """
+    if license in ("", "other"):
+        raise InputError(
+            f"--license {license or repr(license)} names none, and the Hub refuses a card without: give the id of a "
+            "licence, or leave the flag out."
+        )
+
+
 def settings_of(command: Any, arguments: ImageTrainingArguments) -> dict[str, Any]:
-    """What a training is told from others by: the command's flags and the recipe of its arguments."""
+    """What a training is told from others by, and its licence: the command's flags and the recipe of its arguments."""
     from ..training.arguments import recipe_of
 
     free = ("output", "keep_concepts")  # they change nothing that is learned
     return {name: value for name, value in asdict(command).items() if name not in free} | recipe_of(arguments)
 
 
+def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as they would be on another machine, without the licence."""
+    from .loading import content_of
+
+    return {
+        name: content_of(value) if name in _SOURCES and isinstance(value, str) else value
+        for name, value in _learned(settings).items()
+    }
+
+
 def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Read what a training wrote about itself into its folder; {} if there is none.
 
     Raises:
-        InputError: The folder holds a training with other settings.
+        InputError: The folder holds a training with other settings, or the file is no record; the licence may differ,
+            and before the end what is measured there.
     """
     path = output / name
     if not path.exists():
         return {}
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        theirs = dict(record["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is not the record of a training, so nothing says whose folder this is: choose another --output."
+        ) from error
+    if not record.get("finished"):
+        theirs |= {name: settings[name] for name in _MEASURED_LAST if name in settings}
     refuse_other_settings(
         f"{output} holds a training",
-        record["settings"],
-        settings,
+        _learned(theirs),
+        _learned(settings),
         "choose another --output, or give that training's settings to go on with it.",
     )
     return record
 
 
+def _learned(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the licence, which changes nothing that is learned."""
+    return {name: value for name, value in settings.items() if name != "license"}
+
+
 def write_record(path: Path, record: Any) -> None:
     """Write it whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+    from ..synthesis.atomic import replacing
+
+    with replacing(path) as file:
+        file.write(f"{json.dumps(record, indent=2)}\n".encode())
+
+
+def push_finished(folder: Path, record: dict[str, Any], path: Path, arguments: ImageTrainingArguments) -> None:
+    """Push what a training made, with `--push_to_hub`, and note it in its record: what is there is not pushed again.
+
+    Args:
+        folder: Of the model and its card.
+        record: Of the finished training.
+        path: Where the record stands.
+        arguments: Of the training.
+
+    Raises:
+        InputError: The Hub cannot be reached or refuses; the same command tries again and trains no more.
+    """
+    from ..hub.publishing import explaining_refusals
+    from ..training.hub_push import push_folder
+
+    place = {"repository": arguments.hub_model_id, "revision": arguments.hub_revision}
+    if not arguments.push_to_hub or arguments.process_index != 0 or record.get("pushed") == place:
+        return
+    repository = str(arguments.hub_model_id)
+    with explaining_refusals(repository, OSError, RuntimeError):
+        push_folder(
+            folder,
+            repository,
+            token=arguments.hub_token,
+            revision=arguments.hub_revision,
+            private=arguments.hub_private_repo,
+        )
+    record["pushed"] = place
+    write_record(path, record)
 
 
 def device_name(arguments: ImageTrainingArguments) -> str:

@@ -12,10 +12,12 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import datasets
 
+    from ..hub import ModelFacts
     from ..models import StableRepModel
     from ..training import KnnProbe, StableRepTrainingArguments
 
 RECORD = "training.json"
+PRETRAINING = "pretraining"
 
 
 @dataclass
@@ -102,7 +104,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
         name="train",
         description="Train an encoder on caption-grouped images. The same command goes on after an interruption.",
     )
-    place_training(arguments, command.output, argv)
+    place_training(arguments, command.output)
     return command, arguments
 
 
@@ -116,65 +118,100 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
         The record in `training.json`.
 
     Raises:
-        InputError: The flags do not fit together, or the folder holds another training.
+        InputError: The flags do not fit together, or the folder holds another training. A push that failed at the end
+            is made up for by the same command, and a licence is changed by it.
     """
-    from ..hub.publishing import explaining_refusals
+    from .records import check_license, push_finished, read_record, settings_of, write_record
+
+    output = Path(command.output)
+    check_license(command.license)
+    settings = settings_of(command, arguments)
+    record = read_record(output, RECORD, settings)
+    if not record.get("finished"):
+        record = _train(command, arguments, settings)
+    elif record["settings"] != settings and arguments.process_index == 0:  # by another licence
+        record = {**record, "settings": settings, "pushed": None}
+        _write_cards(output, record)
+        write_record(output / RECORD, record)
+    push_finished(output / PRETRAINING, record, output / RECORD, arguments)
+    return record
+
+
+def _train(command: TrainCommand, arguments: StableRepTrainingArguments, settings: dict[str, Any]) -> dict[str, Any]:
+    """Train or go on, write what came of it, the record last."""
     from ..models.export import encoder_image_processor, export_encoder
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
     from ..training.checkpoints import checkpoint_to_resume
     from . import facts
-    from .records import device_name, making_trainer, read_record, settings_of, write_record
+    from .loading import reading
+    from .records import device_name, identity_of, making_trainer, write_record
 
     output = Path(command.output)
-    settings = settings_of(command, arguments)
-    record = read_record(output, RECORD, settings)
-    if record.get("finished"):
-        return record
     _check_drawn(command.data)
     dataset, keys = _stream(command, arguments) if command.streaming else (_load(command), None)
     probe = _probe(command, arguments)
     model, tokenizer = build_model(command, arguments.seed)
-    with making_trainer(output, arguments):
+    with making_trainer(output, command.data):
         trainer = StableRepTrainer(model, arguments, dataset, tokenizer, probe=probe, train_keys=keys)
-    with explaining(output), explaining_refusals(str(arguments.hub_model_id)):
+    data = asdict(facts.training_data(command.data, dataset, trainer.train_dataset))
+    parameters = sum(parameter.numel() for parameter in model.vision_model.parameters())
+
+    def told(seconds: float | None = None) -> dict[str, Any]:
+        return {
+            "settings": settings,
+            "finished": False,
+            "steps": trainer.state.global_step,
+            "views_seen": trainer.seen.views,
+            "parameters": parameters,
+            "seconds": seconds,
+            "processes": arguments.world_size,
+            "device": device_name(arguments),
+            "data": data,
+            "energy": facts.estimated_energy(str(arguments.output_dir)),
+            "versions": facts.training_versions(),
+            "bad_images": trainer.seen.skipped,
+            "log": trainer.state.log_history,
+        }
+
+    trainer.identity = identity_of(settings)
+    trainer.describe = lambda folder: _full_facts(folder, told(), output)
+    with explaining(output), reading(command.data):
         checkpoint = checkpoint_to_resume(trainer)
         if trainer.is_world_process_zero():
             output.mkdir(parents=True, exist_ok=True)
             write_record(output / RECORD, {"settings": settings, "finished": False})
         result = trainer.train(resume_from_checkpoint=checkpoint)
-        record = {
-            "settings": settings,
-            "finished": True,
-            "steps": trainer.state.global_step,
-            "views_seen": trainer.state.global_step * trainer.views_per_batch,
-            "parameters": sum(parameter.numel() for parameter in model.vision_model.parameters()),
-            # The time before an interruption is not known.
-            "seconds": None if checkpoint else round(result.metrics["train_runtime"], 1),
-            "processes": arguments.world_size,
-            "device": device_name(arguments),
-            "data": asdict(facts.training_data(command.data, dataset, trainer.train_dataset)),
-            "energy": facts.estimated_energy(str(arguments.output_dir)),
-            "versions": facts.training_versions(),
-            "log": trainer.state.log_history,
-        }
+        # The time before an interruption is not known.
+        record = told(None if checkpoint else round(result.metrics["train_runtime"], 1)) | {"finished": True}
         if trainer.average is not None:
             trainer.average.load_into(trainer.model)
         model = cast("StableRepModel", trainer.whole_model())
-        if arguments.push_to_hub:
-            trainer.push_to_hub(license=command.license)
         if trainer.is_world_process_zero():
-            full = output / "pretraining"
+            full = output / PRETRAINING
             model.save_pretrained(full)
             encoder_image_processor(model.config.vision_config).save_pretrained(full)
             export_encoder(model, output)
             if tokenizer is not None:
                 tokenizer.save_pretrained(full)
-            name = output.resolve().name
-            facts.write_encoder_card(output, record, name)
-            facts.write_encoder_card(full, record, f"{name}, with its projection head", form="pretraining")
+            _write_cards(output, record)
             write_record(output / RECORD, record)
     return record
+
+
+def _full_facts(folder: Path, record: dict[str, Any], output: Path) -> ModelFacts:
+    from . import facts
+
+    name = f"{output.resolve().name}, with its projection head"
+    return facts.encoder_facts(folder, record, name, form="pretraining")
+
+
+def _write_cards(output: Path, record: dict[str, Any]) -> None:
+    from ..hub import write_model_card
+    from . import facts
+
+    facts.write_encoder_card(output, record, output.resolve().name)
+    write_model_card(output / PRETRAINING, _full_facts(output / PRETRAINING, record, output))
 
 
 def _load(command: TrainCommand) -> datasets.Dataset:
@@ -205,8 +242,10 @@ def _stream(
     streams = [load_images(command.data, command.split, streaming=True)]
     if streams[0].info.builder_name == "parquet":
         columns = streams[0].column_names
-        key = key_column(columns, OBJECTIVES[arguments.objective].positives, arguments.label_column)
-        named = parse_filter(command.keep).columns if command.keep is not None else ()
+        objective = OBJECTIVES[arguments.objective]
+        key = key_column(columns, objective.positives, arguments.label_column, text=objective.text)
+        named = set(parse_filter(command.keep).columns) if command.keep is not None else set()
+        named |= {"caption"} if objective.text else set()
         wanted = [name for name in columns if name == key or name in named] or [c for c in columns if c != "image"][:1]
         if wanted:
             streams.append(load_images(command.data, command.split, streaming=True, columns=wanted))
@@ -279,6 +318,12 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
             raise InputError(
                 f"--tokenizer {command.tokenizer} is neither a folder nor a repository within reach: check the name."
             ) from error
+        special = tokenizer.num_special_tokens_to_add()
+        if command.text_max_tokens <= special:
+            raise InputError(
+                f"--text_max_tokens {command.text_max_tokens} leaves no room for text beside the {special} tokens "
+                "that the tokenizer adds: give more."
+            )
         tokenizer.model_max_length = command.text_max_tokens  # who loads it then cuts where the text tower ends
         text["image_text_dim"] = command.image_text_dim
         text["text_config"] = transformers.CLIPTextConfig(

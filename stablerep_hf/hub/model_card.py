@@ -256,7 +256,7 @@ def _image_processor(root: Path) -> dict[str, Any]:
 
 
 def _count_parameters(root: Path) -> int:
-    files = sorted(root.glob("*.safetensors"))
+    files = sorted(root.glob("model*.safetensors"))  # a checkpoint has an average of the weights besides
     if not files:
         raise InputError(f"The folder {str(root)!r} has no safetensors weights; save the model into it first.")
     total = 0

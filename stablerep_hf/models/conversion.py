@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, CLIPTextConfig, ViTConfig, ViTModel
 
@@ -79,7 +79,11 @@ def convert_official_checkpoint(path: str | Path) -> StableRepModel:
             f"{path} is not a StableRep checkpoint of the release: it lacks {missing or 'nothing'} and has "
             f"{unknown or 'nothing'} besides."
         )
-    model.load_state_dict(ours)
+    try:
+        model.load_state_dict(ours)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()[:160]  # what stands above names the class alone
+        raise ValueError(f"{path} has weights whose shapes do not fit each other ({first}).") from error
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
@@ -95,25 +99,50 @@ def load_vision_encoder(source: str) -> StableRepVisionModel:
         The encoder, without a pooler or head that the checkpoint may have.
 
     Raises:
-        ValueError: No such checkpoint, or one of another architecture.
+        ValueError: No such checkpoint, one of another architecture, or one that lacks weights of the encoder.
     """
     if source.startswith(("timm/", "hf-hub:", "local-dir:")) or _is_timm_folder(Path(source)):
         return _from_timm_checkpoint(source)
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{source} is neither a folder nor a repository within reach with a model in it.") from error
+        raise ValueError(
+            f"{source} is neither a folder nor a repository within reach with a model in it ({_first_line(error)})."
+        ) from error
     if config.model_type == "stablerep":
-        return StableRepModel.from_pretrained(source).vision_model
+        whole: StableRepModel = _load_whole(StableRepModel, source, "vision_model.")
+        return whole.vision_model
     if config.model_type != "vit":
         raise ValueError(
             f"{source} is a model of type {config.model_type!r}, but the encoder is a plain Vision Transformer: give "
             "a ViT checkpoint."
         )
-    stock = ViTModel.from_pretrained(source, add_pooling_layer=False)
+    stock = _load_whole(ViTModel, source, add_pooling_layer=False)
+    for name in ("image_size", "patch_size"):
+        size = getattr(stock.config, name)
+        if not isinstance(size, int) and size[0] == size[1]:
+            setattr(stock.config, name, size[0])
     encoder = StableRepVisionModel(stock.config)
     encoder.load_state_dict(stock.state_dict())
     return encoder
+
+
+def _load_whole(kind: Any, source: str, part: str = "", **settings: Any) -> Any:
+    """`kind.from_pretrained`, but a weight of `part` that the checkpoint lacks is not made up at random."""
+    try:
+        model, report = kind.from_pretrained(source, output_loading_info=True, **settings)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ValueError(f"{source} holds no weights that fit its configuration ({_first_line(error)}).") from error
+    if missing := sorted(name for name in report["missing_keys"] if name.startswith(part)):
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of its Vision Transformer ({missing[0]!r} and so on), which would "
+            "be random: give a whole checkpoint."
+        )
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _from_timm_checkpoint(source: str) -> StableRepVisionModel:
@@ -125,9 +154,10 @@ def _from_timm_checkpoint(source: str) -> StableRepVisionModel:
     name = name if name.startswith(("hf-hub:", "local-dir:")) else f"local-dir:{name}"
     try:
         model: Any = timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"{source} is no timm checkpoint within reach ({first}): check the name.") from error
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{source} is no timm checkpoint within reach ({_first_line(error)}): check the name."
+        ) from error
     weights = from_timm(model.state_dict())
     activation = type(model.blocks[0].mlp.act).__name__
     if activation != "GELU":
@@ -157,8 +187,10 @@ def _from_timm_checkpoint(source: str) -> StableRepVisionModel:
 
 
 def _is_timm_folder(folder: Path) -> bool:
-    file = folder / "config.json"
-    return file.is_file() and "architecture" in json.loads(file.read_text("utf-8"))
+    try:
+        return "architecture" in json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # none, or a torn one, which transformers names
+        return False
 
 
 def _read_official(path: Path) -> dict[str, Tensor]:
@@ -166,11 +198,12 @@ def _read_official(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             # mapped, so that the optimiser's state, twice as large as the weights, is not read
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} cannot be read as a checkpoint of the release ({first}).") from error
+    except Exception as error:  # of a damaged pickle anything at all
+        raise ValueError(f"{path} cannot be read as a checkpoint of the release ({_first_line(error)}).") from error
     weights = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
         raise ValueError(f"{path} holds no weights under 'model': give a checkpoint that main_stablerep.py wrote.")
     return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
 

@@ -18,6 +18,7 @@ from transformers import (
     ViTModel,
 )
 
+from .configuration_stablerep import height_and_width
 from .modeling_classification import StableRepForImageClassification
 from .modeling_stablerep import StableRepModel, StableRepVisionModel
 from .timm_layout import save_timm
@@ -77,7 +78,7 @@ def export_encoder(
         The folder.
 
     Raises:
-        ValueError: timm cannot express the encoder's activation or the epsilon of its layer norms.
+        ValueError: timm cannot express the encoder: see `save_timm`.
     """
     output_dir = Path(output_dir)
     vision_model = model.vision_model if isinstance(model, StableRepModel) else model
@@ -199,9 +200,5 @@ def encoder_image_processor(config: Any) -> ViTImageProcessor:
     Args:
         config: A `ViTConfig`.
     """
-    height, width = _height_and_width(config.image_size)
+    height, width = height_and_width(config.image_size)
     return ViTImageProcessor(size={"height": height, "width": width}, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD)
-
-
-def _height_and_width(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .configuration_stablerep import height_and_width
 from .modeling_stablerep import StableRepModel, StableRepVisionModel
 
 ONNX_TOLERANCE = 1e-4
@@ -60,7 +62,7 @@ def export_onnx(
       and ``attention_mask`` (C, T) int64 to ``text_embeds`` (C, E).
 
     Args:
-        model: It is not changed.
+        model: It is not changed; one in half precision is written in float32.
         output_dir: Folder to write to; made if missing.
         int8: Also write each file with weights as 8-bit integers (ONNX Runtime's dynamic quantisation of matrix
             products), as ``*_quantized.onnx``. They are smaller and, on most CPUs, faster; how much their features
@@ -75,12 +77,9 @@ def export_onnx(
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    was_training = model.training
-    model.eval()  # type: ignore[no-untyped-call]
-    try:
-        files = {name: _export(part, inputs, folder / f"{name}.onnx") for name, part, inputs in _parts(model)}
-    finally:
-        model.train(was_training)
+    # the exporter mixes precisions up, and ONNX Runtime does not know all of them
+    precise: StableRepModel | StableRepVisionModel = nn.Module.float(copy.deepcopy(model))
+    files = {name: _export(part, inputs, folder / f"{name}.onnx") for name, part, inputs in _parts(precise)}
     if int8:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -95,9 +94,7 @@ def _parts(model: StableRepModel | StableRepVisionModel) -> list[tuple[str, nn.M
     """Of each file its name, the module and its inputs: name -> (example, names of its dynamic axes)."""
     vision = model.vision_model if isinstance(model, StableRepModel) else model
     config: Any = vision.config
-    height, width = (
-        config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size, config.image_size)
-    )
+    height, width = height_and_width(config.image_size)
     pixels = {"pixel_values": (torch.randn(2, config.num_channels, height, width), {0: "batch"})}
     if not isinstance(model, StableRepModel) or model.text_model is None:
         return [("model", _Encoder(vision), pixels)]

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .configuration_stablerep import height_and_width
 from .modeling_stablerep import StableRepVisionModel
 
 _LARGEST_EPS = 2e-6
@@ -71,20 +72,27 @@ def save_timm(model: StableRepVisionModel, output_dir: Path, mean: tuple[float, 
 
     Raises:
         ValueError: timm's network would compute something else: it has GELU and an epsilon of 1e-6 in its layer norms,
-            and no configuration file can say otherwise. (A smaller epsilon makes no difference that counts.)
+            and no configuration file can say otherwise. (A smaller one, as of transformers' own ViTs, is let pass: it
+            shows where a layer norm's input deviates by less than about 0.1, as in a network that was not trained.) Or
+            the encoder has other than three channels, or no biases of queries, keys and values.
     """
     config: Any = model.config
+    if config.num_channels != 3 or not config.qkv_bias:
+        raise ValueError(
+            f"timm's Vision Transformer has three channels and biases of queries, keys and values, this encoder has "
+            f"num_channels={config.num_channels} and qkv_bias={config.qkv_bias}: write it in the format of "
+            "transformers."
+        )
     if config.hidden_act != "gelu" or config.layer_norm_eps > _LARGEST_EPS:
         raise ValueError(
             f"timm's Vision Transformer has hidden_act 'gelu' and layer_norm_eps 1e-6, this encoder "
             f"{config.hidden_act!r} and {config.layer_norm_eps}: write it in the format of transformers."
         )
-    size, patch = config.image_size, config.patch_size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = height_and_width(config.image_size)
     architecture = {192: "vit_tiny", 384: "vit_small", 768: "vit_base", 1024: "vit_large"}
     args = {
         "img_size": [height, width],
-        "patch_size": patch,
+        "patch_size": config.patch_size,
         "embed_dim": config.hidden_size,
         "depth": config.num_hidden_layers,
         "num_heads": config.num_attention_heads,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
@@ -20,6 +22,35 @@ _FREE = re.compile(
 )
 # Said of every training, also where the value is transformers' default.
 _ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "seed")
+
+_FROM_0 = (0.0, sys.float_info.max, "a number from 0 on")
+_RANGES = {
+    "base_learning_rate": _FROM_0,
+    "learning_rate": _FROM_0,
+    "weight_decay": _FROM_0,
+    "adam_beta1": (0.0, math.nextafter(1, 0), "a number in [0, 1)"),
+    "adam_beta2": (0.0, math.nextafter(1, 0), "a number in [0, 1)"),
+    "adam_epsilon": _FROM_0,
+    "max_grad_norm": _FROM_0,
+    "label_smoothing_factor": (0.0, 1.0, "a share in [0, 1]"),
+    "dataloader_num_workers": _FROM_0,
+    "seed": (0, 2**32 - 1, "an integer from 0 to 2**32 - 1"),
+}
+"""Lowest, highest, and in words."""
+
+# Of transformers, but without effect on batches of groups, or against what a training promises.
+_UNUSED = {
+    "per_device_train_batch_size": "the batch is counted over all processes: give --captions_per_batch, or "
+    "--images_per_batch of a fine-tuning",
+    "auto_find_batch_size": "a batch has the size that is asked for: give a smaller one, or --forward_chunk_size",
+    "train_sampling_strategy": "the order follows from the seed",
+    "data_seed": "--seed is that of the data too",
+    "dataloader_drop_last": "an incomplete batch is always dropped",
+    "remove_unused_columns": "the images are columns that the model does not name",
+    "save_only_model": "no training goes on exactly from weights alone: limit how many checkpoints are kept with "
+    "--save_total_limit",
+    "resume_from_checkpoint": "the same command goes on from the newest checkpoint, and Trainer.train takes one",
+}
 
 
 @dataclass
@@ -45,7 +76,7 @@ class ImageTrainingArguments(TrainingArguments):
     )
     max_bad_images: int = field(
         default=0,
-        metadata={"help": "Images that may fail to decode (skipped, counted in each process) before it stops."},
+        metadata={"help": "Images that may fail to decode before it stops; skipped, counted in the log, and named."},
     )
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
@@ -61,6 +92,9 @@ class ImageTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay off: the images are columns the model does not name."}
     )
+    dataloader_drop_last: bool = field(
+        default=True, metadata={"help": "Must stay on: a batch that is topped up repeats images."}
+    )
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "Off: parameters the objective does not reach are frozen instead."}
     )
@@ -71,6 +105,19 @@ class ImageTrainingArguments(TrainingArguments):
         Raises:
             InputError: A value cannot work; the sentence says why.
         """
+        kinds = {field.name: field for field in fields(self)}
+        for name, reason in _UNUSED.items():
+            if getattr(self, name) != kinds[name].default:
+                raise InputError(f"{name}={getattr(self, name)} cannot be had: {reason}.")
+        for name, (lowest, highest, words) in _RANGES.items():
+            value = getattr(self, name, None)
+            if value is not None and not lowest <= value <= highest:
+                raise InputError(f"{name}={value} cannot work: give {words}.")
+        if self.max_steps == 0 or (self.max_steps < 0 and not self.num_train_epochs > 0):
+            raise InputError(
+                f"num_train_epochs={self.num_train_epochs} with max_steps={self.max_steps} trains nothing: give more "
+                "than 0 of either."
+            )
         if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
             raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
         if not 0 <= self.downsample_probability <= 1:
@@ -82,7 +129,6 @@ class ImageTrainingArguments(TrainingArguments):
         # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
         config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}
         self.accelerator_config = {**config, "split_batches": True}
-        self.dataloader_drop_last = True
         super().__post_init__()  # type: ignore[no-untyped-call]
         if self.fp16 and self.device.type == "cpu":
             raise InputError(
@@ -155,7 +201,12 @@ class StableRepTrainingArguments(ImageTrainingArguments):
         Raises:
             InputError: A value cannot work; the sentence says why.
         """
-        if self.temperature <= 0:
+        if self.label_smoothing_factor:
+            raise InputError(
+                f"label_smoothing_factor={self.label_smoothing_factor} smooths the labels of a classification, and "
+                "here is none: leave it out."
+            )
+        if not 0 < self.temperature < math.inf:
             raise InputError(
                 f"temperature={self.temperature} divides the similarities: give a number above 0, say 0.1."
             )

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
+from ..models.export import IMAGENET_MEAN, IMAGENET_STD
+
 try:
     import cv2
 except ImportError:  # the extra "fast"
     cv2 = None  # type: ignore[assignment]
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _NEUTRAL = np.array([1, 1, 1, 0], np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,10 +24,13 @@ from ..evaluation.classification import class_indices
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments
 from .grouped_images import GroupedBatchSampler, GroupedImages
-from .groups import GroupCollator
-from .image_trainer import ImageTrainer, check_processes, recipe_for
+from .groups import GroupCollator, check_labels
+from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
 
 MULTI_LABEL = "multi_label_classification"
+
+LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
+"""Peak learning rates if none is given, ours: what is new or small learns faster than what was pre-trained."""
 
 
 @dataclass
@@ -57,7 +61,13 @@ class FineTuningArguments(ImageTrainingArguments):
     augmentation: Literal["strong", "weak"] = field(
         default="weak", metadata={"help": "Of the images, as in training."}
     )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak; of the classifier, see layer_decay."})
+    learning_rate: float | None = field(  # type: ignore[assignment]  # the trainer puts a number there
+        default=None,
+        metadata={
+            "help": "Peak; of the classifier, see layer_decay. If not given, 5e-4 to train everything, 1e-2 for the "
+            "classifier alone, 2e-3 for adapters."
+        },
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "0.05 in BEiT and MAE."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or a share of them below 1."})
 
@@ -72,7 +82,7 @@ class FineTuningArguments(ImageTrainingArguments):
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"layer_decay={self.layer_decay} is a share from layer to layer: give one in (0, 1].")
         for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}={getattr(self, name)} is the alpha of a Beta distribution: give 0 or more.")
         super().__post_init__()
 
@@ -98,8 +108,8 @@ class FineTuningTrainer(ImageTrainer):
         probe: Measures the model wherever `eval_strategy` says.
 
     Raises:
-        InputError: Labels that are missing or none of the model's classes, a class without an image, or what
-            `ImageTrainer` refuses.
+        InputError: Labels that are missing or none of the model's classes, a class without an image, adapters under
+            FSDP, or what `ImageTrainer` refuses.
     """
 
     args: FineTuningArguments
@@ -116,6 +126,8 @@ class FineTuningTrainer(ImageTrainer):
     ) -> None:
         config: Any = model.config
         check_processes(args, "images_per_batch")
+        if args.learning_rate is None:
+            args.learning_rate = LEARNING_RATES[_mode(model)]
         if len(train_dataset) < args.images_per_batch:
             raise InputError(
                 f"images_per_batch={args.images_per_batch} cannot be filled from {len(train_dataset)} images: choose "
@@ -129,17 +141,28 @@ class FineTuningTrainer(ImageTrainer):
                 f"The column {label_column!r} holds {'several labels' if self._several else 'one label'} an image, "
                 f"and the model's problem_type is {config.problem_type!r}: make the model for these labels."
             )
+        shown = (self.targets > 0).sum(0) if self._several else torch.bincount(self.targets, minlength=len(classes))
+        if int(shown.min()) == 0:
+            raise InputError(
+                f"No image is of the class {classes[int(shown.argmin())]!r}, so it cannot be learned: make the model "
+                "for the classes that `classes_of` finds."
+            )
         groups = GroupedImages(
             train_dataset,
             images_per_caption=1,
             crops_per_image=1,
-            image_size=config.vision_config.image_size,
+            image_size=crop_size(config.vision_config),
             recipe=recipe_for(args),
             seed=args.seed,
             positives="image",
         )
         batches = GroupedBatchSampler(len(groups), args.images_per_batch, args.seed)
         super().__init__(model, args, groups, batches, GroupCollator(), callbacks=callbacks, probe=probe)
+        if self.is_fsdp_enabled and _mode(model) == "lora":
+            raise InputError(
+                "FSDP cuts weights among processes, and adapters are saved whole: start with the configuration "
+                "ddp.yaml, since adapters leave little to cut."
+            )
         self.class_weights = _class_weights(self.targets) if args.balance_classes else None
         chosen = [
             kind(alpha=alpha, num_classes=config.num_labels)
@@ -156,19 +179,21 @@ class FineTuningTrainer(ImageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Colour and normalise the views, mix them, classify them."""
-        self._count_bad_images(inputs["bad_images"])
+        self.seen.add(len(inputs["pixels"]), inputs["bad_images"])
         images = self.augment(inputs["pixels"], inputs["color"])
         targets = self.targets[inputs["caption_ids"]]  # here an image's row in the data set
         if self.mix is not None and len(images):
             images, targets = self.mix(images, targets)
         outputs = model(pixel_values=images)
         loss = self._loss(outputs.logits.float(), targets)
-        self._not_a_number.watch(loss)
+        # of this process's images alone
+        self._not_a_number.watch(self.accelerator.reduce(loss.detach(), reduction="sum"))
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW in which each layer has a learning rate of its own (`layer_decay`)."""
         if self.optimizer is None:
+            assert self.args.learning_rate is not None
             trained: Any = self.model if model is None else model
             decayed = set(self.get_decay_parameter_names(trained))
             layers = 1 + max((_layer(name) or 0 for name, _ in trained.named_parameters()), default=0)
@@ -195,7 +220,9 @@ class FineTuningTrainer(ImageTrainer):
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over images; weighted, the mean is still over their number, so that processes agree on its scale."""
         if self._several:
-            return binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), pos_weight=self.class_weights)
+            targets, weights = targets.to(logits.dtype), self.class_weights
+            total = binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="sum")
+            return total / max(targets.numel(), 1)
         smoothing = self.args.label_smoothing_factor
         losses = cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=smoothing, reduction="none")
         return losses.sum() / max(len(losses), 1)
@@ -242,7 +269,7 @@ def classes_of(dataset: datasets.Dataset, column: str) -> tuple[list[str], bool]
     cannot be learned and is left out.
 
     Raises:
-        InputError: No such column, labels missing, or fewer than two classes.
+        InputError: No such column, labels missing or of another type, or fewer than two classes.
     """
     names, values, several = _labels(dataset, column)
     shown: list[Any] = sorted({label for entry in values for label in (entry if several else [entry])})
@@ -263,9 +290,7 @@ def _labels(dataset: datasets.Dataset, column: str) -> tuple[list[str], NDArray[
     kind = getattr(kind, "feature", kind)
     names = kind.names if isinstance(kind, datasets.ClassLabel) else []
     labels = dataset.with_format(None)[column][:]
-    missing = sum(label is None or (not isinstance(label, (list, str)) and label == -1) for label in labels)
-    if missing:
-        raise InputError(f"{missing} of {len(labels)} images have no {column!r}: label them or leave them out.")
+    check_labels(labels, column)
     several = any(isinstance(label, list) for label in labels)
     values = np.empty(len(labels), dtype=object)
     values[:] = labels
@@ -286,10 +311,18 @@ def targets_of(dataset: datasets.Dataset, column: str, classes: Sequence[str]) -
 def _class_weights(targets: Tensor) -> Tensor:
     """(K,) weights: images / (classes x images of the class); of several labels, absent / present of each class."""
     if targets.ndim == 2:
-        present = targets.sum(0).clamp(min=1)
+        present = targets.sum(0)
         return (len(targets) - present) / present
-    counts = torch.bincount(targets).clamp(min=1)
+    counts = torch.bincount(targets)
     return len(targets) / (len(counts) * counts)
+
+
+def _mode(model: nn.Module) -> str:
+    """What of a model is trained, as `LEARNING_RATES` calls it."""
+    if hasattr(model, "peft_config"):
+        return "lora"
+    trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return "linear" if all(name.startswith("classifier.") for name in trained) else "full"
 
 
 def _layer(name: str) -> int | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..synthesis import group_rows
-from .groups import Group, GroupDataset, Positives, caption_ids, key_column, label_ids
+from .groups import Group, GroupDataset, Positives, caption_ids, check_images, key_column, label_ids, refuse_missing
 
 GroupKey = tuple[int, int]
 """(epoch, group)"""
@@ -29,10 +29,12 @@ class GroupedImages(GroupDataset):
         dataset: With an image column and, for positives of a caption, `caption_id` or `caption`.
         positives: What makes a group.
         label_column: Holds the labels, integers or text.
+        text: Whether the captions are learned from, so that none may be missing.
         settings: As for `GroupDataset`.
 
     Raises:
-        InputError: A column is missing, a label is, or no caption has `images_per_caption` images.
+        InputError: A column is missing or of another type, an id, label or caption is, or no caption has
+            `images_per_caption` images.
     """
 
     def __init__(
@@ -41,20 +43,27 @@ class GroupedImages(GroupDataset):
         *,
         positives: Positives = "caption",
         label_column: str = "label",
+        text: bool = False,
         **settings: Any,
     ) -> None:
         columns = dataset.column_names
-        column = key_column(columns, positives, label_column)
+        column = key_column(columns, positives, label_column, text=text)
+        values = dataset.with_format("arrow")  # NumPy's format would make floats of integers among which is a null
+        if text:
+            refuse_missing(values["caption"][:].null_count, len(dataset), "caption")
+        check_images(dataset.features["image"])
         self._has_captions = "caption" in columns
         used = ["image", "caption"] if self._has_captions else ["image"]
         self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))
         if positives == "caption":
-            groups = group_rows(caption_ids(dataset.with_format("numpy")[column][:], str(column)))
+            assert column is not None
+            refuse_missing(values[column][:].null_count, len(dataset), column)
+            groups = group_rows(caption_ids(values[column][:], column))
             ids, self._offsets, self._rows = groups.ids, groups.offsets, groups.rows
         else:
             self._rows = np.arange(len(dataset), dtype=np.int64)
             self._offsets = np.arange(len(dataset) + 1, dtype=np.int64)
-            ids = self._rows if column is None else label_ids(dataset[column][:], column)
+            ids = self._rows if column is None else label_ids(dataset.with_format(None)[column][:], column)
         super().__init__(ids, np.diff(self._offsets), **settings)
 
     @property

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import datasets
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -137,14 +139,19 @@ class GroupDataset(Dataset[Group]):
         )
 
 
-def key_column(columns: Sequence[str], positives: Positives, label_column: str) -> str | None:
+def key_column(columns: Sequence[str], positives: Positives, label_column: str, *, text: bool = False) -> str | None:
     """Return the column that says which views are positives of one another; None if each image is on its own.
 
     Raises:
-        InputError: That column or the images are missing.
+        InputError: That column, the images or, with `text`, the captions are missing.
     """
     if "image" not in columns:
         raise InputError(f"The data has the columns {columns} but no 'image': rename its image column to 'image'.")
+    if text and "caption" not in columns:
+        raise InputError(
+            f"The data has the columns {columns} but no 'caption' to learn from: rename the column of its texts to "
+            "'caption', or train with --objective stablerep."
+        )
     if positives == "image":
         return None
     if positives == "label":
@@ -163,19 +170,64 @@ def key_column(columns: Sequence[str], positives: Positives, label_column: str) 
     )
 
 
-def caption_ids(values: Sequence[Any], column: str) -> Int64Array:
-    """Ids of the captions in a column: the values of `caption_id`, or from the texts of `caption`."""
+def caption_ids(values: pa.Array | pa.ChunkedArray, column: str) -> Int64Array:
+    """Ids of the captions in a column without nulls: the values of `caption_id`, or from the texts of `caption`.
+
+    Raises:
+        InputError: The column holds no integers, or no texts.
+    """
     if column == "caption_id":
-        return np.asarray(values, dtype=np.int64)
-    return np.fromiter((caption_id(text) for text in values), dtype=np.int64, count=len(values))
+        if not pa.types.is_integer(values.type):
+            raise InputError(
+                f"The column 'caption_id' holds values of type {values.type}: give integers, or leave it out, and the "
+                "ids follow from 'caption'."
+            )
+        return np.asarray(values.to_numpy()).astype(np.int64)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        raise InputError(f"The column {column!r} holds values of type {values.type}: give the captions as text.")
+    return np.fromiter((caption_id(text) for text in values.to_pylist()), dtype=np.int64, count=len(values))
 
 
 def label_ids(labels: Sequence[Any], column: str) -> Int64Array:
-    """Number labels, integers or text, in their order, or raise `InputError` if some are missing."""
-    missing = sum(label is None for label in labels)
-    if missing:
-        raise InputError(f"{missing} of {len(labels)} images have no {column!r}: label them or leave them out.")
+    """Number labels, integers or text, in their order.
+
+    Raises:
+        InputError: See `check_labels`; or an image has several.
+    """
+    if any(isinstance(label, list) for label in labels):
+        raise InputError(f"The column {column!r} holds several labels an image: name one with a single label.")
+    check_labels(labels, column)
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def check_labels(labels: Sequence[Any], column: str) -> None:
+    """Refuse labels, or lists of them, that do not say what an image is.
+
+    Raises:
+        InputError: One is missing (null, NaN, or -1, as the Hub has it in test splits), or neither integer nor text.
+    """
+    entries = [label if isinstance(label, list) else [label] for label in labels]
+    refuse_missing(sum(any(map(_is_missing, entry)) for entry in entries), len(labels), column)
+    wrong = next((label for entry in entries for label in entry if not isinstance(label, (int, str))), None)
+    if wrong is not None:
+        raise InputError(f"The column {column!r} holds {wrong!r}: give labels that are integers or text.")
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or label != label or label == -1
+
+
+def refuse_missing(missing: int, total: int, column: str) -> None:
+    """Raise `InputError` if some of the rows have nothing in a column."""
+    if missing:
+        raise InputError(f"{missing} of {total} images have no {column!r}: fill it in, or leave them out.")
+
+
+def check_images(kind: Any) -> None:
+    """Raise `InputError` if a column of this type (of `datasets`) cannot hold encoded images or paths of them."""
+    texts_and_bytes = ("string", "large_string", "binary", "large_binary")
+    if not (isinstance(kind, (datasets.Image, dict)) or getattr(kind, "dtype", None) in texts_and_bytes):
+        raise InputError(f"The column 'image' holds {kind} and no images: rename the column of images to 'image'.")
 
 
 class GroupCollator:

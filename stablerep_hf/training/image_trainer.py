@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers.trainer_callback import ProgressCallback
 from ..errors import InputError
 from .arguments import ImageTrainingArguments
 from .augmentation import RECIPES, AugmentationRecipe
-from .callbacks import AverageWeights, FollowEpoch, ImageProgress, StopAtNotANumber
+from .callbacks import AverageWeights, FollowEpoch, ImageProgress, SeenImages, StopAtNotANumber
 from .color import ColorAugmentation
 from .grouped_images import GroupedBatchSampler
 from .groups import GroupCollator, GroupDataset
@@ -64,7 +65,9 @@ class ImageTrainer(HubPushTrainer):
         self._groups = groups
         self._batches = batches
         args.per_device_train_batch_size = args.groups_per_batch // args.world_size
+        self.get_optimizer_cls_and_kwargs(args)  # refuses one that is not installed, before a folder is made
         self._not_a_number = StopAtNotANumber()
+        self.seen = SeenImages(args.max_bad_images)
         super().__init__(
             model=model,
             args=args,
@@ -72,7 +75,7 @@ class ImageTrainer(HubPushTrainer):
             eval_dataset=probe,
             data_collator=collator,
             processing_class=tokenizer,
-            callbacks=[FollowEpoch(batches), self._not_a_number, *callbacks],
+            callbacks=[FollowEpoch(batches), self._not_a_number, self.seen, *callbacks],
         )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ImageProgress(self.views_per_batch))
@@ -82,7 +85,6 @@ class ImageTrainer(HubPushTrainer):
             self.add_callback(self.average)
         self.probe = probe
         self.augment = ColorAugmentation()
-        self._bad_images: set[str] = set()
         self._parts: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     @property
@@ -108,7 +110,9 @@ class ImageTrainer(HubPushTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure the encoder with the probe; the arguments are Trainer's, and of them the prefix alone matters.
+        """Measure the encoder with the probe, with `ema_decay` the average of its weights, which is what is exported.
+
+        The arguments are Trainer's, and of them the prefix alone matters.
 
         Every process does so: what follows from the numbers, such as the best checkpoint, must be the same on all.
 
@@ -118,7 +122,8 @@ class ImageTrainer(HubPushTrainer):
         if self.probe is None:
             raise InputError("There is nothing to evaluate on: give the trainer a probe (--probe_data).")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        with gathered(model):
+        averaged = nullcontext() if self.average is None else self.average.standing_in(self.model)
+        with averaged, gathered(model):
             measured = self.probe(model)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(metrics)
@@ -126,17 +131,26 @@ class ImageTrainer(HubPushTrainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, averaged since the last log."""
+        """Add the parts of the loss, averaged since the last log, and how many images were skipped so far, if any."""
         if "loss" in logs:
+            self.seen.gather()
+            if self.seen.skipped:
+                logs["bad_images"] = len(self.seen.skipped)
             logs.update({name: torch.stack(values).mean().item() for name, values in self._parts.items()})
             self._parts.clear()
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights and, with `ema_decay`, their average beside them."""
+        self.seen.gather()  # for the state that is written next, by one process
         super().save_model(output_dir, _internal_call)
         if self.average is not None and self.average.average:
             self.average.save(Path(output_dir or str(self.args.output_dir)), write=self.args.should_save)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Wait for all: a checkpoint counts as whole once one process has written the state, which comes next."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
     def whole_model(self) -> nn.Module:
         """The trained model, nothing wrapped around it and no weight cut; every process calls it.
@@ -157,14 +171,6 @@ class ImageTrainer(HubPushTrainer):
         """All but biases, norms and scalars; class and position tokens are decayed, as in the release."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim >= 2]
 
-    def _count_bad_images(self, keys: list[str]) -> None:
-        self._bad_images.update(keys)
-        if len(self._bad_images) > self.args.max_bad_images:
-            raise InputError(
-                f"{len(self._bad_images)} images cannot be decoded, the last at {keys[-1]}, and max_bad_images="
-                f"{self.args.max_bad_images}: repair the data or raise the limit."
-            )
-
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint whose keys differ; Trainer would warn and train on with part of the model lost.
 
@@ -181,6 +187,24 @@ def recipe_for(args: ImageTrainingArguments) -> AugmentationRecipe:
     """The distribution of views that the arguments ask for."""
     recipe = replace(RECIPES[args.augmentation], downsample_probability=args.downsample_probability)
     return recipe if args.min_crop_area is None else replace(recipe, crop_scale=(args.min_crop_area, 1.0))
+
+
+def crop_size(config: Any) -> int:
+    """Edge of a view for an encoder.
+
+    Args:
+        config: A `ViTConfig`.
+
+    Raises:
+        InputError: It looks at other than square colour images.
+    """
+    sizes = {config.image_size} if isinstance(config.image_size, int) else set(config.image_size)
+    if len(sizes) > 1 or config.num_channels != 3:
+        raise InputError(
+            f"The encoder looks at images of {config.image_size} pixels in {config.num_channels} channels, and views "
+            "are square and in three colours: give an encoder of those."
+        )
+    return int(sizes.pop())
 
 
 def check_processes(args: ImageTrainingArguments, name: str) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import datasets
 
+from ..errors import InputError
 from ..evaluation import Columns, EvaluationSettings, VisionEncoder, evaluate_encoder
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
+from .groups import check_labels
 
 Probe = Callable[[Any], dict[str, float]]
 """Measures the model in training: name -> number, the higher the better."""
@@ -28,6 +30,9 @@ class KnnProbe:
         image_column: Of both.
         label_column: Of both.
         k: Neighbours that vote; 20 is DINO's.
+
+    Raises:
+        InputError: A column is missing, labels are, or fewer than k images vote.
     """
 
     train: datasets.Dataset
@@ -36,11 +41,27 @@ class KnnProbe:
     label_column: str = "label"
     k: int = 20
 
+    def __post_init__(self) -> None:
+        """Find out now and not in the middle of a training."""
+        for images in (self.train, self.test):
+            for column in (self.image_column, self.label_column):
+                if column not in images.column_names:
+                    raise InputError(
+                        f"The probe's data has the columns {images.column_names} but no {column!r}: give it images in "
+                        "'image', and name its labels with --probe_label_column."
+                    )
+            check_labels(images.with_format(None)[self.label_column][:], self.label_column)
+        if len(self.train) < self.k:
+            raise InputError(
+                f"{len(self.train)} images are there to vote in the probe, and {self.k} neighbours do: name a larger "
+                "--probe_train_split."
+            )
+
     def __call__(self, model: StableRepModel) -> dict[str, float]:
         """{"knn_accuracy": share in [0, 1]} of the model as it stands; its mode is left as it was.
 
         Raises:
-            InputError: Columns are missing, an image cannot be decoded, or fewer than k images vote.
+            InputError: An image cannot be decoded.
         """
         processor = encoder_image_processor(model.config.vision_config)
         (result,) = evaluate_encoder(

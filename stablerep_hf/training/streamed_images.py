@@ -22,12 +22,23 @@ from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from ..errors import InputError
 from .grouped_images import GroupedBatchSampler
-from .groups import Group, GroupDataset, Int64Array, Positives, caption_ids, key_column, label_ids
+from .groups import (
+    Group,
+    GroupDataset,
+    Int64Array,
+    Positives,
+    caption_ids,
+    check_images,
+    key_column,
+    label_ids,
+    refuse_missing,
+)
 
 _LOGGER = logging.getLogger(__name__)
 _LANES = (1, 2, 4, 8, 16, 32)  # powers of two, as numbers of processes mostly are; each has a file open
@@ -59,15 +70,17 @@ class StreamedImages(GroupDataset):
     Args:
         dataset: With an image column and, for positives of a caption, `caption_id` or `caption`. It must give the same
             rows in the same order each time.
-        keys: The same rows in the same shards, with the column that names the siblings alone, such as
-            `load_dataset(..., streaming=True, columns=["caption_id"])`: what is read before training. Without it
-            `dataset` itself is, images included.
+        keys: The same rows in the same shards, with the column that names the siblings alone (and `caption`, with
+            `text`), such as `load_dataset(..., streaming=True, columns=["caption_id"])`: what is read before training.
+            Without it `dataset` itself is, images included.
         positives: What makes a group.
         label_column: Holds the labels, integers or text.
+        text: Whether the captions are learned from, so that none may be missing.
         settings: As for `GroupDataset`.
 
     Raises:
-        InputError: A column is missing, a label is, or no caption has `images_per_caption` images in a row.
+        InputError: A column is missing or of another type, an id, label or caption is, or no caption has
+            `images_per_caption` images in a row.
     """
 
     _counted = " that stand one after another in the stream"
@@ -79,6 +92,7 @@ class StreamedImages(GroupDataset):
         *,
         positives: Positives = "caption",
         label_column: str = "label",
+        text: bool = False,
         **settings: Any,
     ) -> None:
         columns = dataset.column_names
@@ -86,11 +100,13 @@ class StreamedImages(GroupDataset):
             raise InputError(
                 "The stream does not tell its columns: open it with `datasets.load_dataset`, or give its `features`."
             )
-        key = key_column(columns, positives, label_column)
+        key = key_column(columns, positives, label_column, text=text)
+        if dataset.features is not None:
+            check_images(dataset.features["image"])
         self._id_column = key if positives == "caption" else None
         used = [name for name in columns if name in ("image", "caption", self._id_column)]
         self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))
-        ids, sizes, self._shards = _count_groups(dataset if keys is None else keys, key, positives)
+        ids, sizes, self._shards = _count_groups(dataset if keys is None else keys, key, positives, text)
         if not len(ids):
             raise InputError("The stream gives no row: check its split, or loosen the condition on its rows.")
         self._starts = np.r_[0, np.cumsum(sizes, dtype=np.int64)]  # the row that each group begins at
@@ -161,7 +177,7 @@ class StreamedImages(GroupDataset):
 
     def _is_of(self, record: dict[str, Any], group: int) -> bool:
         column = self._id_column
-        return column is None or bool(caption_ids([record[column]], column)[0] == self.group_ids[group])
+        return column is None or bool(caption_ids(pa.array([record[column]]), column)[0] == self.group_ids[group])
 
 
 class StreamedBatchSampler(GroupedBatchSampler):
@@ -240,7 +256,7 @@ class StreamedBatchSampler(GroupedBatchSampler):
 
 
 def _count_groups(
-    keys: datasets.IterableDataset, column: str | None, positives: Positives
+    keys: datasets.IterableDataset, column: str | None, positives: Positives, text: bool
 ) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Pass once over the keys; each process over its share of the shards.
 
@@ -248,15 +264,27 @@ def _count_groups(
         Id of each group, its size in rows, both int64 (C,), and the first group of each shard, with C at the end.
     """
     state, shards = PartialState(), keys.num_shards
-    name = column or keys.column_names[0]
+    full = [name for name in dict.fromkeys((column, "caption" if text else None)) if name is not None]
+    read = full or keys.column_names[:1]
     counted = []
     for shard in range(state.process_index, shards, state.num_processes):
-        values: list[Any] = []
-        for table in keys.shard(shards, shard).select_columns(name).with_format("arrow").iter(_ROWS):
-            values.extend(table[name].to_pylist() if column else [None] * len(table))
-        ids: Any = caption_ids(values, name) if positives == "caption" else values
-        counted.append((shard, *(_runs(ids) if positives == "caption" else (ids, np.ones(len(ids), np.int64)))))
+        ids: list[Any] = []
+        rows, missing = 0, dict.fromkeys(full, 0)
+        for table in keys.shard(shards, shard).select_columns(read).with_format("arrow").iter(_ROWS):
+            rows += len(table)
+            for name in full:
+                missing[name] += table[name].null_count
+            if column is None:
+                continue
+            if positives == "label":
+                ids.extend(table[column].to_pylist())
+            elif not missing[column]:
+                ids.extend(caption_ids(table[column], column).tolist())
+        runs = _runs(np.asarray(ids, np.int64)) if positives == "caption" else (ids, np.ones(rows, np.int64))
+        counted.append((shard, *runs, missing, rows))
     counted = sorted(gather_object(counted), key=lambda entry: entry[0])
+    for name in full:
+        refuse_missing(sum(entry[3][name] for entry in counted), sum(entry[4] for entry in counted), name)
     sizes = np.concatenate([entry[2] for entry in counted])
     bounds = np.r_[0, np.cumsum([len(entry[2]) for entry in counted])].astype(np.int64)
     if positives == "caption":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
+import numpy as np
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -15,7 +16,7 @@ from .arguments import StableRepTrainingArguments
 from .callbacks import ClampLogitScale
 from .grouped_images import GroupedBatchSampler, GroupedImages
 from .groups import GroupCollator, GroupDataset
-from .image_trainer import ImageTrainer, check_processes, recipe_for
+from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 from .probe import KnnProbe
 from .streamed_images import StreamedBatchSampler, StreamedImages
@@ -64,11 +65,12 @@ class StableRepTrainer(ImageTrainer):
         settings: dict[str, Any] = {
             "images_per_caption": args.images_per_caption if objective.positives == "caption" else 1,
             "crops_per_image": args.crops_per_image,
-            "image_size": model.config.vision_config.image_size,
+            "image_size": crop_size(model.config.vision_config),
             "recipe": recipe_for(args),
             "seed": args.seed,
             "positives": objective.positives,
             "label_column": args.label_column,
+            "text": objective.text,
         }
         # Checked here, before a model is moved or a file written.
         if isinstance(train_dataset, datasets.IterableDataset):
@@ -85,6 +87,16 @@ class StableRepTrainer(ImageTrainer):
         else:
             groups = GroupedImages(train_dataset, **settings)
             batches = GroupedBatchSampler(len(groups), args.captions_per_batch, args.seed)
+        if (
+            objective.positives == "label"
+            and args.crops_per_image < 2
+            and len(np.unique(groups.group_ids)) == len(groups)
+        ):
+            raise InputError(
+                f"Each of the {len(groups)} images has a {args.label_column!r} of its own, so none has a positive and "
+                "the loss is 0 whatever the model does: name a column with --label_column in which images are "
+                "alike, or give --crops_per_image 2."
+            )
         collator = GroupCollator()
         if objective.text:
             collator = GroupCollator(tokenizer, model.config.text_config.max_position_embeddings)
@@ -109,7 +121,7 @@ class StableRepTrainer(ImageTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Colour and normalise the views, run the model, add up the objective."""
-        self._count_bad_images(inputs["bad_images"])
+        self.seen.add(len(inputs["pixels"]), inputs["bad_images"])
         size = self.args.forward_chunk_size
         outputs = model(
             pixel_values=self._color(inputs["pixels"], inputs["color"], size or max(len(inputs["pixels"]), 1)),

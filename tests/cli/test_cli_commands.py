@@ -341,6 +341,9 @@ def test_train_killed_and_started_again_reaches_the_same_weights(trained, groupe
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
+PROBED = ["--probe_data", "LABELLED", "--eval_strategy", "steps"]
+
+
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
@@ -354,15 +357,33 @@ def test_train_killed_and_started_again_reaches_the_same_weights(trained, groupe
         (["--objective", "clip"], ["text tower"]),
         (["--gradient_accumulation_steps", "2"], ["gradient_accumulation_steps=2"]),
         (["--output_dir", "elsewhere"], ["--output"]),
+        (["--config", "elsewhere.yaml"], ["--output"]),
+        (["--patch_size", "0"], ["patches of 0"]),
+        (["--objective", "clip", "--tokenizer", "embedded", "--text_max_tokens", "2"], ["--text_max_tokens 2"]),
+        (["--objective", "clip", "--tokenizer", "embedded", "--text_num_layers", "0"], ["num_hidden_layers is 0"]),
+        ([*PROBED, "--probe_label_column", "labl"], ["no 'labl'", "--probe_label_column"]),
+        ([*PROBED, "--probe_train_split", "train[:4]"], ["--probe_train_split"]),
         (["--lr_scheduler_type", "sawtooth"], ["sawtooth"]),
         (["--eval_strategy", "steps"], ["eval"]),
     ],
 )
-def test_train_refuses_what_cannot_work(stablerep, grouped_folder, tmp_path, flags, parts):
+def test_train_refuses_what_cannot_work(
+    stablerep, grouped_folder, labelled_folder, tmp_path, monkeypatch, flags, parts
+):
+    (tmp_path / "elsewhere.yaml").write_text("output_dir: elsewhere\n")
+    monkeypatch.chdir(tmp_path)
+    flags = [labelled_folder if flag == "LABELLED" else flag for flag in flags]
     assert refused(
         stablerep("train", "--data", grouped_folder, "--output", tmp_path / "encoder", *TRAIN_FLAGS, *flags), *parts
     )
     assert not (tmp_path / "encoder").exists()
+
+
+@pytest.mark.parametrize("content", ["{torn", "{}", "[1]"])
+def test_a_folder_whose_record_cannot_be_read_is_left_alone(stablerep, grouped_folder, tmp_path, content):
+    (tmp_path / "training.json").write_text(content)
+    refused(stablerep("train", "--data", grouped_folder, "--output", tmp_path, *TRAIN_FLAGS), "is not the record")
+    assert [path.name for path in tmp_path.iterdir()] == ["training.json"]
 
 
 def test_an_output_below_a_file_is_one_sentence(stablerep, captions, pipeline, grouped_folder, tmp_path):

@@ -5,9 +5,12 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from transformers import AutoModelForImageClassification
+
+from stablerep_hf.cli.finetune import parse
 
 FLAGS = ["--max_steps", "4", "--save_steps", "2", "--images_per_batch", "8", "--logging_steps", "1", "--use_cpu"]
 
@@ -81,6 +84,36 @@ def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
     assert code == 0 and "adapter_model" not in out.partition("left out")[0], error
 
 
+@pytest.mark.parametrize(
+    ("flags", "rate"),
+    [
+        ([], 5e-4),
+        (["--mode", "linear"], 1e-2),
+        (["--mode", "linear", "--learning_rate", "5e-4"], 5e-4),  # that of another mode
+        (["--mode", "lora", "--learning_rate", "5e-4"], 5e-4),
+    ],
+)
+def test_a_learning_rate_is_taken_as_given_and_else_follows_the_mode(flags, rate):
+    assert parse(["encoder", *flags, "--use_cpu"])[2].learning_rate == rate
+
+
+def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled_folder, tmp_path):
+    output = tmp_path / "pets"
+    (output / "checkpoints").mkdir(parents=True)
+    (output / "checkpoints" / "emissions.csv").write_text(
+        "emissions,energy_consumed\n0.25,0.5\n"
+    )  # as codecarbon does
+    assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora")[0] == 0
+    record = json.loads((output / "finetuning.json").read_text())
+    assert record["energy"] == {"energy_kwh": 0.5, "emissions_kg": 0.25}
+    assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora", "--license", "mit")[0] == 0
+    renewed = json.loads((output / "finetuning.json").read_text())
+    assert renewed["seconds"] == record["seconds"], "it was not trained again"
+    for card in (output / "README.md", output / "adapter" / "README.md"):
+        assert "\nlicense: mit\n" in card.read_text() and "0.25 kg CO2eq" in card.read_text()
+        assert "model-index" in card.read_text(), "the results stay"
+
+
 def test_few_images_a_class(stablerep, encoder, labelled_folder, tmp_path):
     code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "few", "--shots", "3")
     assert code == 0, error
@@ -98,7 +131,11 @@ def test_it_goes_on_after_an_interruption(stablerep, encoder, labelled_folder, t
         patch.setattr("stablerep_hf.models.export_classifier", cut_off)
         assert finetune(stablerep, encoder, labelled_folder, cut)[0] == 130
     shutil.rmtree(cut / "checkpoints" / "checkpoint-4")
-    assert finetune(stablerep, encoder, labelled_folder, cut)[0] == 0
+    code, _, error = finetune(stablerep, encoder, labelled_folder, cut, "--seed", "7")
+    assert code == 2 and "holds a training with" in error
+    # what is measured at the end may be thought over
+    assert finetune(stablerep, encoder, labelled_folder, cut, "--slice_columns", "caption")[0] == 0
+    assert len(json.loads((cut / "results.json").read_text())) > 1
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (cut, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -115,6 +152,27 @@ def test_it_goes_on_from_the_hub_on_another_machine(
     assert json.loads((tmp_path / "there" / "finetuning.json").read_text())["seconds"] is None
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("there", "here"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_a_stock_model_is_what_stands_on_the_hub_at_the_end(
+    stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch, mode
+):
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    flags = ["--push_to_hub", "--hub_model_id", "alice/pets", "--mode", mode, "--license", "mit"]
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "pets", *flags)
+    assert code == 0, error
+    files = {name: content for name, content in hub_here.files("alice/pets").items() if "/" not in name}
+    here = tmp_path / "pets" / ("adapter" if mode == "lora" else "")
+    card = (here / "README.md").read_text()
+    assert files["README.md"].decode() == card.replace("path/to/this/folder", "alice/pets")
+    assert "model-index" in card
+    weights = "adapter_model.safetensors" if mode == "lora" else "model.safetensors"
+    assert files[weights] == (here / weights).read_bytes()
+    if mode == "full":
+        pushed = HfApi().snapshot_download("alice/pets", allow_patterns=list(files), cache_dir=tmp_path / "cache")
+        classifier = AutoModelForImageClassification.from_pretrained(pushed)  # no code of ours, though it is there
+        assert type(classifier).__name__ == "ViTForImageClassification"
 
 
 def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch):
@@ -134,7 +192,12 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--eval_strategy", "epoch"], "--validation_split"),
         (["--test_split", "secret"], "cannot give the split 'secret'"),
         (["--shots", "0"], "--shots 0"),
+        (["--slice_columns", "captoin"], "--slice_columns names 'captoin'"),
+        (["--metric", "11_point_map"], "--metric 11_point_map does not go with one label"),
+        (["--metric", "nope"], "no metric 'nope'"),
+        (["--optim", "lomo"], "training arguments cannot work"),
         (["--mode", "lora", "--rank", "0"], "rank=0"),
+        (["--license", "other"], "--license other"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from tiny_stablerep import pixels, tiny_model
 from torch import nn
@@ -136,6 +138,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
         (lambda w: w.update({"visual.dist_token": torch.ones(3)}), "dist_token"),
         (lambda w: w.pop("visual.blocks.1.mlp.fc2.bias"), "blocks.1.mlp.fc2.bias"),
         (lambda w: w.clear(), "lack"),
+        (lambda w: w.update({"image_mlp.layer2.bias": torch.ones(3)}), r"do not fit each other .*fc2.bias"),
     ],
 )
 def test_weights_too_many_or_too_few_are_listed(tmp_path, change, sentence):
@@ -146,7 +149,23 @@ def test_weights_too_many_or_too_few_are_listed(tmp_path, change, sentence):
         convert_official_checkpoint(tmp_path / "official.pth")
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps([1, 2])])
+def saved(content) -> bytes:
+    torch.save(content, stream := io.BytesIO())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no checkpoint",
+        pickle.dumps([1, 2]),
+        # takes something from the pickler's memory that is not there
+        b"\x80\x02h\x07.",
+        saved({"model": {1: torch.ones(2)}}),
+        saved([torch.ones(2)]),
+    ],
+)
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "official.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"cannot be read|holds no weights"):
@@ -179,6 +198,10 @@ def test_a_transformers_checkpoint_starts_an_encoder(tmp_path):
     ours = load_vision_encoder(str(tmp_path / "stock")).eval()
     expected = theirs(pixels(3)).last_hidden_state
     torch.testing.assert_close(ours(pixels(3)).last_hidden_state, expected)
+    config.image_size, config.patch_size = [16, 16], [8, 8]
+    ViTModel(config).save_pretrained(tmp_path / "pairs")
+    config = load_vision_encoder(str(tmp_path / "pairs")).config
+    assert (config.image_size, config.patch_size) == (16, 8)
     model = tiny_model().eval()
     model.save_pretrained(tmp_path / "whole")
     again = load_vision_encoder(str(tmp_path / "whole")).eval()
@@ -213,6 +236,41 @@ def test_other_architectures_are_refused(tmp_path):
             load_vision_encoder(str(folder))
 
 
+def spoil(folder, **changes):
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    for part, value in changes.items():
+        named = [name for name in weights if part in name]
+        assert named
+        weights |= dict.fromkeys(named, value)
+    save_file({name: value for name, value in weights.items() if value is not None}, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("stock", [True, False])
+def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, stock):
+    model = tiny_model()
+    export_encoder(model, tmp_path) if stock else model.save_pretrained(tmp_path)
+    assert load_vision_encoder(str(tmp_path)).config.num_hidden_layers == 2
+    if not stock:  # what is not of the encoder may be missing
+        spoil(tmp_path, projection_head=None)
+        load_vision_encoder(str(tmp_path))
+    spoil(tmp_path, layernorm_before=None)
+    with pytest.raises(ValueError, match=r"lacks 4 weights of its Vision Transformer .*layernorm_before"):
+        load_vision_encoder(str(tmp_path))
+    spoil(tmp_path, cls_token=torch.zeros(3))
+    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+        load_vision_encoder(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+        load_vision_encoder(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+        load_vision_encoder(str(tmp_path))
+    (tmp_path / "config.json").write_text("{torn")
+    with pytest.raises(ValueError, match=r"neither a folder .*JSON"):
+        load_vision_encoder(str(tmp_path))
+
+
 CHILD = """
 import json, sys
 import timm, torch
@@ -236,8 +294,6 @@ json.dump(
 
 @pytest.mark.parametrize("size", ["tiny", "micro"])
 def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
-    from safetensors.torch import load_file, save_file
-
     from stablerep_hf.models import StableRepConfig, StableRepModel
 
     torch.manual_seed(0)
@@ -257,7 +313,9 @@ def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
     assert report["data"]["mean"] == [0.485, 0.456, 0.406]
 
 
-@pytest.mark.parametrize("other", [{"layer_norm_eps": 1e-5}, {"hidden_act": "gelu_fast"}])
+@pytest.mark.parametrize(
+    "other", [{"layer_norm_eps": 1e-5}, {"hidden_act": "gelu_fast"}, {"num_channels": 1}, {"qkv_bias": False}]
+)
 def test_an_encoder_that_timm_would_compute_otherwise_is_not_exported_for_it(tmp_path, other):
     config = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "layer_norm_eps": 1e-6} | other
     model = StableRepVisionModel(ViTConfig(**config))

@@ -37,6 +37,14 @@ def test_an_encoder_and_its_8_bit_form(tmp_path):
         onnx_export._compare(part, {"pixel_values": pixels(2)}, files["model"])
 
 
+def test_a_model_in_half_precision_is_written_in_float32(tmp_path):
+    model = tiny_model().eval().to(torch.bfloat16)
+    found = run(export_onnx(model, tmp_path)["model"], pixel_values=pixels(3))["pooler_output"]
+    assert model.dtype == torch.bfloat16 and found.dtype == np.float32
+    expected = model.float().vision_model(pixels(3)).pooler_output.detach()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_both_towers(tmp_path):
     model = tiny_model(text=True).eval()
     files = export_onnx(model, tmp_path)

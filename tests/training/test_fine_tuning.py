@@ -9,7 +9,8 @@ from PIL import Image
 from stranger import run_as_stranger
 from test_stablerep_trainer import StopAfter, largest_difference, weights
 from tiny_stablerep import pixels, tiny_config
-from transformers import set_seed
+from training_data import spoiled
+from transformers import TrainerCallback, set_seed
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.models import StableRepForImageClassification, StableRepModel, export_encoder
@@ -123,6 +124,14 @@ def test_each_layer_learns_at_its_rate(data, tmp_path):
     assert {group["lr"] for group in adapters.create_optimizer().param_groups} == {1e-2}
 
 
+def test_the_learning_rate_follows_what_is_trained(data, tmp_path):
+    frozen = make_model()
+    frozen.vision_model.requires_grad_(False)
+    for model, rate in ((make_model(), 5e-4), (frozen, 1e-2), (adapted(), 2e-3)):
+        trainer = FineTuningTrainer(model, make_arguments(tmp_path, learning_rate=None), data)
+        assert max(group["lr"] for group in trainer.create_optimizer().param_groups) == pytest.approx(rate)
+
+
 def test_rare_classes_are_weighed_up_and_labels_smoothed(data, tmp_path):
     few = data.select([0, 1, 2, 3, 4, 8])  # thing 0 four times, 1 and 2 once
     settings = {"balance_classes": True, "label_smoothing_factor": 0.1, "images_per_batch": 6}
@@ -154,10 +163,74 @@ def test_resume_goes_on_bit_for_bit(data, tmp_path, make):
     assert largest_difference(weights(whole.model), weights(make())) > 1e-4
 
 
+def test_accumulated_batches_are_those_of_their_epoch_also_after_a_resume(data, tmp_path):
+    # three batches an epoch, two a step: two steps an epoch, the second of one batch
+    settings = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1, "max_steps": 5}
+    epochs = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            epochs.append(whole._batches.epoch)
+
+    whole = FineTuningTrainer(make_model(), make_arguments(tmp_path, **settings), data, callbacks=[Watch()])
+    whole.train()
+    assert epochs == [0, 0, 1, 1, 2]
+    for step in (1, 3):
+        resumed = FineTuningTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert largest_difference(weights(whole.model), weights(resumed.model)) == 0.0
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_any_accumulated_loss_that_is_no_number_stops_it(data, tmp_path, bad):
+    settings = {"gradient_accumulation_steps": 2, "max_steps": 1, "max_grad_norm": 0.0}
+    trainer = FineTuningTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    loss_of, calls = trainer._loss, []
+
+    def poisoned(*inputs):
+        calls.append(1)
+        return loss_of(*inputs) * (torch.nan if len(calls) == bad + 1 else 1.0)
+
+    trainer._loss = poisoned
+    with pytest.raises(InputError, match="loss is nan at step 1"):
+        trainer.train()
+    assert all(value.isfinite().all() for value in weights(trainer.model).values())
+
+
+def train_with_a_rank_that_diverges(folder):
+    trainer = FineTuningTrainer(make_model(), make_arguments(folder, max_steps=3), labelled())
+    loss_of = trainer._loss
+    trainer._loss = lambda *inputs: loss_of(*inputs) * (torch.nan if trainer.args.process_index else 1.0)
+    with pytest.raises(InputError, match="loss is nan at step 1"):
+        trainer.train()
+
+
+@pytest.mark.distributed
+def test_a_loss_that_is_no_number_on_one_process_stops_all(run_on_gloo, tmp_path):
+    run_on_gloo(train_with_a_rank_that_diverges, tmp_path, fresh=True)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_batch_without_a_good_image_has_a_loss_of_0(tmp_path, multi_label):
+    data = spoiled(labelled(multi_label), [3])
+    arguments = make_arguments(tmp_path, images_per_batch=1, max_steps=48, max_bad_images=1, logging_steps=1)
+    trainer = FineTuningTrainer(make_model(multi_label), arguments, data)
+    trainer.train()
+    assert losses(trainer).count(0.0) == 1
+
+
 def train_on_ranks(folder):
     trainer = FineTuningTrainer(make_model(), make_arguments(folder, balance_classes=True), labelled())
     trainer.train()
     return weights(trainer.model), trainer.args.world_size
+
+
+def train_with_a_rank_without_images(folder):
+    settings = {"images_per_batch": 2, "max_steps": 24, "max_bad_images": 2}
+    trainer = FineTuningTrainer(make_model(), make_arguments(folder, **settings), spoiled(labelled(), [3, 5]))
+    trainer.train()
+    assert trainer.seen.views == 46
+    return weights(trainer.model), trainer.seen.skipped
 
 
 @pytest.mark.distributed
@@ -166,6 +239,13 @@ def test_two_processes_reach_the_weights_of_one(run_on_gloo, tmp_path):
     two = run_on_gloo(train_on_ranks, tmp_path / "two", fresh=True)
     assert [world for _, world in two] == [2, 2]
     assert largest_difference(one, two[0][0]) < 1e-4
+
+
+@pytest.mark.distributed
+def test_a_process_without_a_good_image_keeps_in_step(run_on_gloo, tmp_path):
+    (one, skipped), (other, skipped_there) = run_on_gloo(train_with_a_rank_without_images, tmp_path, fresh=True)
+    assert largest_difference(one, other) == 0.0
+    assert skipped == skipped_there and len(skipped) == 2
 
 
 def test_the_best_checkpoint_of_adapters_is_loaded(data, tmp_path):
@@ -243,6 +323,8 @@ def export_of(model):
         ({"images_per_batch": 0}, "leaves the batch empty"),
         ({"layer_decay": 0.0}, "layer_decay=0.0"),
         ({"mixup": -1.0}, "mixup=-1.0"),
+        ({"mixup": float("nan")}, "mixup=nan"),
+        ({"label_smoothing_factor": 2.0}, "label_smoothing_factor=2.0"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):
@@ -257,6 +339,9 @@ def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):
         (lambda data: data.remove_columns("label").add_column("label", [None] * 48), "have no 'label'"),
         (lambda data: data.remove_columns("label").add_column("label", ["violet"] * 48), "'violet', which is none"),
         (lambda data: labelled(multi_label=True), "several labels an image"),
+        (lambda data: data.remove_columns("label").add_column("label", [[0, None]] * 48), "48 of 48 images have no"),
+        (lambda data: data.remove_columns("label").add_column("label", [{"a": 1}] * 48), "holds {'a': 1}"),
+        (lambda data: data.filter(lambda row: row["label"] != 2), "No image is of the class 'blue'"),
         (lambda data: data.select(range(8)), "images_per_batch=16 cannot be filled from 8 images"),
     ],
 )

@@ -73,9 +73,33 @@ def test_labels_are_the_group_ids_of_single_images(dataset, values):
 def test_labels_that_are_not_there_are_refused(dataset):
     with pytest.raises(InputError, match="no 'label'"):
         grouped(dataset, images_per_caption=1, positives="label")
-    holes = dataset.select(range(3)).add_column("label", [1, None, None])
-    with pytest.raises(InputError, match="2 of 3 images have no 'label'"):
-        grouped(holes, images_per_caption=1, positives="label")
+    for labels, sentence in (
+        ([1, None, None], "2 of 3 images have no 'label'"),
+        ([1, -1, 2], "1 of 3 images have no 'label'"),
+        ([1.0, np.nan, 2.0], "1 of 3 images have no 'label'"),
+        ([1.0, 0.5, 2.0], "holds 1.0: give labels that are integers or text"),
+        ([[1], [1, 2], [2]], "several labels an image"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            grouped(dataset.select(range(3)).add_column("label", labels), images_per_caption=1, positives="label")
+
+
+def replaced(dataset, column, values):
+    return dataset.remove_columns(column).add_column(column, values)
+
+
+def test_ids_and_texts_that_are_not_there_are_refused(dataset):
+    near = [2**62 + 1] * 4 + [2**62 + 2] * 4  # equal as floats, which NumPy makes of a column with a null
+    assert grouped(replaced(dataset.select(range(8)), "caption_id", near)).sizes.tolist() == [4, 4]
+    with pytest.raises(InputError, match="1 of 9 images have no 'caption_id'"):
+        grouped(replaced(dataset.select(range(9)), "caption_id", [*near, None]))
+    holes = replaced(dataset, "caption", [None, *dataset["caption"][1:]])
+    assert len(grouped(holes)) == 12, "the ids are there"
+    for data, settings in ((holes, {"text": True}), (holes.remove_columns("caption_id"), {})):
+        with pytest.raises(InputError, match="1 of 48 images have no 'caption'"):
+            grouped(data, **settings)
+    with pytest.raises(InputError, match="no 'caption' to learn from"):
+        grouped(dataset.remove_columns("caption"), text=True)
 
 
 def test_one_group_per_image(dataset):
@@ -89,7 +113,10 @@ def test_one_group_per_image(dataset):
     ("change", "settings", "sentence"),
     [
         (lambda d: d.rename_column("image", "picture"), {}, "no 'image'"),
+        (lambda d: replaced(d, "image", range(48)), {}, "'image' holds .*int64.* and no images"),
         (lambda d: d.select_columns("image"), {}, "neither 'caption_id' nor 'caption'"),
+        (lambda d: replaced(d, "caption_id", ["a"] * 48), {}, "'caption_id' holds values of type string"),
+        (lambda d: replaced(d, "caption", range(48)).remove_columns("caption_id"), {}, "'caption' holds values of"),
         (lambda d: d, {"images_per_caption": 5}, r"images_per_caption=5 is more than any caption has \(4\)"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import TrainerCallback, set_seed
 
 from stablerep_hf.errors import InputError
+from stablerep_hf.hub import ModelFacts, TrainingData, describe_encoder
 from stablerep_hf.models import StableRepConfig, StableRepModel
 from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
-from stablerep_hf.training.checkpoints import pushed_checkpoint
+from stablerep_hf.training.checkpoints import checkpoint_to_resume, pushed_checkpoint
 
 REPOSITORY = "alice/encoder"
 MODEL = {"model.safetensors", "config.json", "modeling_stablerep.py", "preprocessor_config.json", "README.md"}
@@ -63,12 +66,8 @@ def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_pa
     assert not {name for name in files if name.endswith(".bin")}
     assert not files & STATE, "the model itself is free of the training's state"
 
-    other = make_trainer(dataset, tmp_path / "other", learning_rate=2e-2)
-    with pytest.raises(InputError, match=f"{REPOSITORY} holds a checkpoint .*learning_rate=0.01, not 0.02: name"):
-        pushed_checkpoint(REPOSITORY, other.args)
-    assert not list((tmp_path / "other").iterdir())
-    resumed = make_trainer(dataset, tmp_path / "fresh")
-    checkpoint = pushed_checkpoint(REPOSITORY, resumed.args)
+    resumed = make_trainer(dataset, tmp_path / "fresh", push_to_hub=True)
+    checkpoint = pushed_checkpoint(resumed)
     assert checkpoint == str(tmp_path / "fresh" / "checkpoint-4")
     resumed.train(resume_from_checkpoint=checkpoint)
     for name, value in whole.model.state_dict().items():
@@ -86,7 +85,7 @@ def test_every_save_pushes_the_model_of_that_step_and_no_state(hub_here, dataset
     assert files >= MODEL
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pth")) or name in STATE}
     with pytest.raises(InputError, match=f"{REPOSITORY} holds the model of a training that was cut off .*step 4"):
-        pushed_checkpoint(REPOSITORY, cut.args)
+        pushed_checkpoint(cut)
     downloaded = HfApi().snapshot_download(REPOSITORY, cache_dir=tmp_path / "cache")
     pushed = StableRepModel.from_pretrained(downloaded)
     for name, value in cut.model.state_dict().items():
@@ -115,6 +114,62 @@ def test_what_is_pushed_at_the_end_has_our_card_and_no_pickle(hub_here, dataset,
     assert "fine-tuned version" not in card.text
 
 
+def test_what_lies_beside_the_model_stays_here(hub_here, dataset, tmp_path):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True, ema_decay=0.9, max_steps=2)
+    for name in ("ema.safetensors", "model.safetensors.index.json", "handler.py"):
+        HfApi().upload_file(repo_id=REPOSITORY, path_in_repo=name, path_or_fileobj=b"earlier")
+    trainer.train()
+    (tmp_path / "runs").mkdir()
+    for name in (".env", "emissions.csv", "runs/events.out.tfevents.1", "notes.json", "model-copy.safetensors"):
+        (tmp_path / name).write_bytes(b"mine")
+    trainer.push_to_hub(blocking=False).result()
+    files = hub_here.files(REPOSITORY)
+    ours = MODEL | {"configuration_stablerep.py", "sibling_batch_norm.py"}
+    assert {name for name in files if "/" not in name} == ours | {"handler.py"}
+    assert "last-checkpoint/ema.safetensors" in files
+    tensors = sum(value.numel() for value in trainer.model.state_dict().values())
+    for name in ("README.md", "last-checkpoint/README.md"):
+        assert f"| parameters | {tensors:,} |" in files[name].decode(), "the average is not counted as well"
+    assert not list(tmp_path.glob(".to-hub-*"))
+
+
+def test_the_card_is_made_of_what_the_caller_knows(hub_here, dataset, tmp_path):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True, max_steps=2)
+    trainer.describe = lambda folder: ModelFacts(
+        name="mine",
+        license="apache-2.0",
+        form="pretraining",
+        architecture=describe_encoder(folder),
+        data=TrainingData(name="drawings", num_captions=12, num_images=48, revision="abc"),
+    )
+    trainer.train()
+    for place in ("last-checkpoint/", ""):
+        card = hub_here.files(REPOSITORY)[f"{place}README.md"].decode()
+        for wanted in ("# mine", "license: apache-2.0", "| drawings |", "| abc |", f'"{REPOSITORY}"'):
+            assert wanted in card, (place, wanted)
+    trainer.push_to_hub(license="mit", model_name="ours")
+    card = hub_here.files(REPOSITORY)["README.md"].decode()
+    assert "# ours" in card and "license: mit" in card and "| abc |" in card
+
+
+def test_a_checkpoint_arrives_that_is_no_longer_here(hub_here, dataset, tmp_path, caplog):
+    """`save_total_limit` removes it while it is uploaded."""
+    gone = threading.Event()
+
+    class Tell(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                assert not (tmp_path / "checkpoint-2").exists()
+                gone.set()
+
+    trainer = make_trainer(dataset, tmp_path, [Tell()], push_to_hub=True, save_total_limit=1, max_steps=4)
+    hub_here.fail("POST", "/objects/batch", before=lambda: gone.wait(30))
+    trainer.train()
+    assert json.loads(hub_here.files(REPOSITORY)["last-checkpoint/trainer_state.json"])["global_step"] == 2
+    assert "A push to the Hub failed" not in caplog.text
+    assert not list(tmp_path.glob(".to-hub-*"))
+
+
 def test_a_push_that_fails_is_told_and_does_not_stop_the_training(hub_here, dataset, tmp_path, caplog):
     trainer = make_trainer(dataset, tmp_path, push_to_hub=True, hub_strategy="every_save", max_steps=2)
     hub_here.fail("POST", "/commit/", status=403)
@@ -124,8 +179,56 @@ def test_a_push_that_fails_is_told_and_does_not_stop_the_training(hub_here, data
     assert "A push to the Hub failed" in caplog.text
 
 
-def test_a_repository_without_a_checkpoint_gives_none(hub_here, tmp_path):
-    HfApi().create_repo(REPOSITORY)
-    arguments = StableRepTrainingArguments(str(tmp_path))
-    assert pushed_checkpoint(REPOSITORY, arguments) is None
-    assert pushed_checkpoint(None, arguments) is None
+def test_a_repository_without_a_checkpoint_gives_none(hub_here, dataset, tmp_path):
+    assert pushed_checkpoint(make_trainer(dataset, tmp_path, push_to_hub=True)) is None
+    assert pushed_checkpoint(make_trainer(dataset, tmp_path)) is None
+
+
+def push_checkpoint(place, step, recipe):
+    """As a training leaves it, but without weights."""
+    for name, content in (("trainer_state.json", {"global_step": step}), ("recipe.json", recipe)):
+        if content is not None:
+            HfApi().upload_file(
+                repo_id=REPOSITORY, path_in_repo=f"{place}/{name}", path_or_fileobj=json.dumps(content).encode()
+            )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "sentence"),
+    [
+        ({"learning_rate": 2e-2}, r"with learning_rate=0.02, not 0.01: name another"),
+        ({"num_images": 44}, r"with num_images=44, not 48: name another"),
+        ({"data": "others"}, r"with data=others, not mine: name another"),
+        (None, r"without a last-checkpoint/recipe.json that can be read"),
+    ],
+)
+def test_the_checkpoint_of_another_training_is_refused_and_leaves_nothing(
+    hub_here, dataset, tmp_path, theirs, sentence
+):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True)
+    trainer.identity = {"data": "mine"}
+    push_checkpoint("last-checkpoint", 4, None if theirs is None else trainer.recipe | theirs)
+    for step_here in (None, 6):  # also where the training here is further: it would push over the other
+        if step_here:
+            (tmp_path / f"checkpoint-{step_here}").mkdir()
+            (tmp_path / f"checkpoint-{step_here}" / "trainer_state.json").write_text("{}")
+        with pytest.raises(InputError, match=f"^{REPOSITORY} holds a checkpoint .*{sentence}"):
+            checkpoint_to_resume(trainer)
+        assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("numbered", "last", "here", "newest"),
+    [(4, 6, None, 6), (10, 6, None, 10), (4, 6, 2, 6), (4, 6, 6, 6), (4, 6, 8, 8), (None, 6, 2, 6), (4, None, 2, 4)],
+)
+def test_the_newest_checkpoint_wins_wherever_it_is(hub_here, dataset, tmp_path, numbered, last, here, newest):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True)
+    for place, step in ((f"checkpoint-{numbered}", numbered), ("last-checkpoint", last), ("checkpoint-2", 2)):
+        if step is not None:
+            push_checkpoint(place, step, trainer.recipe)
+    if here is not None:
+        (tmp_path / f"checkpoint-{here}").mkdir()
+        (tmp_path / f"checkpoint-{here}" / "trainer_state.json").write_text("{}")
+    assert checkpoint_to_resume(trainer) == str(tmp_path / f"checkpoint-{newest}")
+    came = json.loads((tmp_path / f"checkpoint-{newest}" / "trainer_state.json").read_text())
+    assert came == ({} if newest == here else {"global_step": newest})

@@ -3,29 +3,37 @@
 import os
 
 import pytest
+import test_fine_tuning as fine_tuning
 import torch
 from test_launching import environment_of
 from test_stablerep_trainer import labelled, largest_difference, letters, losses, make_arguments, make_model, weights
 from training_data import make_dataset
 from transformers import ViTModel
 
+from stablerep_hf.errors import InputError
 from stablerep_hf.models import StableRepModel, export_encoder
-from stablerep_hf.training import KnnProbe, StableRepTrainer
+from stablerep_hf.training import FineTuningTrainer, KnnProbe, StableRepTrainer
 
 
-def train(folder, sharded, resume=None, **settings):
-    """In float64, where a mistake stands out from the rounding that batch statistics of four amplify."""
+def two_ranks(sharded, make):
+    """Make arguments of two processes, with weights cut between them or whole on each."""
     from accelerate.state import AcceleratorState, DistributedType, PartialState
 
     AcceleratorState._reset_state(reset_partial_state=False)
     if sharded:
         told = environment_of("fsdp2.yaml")[1]
         os.environ.update({name: value for name, value in told.items() if "FSDP" in name})
-    arguments = make_arguments(folder, objective="stablerep+", max_steps=4, **settings)
+    arguments = make()
     assert (arguments.device.type, arguments.world_size) == ("cpu", 2)
     # Accelerate knows FSDP on accelerators alone and takes DDP on CPUs without a word: call these two ranks something
     # else, and its own code shards the model, on gloo
     PartialState._shared_state["distributed_type"] = DistributedType[("MULTI_XPU" if sharded else "MULTI_CPU")]
+    return arguments
+
+
+def train(folder, sharded, resume=None, **settings):
+    """In float64, where a mistake stands out from the rounding that batch statistics of four amplify."""
+    arguments = two_ranks(sharded, lambda: make_arguments(folder, objective="stablerep+", max_steps=4, **settings))
     trainer = StableRepTrainer(
         make_model(text=True).double(),
         arguments,
@@ -79,3 +87,28 @@ def test_sharded_weights_learn_what_replicated_ones_do(run_on_gloo, tmp_path):
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     difference = encoder(pixels).last_hidden_state - again.vision_model(pixels).last_hidden_state
     assert float(difference.abs().max()) < 1e-6  # exported in float32
+
+
+def fine_tune_each_way(folder):
+    trained = {}
+    for mode in ("replicated", "sharded"):
+        sharded = mode == "sharded"
+        arguments = two_ranks(sharded, lambda mode=mode: fine_tuning.make_arguments(folder / mode, max_steps=4))
+        model = fine_tuning.make_model().double()
+        model.vision_model.embeddings.requires_grad_(False)
+        trainer = FineTuningTrainer(model, arguments, fine_tuning.labelled())
+        augment = trainer.augment.forward
+        trainer.augment.forward = lambda *views, augment=augment: augment(*views).double()
+        trainer.train()
+        assert sharded == any(type(parameter).__name__ == "DTensor" for parameter in trainer.model.parameters())
+        trained[mode] = weights(trainer.whole_model())
+    with pytest.raises(InputError, match=r"adapters are saved whole.*ddp.yaml"):
+        FineTuningTrainer(fine_tuning.adapted(), arguments, fine_tuning.labelled())
+    return trained
+
+
+@pytest.mark.distributed
+def test_sharded_weights_are_fine_tuned_as_replicated_ones_are(run_on_gloo, tmp_path):
+    first, _ = run_on_gloo(fine_tune_each_way, tmp_path, fresh=True)
+    assert largest_difference(first["replicated"], weights(fine_tuning.make_model().double())) > 1e-3
+    assert largest_difference(first["replicated"], first["sharded"]) < 1e-5  # the loss is computed in float32

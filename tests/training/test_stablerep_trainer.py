@@ -1,13 +1,13 @@
 """The trainer: what it learns, what it logs, what it refuses, and that interruption and processes change nothing."""
 
 import copy
+import itertools
 
-import datasets
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from training_data import make_dataset
+from training_data import make_dataset, spoiled
 from transformers import CLIPTextConfig, TrainerCallback, ViTConfig, set_seed
 
 from stablerep_hf.errors import InputError
@@ -173,6 +173,30 @@ def test_the_probe_measures_and_the_best_checkpoint_is_loaded(dataset, tmp_path)
     assert trainer.evaluate()["eval_knn_accuracy"] == max(measured)
 
 
+def test_the_average_is_what_is_measured_and_the_best_one_is_what_is_left(dataset, tmp_path):
+    name = "vision_model.layers.0.mlp.fc1.weight"
+    scores, measured = iter([0.9, 0.1, 0.1]), []
+
+    def probe(model):
+        measured.append(weights(model)[name])
+        return {"knn_accuracy": next(scores)}
+
+    settings = {
+        "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 6,
+        "load_best_model_at_end": True, "metric_for_best_model": "knn_accuracy", "ema_decay": 0.9,
+    }  # fmt: skip
+    course = Course()
+    trainer = StableRepTrainer(
+        make_model(), make_arguments(tmp_path, **settings), dataset, callbacks=[course], probe=probe
+    )
+    trainer.train()
+    averages = [load_file(tmp_path / f"checkpoint-{step}" / "ema.safetensors")[name] for step in (2, 4, 6)]
+    assert all(torch.equal(*pair) for pair in zip(measured, averages, strict=True))
+    assert torch.equal(weights(trainer.model)[name], course.steps[1][name]), "training went on with the weights"
+    trainer.average.load_into(trainer.model)
+    assert torch.equal(weights(trainer.model)[name], averages[0]) and not torch.equal(averages[0], averages[2])
+
+
 def test_a_best_checkpoint_of_other_weights_is_refused(dataset, tmp_path):
     class SpoilBest(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
@@ -205,6 +229,18 @@ def test_a_checkpoint_cut_off_while_saved_is_passed_over(tmp_path):
         if state is not None:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
     assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+def test_a_checkpoint_counts_as_whole_only_once_all_processes_have_written_theirs(dataset, tmp_path, monkeypatch):
+    arguments = make_arguments(tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
+    trainer, written = StableRepTrainer(make_model(), arguments, dataset), []
+    checkpoint = tmp_path / "checkpoint-1"
+    monkeypatch.setattr(
+        trainer.accelerator, "wait_for_everyone", lambda: written.append({path.name for path in checkpoint.iterdir()})
+    )
+    trainer.train()
+    assert any("rng_state.pth" in names and "trainer_state.json" not in names for names in written)
+    assert latest_checkpoint(tmp_path) == str(checkpoint)
 
 
 def train_on_ranks(folder, resume, settings, norm="batch_per_sibling"):
@@ -465,6 +501,24 @@ def test_defaults_are_the_release_s(tmp_path):
         ({"warmup_epochs": 1}, "warmup_epochs=1"),
         ({"warmup_epochs": 9, "max_steps": -1}, "warmup_epochs=9"),
         ({"fp16": True}, "fp16 does nothing on a CPU"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 cannot work: give a number from 0 on"),
+        ({"base_learning_rate": float("nan")}, "base_learning_rate=nan"),
+        ({"adam_beta2": 2.0}, "adam_beta2=2.0"),
+        ({"dataloader_num_workers": -1}, "dataloader_num_workers=-1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"max_steps": 0}, "max_steps=0 trains nothing"),
+        ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs=0 with max_steps=-1 trains nothing"),
+        ({"max_steps": -1, "num_train_epochs": -2.0}, "trains nothing"),
+        ({"per_device_train_batch_size": 2}, "per_device_train_batch_size=2 cannot be had: .*captions_per_batch"),
+        ({"resume_from_checkpoint": "runs/a"}, "resume_from_checkpoint=runs/a"),
+        ({"save_only_model": True}, "save_only_model=True cannot be had: no training goes on"),
+        ({"data_seed": 7}, "data_seed=7"),
+        ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy=sequential"),
+        ({"dataloader_drop_last": False}, "dataloader_drop_last=False"),
+        ({"remove_unused_columns": True}, "remove_unused_columns=True"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size=True"),
+        ({"label_smoothing_factor": 0.3}, "label_smoothing_factor=0.3"),
         ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger.*--forward_chunk_size"),
     ],
 )
@@ -491,6 +545,23 @@ def test_model_and_data_that_do_not_fit_are_refused_before_a_file_is_written(
     assert not folder.exists()
 
 
+def test_labels_that_are_all_different_give_no_positives(tmp_path):
+    data = make_dataset([1] * 8)  # a caption of its own for each image
+    settings = {"objective": "supcon", "label_column": "caption"}
+    with pytest.raises(InputError, match="Each of the 8 images has a 'caption' of its own"):
+        StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    StableRepTrainer(make_model(), make_arguments(tmp_path, crops_per_image=2, **settings), data)
+
+
+@pytest.mark.parametrize("look", [{"image_size": (16, 24)}, {"num_channels": 1}])
+def test_an_encoder_that_looks_at_no_square_colour_images_is_refused(dataset, tmp_path, look):
+    config = make_model().config
+    for name, value in look.items():
+        setattr(config.vision_config, name, value)
+    with pytest.raises(InputError, match="views are square and in three colours"):
+        StableRepTrainer(StableRepModel(config), make_arguments(tmp_path), dataset)
+
+
 def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monkeypatch):
     arguments = make_arguments(tmp_path)
     monkeypatch.setattr(StableRepTrainingArguments, "world_size", 3)
@@ -499,11 +570,50 @@ def test_a_batch_that_processes_cannot_share_is_refused(dataset, tmp_path, monke
 
 
 def test_bad_images_stop_the_run_beyond_the_limit(dataset, tmp_path):
-    rows = dataset.cast_column("image", datasets.Image(decode=False)).to_dict()
-    for row in (0, 1):
-        rows["image"][row] = {"bytes": b"no picture", "path": None}
-    broken = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    broken = spoiled(dataset, (0, 1))
     settings = {"images_per_caption": 4, "max_steps": 3}
     StableRepTrainer(make_model(), make_arguments(tmp_path, max_bad_images=2, **settings), broken).train()
     with pytest.raises(InputError, match=r"images cannot be decoded.*thing 0.*max_bad_images=1"):
         StableRepTrainer(make_model(), make_arguments(tmp_path, max_bad_images=1, **settings), broken).train()
+
+
+def test_bad_images_are_told_also_those_before_an_interruption(tmp_path, caplog):
+    data = spoiled(make_dataset([4] * 12), (0, 5, 6))
+    settings = {
+        "images_per_caption": 4, "max_steps": 3, "max_bad_images": 3, "save_strategy": "steps", "save_steps": 1,
+        "logging_steps": 1,
+    }  # fmt: skip
+    whole = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    whole.train()
+    assert [key.partition(" (")[0] for key in whole.seen.skipped] == ["row 0", "row 5", "row 6"]
+    assert "3 images could not be decoded and were skipped: row 0 (caption 'thing 0'); row 5" in caplog.text
+    counts = [entry.get("bad_images", 0) for entry in whole.state.log_history if "loss" in entry]
+    assert counts[-1] == 3 and counts == sorted(counts)
+    assert whole.seen.views == 3 * 16 - 3
+    for step, count in enumerate(counts, start=1):
+        resumed = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        assert (resumed.seen.skipped, resumed.seen.views) == (whole.seen.skipped, 45), count
+    again = StableRepTrainer(make_model(), make_arguments(tmp_path, **(settings | {"max_bad_images": 2})), data)
+    with pytest.raises(InputError, match="3 images cannot be decoded"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+@pytest.mark.parametrize(("objective", "size"), [("stablerep", None), ("stablerep+", 3), ("clip", None)])
+def test_a_batch_without_a_good_image_moves_nothing(tmp_path, objective, size):
+    settings = {"captions_per_batch": 1, "images_per_caption": 4, "max_bad_images": 4, "max_steps": 2, "optim": "sgd"}
+    data = spoiled(make_dataset([4, 4]), range(4))  # in one of the two batches of the epoch
+    arguments = make_arguments(tmp_path, objective=objective, forward_chunk_size=size, weight_decay=0, **settings)
+    course = Course()
+    trainer = StableRepTrainer(make_model(text=True), arguments, data, tokenizer=letters, callbacks=[course])
+    start = weights(trainer.model)
+    trainer.train()
+    parameters = [name for name, _ in trainer.model.named_parameters()]
+    steps = [start, *course.steps]
+    moved = [
+        max(float((after[name] - before[name]).abs().max()) for name in parameters)
+        for before, after in itertools.pairwise(steps)
+    ]
+    assert min(moved) == 0.0
+    if objective != "clip":  # of a single caption, where there is nothing to tell apart
+        assert max(moved) > 0.0

@@ -173,6 +173,7 @@ def test_a_bad_image_is_left_out_and_named(tmp_path):
     ("change", "settings", "sentence"),
     [
         (lambda d: d.rename_column("image", "picture"), {}, "no 'image'"),
+        (lambda d: d.remove_columns("image").rename_column("caption_id", "image"), {}, "'image' holds .*int64"),
         (lambda d: d.select_columns("image"), {}, "neither 'caption_id' nor 'caption'"),
         (
             lambda d: d,
@@ -185,6 +186,20 @@ def test_a_bad_image_is_left_out_and_named(tmp_path):
 def test_streams_that_cannot_serve_are_refused(stream, change, settings, sentence):
     with pytest.raises(InputError, match=sentence):
         StreamedImages(change(stream), **(SETTINGS | settings))
+
+
+@pytest.mark.parametrize(
+    ("column", "settings"), [("caption_id", {}), ("caption", {"text": True}), ("caption", {"positives": "image"})]
+)
+def test_ids_and_texts_that_are_not_there_are_refused(column, settings):
+    data = make_dataset([4] * 3)
+    holes = [None if row in (1, 7) else value for row, value in enumerate(data[column])]
+    stream = data.remove_columns(column).add_column(column, holes).to_iterable_dataset(2)
+    if "positives" in settings:  # they are not asked for
+        assert len(StreamedImages(stream, **(SETTINGS | {"images_per_caption": 1} | settings))) == 12
+        return
+    with pytest.raises(InputError, match=f"2 of 12 images have no '{column}'"):
+        StreamedImages(stream, **(SETTINGS | settings))
 
 
 def test_a_stream_that_changes_is_refused(folder):

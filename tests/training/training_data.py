@@ -1,6 +1,7 @@
 """Pictures of coloured squares, grouped by caption."""
 
 import io
+from collections.abc import Iterable
 
 import datasets
 import numpy as np
@@ -31,3 +32,11 @@ def make_dataset(sizes: list[int]) -> datasets.Dataset:
             "caption_id": [caption_id(caption) for caption, _ in rows],
         }
     ).cast_column("image", datasets.Image())
+
+
+def spoiled(dataset: datasets.Dataset, rows: Iterable[int]) -> datasets.Dataset:
+    """The same, but some images are none."""
+    columns = dataset.cast_column("image", datasets.Image(decode=False)).to_dict()
+    for row in rows:
+        columns["image"][row] = {"bytes": b"no picture", "path": None}
+    return datasets.Dataset.from_dict(columns, features=dataset.features)
