@@ -68,14 +68,12 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
     """
     from PIL import Image
 
-    from ..hub.facts import check_license
     from ..synthesis.adaptation import adapt_generator
     from ..synthesis.atomic import explaining
-    from .facts import write_lora_card
+    from .facts import check_license, write_lora_card
     from .loading import load_images
 
-    check_license(command.license, "")
-
+    check_license(command.license)
     if "{caption}" not in command.prompt_template:
         raise InputError(
             f"--prompt_template {command.prompt_template!r} leaves the caption out: write {{caption}} where it goes."

@@ -28,6 +28,19 @@ CAPTIONS_SHOWN = 12
 _OF_TEXTS = ("zero_shot", "text_retrieval")
 
 
+def check_license(license: str) -> None:
+    """Refuse a --license now that the card would not take at the end.
+
+    Raises:
+        InputError: No licence is named.
+    """
+    if license in ("", "other"):
+        raise InputError(
+            f"--license {license or repr(license)} names none, and the Hub refuses a card without: give the id of a "
+            "licence, or leave the flag out."
+        )
+
+
 def write_data_card(folder: str | Path, license: str | None = None) -> None:
     """Write the card of a finished synthetic data set, with a grid of siblings; what somebody wrote or edited stays.
 

@@ -120,7 +120,8 @@ def run(encoder: str, command: FineTuneCommand, arguments: FineTuningArguments) 
             failed at the end is made up for by the same command, and a licence is changed by it.
     """
     from ..evaluation import load_results
-    from .records import check_license, push_finished, read_record, settings_of, write_record
+    from .facts import check_license
+    from .records import push_finished, read_record, settings_of, write_record
 
     output = Path(command.output)
     check_license(command.license)

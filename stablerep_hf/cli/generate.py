@@ -170,6 +170,8 @@ def run(
     from ..synthesis.store import ShardStore
     from . import facts
 
+    if command.license is not None:
+        facts.check_license(command.license)
     signer = open_signer(signing)
     plan, generator = plan_and_generator(command, signer)
     scorers = load_scorers(models, generator.device) if models is not None else []

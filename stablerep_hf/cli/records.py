@@ -50,19 +50,6 @@ def making_trainer(output: Path, data: str) -> Iterator[None]:
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
 
 
-def check_license(license: str) -> None:
-    """Refuse now what the card would not take after the training.
-
-    Raises:
-        InputError: No licence is named.
-    """
-    if license in ("", "other"):
-        raise InputError(
-            f"--license {license or repr(license)} names none, and the Hub refuses a card without: give the id of a "
-            "licence, or leave the flag out."
-        )
-
-
 def settings_of(command: Any, arguments: ImageTrainingArguments) -> dict[str, Any]:
     """What a training is told from others by, and its licence: the command's flags and the recipe of its arguments."""
     from ..training.arguments import recipe_of

@@ -121,7 +121,8 @@ def run(command: TrainCommand, arguments: StableRepTrainingArguments) -> dict[st
         InputError: The flags do not fit together, or the folder holds another training. A push that failed at the end
             is made up for by the same command, and a licence is changed by it.
     """
-    from .records import check_license, push_finished, read_record, settings_of, write_record
+    from .facts import check_license
+    from .records import push_finished, read_record, settings_of, write_record
 
     output = Path(command.output)
     check_license(command.license)

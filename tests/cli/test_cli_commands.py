@@ -266,10 +266,12 @@ def test_two_data_sets_in_folders_of_one_name_are_not_taken_for_each_other(stabl
         (["--height", "13"], ["13"]),
         (["--device", "abacus"], ["abacus"]),
         (["--num-captions", "-3"], ["num_captions=-3"]),
+        (["--license", "other"], ["--license other names none"]),
     ],
 )
 def test_generate_refuses_what_cannot_work(stablerep, captions, pipeline, tmp_path, flags, parts):
     assert refused(stablerep(*generate_flags(captions, pipeline, tmp_path / "images"), *flags), *parts)
+    assert not (tmp_path / "images").exists(), "nothing was drawn"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\x89PNG\x00\x01"])
