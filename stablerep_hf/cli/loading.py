@@ -83,8 +83,9 @@ def reading(source: str) -> Iterator[None]:
     except (of_the_client, ConnectionError) as error:
         if getattr(error, "errno", None):  # of a pipe or a process of this machine
             raise
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        said = lines[0].partition(" for url ")[0]  # which is long, and may be signed
         raise InputError(
-            f"Reading --data {source} stopped ({said[0][:200].rstrip('.')}): run the same command again, it goes on "
+            f"Reading --data {source} stopped ({said[:200].rstrip('.')}): run the same command again, it goes on "
             "from its last checkpoint."
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -127,7 +128,8 @@ def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]
         if value is None:  # what an extended preset sets can be unset so
             continue
         flags.append(f"--{key}")
-        flags += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        flags += map(str, words)
     return flags
 
 

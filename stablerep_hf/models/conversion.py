@@ -130,13 +130,16 @@ def load_vision_encoder(source: str) -> StableRepVisionModel:
 def _load_whole(kind: Any, source: str, part: str = "", **settings: Any) -> Any:
     """`kind.from_pretrained`, but a weight of `part` that the checkpoint lacks is not made up at random."""
     try:
-        model, report = kind.from_pretrained(source, output_loading_info=True, **settings)
+        model, report = kind.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **settings
+        )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{source} holds no weights that fit its configuration ({_first_line(error)}).") from error
-    if missing := sorted(name for name in report["missing_keys"] if name.startswith(part)):
+        raise ValueError(f"{source} holds no weights that can be read ({_first_line(error)}).") from error
+    lost = {*report["missing_keys"], *(name for name, *_shapes in report["mismatched_keys"])}
+    if missing := sorted(name for name in lost if name.startswith(part)):
         raise ValueError(
-            f"{source} lacks {len(missing)} weights of its Vision Transformer ({missing[0]!r} and so on), which would "
-            "be random: give a whole checkpoint."
+            f"{source} lacks {len(missing)} weights of its Vision Transformer, or has them in another shape "
+            f"({missing[0]!r} and so on), and they would be random: give a whole checkpoint."
         )
     return model
 

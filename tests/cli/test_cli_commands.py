@@ -396,6 +396,14 @@ def test_an_output_below_a_file_is_one_sentence(stablerep, captions, pipeline, g
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+def test_a_mapping_in_a_configuration_file_is_one(tmp_path):
+    from stablerep_hf.cli.train import parse
+
+    file = tmp_path / "run.yaml"
+    file.write_text("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.25}\n")
+    assert parse([*TRAIN_FLAGS, "--config", str(file)])[1].lr_scheduler_kwargs == {"min_lr": 0.25}
+
+
 def test_secrets_are_not_recorded():
     from stablerep_hf.cli.records import settings_of
     from stablerep_hf.cli.train import parse

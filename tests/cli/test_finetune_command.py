@@ -84,19 +84,6 @@ def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
     assert code == 0 and "adapter_model" not in out.partition("left out")[0], error
 
 
-@pytest.mark.parametrize(
-    ("flags", "rate"),
-    [
-        ([], 5e-4),
-        (["--mode", "linear"], 1e-2),
-        (["--mode", "linear", "--learning_rate", "5e-4"], 5e-4),  # that of another mode
-        (["--mode", "lora", "--learning_rate", "5e-4"], 5e-4),
-    ],
-)
-def test_a_learning_rate_is_taken_as_given_and_else_follows_the_mode(flags, rate):
-    assert parse(["encoder", *flags, "--use_cpu"])[2].learning_rate == rate
-
-
 def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled_folder, tmp_path):
     output = tmp_path / "pets"
     (output / "checkpoints").mkdir(parents=True)
@@ -112,6 +99,19 @@ def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled
     for card in (output / "README.md", output / "adapter" / "README.md"):
         assert "\nlicense: mit\n" in card.read_text() and "0.25 kg CO2eq" in card.read_text()
         assert "model-index" in card.read_text(), "the results stay"
+
+
+@pytest.mark.parametrize(
+    ("flags", "rate"),
+    [
+        ([], 5e-4),
+        (["--mode", "linear"], 1e-2),
+        (["--mode", "linear", "--learning_rate", "5e-4"], 5e-4),  # that of another mode
+        (["--mode", "lora", "--learning_rate", "5e-4"], 5e-4),
+    ],
+)
+def test_a_learning_rate_is_taken_as_given_and_else_follows_the_mode(flags, rate):
+    assert parse(["encoder", *flags, "--use_cpu"])[2].learning_rate == rate
 
 
 def test_few_images_a_class(stablerep, encoder, labelled_folder, tmp_path):

@@ -255,16 +255,16 @@ def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, stock):
         spoil(tmp_path, projection_head=None)
         load_vision_encoder(str(tmp_path))
     spoil(tmp_path, layernorm_before=None)
-    with pytest.raises(ValueError, match=r"lacks 4 weights of its Vision Transformer .*layernorm_before"):
+    with pytest.raises(ValueError, match=r"lacks 4 weights .*layernorm_before"):
         load_vision_encoder(str(tmp_path))
     spoil(tmp_path, cls_token=torch.zeros(3))
-    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+    with pytest.raises(ValueError, match=r"lacks 5 weights .* in another shape .*cls_token"):
         load_vision_encoder(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+    with pytest.raises(ValueError, match="no weights that can be read"):
         load_vision_encoder(str(tmp_path))
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="no weights that fit its configuration"):
+    with pytest.raises(ValueError, match="no weights that can be read"):
         load_vision_encoder(str(tmp_path))
     (tmp_path / "config.json").write_text("{torn")
     with pytest.raises(ValueError, match=r"neither a folder .*JSON"):
