@@ -127,9 +127,8 @@ def _refuse_others_work(api: HfApi, publication: Publication, repository: str, *
         raise InputError(
             f"{repository} holds {describe_kind(other)}, and this is {describe_kind(kind)}: choose another name."
         )
-    if (
-        other is None or create_pr or "stablerep" in (getattr(info, "tags", None) or [])
-    ):  # the tag of every card made here
+    made_here = "stablerep" in (getattr(info, "tags", None) or [])  # every card made here has this tag
+    if other is None or create_pr or made_here:
         return there
     if not any(_MADE_HERE in commit.message for commit in api.list_repo_commits(repository, repo_type=repo_type)):
         raise InputError(
