@@ -167,9 +167,11 @@ def run(
         InputError: The captions, the generator, a model, the certificate or the folder cannot serve.
     """
     from ..synthesis import read_provenance, synthesize
-    from ..synthesis.store import ShardStore
+    from ..synthesis.store import PROVENANCE, ShardStore
     from . import facts
+    from .places import check_owned
 
+    check_owned(command.output, PROVENANCE)
     if command.license is not None:
         facts.check_license(command.license)
     signer = open_signer(signing)
@@ -220,7 +222,10 @@ def dry_run(command: GenerateCommand, signing: SigningFlags | None = None) -> st
     import shutil
 
     from ..synthesis import estimate_synthesis
+    from ..synthesis.store import PROVENANCE
+    from .places import check_owned
 
+    check_owned(command.output, PROVENANCE)
     signer = open_signer(signing)
     plan, generator = plan_and_generator(command, signer)
     batch_size = _or(command.batch_size, generator.default_batch_size)

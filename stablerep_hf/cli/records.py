@@ -72,9 +72,12 @@ def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, 
     """Read what a training wrote about itself into its folder; {} if there is none.
 
     Raises:
-        InputError: The folder holds a training with other settings, or the file is no record; the licence may differ,
-            and before the end what is measured there.
+        InputError: The folder holds a training with other settings, or other files without a record, or the file is
+            no record; the licence may differ, and before the end what is measured there.
     """
+    from .places import check_owned
+
+    check_owned(output, name, settings["data"])
     path = output / name
     if not path.exists():
         return {}
