@@ -483,6 +483,8 @@ def test_defaults_are_the_release_s(tmp_path):
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.weight_decay) == (0.9, 0.98, 0.1)
     assert (arguments.images_per_caption, arguments.crops_per_image, arguments.temperature) == (6, 1, 0.1)
     assert arguments.max_grad_norm == 0
+    assert arguments.learning_rate == pytest.approx(2e-4 * 128 * 6 / 512), "the release's rule, not transformers' 5e-5"
+    assert arguments.warmup_steps == 0
     assert arguments.lr_scheduler_type == "cosine"
     assert arguments.accelerator_config.split_batches
 
