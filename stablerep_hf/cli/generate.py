@@ -273,7 +273,12 @@ def plan_and_generator(
         raise InputError(f"num_captions={command.num_captions} leaves nothing to draw: give at least 1.")
     source = assets.captions_path() if command.captions == EMBEDDED else command.captions
     captions = read_captions(source, command.caption_column)
-    if command.num_captions is not None and command.num_captions < len(captions):
+    if command.num_captions is not None:
+        if command.num_captions > len(captions):
+            raise InputError(
+                f"--num-captions {command.num_captions} asks for more than the {len(captions)} different captions of "
+                f"{command.captions}: give fewer, or leave it out to use them all."
+            )
         captions = captions.select(np.linspace(0, len(captions) - 1, command.num_captions).round().astype(np.int64))
     own = assets.drawing_defaults() if command.generator == EMBEDDED else RELEASE_DEFAULTS
     generator = DiffusersGenerator(

@@ -65,6 +65,15 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
         main(["train"])
 
 
+def test_an_interruption_promises_no_more_than_what_was_saved(stablerep, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stablerep_hf.cli.convert.main", interrupted)  # which saves nothing before its end
+    code, _, error = stablerep("convert")
+    assert code == 130 and error.endswith("goes on from what was saved until now, if anything was.\n")
+
+
 def test_help_loads_no_heavy_library_and_names_every_command():
     code = (
         "import sys; from stablerep_hf.cli import main; assert main(['--help']) == 0; "
@@ -266,6 +275,7 @@ def test_two_data_sets_in_folders_of_one_name_are_not_taken_for_each_other(stabl
         (["--height", "13"], ["13"]),
         (["--device", "abacus"], ["abacus"]),
         (["--num-captions", "-3"], ["num_captions=-3"]),
+        (["--num-captions", "4"], ["--num-captions 4", "3 different captions"]),
         (["--license", "other"], ["--license other names none"]),
     ],
 )
