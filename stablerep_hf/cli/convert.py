@@ -80,7 +80,10 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
     from ..models import export_dual_encoder, export_encoder, export_onnx, load_vision_encoder
     from ..synthesis.atomic import explaining
     from . import facts
+    from .extras import require
 
+    if command.format == "onnx":
+        require("--format onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
     if command.int8 and command.format != "onnx":
         raise InputError(f"--int8 goes with --format onnx and not with {command.format}: leave it out.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

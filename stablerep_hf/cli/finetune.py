@@ -49,7 +49,7 @@ class FineTuneCommand:
     )
     mode: Literal["full", "linear", "lora", "dora"] = field(
         default="full",
-        metadata={"help": "Train everything, a classifier on the frozen encoder, or it and adapters (pip: peft)."},
+        metadata={"help": "Train everything, a classifier on the frozen encoder, or it and adapters (extra: lora)."},
     )
     rank: int = field(default=8, metadata={"help": "Of the adapters."})
     adapter_targets: Literal["attention", "all"] = field(
@@ -155,9 +155,12 @@ def _finetune(
     from ..training.checkpoints import checkpoint_to_resume
     from ..training.fine_tuning import classes_of, targets_of
     from . import facts
+    from .extras import require
     from .loading import reading
     from .records import device_name, identity_of, making_trainer, peak_memory, write_record
 
+    if command.mode in ("lora", "dora"):
+        require(f"--mode {command.mode}", "lora", "peft")
     output = Path(command.output)
     train = _images(command, command.split)
     label = str(command.label_column)

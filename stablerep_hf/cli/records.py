@@ -46,6 +46,13 @@ def making_trainer(output: Path, data: str) -> Iterator[None]:
             yield
     except InputError:
         raise
+    except RuntimeError as error:
+        if "to be installed" not in str(error):  # which the trackers of transformers say
+            raise
+        raise InputError(
+            f"A tracker that --report_to names is missing ({str(error).split('. ')[0].rstrip('.')}): install it, "
+            "tensorboard and trackio by pip install 'stablerep_hf[tracking]', or leave it out."
+        ) from error
     except (ValueError, ImportError) as error:  # transformers and accelerate refuse arguments so
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
 
