@@ -96,7 +96,9 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
             dual = command.format == "sentence-transformers" or (command.format == "onnx" and has_text)
             if dual:
                 assert model is not None
-                export_dual_encoder(model, folder, _load_tokenizer(command.tokenizer or source))
+                # without a text tower no tokenizer would help, which is said where it is missed
+                tokenizer = _load_tokenizer(command.tokenizer or source) if has_text else None
+                export_dual_encoder(model, folder, tokenizer)
             else:
                 export_encoder(encoder, folder, format="timm" if command.format == "timm" else "transformers")
             if command.format == "onnx":
