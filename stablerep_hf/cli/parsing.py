@@ -58,7 +58,7 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     except InputError:
         raise
     except ValueError as error:  # transformers' arguments check their values so
-        parser.error(_first_line(error))
+        parser.error(_one_line(error))
     *values, _namespace, unknown = filled
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -107,7 +107,7 @@ def read_config(name: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"--config {name} is not YAML ({_first_line(error)}): correct it.") from error
+        raise InputError(f"--config {name} is not YAML ({_one_line(error)}): correct it.") from error
     if not isinstance(values, dict):
         raise InputError(f"--config {name} holds no 'key: value' lines: write one a flag, without the dashes.")
     base = values.pop("extends", None)
@@ -133,5 +133,5 @@ def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]
     return flags
 
 
-def _first_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:120]
+def _one_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
