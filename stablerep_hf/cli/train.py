@@ -144,10 +144,16 @@ def _train(command: TrainCommand, arguments: StableRepTrainingArguments, setting
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
     from ..training.checkpoints import checkpoint_to_resume
+    from ..training.objectives import OBJECTIVES
     from . import facts
     from .loading import reading
     from .records import device_name, identity_of, making_trainer, write_record
 
+    if OBJECTIVES[arguments.objective].text and command.tokenizer is None:
+        raise InputError(
+            f"--objective {arguments.objective} learns from captions with a text tower, which needs a tokenizer: name "
+            "one by --tokenizer, such as openai/clip-vit-base-patch16 or 'embedded'."
+        )
     output = Path(command.output)
     _check_drawn(command.data)
     dataset, keys = _stream(command, arguments) if command.streaming else (_load(command), None)
