@@ -69,7 +69,7 @@ def test_prompts_that_are_too_long_are_refused_or_cut(stablerep, pipeline, tmp_p
     file = tmp_path / "long.txt"
     file.write_text(f"{'a' * 40}\nshort\n")
     flags = ["generate", "--captions", file, "--generator", pipeline, *FLAGS, "--output", tmp_path / "o"]
-    assert refused(stablerep(*flags), "1 prompts are longer", "truncate_prompts")
+    assert refused(stablerep(*flags), "1 prompts are longer than the 32 tokens", "--truncate-prompts")
     assert refused(stablerep(*flags, "--dry-run"), "1 prompts are longer", "truncate_prompts")
     assert stablerep(*flags, "--dry-run", "--truncate-prompts")[0] == 0
     assert not (tmp_path / "o").exists()
