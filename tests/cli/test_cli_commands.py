@@ -727,7 +727,9 @@ def test_publish_without_the_hub_is_one_sentence(stablerep, trained, monkeypatch
 
 
 def test_publish_refuses_what_is_not_finished(stablerep, trained_copy, tmp_path):
-    assert refused(stablerep("publish", tmp_path, "me/encoder"), "holds none of")
+    (tmp_path / "empty").mkdir()
+    assert refused(stablerep("publish", tmp_path / "empty", "me/encoder"), "holds none of")
+    assert refused(stablerep("publish", tmp_path / "missing", "me/encoder"), "There is no folder")
     assert refused(stablerep("publish", trained_copy), "Two names come first")
     (trained_copy / "README.md").unlink()
     assert refused(stablerep("publish", trained_copy, "me/encoder"), "no card")
