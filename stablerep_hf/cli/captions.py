@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
     if captions.num_images is not None:
         print(f"images    {int(captions.num_images.sum()):>12,} by {history['allocation'] or 'the source'}")
     print(f"\n{Path(command.output).with_suffix('.audit.md').read_text('utf-8')}")
-    print(f"The captions stand in {command.output}: stablerep generate --captions {command.output}")
+    print(f"The captions stand in {command.output}: stablerep generate --captions {command.output} --generator REPO")
 
 
 def run(source: str | None, command: CaptionsCommand) -> CaptionSet:

@@ -143,6 +143,11 @@ def main(argv: Sequence[str]) -> None:
         name="generate",
         description="Draw several images of each caption into a data set.",
     )
+    if command.generator == EMBEDDED:
+        print(
+            "The embedded generator draws: small pictograms, to try the way out; --generator names any text-to-image "
+            "pipeline of diffusers instead, such as stable-diffusion-v1-5/stable-diffusion-v1-5."
+        )
     if command.dry_run:
         print(dry_run(command, signing))
         return
