@@ -103,8 +103,9 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [CaptionsCommand],
         flags,
-        name="captions",
-        description="stablerep captions SOURCE [options]: clean, balance and audit captions (file, folder, Hub id).",
+        name="captions SOURCE",
+        description="Clean, balance and audit the captions of a file, a folder or a Hub id; with --classes, without a "
+        "SOURCE, write captions of class names.",
     )
     if len(names) != (command.classes is None):
         raise InputError(

@@ -49,8 +49,8 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [IndexCommand],
         flags,
-        name="index",
-        description="stablerep index DATASET ENCODER [options]: encode every image and index the vectors, for the "
+        name="index DATASET ENCODER",
+        description="Encode every image and index the vectors, for the "
         "search page and for `stablerep_hf.retrieval`. Either may be 'embedded'. Started again, it goes on.",
     )
     if len(names) != 2:

@@ -95,14 +95,15 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
         InputError: A flag is unknown or cannot work.
     """
     from ..training import StableRepTrainingArguments
-    from .parsing import parse_command
+    from .parsing import parse_command, presets
     from .records import place_training
 
     command, arguments = parse_command(
         [TrainCommand, StableRepTrainingArguments],
         argv,
         name="train",
-        description="Train an encoder on caption-grouped images. The same command goes on after an interruption.",
+        description="Train an encoder on caption-grouped images. The same command goes on after an interruption. "
+        f"--config takes the name of a preset, too: {', '.join(presets())}.",
     )
     place_training(arguments, command.output)
     return command, arguments

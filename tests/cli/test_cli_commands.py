@@ -91,7 +91,26 @@ def test_each_command_explains_its_flags(command, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main([command, "--help"])
     assert left.value.code == 0
-    assert "--config" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--config" in said
+    assert ("cc12m-1x" in said) == (command == "train"), "presets are of trainings"
+    names = {
+        "captions": "SOURCE", "compare": "DIR DIR ...", "convert": "CHECKPOINT DIR", "evaluate": "ENCODER",
+        "export": "DIR", "finetune": "ENCODER", "index": "DATASET ENCODER", "publish": "FOLDER OWNER/NAME",
+        "regenerate": "DIR", "score": "DIR", "show": "IMAGE|DIR", "verify": "DIR",
+    }  # fmt: skip
+    shown = " ".join(["usage: stablerep", command, *names.get(command, "").split(), "[-h]"])
+    assert " ".join(said.split()).startswith(shown)
+
+
+@pytest.mark.parametrize(("command", "own"), [("train", "--captions_per_batch"), ("finetune", "--images_per_batch")])
+def test_help_begins_with_the_flags_of_the_command_itself(command, own, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert [said.count(flag) > 0 for flag in (own, "--fsdp")] == [True, True]
+    for part in said.split("\noptions:\n"):
+        assert part.index(own) < part.index("--fsdp")
 
 
 def test_unknown_commands_and_flags_are_refused(stablerep):
