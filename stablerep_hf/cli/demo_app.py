@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     page = build_demo(settings)
     try:
         launch(page, settings, server_name=command.host, server_port=command.port, inbrowser=command.open_browser)
-    except OSError as error:  # Gradio's own sentence names flags of its own
+    except (OSError, OverflowError) as error:  # Gradio's own sentence names flags of its own
         where = command.host if command.port is None else f"{command.host}:{command.port}"
         raise InputError(
             f"The page cannot listen at {where}, which is taken or no address of this machine: give another --port or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -274,6 +275,10 @@ def plan_and_generator(
     from ..synthesis import DiffusersGenerator, SynthesisPlan
     from ..synthesis.plan import MOST_SHARDS
 
+    if command.guidance_scale is not None and not 0 <= command.guidance_scale < math.inf:
+        raise InputError(
+            f"--guidance-scale {command.guidance_scale} would drive images away from their captions: give 0 or more."
+        )
     if command.num_captions is not None and command.num_captions < 1:
         raise InputError(f"num_captions={command.num_captions} leaves nothing to draw: give at least 1.")
     source = assets.captions_path() if command.captions == EMBEDDED else command.captions

@@ -60,7 +60,7 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
         filled = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
     except InputError:
         raise
-    except ValueError as error:  # transformers' arguments check their values so
+    except (ValueError, ImportError) as error:  # transformers' arguments check their values so
         parser.error(_one_line(error))
     *values, _namespace, unknown = filled
     if unknown:

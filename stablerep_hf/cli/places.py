@@ -40,12 +40,13 @@ def check_owned(output: str | Path, record: str, data: str | None = None) -> Non
         data: The data set that is read, which may not be the same folder.
 
     Raises:
-        InputError: It is the data's, or holds something and no such record.
+        InputError: It is the data's, holds something and no such record, or cannot be made.
     """
     place = Path(output)
     if data is not None and place.exists() and Path(data).exists() and place.samefile(data):
         raise InputError(f"--output {output} is the folder of --data, whose files would be lost: name another folder.")
     if not place.is_dir():
+        check_place("--output", output)
         return
     names = sorted(path.name for path in place.iterdir() if not path.name.startswith("."))
     if record not in names and (others := [name for name in names if name != "checkpoints"]):

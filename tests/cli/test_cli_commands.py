@@ -294,6 +294,8 @@ def test_two_data_sets_in_folders_of_one_name_are_not_taken_for_each_other(stabl
         (["--height", "13"], ["13"]),
         (["--device", "abacus"], ["abacus"]),
         (["--num-captions", "-3"], ["num_captions=-3"]),
+        (["--guidance-scale", "-1"], ["--guidance-scale -1"]),
+        (["--output", "/proc/images"], ["--output /proc/images cannot be written"]),
         (["--num-captions", "4"], ["--num-captions 4", "3 different captions"]),
         (["--license", "other"], ["--license other names none"]),
     ],
@@ -397,6 +399,8 @@ PROBED = ["--probe_data", "LABELLED", "--eval_strategy", "steps"]
         ([*PROBED, "--probe_train_split", "train[:4]"], ["--probe_train_split"]),
         (["--lr_scheduler_type", "sawtooth"], ["sawtooth"]),
         (["--eval_strategy", "steps"], ["eval"]),
+        (["--deepspeed", "settings.json"], ["deepspeed"]),
+        (["--output", "/proc/encoder"], ["--output /proc/encoder cannot be written"]),
     ],
 )
 def test_train_refuses_what_cannot_work(

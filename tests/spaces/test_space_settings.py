@@ -228,6 +228,7 @@ def test_a_port_that_is_taken_is_a_sentence(monkeypatch, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["demo-app", "--port", str(port)]) == 2
+        assert main(["demo-app", "--port", "99999"]) == 2
     assert f"cannot listen at 127.0.0.1:{port}, which is taken" in capsys.readouterr().err
 
 
