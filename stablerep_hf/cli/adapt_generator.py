@@ -19,9 +19,9 @@ class AdaptCommand:
     """Flags of `stablerep adapt-generator`, beside those of `AdaptationSettings`."""
 
     data: str = field(default="captioned-images", metadata={"help": "Captioned images: a folder or a Hub id."})
-    split: str = field(default="train", metadata={"help": "Of the data set."})
-    image_column: str = field(default="image", metadata={"help": "The pictures."})
-    caption_column: str = field(default="caption", metadata={"help": "One text an image."})
+    split: str = field(default="train", metadata={"help": "Split of the data set."})
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    caption_column: str = field(default="caption", metadata={"help": "Column of the captions, one an image."})
     prompt_template: str = field(
         default="{caption}",
         metadata={"help": "What is asked for an image, such as '{caption}, my style'; ask so afterwards."},
@@ -29,13 +29,13 @@ class AdaptCommand:
     generator: str = field(
         default=EMBEDDED, metadata={"help": "Hub id or folder of a Stable Diffusion pipeline (1, 2, XL, 3)."}
     )
-    revision: str | None = field(default=None, metadata={"help": "Of a generator on the Hub."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a generator on the Hub."})
     size: int | None = field(default=None, metadata={"help": "Edge of the images in pixels; the pipeline's own."})
     mixed_precision: Literal["no", "fp16", "bf16"] = field(
-        default="no", metadata={"help": "Of the frozen weights and the forward pass; bf16 for a GPU."}
+        default="no", metadata={"help": "Precision of the frozen weights and the forward pass; bf16 for a GPU."}
     )
     output: str = field(default="lora", metadata={"help": "Folder of the LoRA; the same command goes on with it."})
-    license: str = field(default="unknown", metadata={"help": "Of the LoRA, for the card: a Hub licence id."})
+    license: str = field(default="unknown", metadata={"help": "Licence of the LoRA, for its card: a Hub licence id."})
 
 
 def main(argv: Sequence[str]) -> None:

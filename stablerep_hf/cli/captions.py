@@ -21,9 +21,13 @@ SHIPPED = "shipped"
 class CaptionsCommand:
     """Flags of `stablerep captions`, beside the source's name."""
 
-    column: str | None = field(default=None, metadata={"help": "Where the source has several text columns."})
-    label_column: str | None = field(default=None, metadata={"help": "A label of each caption, for the allocation."})
-    split: str = field(default="train", metadata={"help": "Of a data set."})
+    column: str | None = field(
+        default=None, metadata={"help": "Column of the captions, where the source has several text columns."}
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column with a label of each caption, for the allocation."}
+    )
+    split: str = field(default="train", metadata={"help": "Split to read, where the source is a data set."})
 
     classes: str | None = field(
         default=None, metadata={"help": "In place of a source: class names, one a line, to write captions of."}
@@ -37,7 +41,9 @@ class CaptionsCommand:
     language_model: str | None = field(
         default=None, metadata={"help": "Causal language model (Hub id or folder) that writes in place of templates."}
     )
-    language_model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of it."})
+    language_model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the language model."}
+    )
     prompt: str | None = field(
         default=None,
         metadata={"help": "File with what the language model continues; {class} and the like are filled."},
@@ -66,8 +72,10 @@ class CaptionsCommand:
         },
     )
     classifier: str | None = field(default=None, metadata={"help": "Text classifier that finds unsafe captions."})
-    classifier_labels: list[str] | None = field(default=None, metadata={"help": "Its labels that mean unsafe."})
-    max_unsafe: float = field(default=0.5, metadata={"help": "Highest score of the classifier that stays."})
+    classifier_labels: list[str] | None = field(
+        default=None, metadata={"help": "Labels of the classifier that mean unsafe."}
+    )
+    max_unsafe: float = field(default=0.5, metadata={"help": "Keep captions up to this score of the classifier."})
 
     concepts: str | None = field(
         default=None, metadata={"help": "Terms, one a line, to balance by and to count; labels if not given."}
@@ -91,7 +99,7 @@ class CaptionsCommand:
         },
     )
     drop_overlaps: bool = field(default=False, metadata={"help": "Drop captions that stand (nearly) in one of them."})
-    seed: int = field(default=0, metadata={"help": "Of the balancing and of what is written."})
+    seed: int = field(default=0, metadata={"help": "Seed of the balancing and of written captions."})
     output: str = field(default="captions.parquet", metadata={"help": "The caption set; its audit stands beside it."})
 
 

@@ -45,7 +45,7 @@ class ConvertCommand:
     int8: bool = field(default=False, metadata={"help": "With --format onnx: also with weights as 8-bit integers."})
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "Of the text tower, if it does not stand beside the checkpoint: a folder or Hub id."},
+        metadata={"help": "Tokenizer of the text tower, if it is not beside the checkpoint: a folder or Hub id."},
     )
 
 

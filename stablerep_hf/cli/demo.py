@@ -26,10 +26,10 @@ class DemoCommand:
     """Flags of `stablerep demo`."""
 
     output: str = field(default="demo", metadata={"help": "Folder for everything the demo makes."})
-    num_captions: int = field(default=240, metadata={"help": "Captions to draw."})
-    images_per_caption: int = field(default=4, metadata={"help": "Images of each."})
+    num_captions: int = field(default=240, metadata={"help": "Number of captions to draw."})
+    images_per_caption: int = field(default=4, metadata={"help": "Images of each caption."})
     max_steps: int | None = field(default=None, metadata={"help": "Training steps; the presets' own if not given."})
-    seed: int = field(default=0, metadata={"help": "Of images and trainings."})
+    seed: int = field(default=0, metadata={"help": "Seed of images and trainings."})
 
 
 def main(argv: Sequence[str]) -> None:

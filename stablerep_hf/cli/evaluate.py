@@ -22,7 +22,7 @@ class EvaluateCommand:
     """Flags of `stablerep evaluate`, beside the encoder's name."""
 
     data: str = field(default=EMBEDDED, metadata={"help": "Images: a folder, a Hub id, or 'embedded' (pictograms)."})
-    subset: str | None = field(default=None, metadata={"help": "Of a data set that has several."})
+    subset: str | None = field(default=None, metadata={"help": "Configuration of a data set that has several."})
     protocols: list[str] | None = field(
         default=None,
         metadata={
@@ -32,30 +32,41 @@ class EvaluateCommand:
             "linear_probe and, if its columns are named, retrieval, if not given."
         },
     )
-    train_split: str = field(default="train", metadata={"help": "Bank of kNN, training set of the probes."})
+    train_split: str = field(
+        default="train", metadata={"help": "Split that is the bank of kNN and the training set of the probes."}
+    )
     validation_split: str | None = field(
         default=None, metadata={"help": "Chooses linear_probe's C; a fifth of the training set if not given."}
     )
-    split: str | None = field(default=None, metadata={"help": "What is scored; 'test' unless embedded."})
-    image_column: str = field(default="image", metadata={"help": "The pictures."})
-    label_column: str | None = field(default=None, metadata={"help": "What to predict; 'label' unless embedded."})
+    split: str | None = field(default=None, metadata={"help": "Split that is scored; 'test' unless embedded."})
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    label_column: str | None = field(default=None, metadata={"help": "Column to predict; 'label' unless embedded."})
     group_column: str | None = field(
-        default=None, metadata={"help": "Images that are not independent of each other, and what retrieval looks for."}
+        default=None,
+        metadata={
+            "help": "Column of groups: images that are not independent of each other, and what retrieval looks for."
+        },
     )
-    artist_column: str | None = field(default=None, metadata={"help": "Retrieval finds images by other artists only."})
-    caption_column: str = field(default="caption", metadata={"help": "A text or several of each image."})
-    caption_id_column: str = field(default="caption_id", metadata={"help": "Which images are siblings."})
+    artist_column: str | None = field(
+        default=None, metadata={"help": "Column of artists: retrieval finds images by other artists only."}
+    )
+    caption_column: str = field(default="caption", metadata={"help": "Column with a text or several of each image."})
+    caption_id_column: str = field(
+        default="caption_id", metadata={"help": "Column that tells which images are siblings."}
+    )
     image_id_column: str | None = field(
-        default=None, metadata={"help": "Rows of one id are one image; every row is one if not given."}
+        default=None,
+        metadata={"help": "Column of image ids: rows of one id are one image; every row is one if not given."},
     )
     slice_columns: list[str] = field(
-        default_factory=list, metadata={"help": "Every score also for each value of these, the worst and the gap."}
+        default_factory=list,
+        metadata={"help": "Columns for whose every value each score is given too, with the worst and the gap."},
     )
     metric: str = field(
         default="accuracy",
         metadata={
-            "help": "Of labels: accuracy; mean_per_class, the custom on Aircraft, Caltech-101, Flowers-102 and Pets; "
-            "11_point_map, on VOC2007."
+            "help": "Score of labels: accuracy; mean_per_class, the custom on Aircraft, Caltech-101, Flowers-102 and "
+            "Pets; 11_point_map, on VOC2007."
         },
     )
     knn_neighbours: list[int] | None = field(
@@ -64,17 +75,17 @@ class EvaluateCommand:
     probe_c_values: int = field(
         default=45, metadata={"help": "Regularisations that linear_probe tries, log-spaced over eleven decades."}
     )
-    sgd_epochs: int = field(default=90, metadata={"help": "Of linear_probe_sgd."})
+    sgd_epochs: int = field(default=90, metadata={"help": "Epochs of linear_probe_sgd."})
     sgd_augmentation: bool = field(
         default=False, metadata={"help": "Encode a new crop of each training image in each epoch, as the release did."}
     )
-    few_shot_ways: int = field(default=5, metadata={"help": "Classes an episode."})
-    few_shot_shots: int = field(default=5, metadata={"help": "Labelled images a class."})
-    few_shot_episodes: int = field(default=600, metadata={"help": "How many."})
+    few_shot_ways: int = field(default=5, metadata={"help": "Classes in an episode of few_shot."})
+    few_shot_shots: int = field(default=5, metadata={"help": "Labelled images of each class in an episode."})
+    few_shot_episodes: int = field(default=600, metadata={"help": "Number of few_shot episodes."})
     templates: list[str] | None = field(
         default=None, metadata={"help": "Sentences for zero_shot with {} for the class, or a file with one a line."}
     )
-    revision: str | None = field(default=None, metadata={"help": "Of an encoder on the Hub."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of an encoder on the Hub."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
     output: str | None = field(default=None, metadata={"help": "File of the results; none is written if not given."})
     cache: str | None = field(
@@ -86,9 +97,9 @@ class EvaluateCommand:
     )
     batch_size: int = field(default=128, metadata={"help": "Images in a forward pass."})
     num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
-    device: str | None = field(default=None, metadata={"help": "The fastest there is if not given."})
+    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
     max_bad_images: int = field(default=0, metadata={"help": "Images that may fail to decode before the run stops."})
-    seed: int = field(default=0, metadata={"help": "Of splits, episodes, displacements and the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of splits, episodes, displacements and the bootstrap."})
 
     def __post_init__(self) -> None:
         if self.data == EMBEDDED:

@@ -12,7 +12,7 @@ from typing import Literal
 class ExportCommand:
     """Flags of `stablerep export`, beside the folder."""
 
-    format: Literal["parquet", "webdataset"] = field(default="parquet", metadata={"help": "What to write."})
+    format: Literal["parquet", "webdataset"] = field(default="parquet", metadata={"help": "Format to write."})
     shard_megabytes: int = field(default=500, metadata={"help": "About how large the files are to be."})
     output: str = field(default="export", metadata={"help": "A folder that is empty or does not exist."})
 

@@ -25,19 +25,24 @@ class FineTuneCommand:
     """Flags of `stablerep finetune`, after the encoder's name and beside those of `FineTuningArguments`."""
 
     data: str = field(default=EMBEDDED, metadata={"help": "Labelled images: a folder, a Hub id, or 'embedded'."})
-    split: str = field(default="train", metadata={"help": "That is learned from."})
+    split: str = field(default="train", metadata={"help": "Split to learn from."})
     validation_split: str | None = field(
-        default=None, metadata={"help": "Measured while it trains, where --eval_strategy says; none if not given."}
+        default=None,
+        metadata={"help": "Split measured while it trains, where --eval_strategy says; none if not given."},
     )
     test_split: str | None = field(
-        default=None, metadata={"help": "Measured once at the end; 'test' unless embedded, 'none' for none."}
+        default=None, metadata={"help": "Split measured once at the end; 'test' unless embedded, 'none' for none."}
     )
-    image_column: str = field(default="image", metadata={"help": "The pictures."})
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
     label_column: str | None = field(
-        default=None, metadata={"help": "An integer or a string an image, or a list of them; 'label' unless embedded."}
+        default=None,
+        metadata={
+            "help": "Column with an integer or a string of each image, or a list of them; 'label' unless embedded."
+        },
     )
     slice_columns: list[str] = field(
-        default_factory=list, metadata={"help": "The test score also for each value of these, the worst and the gap."}
+        default_factory=list,
+        metadata={"help": "Columns for whose every value the test score is given too, with the worst and the gap."},
     )
     metric: str | None = field(
         default=None,
@@ -51,16 +56,19 @@ class FineTuneCommand:
         default="full",
         metadata={"help": "Train everything, a classifier on the frozen encoder, or it and adapters (extra: lora)."},
     )
-    rank: int = field(default=8, metadata={"help": "Of the adapters."})
+    rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
     adapter_targets: Literal["attention", "all"] = field(
-        default="attention", metadata={"help": "Queries and values, or every linear layer of the encoder."}
+        default="attention",
+        metadata={"help": "What gets adapters: queries and values, or every linear layer of the encoder."},
     )
     base_model: str | None = field(
         default=None,
         metadata={"help": "Hub id by which users of the adapters find the encoder; ENCODER if not given."},
     )
     output: str = field(default="classifier", metadata={"help": "Folder of the classifier; checkpoints go below it."})
-    license: str = field(default="unknown", metadata={"help": "Of the weights, for the card: a Hub licence id."})
+    license: str = field(
+        default="unknown", metadata={"help": "Licence of the weights, for their card: a Hub licence id."}
+    )
 
     def __post_init__(self) -> None:
         embedded = self.data == EMBEDDED

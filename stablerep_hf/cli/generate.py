@@ -32,8 +32,12 @@ class GenerateCommand:
     captions: str = field(
         default=EMBEDDED, metadata={"help": "Text, CSV, JSONL or parquet file, a data set, or 'embedded'."}
     )
-    caption_column: str | None = field(default=None, metadata={"help": "Where the source has several text columns."})
-    num_captions: int | None = field(default=None, metadata={"help": "Use so many, spread evenly over the source."})
+    caption_column: str | None = field(
+        default=None, metadata={"help": "Column of the captions, where the source has several text columns."}
+    )
+    num_captions: int | None = field(
+        default=None, metadata={"help": "Use so many captions, spread evenly over the source."}
+    )
     generator: str = field(
         default=EMBEDDED,
         metadata={"help": "Text-to-image pipeline: Hub id or folder in diffusers format, or 'embedded'."},
@@ -77,11 +81,14 @@ class GenerateCommand:
     )
     seed: int = field(default=0, metadata={"help": "Every image's own seed follows from it."})
     license: str | None = field(
-        default=None, metadata={"help": "Of the images, for the card: a Hub licence id; cc-by-4.0 if embedded."}
+        default=None,
+        metadata={"help": "Licence of the images, for their card: a Hub licence id; cc-by-4.0 if embedded."},
     )
     generator_license: str | None = field(
         default=None,
-        metadata={"help": "Of the generator, for the rows; what its card says if not given. A folder keeps its own."},
+        metadata={
+            "help": "Licence of the generator, for the rows; what its card says if not given. A folder keeps its own."
+        },
     )
     output: str = field(default="synthetic-images", metadata={"help": "Folder of the data set."})
     batch_size: int | None = field(

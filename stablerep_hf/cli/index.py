@@ -20,13 +20,13 @@ class IndexCommand:
     """Flags of `stablerep index`, beside the data set and the encoder."""
 
     output: str = field(default="index", metadata={"help": "Folder of the index."})
-    split: str = field(default="train", metadata={"help": "Of the data set; several as a+b."})
-    subset: str | None = field(default=None, metadata={"help": "Of a data set that has several."})
-    image_column: str = field(default="image", metadata={"help": "The pictures."})
+    split: str = field(default="train", metadata={"help": "Split of the data set; several as a+b."})
+    subset: str | None = field(default=None, metadata={"help": "Configuration of a data set that has several."})
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
     exact_below: int = field(
         default=200_000, metadata={"help": "So many images and more get a graph (HNSW) instead of an exact scan."}
     )
-    revision: str | None = field(default=None, metadata={"help": "Of an encoder on the Hub."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of an encoder on the Hub."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
     cache: str | None = field(
         default=None,
@@ -37,7 +37,7 @@ class IndexCommand:
     )
     batch_size: int = field(default=128, metadata={"help": "Images in a forward pass."})
     num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
-    device: str | None = field(default=None, metadata={"help": "The fastest there is if not given."})
+    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
     max_bad_images: int = field(default=0, metadata={"help": "Images that may fail to decode before the run stops."})
 
 

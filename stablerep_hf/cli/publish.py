@@ -21,13 +21,13 @@ class PublishCommand:
     tag: str | None = field(default=None, metadata={"help": "Name this version, such as v1."})
     results: list[str] = field(
         default_factory=list,
-        metadata={"help": "Of a model: files that `stablerep evaluate --output` wrote, for the published card."},
+        metadata={"help": "Files that `stablerep evaluate --output` wrote, for the published card of a model."},
     )
     variables: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Of a Space, as NAME=VALUE; with `publish space` the settings of the search page, such as "
-            "ENCODER=me/my-encoder."
+            "help": "Variables of a Space, as NAME=VALUE; with `publish space` the settings of the search page, such "
+            "as ENCODER=me/my-encoder."
         },
     )
     dry_run: bool = field(

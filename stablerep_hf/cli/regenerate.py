@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class RegenerateCommand:
     """Flags of `stablerep regenerate`, beside the folder."""
 
-    caption_id: int | None = field(default=None, metadata={"help": "Which caption."})
-    image_index: int = field(default=0, metadata={"help": "Which image of the caption."})
+    caption_id: int | None = field(default=None, metadata={"help": "Id of the caption whose image to draw."})
+    image_index: int = field(default=0, metadata={"help": "Which of the caption's images, from 0."})
     generator: str | None = field(
         default=None, metadata={"help": "Where the pipeline is that drew the folder, if not on the Hub."}
     )

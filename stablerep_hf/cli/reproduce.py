@@ -37,12 +37,15 @@ class ReproduceCommand:
     report_only: bool = field(
         default=False, metadata={"help": "Write the report of what is recorded so far, and train nothing."}
     )
-    num_captions: int | None = field(default=None, metadata={"help": "Of the largest image set, a multiple of 8."})
-    max_steps: int | None = field(default=None, metadata={"help": "Of each training."})
+    num_captions: int | None = field(
+        default=None, metadata={"help": "Captions of the largest image set, a multiple of 8."}
+    )
+    max_steps: int | None = field(default=None, metadata={"help": "Steps of each training."})
     views_per_batch: int | None = field(default=None, metadata={"help": "Images seen in a step, a multiple of 8."})
     num_seeds: int | None = field(default=None, metadata={"help": "Trainings of each setting."})
     dtype: Literal["float32", "float16", "bfloat16"] = field(
-        default="bfloat16", metadata={"help": "In which the generator draws; float32 where bfloat16 is slow."}
+        default="bfloat16",
+        metadata={"help": "Precision in which the generator draws; float32 where bfloat16 is slow."},
     )
 
 

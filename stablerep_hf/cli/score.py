@@ -19,10 +19,16 @@ class ScoringModels:
     alignment_model: str | None = field(
         default=None, metadata={"help": "CLIP-like model for the column alignment: Hub id or folder."}
     )
-    tokenizer: str | None = field(default=None, metadata={"help": "Of the alignment model, where it has none itself."})
-    image_processor: str | None = field(default=None, metadata={"help": "Likewise."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer of the alignment model, where it has none itself."}
+    )
+    image_processor: str | None = field(
+        default=None, metadata={"help": "Image processor of the alignment model, where it has none itself."}
+    )
     nsfw_model: str | None = field(default=None, metadata={"help": "Image classifier for the column nsfw."})
-    nsfw_labels: list[str] = field(default_factory=lambda: ["nsfw"], metadata={"help": "Its labels that mean unsafe."})
+    nsfw_labels: list[str] = field(
+        default_factory=lambda: ["nsfw"], metadata={"help": "Labels of that classifier that mean unsafe."}
+    )
     diversity_encoder: str | None = field(
         default=None, metadata={"help": "Vision encoder for the column diversity (Vendi score of siblings)."}
     )
@@ -32,7 +38,7 @@ class ScoringModels:
 class ScoreCommand:
     """Flags of `stablerep score`, beside the folder and `ScoringModels`."""
 
-    device: str | None = field(default=None, metadata={"help": "The fastest there is if not given."})
+    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from ..errors import InputError
 class ShowCommand:
     """Flags of `stablerep show`, beside the image file or the folder of a data set."""
 
-    caption_id: int | None = field(default=None, metadata={"help": "Of a folder: which caption."})
-    image_index: int = field(default=0, metadata={"help": "Of a folder: which image of the caption."})
+    caption_id: int | None = field(default=None, metadata={"help": "In a folder: id of the caption."})
+    image_index: int = field(default=0, metadata={"help": "In a folder: which of the caption's images, from 0."})
 
 
 def main(argv: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ class TrainCommand:
     """Flags of `stablerep train`, beside those of `StableRepTrainingArguments`."""
 
     data: str = field(default="synthetic-images", metadata={"help": "Data set: a folder or a Hub id."})
-    split: str = field(default="train", metadata={"help": "Of the data set."})
+    split: str = field(default="train", metadata={"help": "Split of the data set."})
     keep: str | None = field(
         default=None,
         metadata={"help": "Condition on rows, such as 'alignment > 0.2 and not is_blank'."},
@@ -39,12 +39,12 @@ class TrainCommand:
     )
     output: str = field(default="encoder", metadata={"help": "Folder of the encoder; checkpoints go below it."})
     size: Literal["micro", "tiny", "small", "base", "large"] = field(
-        default="base", metadata={"help": "Vision Transformer."}
+        default="base", metadata={"help": "Size of the Vision Transformer."}
     )
     image_size: int = field(default=224, metadata={"help": "Edge of a training crop, in pixels."})
     patch_size: int = field(default=16, metadata={"help": "Edge of a patch, in pixels."})
     projection_hidden_dim: int = field(default=4096, metadata={"help": "Width of the projection head."})
-    projection_dim: int = field(default=256, metadata={"help": "Of the space the image loss compares in."})
+    projection_dim: int = field(default=256, metadata={"help": "Width of the space that the image loss compares in."})
     head_norm: Literal["batch_per_sibling", "batch", "layer"] = field(
         default="batch_per_sibling", metadata={"help": "Normalisation in the projection head; the paper's by default."}
     )
@@ -56,7 +56,7 @@ class TrainCommand:
     )
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "Of the text tower, for stablerep+ and clip: a Hub id or folder, or 'embedded'."},
+        metadata={"help": "Tokenizer of the text tower, for stablerep+ and clip: a Hub id or folder, or 'embedded'."},
     )
     text_hidden_size: int = field(
         default=512, metadata={"help": "Width of the text tower, a multiple of 64; 512 in the release."}
@@ -66,7 +66,7 @@ class TrainCommand:
         default=77, metadata={"help": "Longest caption in tokens, the rest is cut; 77 in the release."}
     )
     image_text_dim: int = field(
-        default=512, metadata={"help": "Of the space images and captions meet in; 512 in the release."}
+        default=512, metadata={"help": "Width of the space that images and captions meet in; 512 in the release."}
     )
     probe_data: str | None = field(
         default=None,
@@ -75,10 +75,16 @@ class TrainCommand:
             "or 'embedded' (real pictograms by an artist whom no table is made of)."
         },
     )
-    probe_train_split: str = field(default="train", metadata={"help": "Of the probe's data: what votes."})
-    probe_split: str | None = field(default=None, metadata={"help": "What is classified; 'test' unless embedded."})
-    probe_label_column: str | None = field(default=None, metadata={"help": "'label' unless embedded."})
-    license: str = field(default="unknown", metadata={"help": "Of the weights, for the card: a Hub licence id."})
+    probe_train_split: str = field(default="train", metadata={"help": "Split of the probe's data whose labels vote."})
+    probe_split: str | None = field(
+        default=None, metadata={"help": "Split of the probe's data that is classified; 'test' unless embedded."}
+    )
+    probe_label_column: str | None = field(
+        default=None, metadata={"help": "Label column of the probe's data; 'label' unless embedded."}
+    )
+    license: str = field(
+        default="unknown", metadata={"help": "Licence of the weights, for their card: a Hub licence id."}
+    )
 
 
 def main(argv: Sequence[str]) -> None:

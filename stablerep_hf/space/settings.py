@@ -34,7 +34,9 @@ class SpaceSettings:
         metadata={"help": "Encoders that can be put beside it."},
     )
     dataset: str = field(default=EMBEDDED, metadata={"help": "Real images: folder, Hub id or 'embedded'."})
-    split: str | None = field(default=None, metadata={"help": "Of them, several as a+b; 'train' unless embedded."})
+    split: str | None = field(
+        default=None, metadata={"help": "Split of the real images, several as a+b; 'train' unless embedded."}
+    )
     synthetic_dataset: str | None = field(
         default=None,
         metadata={
@@ -42,7 +44,9 @@ class SpaceSettings:
             "the real ones are."
         },
     )
-    synthetic_split: str | None = field(default=None, metadata={"help": "Of those; 'train' unless embedded."})
+    synthetic_split: str | None = field(
+        default=None, metadata={"help": "Split of the synthetic images; 'train' unless embedded."}
+    )
     guidance_dataset: str | None = field(
         default=None,
         metadata={
@@ -50,11 +54,15 @@ class SpaceSettings:
             "images are."
         },
     )
-    guidance_split: str | None = field(default=None, metadata={"help": "Of those; 'train' unless embedded."})
-    image_column: str = field(default="image", metadata={"help": "The pictures."})
-    caption_column: str = field(default="caption", metadata={"help": "What is written below them."})
-    caption_id_column: str = field(default="caption_id", metadata={"help": "Which images are siblings."})
-    group_column: str = field(default="group", metadata={"help": "A coarser kind, the colour on the map."})
+    guidance_split: str | None = field(
+        default=None, metadata={"help": "Split of the guidance images; 'train' unless embedded."}
+    )
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    caption_column: str = field(default="caption", metadata={"help": "Column of what is written below pictures."})
+    caption_id_column: str = field(
+        default="caption_id", metadata={"help": "Column that tells which images are siblings."}
+    )
+    group_column: str = field(default="group", metadata={"help": "Column of a coarser kind, the colour on the map."})
     index_size: int = field(
         default=0,
         metadata={"help": "At most so many images, of the real ones spread, of the drawn ones the first; 0: all."},
@@ -73,8 +81,10 @@ class SpaceSettings:
         default_factory=lambda: ["smiling face", "red", "black square", "woman", "purple", "crying face"],
         metadata={"help": "Words to click on."},
     )
-    most_upload_megabytes: float = field(default=5.0, metadata={"help": "Of a picture's file."})
-    most_megapixels: float = field(default=25.0, metadata={"help": "Of a picture, read from its header."})
+    most_upload_megabytes: float = field(default=5.0, metadata={"help": "Largest file of an uploaded picture."})
+    most_megapixels: float = field(
+        default=25.0, metadata={"help": "Most pixels of an uploaded picture, read from its header."}
+    )
     requests_per_minute: int = field(default=120, metadata={"help": "Searches and uploads of one visitor."})
     queue_size: int = field(default=64, metadata={"help": "Searches that may wait; one more is turned away."})
     behind_proxy: bool = field(

@@ -41,16 +41,16 @@ class AdaptationSettings:
         save_every: Steps between two states that an interrupted adaptation goes on from.
     """
 
-    steps: int = field(default=500, metadata={"help": "Of the optimiser."})
+    steps: int = field(default=500, metadata={"help": "Steps of the optimiser."})
     batch_size: int = field(default=8, metadata={"help": "Images a step, over all processes."})
-    learning_rate: float = field(default=1e-4, metadata={"help": "Constant."})
-    rank: int = field(default=16, metadata={"help": "Of the adapters."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate, constant."})
+    rank: int = field(default=16, metadata={"help": "Rank of the adapters."})
     caption_dropout: float = field(default=0.1, metadata={"help": "Share of empty prompts, for guidance."})
     snr_gamma: float | None = field(
         default=5.0, metadata={"help": "Cap of the weights by signal-to-noise ratio (min-SNR); not for flow models."}
     )
     flip: bool = field(default=False, metadata={"help": "See images mirrored too."})
-    seed: int = field(default=0, metadata={"help": "Of noise, noise levels and the order of images."})
+    seed: int = field(default=0, metadata={"help": "Seed of noise, noise levels and the order of images."})
     save_every: int = field(default=100, metadata={"help": "Steps between two states to go on from."})
 
     def __post_init__(self) -> None:

@@ -176,7 +176,9 @@ class StableRepTrainingArguments(ImageTrainingArguments):
     crops_per_image: int = field(
         default=1, metadata={"help": "Views of each image in a batch; 1 in the paper, 2 for simclr."}
     )
-    temperature: float = field(default=0.1, metadata={"help": "Of the loss among images; 0.1 in the release."})
+    temperature: float = field(
+        default=0.1, metadata={"help": "Temperature of the loss among images; 0.1 in the release."}
+    )
     forward_chunk_size: int | None = field(
         default=None,
         metadata={
@@ -207,7 +209,9 @@ class StableRepTrainingArguments(ImageTrainingArguments):
     )
 
     adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})
-    weight_decay: float = field(default=0.1, metadata={"help": "Of weights and position and class tokens."})
+    weight_decay: float = field(
+        default=0.1, metadata={"help": "Weight decay of weights and position and class tokens."}
+    )
     max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 = none, as the release."})
 
     def __post_init__(self) -> None:

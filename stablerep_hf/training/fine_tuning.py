@@ -59,17 +59,17 @@ class FineTuningArguments(ImageTrainingArguments):
     )
 
     augmentation: Literal["strong", "weak"] = field(
-        default="weak", metadata={"help": "Of the images, as in training."}
+        default="weak", metadata={"help": "Augmentation of the images, as in training."}
     )
     learning_rate: float | None = field(  # type: ignore[assignment]  # the trainer puts a number there
         default=None,
         metadata={
-            "help": "Peak; of the classifier, see layer_decay. If not given, 5e-4 to train everything, 1e-2 for the "
-            "classifier alone, 2e-3 for adapters."
+            "help": "Peak learning rate of the classifier, for the layers see layer_decay. If not given, 5e-4 to "
+            "train everything, 1e-2 for the classifier alone, 2e-3 for adapters."
         },
     )
-    weight_decay: float = field(default=0.05, metadata={"help": "0.05 in BEiT and MAE."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps, or a share of them below 1."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay; 0.05 in BEiT and MAE."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or below 1 a share of all steps."})
 
     def __post_init__(self) -> None:
         """Check the values.

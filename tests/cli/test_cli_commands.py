@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -93,6 +94,9 @@ def test_each_command_explains_its_flags(command, capsys):
     assert left.value.code == 0
     said = capsys.readouterr().out
     assert "--config" in said
+    assert not re.findall(r"(?m)(?:^|  )(?:Of|Its|That|Likewise|How many)\b.*", said), (
+        "each help is a phrase by itself"
+    )
     assert ("cc12m-1x" in said) == (command == "train"), "presets are of trainings"
     names = {
         "captions": "SOURCE", "compare": "DIR DIR ...", "convert": "CHECKPOINT DIR", "evaluate": "ENCODER",
