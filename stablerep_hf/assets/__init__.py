@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
+    "ENCODERS",
     "captions_path",
     "drawing_defaults",
     "drawings_path",
     "dual_encoder_path",
     "encoder_path",
+    "find_encoder",
     "generator_path",
     "licensed_parts",
     "pictograms_path",
@@ -22,6 +24,9 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).resolve().parent
+
+ENCODERS = ("embedded", "embedded-stablerep")
+"""What commands and the search page call the encoders that ship: StableRep+ with its text tower, and StableRep."""
 
 
 def generator_path() -> Path:
@@ -41,6 +46,12 @@ def dual_encoder_path() -> Path:
     in half precision, loaded in float32.
     """
     return _FOLDER / "dual_encoder"
+
+
+def find_encoder(name: str) -> str:
+    """The folder of an encoder that ships, by its name in `ENCODERS`; any other name as it is."""
+    folders = dict(zip(ENCODERS, (dual_encoder_path(), encoder_path()), strict=True))
+    return str(folders.get(name, name))
 
 
 def pictograms_path() -> Path:

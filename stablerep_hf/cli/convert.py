@@ -77,6 +77,7 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
     Raises:
         InputError: The checkpoint cannot be read or has not what the format needs, or the folder holds files.
     """
+    from .. import assets
     from ..models import export_dual_encoder, export_encoder, export_onnx, load_vision_encoder
     from ..synthesis.atomic import explaining
     from . import facts
@@ -84,6 +85,7 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
 
     if command.format == "onnx":
         require("--format onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
+    source = assets.find_encoder(source)
     if command.int8 and command.format != "onnx":
         raise InputError(f"--int8 goes with --format onnx and not with {command.format}: leave it out.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

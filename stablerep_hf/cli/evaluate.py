@@ -124,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
         [EvaluateCommand],
         argv if encoder is None else argv[1:],
         name="evaluate ENCODER",
-        description="Measure an encoder on images. ENCODER is a folder or Hub "
+        description="Measure an encoder on images. ENCODER is 'embedded' or 'embedded-stablerep', a folder or Hub "
         "id of transformers, or timm/NAME, hf-hub:OWNER/NAME or a folder of timm.",
     )
     if encoder is None:
@@ -200,6 +200,8 @@ def run(
             "them in two commands."
         )
     load: Any = load_classifier if classifies else load_encoder
+    if encoder in assets.ENCODERS:
+        name, encoder = name or str(encoder), assets.find_encoder(str(encoder))
     vision = load(
         encoder,
         name=name,

@@ -96,12 +96,13 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
     Raises:
         InputError: A flag is unknown or cannot work, or no encoder is named.
     """
+    from .. import assets
     from ..training import FineTuningArguments
     from ..training.fine_tuning import LEARNING_RATES
     from .parsing import one_name, parse_command
     from .records import place_training
 
-    encoder, flags = one_name(argv, "the encoder's folder or Hub id")
+    encoder, flags = one_name(argv, "the encoder's folder or Hub id, 'embedded' or 'embedded-stablerep'")
     command, arguments = parse_command(
         [FineTuneCommand, FineTuningArguments],
         flags,
@@ -111,6 +112,7 @@ def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArgument
     if arguments.learning_rate is None:
         arguments.learning_rate = LEARNING_RATES[command.mode]
     place_training(arguments, command.output)
+    encoder = assets.find_encoder(encoder)  # adapters name a path that can be loaded
     return encoder, command, arguments
 
 

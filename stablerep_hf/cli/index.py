@@ -51,7 +51,8 @@ def main(argv: Sequence[str]) -> None:
         flags,
         name="index DATASET ENCODER",
         description="Encode every image and index the vectors, for the "
-        "search page and for `stablerep_hf.retrieval`. Either may be 'embedded'. Started again, it goes on.",
+        "search page and for `stablerep_hf.retrieval`. Either may be 'embedded'; 'embedded-stablerep' is an encoder, "
+        "too. Started again, it goes on.",
     )
     if len(names) != 2:
         raise InputError(
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
 def _page_command(data: str, encoder: str, command: IndexCommand) -> str:
     """How the search page opens the index: with the images and the encoder that it was made of."""
     words = ["stablerep", "demo-app", "--index", command.output, "--dataset", data, "--split", command.split]
-    words += ["--encoder", "embedded-stablerep" if encoder == EMBEDDED else encoder]
+    words += ["--encoder", encoder]
     if command.image_column != "image":
         words += ["--image_column", command.image_column]
     if command.revision is not None:
@@ -102,7 +103,7 @@ def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:
         check_place("--cache", cache)
     dataset = load_images(assets.pictograms_path() if data == EMBEDDED else data, command.split, command.subset)
     vision = load_encoder(
-        assets.encoder_path() if encoder == EMBEDDED else encoder,
+        assets.find_encoder(encoder),
         revision=command.revision,
         trust_remote_code=command.trust_remote_code,
         device=command.device,

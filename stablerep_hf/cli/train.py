@@ -51,7 +51,8 @@ class TrainCommand:
     init_from: str | None = field(
         default=None,
         metadata={
-            "help": "Vision Transformer to start from: a folder or Hub id of transformers or timm, of the size given."
+            "help": "Vision Transformer to start from: a folder or Hub id of transformers or timm, 'embedded' or "
+            "'embedded-stablerep', of the size given."
         },
     )
     tokenizer: str | None = field(
@@ -361,7 +362,7 @@ def build_model(command: TrainCommand, seed: int) -> tuple[StableRepModel, Any |
             head_norm=command.head_norm,
             **text,
         )
-        encoder = None if command.init_from is None else load_vision_encoder(command.init_from)
+        encoder = None if command.init_from is None else load_vision_encoder(assets.find_encoder(command.init_from))
     except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
         raise InputError(str(error)) from error
     if encoder is None:

@@ -22,12 +22,11 @@ from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
 from ..retrieval.image_index import ImageIndex, index_identity
 from .gallery import REAL, Collections, Place
-from .settings import EMBEDDED, UNTRAINED, SpaceSettings
+from .settings import UNTRAINED, SpaceSettings
 
-STABLEREP, PIXELS = "embedded-stablerep", "pixels"
+PIXELS = "pixels"
 _NAMES = {
-    EMBEDDED: "StableRep+ (ships here)",
-    STABLEREP: "StableRep (ships here)",
+    **dict(zip(assets.ENCODERS, ("StableRep+ (ships here)", "StableRep (ships here)"), strict=True)),
     UNTRAINED: "untrained twin (random weights)",
     PIXELS: "8 x 8 pixels (no network)",
 }
@@ -195,9 +194,8 @@ class Searchers:
         if name == UNTRAINED:
             return untrained_twin(self.first.vision)
         first = name == self._settings.encoder
-        source = {EMBEDDED: assets.dual_encoder_path, STABLEREP: assets.encoder_path}.get(name, lambda: name)()
         return load_encoder(
-            source,
+            assets.find_encoder(name),
             revision=self._settings.encoder_revision if first else None,
             trust_remote_code=self._settings.trust_remote_code,
         )

@@ -94,6 +94,14 @@ def test_no_card_of_other_captions_says_that_its_own_are_emojibase_s() -> None:
     assert all(part["role"].endswith("the embedded generator learned from") for part in assets.licensed_parts())
 
 
+def test_encoders_that_ship_have_names() -> None:
+    assert [Path(assets.find_encoder(name)) for name in assets.ENCODERS] == [
+        assets.dual_encoder_path(),
+        assets.encoder_path(),
+    ]
+    assert assets.find_encoder("me/encoder") == "me/encoder"
+
+
 def test_the_paths_need_no_torch() -> None:
     code = "import sys; import stablerep_hf.assets as a; a.prompt_templates(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -58,6 +58,16 @@ def test_a_fine_tuning_names_the_torn_file(stablerep, trained, image_folder, tmp
     assert code == 2 and "(file 'cat/3.png')" in error, error
 
 
+def test_encoders_that_ship_are_called_by_name(stablerep, labelled_folder, tmp_path):
+    flags = ["--data", labelled_folder, "--use_cpu", "--max_steps", 1, "--images_per_batch", 8]
+    assert stablerep("finetune", "embedded", *flags, "--output", tmp_path / "tuned")[0] == 0
+    assert stablerep("convert", "embedded-stablerep", tmp_path / "timm", "--format", "timm")[0] == 0
+    file = tmp_path / "results.json"
+    flags = ["--data", labelled_folder, "--protocols", "knn", "--cache", "none", "--output", file]
+    assert stablerep("evaluate", "embedded-stablerep", *flags)[0] == 0
+    assert {result["encoder"] for result in json.loads(file.read_text())} == {"embedded-stablerep"}
+
+
 def test_a_data_set_of_one_class_is_one_sentence(stablerep, trained, labelled_folder, tmp_path):
     for split in ("train", "test"):
         table = pq.read_table(labelled_folder / f"{split}.parquet")

@@ -153,7 +153,7 @@ def test_transparent_pictures_find_themselves(tmp_path):
 def test_the_command_builds_opens_and_explains(dataset, tmp_path, monkeypatch, capsys):
     dataset.to_parquet(tmp_path / "data" / "test.parquet")
     monkeypatch.chdir(tmp_path)
-    arguments = ["index", "data", "embedded", "--split", "test", "--cache", "cache", "--exact_below", "10"]
+    arguments = ["index", "data", "embedded-stablerep", "--split", "test", "--cache", "cache", "--exact_below", "10"]
     assert main(arguments) == 0
     said = capsys.readouterr().out
     command = re.search(r"with `stablerep demo-app (.*)`", said)[1]
@@ -166,6 +166,13 @@ def test_the_command_builds_opens_and_explains(dataset, tmp_path, monkeypatch, c
     assert main(["index", "data", "nothing/there", "--split", "test"]) == 2
     index = open_image_index("index", load_encoder(assets.encoder_path()), dataset)
     assert (index.features.facts.kind, index.embeds) == ("hnsw", None)
+
+
+def test_embedded_is_the_encoder_that_the_page_takes_by_default(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["index", "embedded", "embedded", "--split", "held_out_artist", "--cache", "none"]) == 0
+    settings = SpaceSettings(index="index", split="held_out_artist", synthetic_dataset="none")
+    assert Searchers(load_collections(settings), settings).first.by_text("red", 1, [REAL])
 
 
 def test_the_command_keeps_no_features_and_no_path_of_this_machine(dataset, tmp_path, monkeypatch):
