@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST_TRANSFORMERS = $(shell sed -n 's/^LOWEST_TRANSFORMERS = "\([0-9.]*\)".*/\1/p' stablerep_hf/models/configuration_stablerep.py)
 
-.PHONY: demo test test-lowest check-remote-code lint app clean
+.PHONY: help demo test test-lowest check-remote-code lint app clean
 
 demo: .venv/installed  ## captions to images to encoder to scores, in minutes; started again it goes on
 	$(BIN)/stablerep demo
@@ -23,6 +23,9 @@ lint: .venv/installed-dev  ## formatting, lint, strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1	/p' Makefile | expand -t 20
 
 app: .venv/installed-dev  ## the search page on http://127.0.0.1:7860
 	$(BIN)/python spaces/retrieval/app.py
