@@ -96,6 +96,9 @@ def _run(arguments: list[str]) -> int:
         print(f"stablerep {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"stablerep {name}: interrupted; the same command goes on from here.", file=sys.stderr)
+        print(
+            f"stablerep {name}: interrupted; the same command goes on from what was saved until now, if anything was.",
+            file=sys.stderr,
+        )
         return 130
     return 0

@@ -70,9 +70,11 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
 
     from ..synthesis.adaptation import adapt_generator
     from ..synthesis.atomic import explaining
+    from .extras import require
     from .facts import check_license, write_lora_card
     from .loading import load_images
 
+    require("A LoRA", "lora", "peft")
     check_license(command.license)
     if "{caption}" not in command.prompt_template:
         raise InputError(

@@ -103,8 +103,9 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [CaptionsCommand],
         flags,
-        name="captions",
-        description="stablerep captions SOURCE [options]: clean, balance and audit captions (file, folder, Hub id).",
+        name="captions SOURCE",
+        description="Clean, balance and audit the captions of a file, a folder or a Hub id; with --classes, without a "
+        "SOURCE, write captions of class names.",
     )
     if len(names) != (command.classes is None):
         raise InputError(
@@ -119,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
     if captions.num_images is not None:
         print(f"images    {int(captions.num_images.sum()):>12,} by {history['allocation'] or 'the source'}")
     print(f"\n{Path(command.output).with_suffix('.audit.md').read_text('utf-8')}")
-    print(f"The captions stand in {command.output}: stablerep generate --captions {command.output}")
+    print(f"The captions stand in {command.output}: stablerep generate --captions {command.output} --generator REPO")
 
 
 def run(source: str | None, command: CaptionsCommand) -> CaptionSet:

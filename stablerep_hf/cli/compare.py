@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [CompareCommand],
         flags,
-        name="compare",
-        description="stablerep compare DIR DIR [...]: what a setting gains in speed and costs in diversity.",
+        name="compare DIR DIR ...",
+        description="Compare data sets: what a setting gains in speed and costs in diversity.",
     )
     print(run(folders, command), end="")
 

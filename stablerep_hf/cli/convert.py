@@ -80,7 +80,10 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
     from ..models import export_dual_encoder, export_encoder, export_onnx, load_vision_encoder
     from ..synthesis.atomic import explaining
     from . import facts
+    from .extras import require
 
+    if command.format == "onnx":
+        require("--format onnx", "onnx", "onnx", "onnxruntime", "onnxscript")
     if command.int8 and command.format != "onnx":
         raise InputError(f"--int8 goes with --format onnx and not with {command.format}: leave it out.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -93,7 +96,9 @@ def run(source: str, output: Path, command: ConvertCommand) -> None:
             dual = command.format == "sentence-transformers" or (command.format == "onnx" and has_text)
             if dual:
                 assert model is not None
-                export_dual_encoder(model, folder, _load_tokenizer(command.tokenizer or source))
+                # without a text tower no tokenizer would help, which is said where it is missed
+                tokenizer = _load_tokenizer(command.tokenizer or source) if has_text else None
+                export_dual_encoder(model, folder, tokenizer)
             else:
                 export_encoder(encoder, folder, format="timm" if command.format == "timm" else "transformers")
             if command.format == "onnx":

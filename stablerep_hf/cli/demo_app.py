@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 
 from ..errors import InputError
 
@@ -22,8 +21,9 @@ class ServingCommand:
 
 def main(argv: Sequence[str]) -> None:
     """Parse, load, serve until interrupted."""
-    if missing := [name for name in ("gradio", "limits", "usearch") if find_spec(name) is None]:
-        raise InputError(f"The page needs {missing[0]}, which is not installed: pip install 'stablerep_hf[space]'.")
+    from .extras import require
+
+    require("The page", "space", "gradio", "limits", "usearch")
     from ..space import SpaceSettings, build_demo, launch
     from .parsing import parse_command
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     page = build_demo(settings)
     try:
         launch(page, settings, server_name=command.host, server_port=command.port, inbrowser=command.open_browser)
-    except OSError as error:  # Gradio's own sentence names flags of its own
+    except (OSError, OverflowError) as error:  # Gradio's own sentence names flags of its own
         where = command.host if command.port is None else f"{command.host}:{command.port}"
         raise InputError(
             f"The page cannot listen at {where}, which is taken or no address of this machine: give another --port or "

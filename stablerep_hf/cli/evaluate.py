@@ -112,8 +112,8 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [EvaluateCommand],
         argv if encoder is None else argv[1:],
-        name="evaluate",
-        description="stablerep evaluate ENCODER [options]: measure an encoder on images. ENCODER is a folder or Hub "
+        name="evaluate ENCODER",
+        description="Measure an encoder on images. ENCODER is a folder or Hub "
         "id of transformers, or timm/NAME, hf-hub:OWNER/NAME or a folder of timm.",
     )
     if encoder is None:

@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [ExportCommand],
         flags,
-        name="export",
-        description="stablerep export DIR [options]: large parquet shards for the Hub, or WebDataset tars.",
+        name="export DIR",
+        description="Write a finished data set as large parquet shards for the Hub, or as WebDataset tars.",
     )
     for path in run(folder, command):
         print(f"{path.stat().st_size:>14,}  {path}")

@@ -49,7 +49,7 @@ class FineTuneCommand:
     )
     mode: Literal["full", "linear", "lora", "dora"] = field(
         default="full",
-        metadata={"help": "Train everything, a classifier on the frozen encoder, or it and adapters (pip: peft)."},
+        metadata={"help": "Train everything, a classifier on the frozen encoder, or it and adapters (extra: lora)."},
     )
     rank: int = field(default=8, metadata={"help": "Of the adapters."})
     adapter_targets: Literal["attention", "all"] = field(
@@ -155,9 +155,12 @@ def _finetune(
     from ..training.checkpoints import checkpoint_to_resume
     from ..training.fine_tuning import classes_of, targets_of
     from . import facts
+    from .extras import require
     from .loading import reading
     from .records import device_name, identity_of, making_trainer, peak_memory, write_record
 
+    if command.mode in ("lora", "dora"):
+        require(f"--mode {command.mode}", "lora", "peft")
     output = Path(command.output)
     train = _images(command, command.split)
     label = str(command.label_column)
@@ -282,7 +285,11 @@ def _images(command: FineTuneCommand, split: str) -> datasets.Dataset:
 
 
 def _few(dataset: datasets.Dataset, column: str, shots: int, seed: int) -> datasets.Dataset:
-    """`shots` images of each class, fewer where it has fewer."""
+    """`shots` images of each class.
+
+    Raises:
+        InputError: That is none, a class has fewer, or an image has several classes.
+    """
     import numpy as np
 
     from ..training.fine_tuning import classes_of
@@ -292,8 +299,14 @@ def _few(dataset: datasets.Dataset, column: str, shots: int, seed: int) -> datas
     if classes_of(dataset, column)[1]:
         raise InputError("--shots draws images of a class, and here an image has several: leave it out.")
     labels = np.asarray(dataset.with_format(None)[column][:])
+    classes, counts = np.unique(labels, return_counts=True)
+    if shots > counts.min():
+        raise InputError(
+            f"--shots {shots} asks for more images than the class {classes[counts.argmin()].item()!r} has, "
+            f"{counts.min()}: give at most so many, or leave it out to learn from all."
+        )
     order = np.random.default_rng(seed).permutation(len(labels))
-    rows = [order[labels[order] == label][:shots] for label in np.unique(labels)]
+    rows = [order[labels[order] == label][:shots] for label in classes]
     return dataset.select(np.sort(np.concatenate(rows)))
 
 

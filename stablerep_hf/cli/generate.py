@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -143,6 +144,11 @@ def main(argv: Sequence[str]) -> None:
         name="generate",
         description="Draw several images of each caption into a data set.",
     )
+    if command.generator == EMBEDDED:
+        print(
+            "The embedded generator draws: small pictograms, to try the way out; --generator names any text-to-image "
+            "pipeline of diffusers instead, such as stable-diffusion-v1-5/stable-diffusion-v1-5."
+        )
     if command.dry_run:
         print(dry_run(command, signing))
         return
@@ -167,9 +173,11 @@ def run(
         InputError: The captions, the generator, a model, the certificate or the folder cannot serve.
     """
     from ..synthesis import read_provenance, synthesize
-    from ..synthesis.store import ShardStore
+    from ..synthesis.store import PROVENANCE, ShardStore
     from . import facts
+    from .places import check_owned
 
+    check_owned(command.output, PROVENANCE)
     if command.license is not None:
         facts.check_license(command.license)
     signer = open_signer(signing)
@@ -220,7 +228,10 @@ def dry_run(command: GenerateCommand, signing: SigningFlags | None = None) -> st
     import shutil
 
     from ..synthesis import estimate_synthesis
+    from ..synthesis.store import PROVENANCE
+    from .places import check_owned
 
+    check_owned(command.output, PROVENANCE)
     signer = open_signer(signing)
     plan, generator = plan_and_generator(command, signer)
     batch_size = _or(command.batch_size, generator.default_batch_size)
@@ -264,11 +275,20 @@ def plan_and_generator(
     from ..synthesis import DiffusersGenerator, SynthesisPlan
     from ..synthesis.plan import MOST_SHARDS
 
+    if command.guidance_scale is not None and not 0 <= command.guidance_scale < math.inf:
+        raise InputError(
+            f"--guidance-scale {command.guidance_scale} would drive images away from their captions: give 0 or more."
+        )
     if command.num_captions is not None and command.num_captions < 1:
         raise InputError(f"num_captions={command.num_captions} leaves nothing to draw: give at least 1.")
     source = assets.captions_path() if command.captions == EMBEDDED else command.captions
     captions = read_captions(source, command.caption_column)
-    if command.num_captions is not None and command.num_captions < len(captions):
+    if command.num_captions is not None:
+        if command.num_captions > len(captions):
+            raise InputError(
+                f"--num-captions {command.num_captions} asks for more than the {len(captions)} different captions of "
+                f"{command.captions}: give fewer, or leave it out to use them all."
+            )
         captions = captions.select(np.linspace(0, len(captions) - 1, command.num_captions).round().astype(np.int64))
     own = assets.drawing_defaults() if command.generator == EMBEDDED else RELEASE_DEFAULTS
     generator = DiffusersGenerator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -48,8 +49,8 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [IndexCommand],
         flags,
-        name="index",
-        description="stablerep index DATASET ENCODER [options]: encode every image and index the vectors, for the "
+        name="index DATASET ENCODER",
+        description="Encode every image and index the vectors, for the "
         "search page and for `stablerep_hf.retrieval`. Either may be 'embedded'. Started again, it goes on.",
     )
     if len(names) != 2:
@@ -63,7 +64,21 @@ def main(argv: Sequence[str]) -> None:
             facts = part.facts
             how = "exact" if facts.kind == "exact" else f"HNSW, recall@10 {facts.recall:.3f} of exact"
             print(f"{name:<9} {facts.count:>11,} x {facts.dimensions}  {how}")
-    print(f"{command.output}: give it to the search page with `stablerep demo-app --index {command.output}`")
+    if command.subset is None:  # which the page could not be told
+        print(f"{command.output}: search it in a browser with `{_page_command(names[0], names[1], command)}`")
+
+
+def _page_command(data: str, encoder: str, command: IndexCommand) -> str:
+    """How the search page opens the index: with the images and the encoder that it was made of."""
+    words = ["stablerep", "demo-app", "--index", command.output, "--dataset", data, "--split", command.split]
+    words += ["--encoder", "embedded-stablerep" if encoder == EMBEDDED else encoder]
+    if command.image_column != "image":
+        words += ["--image_column", command.image_column]
+    if command.revision is not None:
+        words += ["--encoder_revision", command.revision]
+    if command.trust_remote_code:
+        words.append("--trust_remote_code")
+    return shlex.join(words)
 
 
 def run(data: str, encoder: str, command: IndexCommand) -> ImageIndex:

@@ -17,6 +17,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..errors import InputError
 
+_PACKAGE = __name__.split(".")[0]
+
 
 class CommandParser(HfArgumentParser):
     """Flags of one or several dataclasses; whatever is wrong with them is one sentence."""
@@ -32,7 +34,7 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     Args:
         commands: Dataclasses; a field's metadata may hold "help".
         argv: The flags.
-        name: Of the command, as typed.
+        name: Of the command and of what stands before its flags, as in "convert CHECKPOINT DIR".
         description: One sentence for `--help`.
 
     Returns:
@@ -44,9 +46,10 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     # Of loading weights; what takes time in a command shows a bar of its own.
     disable_progress_bar()  # type: ignore[no-untyped-call]
     parser = CommandParser(list(commands), prog=f"stablerep {name}", description=description, allow_abbrev=False)
-    parser.add_argument(
-        "--config", metavar="PRESET|FILE", help=f"YAML with any of these; presets: {', '.join(presets())}"
-    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these flags")
+    own = {"help", "config"}.union(*(kind.__annotations__ for kind in _own_classes(commands)))
+    for listed in (parser._actions, parser._optionals._group_actions):  # argparse lists inherited flags first
+        listed.sort(key=lambda action: action.dest not in own)
     config = CommandParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     config.add_argument("--config")
     chosen, flags = config.parse_known_args(list(argv))
@@ -57,12 +60,17 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
         filled = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
     except InputError:
         raise
-    except ValueError as error:  # transformers' arguments check their values so
-        parser.error(_first_line(error))
+    except (ValueError, ImportError) as error:  # transformers' arguments check their values so
+        parser.error(_one_line(error))
     *values, _namespace, unknown = filled
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return tuple(values)
+
+
+def _own_classes(commands: Sequence[Any]) -> list[type]:
+    """The dataclasses and those of this package that they extend; transformers' are not ours."""
+    return [kind for command in commands for kind in command.__mro__ if kind.__module__.split(".")[0] == _PACKAGE]
 
 
 def leading_names(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -107,7 +115,7 @@ def read_config(name: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"--config {name} is not YAML ({_first_line(error)}): correct it.") from error
+        raise InputError(f"--config {name} is not YAML ({_one_line(error)}): correct it.") from error
     if not isinstance(values, dict):
         raise InputError(f"--config {name} holds no 'key: value' lines: write one a flag, without the dashes.")
     base = values.pop("extends", None)
@@ -133,5 +141,5 @@ def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]
     return flags
 
 
-def _first_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:120]
+def _one_line(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip().rstrip(".")

@@ -27,3 +27,30 @@ def check_place(flag: str, path: str | Path, *, is_file: bool = False) -> None:
         raise InputError(
             f"{flag} {path} cannot be written, {nearest} takes no file ({error.strerror}): name another place."
         ) from error
+
+
+def check_owned(output: str | Path, record: str, data: str | None = None) -> None:
+    """Refuse a folder that a command did not begin, before it puts its files over those of others.
+
+    Hidden files count for nothing, nor does a folder `checkpoints`: a training makes it before its record.
+
+    Args:
+        output: The folder; it may not exist.
+        record: The file or folder in it that tells that the command began it.
+        data: The data set that is read, which may not be the same folder.
+
+    Raises:
+        InputError: It is the data's, holds something and no such record, or cannot be made.
+    """
+    place = Path(output)
+    if data is not None and place.exists() and Path(data).exists() and place.samefile(data):
+        raise InputError(f"--output {output} is the folder of --data, whose files would be lost: name another folder.")
+    if not place.is_dir():
+        check_place("--output", output)
+        return
+    names = sorted(path.name for path in place.iterdir() if not path.name.startswith("."))
+    if record not in names and (others := [name for name in names if name != "checkpoints"]):
+        raise InputError(
+            f"--output {output} holds {others[0]!r} and no {record!r}, so it was not begun by this command, which "
+            "could overwrite it: name an empty folder or a new one."
+        )

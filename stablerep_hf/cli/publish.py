@@ -44,8 +44,8 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [PublishCommand],
         flags,
-        name="publish",
-        description="stablerep publish FOLDER OWNER/NAME [options]: push a data set, a model, a generator, its LoRA "
+        name="publish FOLDER OWNER/NAME",
+        description="Push a data set, a model, a generator, its LoRA "
         "or a Space to the Hub, in one commit. The same command goes on after an interruption. "
         "`stablerep publish space OWNER/NAME` assembles the search page with all it needs.",
     )

@@ -46,6 +46,13 @@ def making_trainer(output: Path, data: str) -> Iterator[None]:
             yield
     except InputError:
         raise
+    except RuntimeError as error:
+        if "to be installed" not in str(error):  # which the trackers of transformers say
+            raise
+        raise InputError(
+            f"A tracker that --report_to names is missing ({str(error).split('. ')[0].rstrip('.')}): install it, "
+            "tensorboard and trackio by pip install 'stablerep_hf[tracking]', or leave it out."
+        ) from error
     except (ValueError, ImportError) as error:  # transformers and accelerate refuse arguments so
         raise InputError(f"The training arguments cannot work: {str(error).strip().splitlines()[0]}") from error
 
@@ -72,9 +79,12 @@ def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, 
     """Read what a training wrote about itself into its folder; {} if there is none.
 
     Raises:
-        InputError: The folder holds a training with other settings, or the file is no record; the licence may differ,
-            and before the end what is measured there.
+        InputError: The folder holds a training with other settings, or other files without a record, or the file is
+            no record; the licence may differ, and before the end what is measured there.
     """
+    from .places import check_owned
+
+    check_owned(output, name, settings["data"])
     path = output / name
     if not path.exists():
         return {}

@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [RegenerateCommand],
         flags,
-        name="regenerate",
-        description="stablerep regenerate DIR --caption-id X --image-index K: draw one image again and compare.",
+        name="regenerate DIR",
+        description="Draw the image of a data set that --caption-id and --image-index name again, and compare.",
     )
     redrawn = run(folder, command)
     if redrawn.is_same_file:

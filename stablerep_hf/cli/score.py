@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> None:
     models, command = parse_command(
         [ScoringModels, ScoreCommand],
         flags,
-        name="score",
-        description="stablerep score DIR [options]: measure alignment, nsfw and diversity of every image.",
+        name="score DIR",
+        description="Measure alignment, nsfw and diversity of every image of a data set.",
     )
     summary = run(folder, models, command)
     print(f"{summary.num_images:,} images scored, {summary.num_kept:,} had these scores.")

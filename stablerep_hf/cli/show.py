@@ -26,8 +26,9 @@ def main(argv: Sequence[str]) -> None:
     (command,) = parse_command(
         [ShowCommand],
         flags,
-        name="show",
-        description="stablerep show IMAGE, or stablerep show DIR --caption-id X --image-index K: how it came to be.",
+        name="show IMAGE|DIR",
+        description="Say how an image came to be: an image file, or the one in a data set that --caption-id and "
+        "--image-index name.",
     )
     for key, value in run(name, command).items():
         print(f"{key:<22} {value}")

@@ -95,14 +95,15 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
         InputError: A flag is unknown or cannot work.
     """
     from ..training import StableRepTrainingArguments
-    from .parsing import parse_command
+    from .parsing import parse_command, presets
     from .records import place_training
 
     command, arguments = parse_command(
         [TrainCommand, StableRepTrainingArguments],
         argv,
         name="train",
-        description="Train an encoder on caption-grouped images. The same command goes on after an interruption.",
+        description="Train an encoder on caption-grouped images. The same command goes on after an interruption. "
+        f"--config takes the name of a preset, too: {', '.join(presets())}.",
     )
     place_training(arguments, command.output)
     return command, arguments
@@ -144,10 +145,16 @@ def _train(command: TrainCommand, arguments: StableRepTrainingArguments, setting
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
     from ..training.checkpoints import checkpoint_to_resume
+    from ..training.objectives import OBJECTIVES
     from . import facts
     from .loading import reading
     from .records import device_name, identity_of, making_trainer, write_record
 
+    if OBJECTIVES[arguments.objective].text and command.tokenizer is None:
+        raise InputError(
+            f"--objective {arguments.objective} learns from captions with a text tower, which needs a tokenizer: name "
+            "one by --tokenizer, such as openai/clip-vit-base-patch16 or 'embedded'."
+        )
     output = Path(command.output)
     _check_drawn(command.data)
     dataset, keys = _stream(command, arguments) if command.streaming else (_load(command), None)

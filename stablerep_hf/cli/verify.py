@@ -39,8 +39,8 @@ def main(argv: Sequence[str]) -> None:
     command, signing = parse_command(
         [VerifyCommand, SigningFlags],
         flags,
-        name="verify",
-        description="stablerep verify DIR [options]: check every file, row and image against the plan.",
+        name="verify DIR",
+        description="Check every file, row and image of a data set against its plan.",
     )
     run(folder, command, signing)
 

@@ -82,7 +82,7 @@ def _load_adapters(folder: Path) -> tuple[nn.Module, str]:
         from peft import PeftModel, get_peft_model_state_dict
     except ImportError as error:
         raise InputError(
-            f"{folder} holds adapters, and peft, which puts them on, is missing: pip install peft."
+            f"{folder} holds adapters, and peft, which puts them on, is missing: pip install 'stablerep_hf[lora]'."
         ) from error
     from safetensors.torch import load_file
 

@@ -139,11 +139,13 @@ def plan_publication(folder: str | Path, results: Sequence[EvaluationResult] = (
         results: Of a model, for its published card; see `add_results`. The folder stays as it is.
 
     Raises:
-        InputError: Nothing in it can be published, its card is missing or unreadable, weights or shards are missing or
-            damaged, a file holds a secret, there are more files than the Hub takes, or the results are of another
-            model.
+        InputError: It is not there, nothing in it can be published, its card is missing or unreadable, weights or
+            shards are missing or damaged, a file holds a secret, there are more files than the Hub takes, or the
+            results are of another model.
     """
     root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"There is no folder {folder}: name one that `stablerep` wrote.")
     files = (path for path in root.rglob("*") if path.is_file() or _is_broken(path))
     paths = sorted(path.relative_to(root).as_posix() for path in files)
     for path in paths:

@@ -174,6 +174,11 @@ class DiffusersGenerator:
         most = most_tokens(self.folder)
         return [(tokenizer, min(tokenizer.model_max_length, most)) for tokenizer in found]
 
+    @property
+    def max_prompt_tokens(self) -> int | None:
+        """What the text encoder that reads most reads; see `TokenizingGenerator`."""
+        return max((limit for _, limit in self._tokenizers), default=None)
+
     def too_long(self, prompts: Sequence[str]) -> list[bool]:
         """Say which prompts no text encoder would read to the end; see `TokenizingGenerator`.
 

@@ -41,6 +41,11 @@ class ImageGenerator(Protocol):
 class TokenizingGenerator(ImageGenerator, Protocol):
     """A generator whose text encoder reads the beginning of a prompt only."""
 
+    @property
+    def max_prompt_tokens(self) -> int | None:
+        """Most tokens of a prompt that are read, with those that mark its ends; None if nothing is cut."""
+        ...
+
     def too_long(self, prompts: Sequence[str]) -> Sequence[bool]:
         """Say of each prompt whether its end would be cut."""
         ...

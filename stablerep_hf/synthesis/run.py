@@ -271,10 +271,11 @@ def count_truncated(
             if too_long:
                 counts[shard] = len(too_long)
                 example = example or too_long[0]
-    if counts and refuse:
+    if refuse and counts and isinstance(generator, TokenizingGenerator):
         raise InputError(
-            f"{sum(counts.values())} prompts are longer than the generator's text encoder reads, such as "
-            f"{example[:60] + '...'!r}; shorten or drop those captions, or let their ends be cut (truncate_prompts)."
+            f"{sum(counts.values())} prompts are longer than the {generator.max_prompt_tokens} tokens that the "
+            f"generator's text encoder reads, such as {example[:60] + '...'!r}; shorten or drop those captions, or "
+            "let their ends be cut (--truncate-prompts; in Python, truncate_prompts=True)."
         )
     return counts
 

@@ -71,7 +71,7 @@ class ShardStore:
         plan_path = self.folder / PROVENANCE / PLAN
         captions_path = self.folder / PROVENANCE / CAPTIONS
         text = self.plan.to_json()
-        for name in (DATA, PROVENANCE):
+        for name in (PROVENANCE, DATA):  # first what tells whose folder it is
             with explaining(self.folder / name):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder / name, even_fresh=False)

@@ -24,6 +24,9 @@ _FREE = re.compile(
 # Said of every training, also where the value is transformers' default.
 _ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "seed")
 
+RELEASE_BASE_LEARNING_RATE = 2e-4
+"""For 512 views in a batch (`--blr` in the README's commands; main_stablerep.py itself defaults to 1e-3)."""
+
 _FROM_0 = (0.0, sys.float_info.max, "a number from 0 on")
 _RANGES = {
     "base_learning_rate": _FROM_0,
@@ -151,8 +154,10 @@ class StableRepTrainingArguments(ImageTrainingArguments):
     """Arguments of a StableRep training.
 
     All of `transformers.TrainingArguments` holds; the batch is described by captions instead of by
-    `per_device_train_batch_size`. Defaults that differ from transformers' are the release's: AdamW betas (0.9, 0.98),
-    weight decay 0.1, cosine schedule, no gradient clipping (`StableRep/main_stablerep.py` and the README's commands).
+    `per_device_train_batch_size`. Defaults that differ from transformers' are the release's: the learning rate by
+    batch size, AdamW betas (0.9, 0.98), weight decay 0.1, cosine schedule, no gradient clipping
+    (`StableRep/main_stablerep.py` and the README's commands). Three depart from the recipe, which the presets follow:
+    `captions_per_batch`, a batch for one device, and transformers' `num_train_epochs` of 3 and no warm-up.
     """
 
     objective: Literal["stablerep", "stablerep+", "simclr", "supcon", "clip"] = field(
@@ -185,10 +190,20 @@ class StableRepTrainingArguments(ImageTrainingArguments):
     )
     base_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Sets learning_rate to this x views in a batch / 512, the release's rule; 2e-4 there."},
+        metadata={
+            "help": "Sets learning_rate to this x views in a batch / 512, the release's rule. Its own value, 2e-4, if "
+            "neither is given."
+        },
+    )
+    learning_rate: float | None = field(  # type: ignore[assignment]  # a number once the arguments are made
+        default=None, metadata={"help": "Peak learning rate; follows base_learning_rate if not given."}
     )
     warmup_epochs: float | None = field(
-        default=None, metadata={"help": "Sets warmup_steps to this many of num_train_epochs."}
+        default=None,
+        metadata={
+            "help": "Sets warmup_steps to this many of num_train_epochs; half an epoch of 15 in the release, no "
+            "warm-up if neither is given."
+        },
     )
     shuffle_buffer: int = field(
         default=4096,
@@ -246,10 +261,13 @@ class StableRepTrainingArguments(ImageTrainingArguments):
 
     def _follow_release_rules(self) -> None:
         """Learning rate by batch size (main_stablerep.py: `lr`, `--blr`) and warm-up in epochs (`--warmup_epochs`)."""
-        if self.base_learning_rate is not None:
+        base = self.base_learning_rate
+        if base is None and self.learning_rate is None:
+            base = RELEASE_BASE_LEARNING_RATE
+        if base is not None:
             images = 1 if self.objective in ("simclr", "supcon") else self.images_per_caption
             views = self.captions_per_batch * images * self.crops_per_image
-            self.learning_rate = self.base_learning_rate * views / 512
+            self.learning_rate = base * views / 512
         if self.warmup_epochs is not None:
             if self.max_steps > 0 or not 0 <= self.warmup_epochs < self.num_train_epochs:
                 raise InputError(

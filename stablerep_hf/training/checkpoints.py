@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
 from ..errors import InputError, refuse_other_settings
 
@@ -50,13 +51,16 @@ def latest_checkpoint(folder: str | Path, *, finite: bool = False) -> str | None
         finite: Pass over checkpoints with a weight that is not a number.
 
     Trainer writes `trainer_state.json` last, so a checkpoint without a readable one was cut off while being saved;
-    `transformers.trainer_utils.get_last_checkpoint` would choose it, and the resume would fail.
+    `transformers.trainer_utils.get_last_checkpoint` would choose it, and the resume would fail. So it would with one
+    whose files a disk cut off later; it is passed over, too.
     """
     saved = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(_NUMBERED, path.name)]
     for path in sorted(saved, key=lambda path: _step(path.name), reverse=True):
         try:
             json.loads((path / _STATE).read_text("utf-8"))
         except (OSError, ValueError):
+            continue
+        if not _is_whole(path):
             continue
         if not finite or _is_finite(path):
             return str(path)
@@ -136,6 +140,19 @@ def pushed_checkpoint(trainer: HubPushTrainer, newer_than: int = -1) -> str | No
 
 def _step(checkpoint: str) -> int:
     return int(checkpoint.rpartition("-")[2])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether no file of tensors ends too early; their content is not read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, "pt"):
+                pass
+    except (SafetensorError, OSError):
+        return False
+    return all(is_zipfile(file) for pattern in ("*.pt", "*.pth") for file in checkpoint.glob(pattern))
 
 
 def _is_finite(checkpoint: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import datasets
@@ -122,7 +123,7 @@ class GroupDataset(Dataset[Group]):
             try:
                 image = decode_rgb(record["image"])
             except Exception:  # see decode_rgb
-                bad.append(f"{name} (caption {caption!r})")
+                bad.append(f"{name} ({_known_by(record)})")
                 continue
             height, width = image.shape[:2]
             for _ in range(self.crops_per_image):
@@ -270,3 +271,11 @@ class GroupCollator:
             )
             batch["input_ids"], batch["attention_mask"] = text["input_ids"], text["attention_mask"]
         return batch
+
+
+def _known_by(record: Mapping[str, Any]) -> str:
+    """What tells a person which image a row is: its caption, or its file, without the folders of this machine."""
+    if "caption" in record:
+        return f"caption {record['caption']!r}"
+    path = (record["image"] or {}).get("path")
+    return f"file {'/'.join(Path(path).parts[-2:])!r}" if path else "no caption"

@@ -90,6 +90,10 @@ def test_every_artist_of_the_weights_is_named() -> None:
         assert artist in (Path(__file__).parents[2] / "NOTICE").read_text()
 
 
+def test_no_card_of_other_captions_says_that_its_own_are_emojibase_s() -> None:
+    assert all(part["role"].endswith("the embedded generator learned from") for part in assets.licensed_parts())
+
+
 def test_the_paths_need_no_torch() -> None:
     code = "import sys; import stablerep_hf.assets as a; a.prompt_templates(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

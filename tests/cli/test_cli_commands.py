@@ -65,6 +65,15 @@ def test_another_broken_pipe_is_an_error(monkeypatch):
         main(["train"])
 
 
+def test_an_interruption_promises_no_more_than_what_was_saved(stablerep, monkeypatch):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stablerep_hf.cli.convert.main", interrupted)  # which saves nothing before its end
+    code, _, error = stablerep("convert")
+    assert code == 130 and error.endswith("goes on from what was saved until now, if anything was.\n")
+
+
 def test_help_loads_no_heavy_library_and_names_every_command():
     code = (
         "import sys; from stablerep_hf.cli import main; assert main(['--help']) == 0; "
@@ -82,7 +91,26 @@ def test_each_command_explains_its_flags(command, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main([command, "--help"])
     assert left.value.code == 0
-    assert "--config" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--config" in said
+    assert ("cc12m-1x" in said) == (command == "train"), "presets are of trainings"
+    names = {
+        "captions": "SOURCE", "compare": "DIR DIR ...", "convert": "CHECKPOINT DIR", "evaluate": "ENCODER",
+        "export": "DIR", "finetune": "ENCODER", "index": "DATASET ENCODER", "publish": "FOLDER OWNER/NAME",
+        "regenerate": "DIR", "score": "DIR", "show": "IMAGE|DIR", "verify": "DIR",
+    }  # fmt: skip
+    shown = " ".join(["usage: stablerep", command, *names.get(command, "").split(), "[-h]"])
+    assert " ".join(said.split()).startswith(shown)
+
+
+@pytest.mark.parametrize(("command", "own"), [("train", "--captions_per_batch"), ("finetune", "--images_per_batch")])
+def test_help_begins_with_the_flags_of_the_command_itself(command, own, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert [said.count(flag) > 0 for flag in (own, "--fsdp")] == [True, True]
+    for part in said.split("\noptions:\n"):
+        assert part.index(own) < part.index("--fsdp")
 
 
 def test_unknown_commands_and_flags_are_refused(stablerep):
@@ -266,6 +294,9 @@ def test_two_data_sets_in_folders_of_one_name_are_not_taken_for_each_other(stabl
         (["--height", "13"], ["13"]),
         (["--device", "abacus"], ["abacus"]),
         (["--num-captions", "-3"], ["num_captions=-3"]),
+        (["--guidance-scale", "-1"], ["--guidance-scale -1"]),
+        (["--output", "/proc/images"], ["--output /proc/images cannot be written"]),
+        (["--num-captions", "4"], ["--num-captions 4", "3 different captions"]),
         (["--license", "other"], ["--license other names none"]),
     ],
 )
@@ -356,7 +387,8 @@ PROBED = ["--probe_data", "LABELLED", "--eval_strategy", "steps"]
         (["--images_per_caption", "9"], ["images_per_caption=9"]),
         (["--size", "huge"], ["huge"]),
         (["--image_size", "20"], ["20"]),
-        (["--objective", "clip"], ["text tower"]),
+        (["--objective", "clip"], ["text tower", "--tokenizer"]),
+        (["--load_best_model_at_end"], ["but found - Evaluation strategy: ", "- Save strategy: "]),
         (["--gradient_accumulation_steps", "2"], ["gradient_accumulation_steps=2"]),
         (["--output_dir", "elsewhere"], ["--output"]),
         (["--config", "elsewhere.yaml"], ["--output"]),
@@ -367,6 +399,8 @@ PROBED = ["--probe_data", "LABELLED", "--eval_strategy", "steps"]
         ([*PROBED, "--probe_train_split", "train[:4]"], ["--probe_train_split"]),
         (["--lr_scheduler_type", "sawtooth"], ["sawtooth"]),
         (["--eval_strategy", "steps"], ["eval"]),
+        (["--deepspeed", "settings.json"], ["deepspeed"]),
+        (["--output", "/proc/encoder"], ["--output /proc/encoder cannot be written"]),
     ],
 )
 def test_train_refuses_what_cannot_work(
@@ -716,7 +750,9 @@ def test_publish_without_the_hub_is_one_sentence(stablerep, trained, monkeypatch
 
 
 def test_publish_refuses_what_is_not_finished(stablerep, trained_copy, tmp_path):
-    assert refused(stablerep("publish", tmp_path, "me/encoder"), "holds none of")
+    (tmp_path / "empty").mkdir()
+    assert refused(stablerep("publish", tmp_path / "empty", "me/encoder"), "holds none of")
+    assert refused(stablerep("publish", tmp_path / "missing", "me/encoder"), "There is no folder")
     assert refused(stablerep("publish", trained_copy), "Two names come first")
     (trained_copy / "README.md").unlink()
     assert refused(stablerep("publish", trained_copy, "me/encoder"), "no card")

@@ -45,10 +45,10 @@ def test_what_cannot_be_converted_is_one_sentence(tmp_path, stablerep):
 def test_what_makes_no_dual_encoder_is_one_sentence(tmp_path, stablerep, trained):
     flags = [tmp_path / "out", "--format", "sentence-transformers"]
     assert refused(stablerep("convert", trained, *flags), "of type 'vit'", "`pretraining`")
-    assert refused(stablerep("convert", trained / "pretraining", *flags), "no tokenizer", "--tokenizer")
+    assert refused(stablerep("convert", trained / "pretraining", *flags), "no text tower")
     tokenizer = assets.generator_path() / "tokenizer"
-    assert refused(stablerep("convert", trained / "pretraining", *flags, "--tokenizer", tokenizer), "no text tower")
     save(official(text=True), tmp_path / "official.pth")
+    assert refused(stablerep("convert", tmp_path / "official.pth", *flags), "no tokenizer", "--tokenizer")
     assert refused(stablerep("convert", tmp_path / "official.pth", *flags, "--tokenizer", tokenizer), "2600 tokens")
     assert not (tmp_path / "out").exists()
 

@@ -51,6 +51,13 @@ def test_a_dry_run_measures_and_writes_nothing(stablerep, captions, pipeline, tm
     assert not output.exists()
 
 
+def test_the_embedded_generator_is_not_taken_without_a_word(stablerep, captions, tmp_path):
+    flags = ["generate", "--captions", captions, "--num-captions", 1, "--dry-run", "--output", tmp_path / "out"]
+    code, out, err = stablerep(*flags)
+    assert code == 0, err
+    assert out.startswith("The embedded generator draws") and "--generator" in out.splitlines()[0]
+
+
 def test_options_reach_generator_and_plan(stablerep, captions, pipeline, tmp_path):
     flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", tmp_path / "images"]
     code, _, err = stablerep(
@@ -69,7 +76,7 @@ def test_prompts_that_are_too_long_are_refused_or_cut(stablerep, pipeline, tmp_p
     file = tmp_path / "long.txt"
     file.write_text(f"{'a' * 40}\nshort\n")
     flags = ["generate", "--captions", file, "--generator", pipeline, *FLAGS, "--output", tmp_path / "o"]
-    assert refused(stablerep(*flags), "1 prompts are longer", "truncate_prompts")
+    assert refused(stablerep(*flags), "1 prompts are longer than the 32 tokens", "--truncate-prompts")
     assert refused(stablerep(*flags, "--dry-run"), "1 prompts are longer", "truncate_prompts")
     assert stablerep(*flags, "--dry-run", "--truncate-prompts")[0] == 0
     assert not (tmp_path / "o").exists()

@@ -52,6 +52,12 @@ def test_class_folders_with_torn_files(stablerep, trained, image_folder, tmp_pat
     assert results[0]["settings"]["num_labels"] == 2
 
 
+def test_a_fine_tuning_names_the_torn_file(stablerep, trained, image_folder, tmp_path):
+    flags = ["--use_cpu", "--max_steps", 3, "--images_per_batch", 8, "--output", tmp_path / "out"]
+    code, _, error = stablerep("finetune", trained, "--data", image_folder, *flags)
+    assert code == 2 and "(file 'cat/3.png')" in error, error
+
+
 def test_a_data_set_of_one_class_is_one_sentence(stablerep, trained, labelled_folder, tmp_path):
     for split in ("train", "test"):
         table = pq.read_table(labelled_folder / f"{split}.parquet")

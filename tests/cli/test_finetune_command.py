@@ -192,6 +192,7 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--eval_strategy", "epoch"], "--validation_split"),
         (["--test_split", "secret"], "cannot give the split 'secret'"),
         (["--shots", "0"], "--shots 0"),
+        (["--shots", "9"], "--shots 9 asks for more images than the class 0 has, 8"),
         (["--slice_columns", "captoin"], "--slice_columns names 'captoin'"),
         (["--metric", "11_point_map"], "--metric 11_point_map does not go with one label"),
         (["--metric", "nope"], "no metric 'nope'"),

@@ -1,6 +1,7 @@
 """The images of a data set indexed: by function and by `stablerep index`."""
 
 import re
+import shlex
 from pathlib import Path
 
 import datasets
@@ -12,11 +13,15 @@ from training_data import make_dataset
 
 from stablerep_hf import assets
 from stablerep_hf.cli import main
+from stablerep_hf.cli.parsing import parse_command
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import extract_features, load_encoder, pixel_encoder
 from stablerep_hf.models import StableRepModel  # noqa: F401  # makes it known to transformers
 from stablerep_hf.retrieval import embed_image, image_index, index_images, open_image_index
 from stablerep_hf.retrieval.projection import project
+from stablerep_hf.space import SpaceSettings
+from stablerep_hf.space.gallery import REAL, load_collections
+from stablerep_hf.space.searching import Searchers
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +156,9 @@ def test_the_command_builds_opens_and_explains(dataset, tmp_path, monkeypatch, c
     arguments = ["index", "data", "embedded", "--split", "test", "--cache", "cache", "--exact_below", "10"]
     assert main(arguments) == 0
     said = capsys.readouterr().out
+    command = re.search(r"with `stablerep demo-app (.*)`", said)[1]
+    (settings,) = parse_command([SpaceSettings], shlex.split(command), name="demo-app", description="")
+    assert Searchers(load_collections(settings), settings).first.by_picture(dataset[0]["image"], 1, [REAL])
     assert re.search(r"30 x 96  HNSW, recall@10 (1\.000|0\.9\d\d) of exact", said)
     assert main(arguments) == 0
     assert main(["index", "data"]) == 2

@@ -228,11 +228,12 @@ def test_a_port_that_is_taken_is_a_sentence(monkeypatch, capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["demo-app", "--port", str(port)]) == 2
+        assert main(["demo-app", "--port", "99999"]) == 2
     assert f"cannot listen at 127.0.0.1:{port}, which is taken" in capsys.readouterr().err
 
 
 def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
-    from stablerep_hf.cli import demo_app, main
+    from stablerep_hf.cli import main
     from stablerep_hf.space import launching, page
 
     served = []
@@ -246,6 +247,6 @@ def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
     assert (how["server_name"], how["server_port"]) == ("127.0.0.1", 7999)
     assert main(["demo-app"]) == 0
     assert served[1][2]["server_port"] is None, "Gradio takes the first free one"
-    monkeypatch.setattr(demo_app, "find_spec", lambda name: None)
+    monkeypatch.setattr("stablerep_hf.cli.extras.find_spec", lambda name: None)
     assert main(["demo-app"]) == 2
     assert "pip install 'stablerep_hf[space]'" in capsys.readouterr().err

@@ -574,6 +574,8 @@ def test_a_caption_set_says_how_many_images_each_caption_gets(make_plan: MakePla
 
 def test_prompts_that_would_be_cut_are_refused_or_counted(make_plan: MakePlan, tmp_path: Path) -> None:
     class Reader(Painter):
+        max_prompt_tokens = 7
+
         def too_long(self, prompts):  # type: ignore[no-untyped-def]
             return ["7" in prompt or "ink" in prompt for prompt in prompts]
 
@@ -583,7 +585,7 @@ def test_prompts_that_would_be_cut_are_refused_or_counted(make_plan: MakePlan, t
         for text, number in zip(plan.captions, plan.captions.caption_ids.tolist(), strict=True)
         for prompt in {plan.prompt(text, number, index) for index in range(2)}
     )
-    with pytest.raises(InputError, match=f"{expected} prompts are longer"):
+    with pytest.raises(InputError, match=f"{expected} prompts are longer than the 7 tokens"):
         draw(plan, tmp_path / "refused", Reader())
     assert not (tmp_path / "refused").exists()
     assert draw(plan, tmp_path / "cut", Reader(), truncate_prompts=True).num_truncated == expected

@@ -231,6 +231,16 @@ def test_a_checkpoint_cut_off_while_saved_is_passed_over(tmp_path):
     assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
+def test_a_checkpoint_with_a_file_that_a_disk_cut_off_is_passed_over(dataset, tmp_path, name):
+    arguments = make_arguments(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
+    StableRepTrainer(make_model(), arguments, dataset).train()
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    file = tmp_path / "checkpoint-2" / name
+    file.write_bytes(file.read_bytes()[:-100])
+    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
+
+
 def test_a_checkpoint_counts_as_whole_only_once_all_processes_have_written_theirs(dataset, tmp_path, monkeypatch):
     arguments = make_arguments(tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
     trainer, written = StableRepTrainer(make_model(), arguments, dataset), []
@@ -483,6 +493,8 @@ def test_defaults_are_the_release_s(tmp_path):
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.weight_decay) == (0.9, 0.98, 0.1)
     assert (arguments.images_per_caption, arguments.crops_per_image, arguments.temperature) == (6, 1, 0.1)
     assert arguments.max_grad_norm == 0
+    assert arguments.learning_rate == pytest.approx(2e-4 * 128 * 6 / 512), "the release's rule, not transformers' 5e-5"
+    assert arguments.warmup_steps == 0
     assert arguments.lr_scheduler_type == "cosine"
     assert arguments.accelerator_config.split_batches
 

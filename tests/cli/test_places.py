@@ -1,0 +1,54 @@
+"""Folders that a command may write into."""
+
+import pytest
+from tiny_training import TRAIN_FLAGS
+
+from stablerep_hf.cli.places import check_owned
+from stablerep_hf.errors import InputError
+
+
+@pytest.mark.parametrize("inside", [[], [".git", ".DS_Store"], ["checkpoints"], ["training.json", "README.md"]])
+def test_a_folder_is_free_or_was_begun_by_the_command(tmp_path, inside):
+    for name in inside:
+        (tmp_path / name).mkdir()
+    check_owned(tmp_path, "training.json")
+    check_owned(tmp_path / "new", "training.json", data=str(tmp_path))
+
+
+def test_a_folder_with_anything_else_is_somebody_s(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'notes\.md' and no 'training\.json'"):
+        check_owned(tmp_path, "training.json")
+
+
+def test_the_data_s_folder_is_not_written_into(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "training.json").write_text("{}")
+    with pytest.raises(InputError, match="is the folder of --data"):
+        check_owned(tmp_path, "training.json", data=".")
+    check_owned("alice", "training.json", data="alice")  # a data set of the Hub
+
+
+@pytest.mark.parametrize("command", ["generate", "generate --dry_run", "train", "finetune"])
+def test_what_others_wrote_stays_as_it_is(stablerep, trained, grouped_folder, labelled_folder, tmp_path, command):
+    (tmp_path / "README.md").write_text("# my project")
+    arguments = {
+        "train": ["--data", grouped_folder, *TRAIN_FLAGS],
+        "finetune": [trained, "--data", labelled_folder, "--use_cpu"],
+    }
+    name, *flags = command.split()
+    code, _, error = stablerep(name, *arguments.get(name, []), *flags, "--output", tmp_path)
+    assert code == 2 and "holds 'README.md'" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "# my project"
+
+
+@pytest.mark.parametrize("command", ["train", "finetune"])
+def test_the_output_is_not_the_data(stablerep, trained, labelled_folder, command):
+    files = sorted(labelled_folder.iterdir())
+    encoder, flags = ([trained], []) if command == "finetune" else ([], TRAIN_FLAGS)
+    folders = ["--data", labelled_folder, "--output", labelled_folder]
+    code, _, error = stablerep(command, *encoder, *folders, *flags)
+    assert code == 2 and "is the folder of --data" in error
+    assert sorted(labelled_folder.iterdir()) == files
