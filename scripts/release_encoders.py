@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from stablerep_hf import assets, models
 from stablerep_hf.cli import evaluate, facts, generate, train
 from stablerep_hf.evaluation import EvaluationResult, load_results, pixel_encoder
+from stablerep_hf.evaluation.tables import measure_name
 from stablerep_hf.hub import Form, save_facts, write_model_card
 from stablerep_hf.models import export_encoder
 
@@ -43,6 +44,20 @@ LIMIT = (
     "anything about photos."
 )
 OF_WORDS = "Its text tower has read the captions of its training and nothing else: other words mean little to it."
+
+
+def limits_of(name: str, form: Form, results: list[EvaluationResult]) -> tuple[str, ...]:
+    """What the card says that the encoder cannot do, and where the bare picture does better."""
+    pixels = pixel_encoder().name
+    values = {(result.encoder, measure_name(result)): result.value for result in results}
+    above = [
+        label for encoder, label in values if encoder == name and values.get((pixels, label), 0) > values[name, label]
+    ]
+    baseline = (
+        f"The picture itself, shrunk to {pixels}, scores higher than this encoder in {', '.join(above)}: the drawings "
+        "are all cropped to their ink, and what is cropped alike can be compared point by point.",
+    )
+    return (LIMIT, *(baseline if above else ()), *((OF_WORDS,) if form == "pretraining" else ()))
 
 
 def train_all(output: Path) -> None:
@@ -104,8 +119,7 @@ def write_cards(output: Path) -> None:
         record = json.loads((output / name.lower() / train.RECORD).read_text("utf-8"))
         with_text = form == "pretraining"
         shown = [result for result in results if with_text or result.protocol in OF_IMAGES]
-        limits = (LIMIT, OF_WORDS) if with_text else (LIMIT,)
-        said = facts.encoder_facts(folder, record, name, shown, form, limits)
+        said = facts.encoder_facts(folder, record, name, shown, form, limits_of(name, form, shown))
         write_model_card(folder, said)
         card = CARDS / f"{name.lower().replace('+', '-plus')}-pictograms"
         card.mkdir(exist_ok=True)

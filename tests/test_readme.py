@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 BY_TASK = README[README.index("\n## By task") : README.index("\n## In Python")]
+AT_SCALE = README[README.index("\n## With Stable Diffusion") :]
 
 
 def blocks(language, text=README):
@@ -88,6 +90,19 @@ def test_every_shown_command_parses(capsys):
             flags = flags[1:]
         parse_command(kinds[words[1]], flags, name=words[1], description="")
     assert seen == {*kinds, "train", "finetune"}
+
+
+def test_every_command_that_draws_at_scale_names_its_generator():
+    commands = " ".join(blocks("bash", AT_SCALE)).replace("\\\n", " ")
+    drawing = re.findall(r"(?:stablerep|stablerep_hf\.cli) generate .*", commands)
+    assert len(drawing) == 6
+    assert all("--generator stable-diffusion" in command for command in drawing)
+
+
+def test_the_table_of_extras_is_that_of_the_package():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    table = README[README.index("| extra |") : README.index("\n## By task")]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(extras)
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,8 @@ def device_name(arguments: ImageTrainingArguments) -> str:
 
     if arguments.device.type == "cuda":
         return torch.cuda.get_device_name(arguments.device)
-    return f"{arguments.device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{arguments.device.type}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def peak_memory(arguments: ImageTrainingArguments) -> int:

@@ -93,9 +93,25 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         base_is_repository=of_repository,
         placeholder=PLACEHOLDER,
         fine_tuned=fine_tuned,
+        settings=_that_applied(facts),
         **_results_section(facts.name, results),
     )
     return ModelCard(text)
+
+
+def _that_applied(facts: ModelFacts) -> dict[str, Any]:
+    """Settings of the training without those that had no part in it: of a text tower that is not there, say."""
+    settings = dict(facts.training)
+    idle = []
+    if facts.objective and facts.objective not in ("stablerep+", "clip"):
+        idle += ["text_", "image_text_"]
+    if facts.objective and facts.objective != "supcon":
+        idle += ["label_column"]
+    if settings.get("probe_data") is None:
+        idle += ["probe_"]
+    if (settings.get("max_steps") or 0) > 0:
+        idle += ["num_train_epochs"]
+    return {name: value for name, value in settings.items() if not name.startswith(tuple(idle))}
 
 
 def add_results(card: str, results: Sequence[EvaluationResult], weights: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
 
+import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
@@ -18,7 +19,7 @@ from ..errors import InputError
 # of them is recorded: the record and the card are published, and `hub_token` is a secret.
 _FREE = re.compile(
     "output_dir|logging_.*|save_.*|report_to|run_name|project|disable_tqdm|dataloader_.*|per_device_.*|ddp_.*"
-    "|accelerator_config|remove_unused_columns|max_bad_images|local_rank|push_to_hub|hub_.*"
+    "|accelerator_config|remove_unused_columns|max_bad_images|local_rank|use_cpu|push_to_hub|hub_.*"
 )
 # Said of every training, also where the value is transformers' default.
 _ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "seed")
@@ -132,6 +133,9 @@ class ImageTrainingArguments(TrainingArguments):
         # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
         config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}
         self.accelerator_config = {**config, "split_batches": True}
+        if not torch.accelerator.is_available():
+            # Unless it is said, processes of a launcher each take themselves for the only one, and bf16 is refused.
+            self.use_cpu = True
         super().__post_init__()  # type: ignore[no-untyped-call]
         if self.fp16 and self.device.type == "cpu":
             raise InputError(

@@ -52,4 +52,4 @@ def test_a_card_that_somebody_corrected_stays_until_there_are_new_steps(adapted,
     (folder / "README.md").write_text("mine")
     assert stablerep("adapt-generator", *flags, "--steps", "2")[0] == 0
     assert (folder / "README.md").read_text() == "mine"
-    assert refused(stablerep("adapt-generator", *flags, "--license", "other"), "'other' without a name")
+    assert refused(stablerep("adapt-generator", *flags, "--license", "other"), "--license other names none")

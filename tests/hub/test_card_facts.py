@@ -56,7 +56,7 @@ def test_saved_facts_are_plain_json(model_facts, tmp_path):
 
 
 def test_a_name_that_nobody_gave_stops_the_card(model_facts):
-    with pytest.raises(UndefinedError, match="results"):
+    with pytest.raises(UndefinedError, match="settings"):
         render("model_card.md.jinja", CardData(), facts=model_facts, fine_tuned=False)
 
 

@@ -196,6 +196,18 @@ def test_released_cards_say_what_their_facts_say(name):
         assert facts.architecture == describe_encoder(shipped)
 
 
+def test_settings_without_a_part_in_the_training_are_left_out(model_facts):
+    settings = {"text_num_layers": 12, "probe_k": 20, "label_column": "label", "num_train_epochs": 3, "max_steps": 7}
+    card = str(render_model_card(dataclasses.replace(model_facts, training=settings)))
+    assert "| max steps | 7 |" in card
+    for row in ("text num layers", "probe k", "label column", "num train epochs"):
+        assert f"| {row} |" not in card
+    used = {"text_num_layers": 12, "probe_k": 20, "probe_data": "a/b", "num_train_epochs": 3, "max_steps": -1}
+    card = str(render_model_card(dataclasses.replace(model_facts, training=used, objective="clip")))
+    for row in ("text num layers | 12", "probe k | 20", "num train epochs | 3"):
+        assert f"| {row} |" in card
+
+
 def test_an_encoders_card_says_where_the_full_model_is(model_facts):
     for objective, has in (
         ("stablerep", "its projection head, is"),

@@ -38,7 +38,7 @@ def data(tmp_path):
 def training(data, output, *flags):
     """Words of the command, after `python`."""
     tiny = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
-    words = ["-m", "stablerep_hf.cli", "train", "--data", str(data), "--output", str(output), "--use_cpu"]
+    words = ["-m", "stablerep_hf.cli", "train", "--data", str(data), "--output", str(output)]
     return [*words, *tiny, *flags]
 
 

@@ -113,23 +113,36 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         return cls(vision_config=vision_config, **fields)
 
 
+def height_and_width(size: Any) -> tuple[int, int]:
+    """Both edges of an `image_size` or a `patch_size`, which is a number or a pair."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 def _check_vision(config: PreTrainedConfig) -> None:
     if config.model_type != "vit":
         raise ValueError(
             f"vision_config is of model type {config.model_type!r}, but the encoder is a Vision Transformer: give "
             "a ViTConfig."
         )
+    _check_tower("vision_config", config, ("num_channels",))
+    sizes, patches = height_and_width(config.image_size), height_and_width(config.patch_size)
+    if any(patch < 1 or size < patch or size % patch for size, patch in zip(sizes, patches, strict=True)):
+        raise ValueError(
+            f"image_size {config.image_size} cannot be cut into patches of {config.patch_size} pixels: choose a "
+            "multiple of patch_size."
+        )
+
+
+def _check_tower(name: str, config: Any, more: tuple[str, ...]) -> None:
+    for size in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", *more):
+        if getattr(config, size) < 1:
+            raise ValueError(
+                f"{size} is {getattr(config, size)} in {name}, which leaves nothing of it: give 1 or more."
+            )
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
             f"hidden_size {config.hidden_size} cannot be shared out among {config.num_attention_heads} attention "
             "heads: choose a multiple of num_attention_heads."
-        )
-    sizes = config.image_size if isinstance(config.image_size, (list, tuple)) else [config.image_size] * 2
-    patches = config.patch_size if isinstance(config.patch_size, (list, tuple)) else [config.patch_size] * 2
-    if any(size < patch or size % patch for size, patch in zip(sizes, patches, strict=True)):
-        raise ValueError(
-            f"image_size {config.image_size} cannot be cut into patches of {config.patch_size} pixels: choose a "
-            "multiple of patch_size."
         )
 
 
@@ -138,6 +151,7 @@ def _check_text(config: PreTrainedConfig) -> None:
         raise ValueError(
             f"text_config is of model type {config.model_type!r}, but the text tower is CLIP's: give a CLIPTextConfig."
         )
+    _check_tower("text_config", config, ("vocab_size", "max_position_embeddings"))
     if config.eos_token_id == 2 and config.vocab_size == 49408:
         # OpenAI's CLIP checkpoints name a wrong end-of-text token: CLIPTextModel knows them by this 2
         config.eos_token_id = 49407

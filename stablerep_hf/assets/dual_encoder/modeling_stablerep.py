@@ -62,6 +62,22 @@ class StableRepVisionModel(ViTModel):  # type: ignore[no-untyped-call]
         super().__init__(config, add_pooling_layer=False)
         self.pooler = ClassToken()  # type: ignore[assignment]
 
+    def forward(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As `ViTModel.forward`, and of a batch without an image, too.
+
+        A process whose images all failed to decode has such a batch. One blank image is looked at for it and left out
+        of what is returned, so that each weight is in the graph, as DistributedDataParallel expects, with gradient 0.
+        """
+        if pixel_values.shape[0]:
+            return super().forward(pixel_values, *args, **kwargs)
+        outputs: Any = super().forward(pixel_values.new_zeros(1, *pixel_values.shape[1:]), *args, **kwargs)
+        return type(outputs)(
+            **{
+                name: value[:0] if isinstance(value, Tensor) else tuple(part[:0] for part in value)
+                for name, value in outputs.items()
+            }
+        )
+
 
 class StableRepTextModel(CLIPTextModel):  # type: ignore[no-untyped-call]
     """CLIP's text tower; a subclass of our own so that no renaming on the way to the disk can reach it either."""
@@ -113,6 +129,11 @@ class StableRepPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    def get_input_embeddings(self) -> nn.Module:
+        """What turns pixels into tokens; transformers cannot tell it by itself, and FSDP2 asks."""
+        embeddings: nn.Module = self.get_submodule("vision_model.embeddings")
+        return embeddings
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -211,11 +232,6 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             hidden_states=vision.hidden_states,
             attentions=vision.attentions,
         )
-
-    def get_input_embeddings(self) -> nn.Module:
-        """What turns pixels into tokens; transformers cannot tell it by itself, and FSDP2 asks."""
-        embeddings: nn.Module = self.vision_model.embeddings
-        return embeddings
 
     def project(self, pooler_output: Tensor, sibling_index: Tensor | None = None) -> Tensor:
         """Run the projection head alone, so that features made in chunks meet the head as one batch.
