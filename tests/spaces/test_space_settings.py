@@ -198,7 +198,7 @@ def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
     dataset = datasets.load_dataset(str(assets.drawings_path()), split="siblings").select(range(30))
     dataset.to_parquet(tmp_path / "data" / "train.parquet")
     folder = str(tmp_path / "index")
-    arguments = ["index", str(tmp_path / "data"), "embedded", "--exact_below", "10"]
+    arguments = ["index", str(tmp_path / "data"), "embedded-stablerep", "--exact_below", "10"]
     assert main([*arguments, "--output", folder]) == 0
     settings = SpaceSettings(
         dataset=str(tmp_path / "data"), encoder="embedded-stablerep", compare=["pixels"], index=folder
