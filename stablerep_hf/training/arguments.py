@@ -198,7 +198,8 @@ class StableRepTrainingArguments(ImageTrainingArguments):
         },
     )
     learning_rate: float | None = field(  # type: ignore[assignment]  # a number once the arguments are made
-        default=None, metadata={"help": "Peak learning rate; follows base_learning_rate if not given."}
+        default=None,
+        metadata={"help": "Peak learning rate; follows base_learning_rate if not given, goes before it if so."},
     )
     warmup_epochs: float | None = field(
         default=None,
@@ -265,10 +266,8 @@ class StableRepTrainingArguments(ImageTrainingArguments):
 
     def _follow_release_rules(self) -> None:
         """Learning rate by batch size (main_stablerep.py: `lr`, `--blr`) and warm-up in epochs (`--warmup_epochs`)."""
-        base = self.base_learning_rate
-        if base is None and self.learning_rate is None:
-            base = RELEASE_BASE_LEARNING_RATE
-        if base is not None:
+        if self.learning_rate is None:
+            base = RELEASE_BASE_LEARNING_RATE if self.base_learning_rate is None else self.base_learning_rate
             images = 1 if self.objective in ("simclr", "supcon") else self.images_per_caption
             views = self.captions_per_batch * images * self.crops_per_image
             self.learning_rate = base * views / 512

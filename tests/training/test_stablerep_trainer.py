@@ -479,8 +479,10 @@ def test_biases_and_norms_are_not_decayed_but_tokens_are(dataset, tmp_path):
     ],
 )
 def test_the_learning_rate_follows_the_batch_as_in_the_release(tmp_path, settings, expected):
-    arguments = make_arguments(tmp_path, base_learning_rate=2e-4, **settings)
+    arguments = make_arguments(tmp_path, base_learning_rate=2e-4, learning_rate=None, **settings)
     assert arguments.learning_rate == pytest.approx(expected, rel=1e-4)
+    asked_for = make_arguments(tmp_path, base_learning_rate=2e-4, learning_rate=7e-3, **settings)
+    assert asked_for.learning_rate == 7e-3, "beside the base rate of a preset too"
 
 
 def test_warm_up_in_epochs(tmp_path):
