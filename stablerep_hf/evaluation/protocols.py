@@ -273,7 +273,7 @@ def _check_values(dataset: Dataset, meaning: str, column: str, split: str) -> No
             raise InputError(
                 f"{what} holds {strange[0]!r}, which is no text; name a column of texts or lists of them."
             )
-    elif meaning in ("group", "caption_id", "image_id"):
+    elif meaning in ("group", "artist", "caption_id", "image_id"):
         values = column_values(dataset.with_format(None), column).tolist()
         if any(isinstance(value, list | dict) for value in values):
             raise InputError(f"{what} holds more than one value an image; name a column of numbers or texts.")

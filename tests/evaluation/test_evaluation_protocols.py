@@ -243,6 +243,12 @@ def test_columns_that_cannot_mean_what_they_should_are_refused(vit, image_proces
     for test, columns, protocol, message in (
         (replaced("concept", concepts), group, "knn", "group column 'concept' of split 'test' lacks 2 of 36"),
         (replaced("concept", lists), group, "knn", "holds more than one value an image"),
+        (
+            replaced("artist", [None, *test_world["artist"][1:]]),
+            Columns(group="concept", artist="artist"),
+            "retrieval",
+            "artist column 'artist' of split 'test' lacks 1 of 36",
+        ),
         (replaced("cid", ids), Columns(caption_id="cid"), "sibling_retrieval", "caption id column 'cid'"),
         (
             replaced("cid", ids).add_column("words", test_world["concept"][:]),
