@@ -162,12 +162,11 @@ def _finetune(
     from ..models import StableRepForImageClassification, export_classifier, load_vision_encoder
     from ..synthesis.atomic import explaining
     from ..training import ClassifierProbe, FineTuningTrainer, lora_config, save_adapter
-    from ..training.checkpoints import checkpoint_to_resume
     from ..training.fine_tuning import classes_of, targets_of
     from . import facts
     from .extras import require
     from .loading import reading
-    from .records import device_name, identity_of, making_trainer, peak_memory, write_record
+    from .records import device_name, identity_of, making_trainer, peak_memory, train_to_end, write_record
 
     if command.mode in ("lora", "dora"):
         require(f"--mode {command.mode}", "lora", "peft")
@@ -245,13 +244,7 @@ def _finetune(
     trainer.identity = identity_of(settings)
     trainer.describe = lambda folder: facts.classifier_facts(folder, told(), output.resolve().name, base=base)
     with explaining(output), reading(command.data):
-        checkpoint = checkpoint_to_resume(trainer)
-        if trainer.is_world_process_zero():
-            output.mkdir(parents=True, exist_ok=True)
-            write_record(output / RECORD, {"settings": settings, "finished": False})
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-        # The time before an interruption is not known.
-        record = told(None if checkpoint else round(result.metrics["train_runtime"], 1)) | {"finished": True}
+        record = told(train_to_end(trainer, output / RECORD, settings)) | {"finished": True}
         if trainer.average is not None:
             trainer.average.load_into(model)
         whole: Any = trainer.whole_model()

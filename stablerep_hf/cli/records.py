@@ -13,6 +13,7 @@ from ..errors import InputError, refuse_other_settings
 
 if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
+    from ..training.image_trainer import ImageTrainer
 
 
 _MEASURED_LAST = ("test_split", "slice_columns")  # settings that matter once the training is over
@@ -117,6 +118,30 @@ def write_record(path: Path, record: Any) -> None:
 
     with replacing(path) as file:
         file.write(f"{json.dumps(record, indent=2)}\n".encode())
+
+
+def train_to_end(trainer: ImageTrainer, path: Path, settings: dict[str, Any]) -> float | None:
+    """Train, from the newest checkpoint if there is one; first the record says whose folder it is.
+
+    Args:
+        trainer: What trains.
+        path: Where the record stands.
+        settings: What the training is told from others by.
+
+    Returns:
+        Seconds; None if it went on from a checkpoint, since the time before that is not known.
+
+    Raises:
+        InputError: See `checkpoint_to_resume`.
+    """
+    from ..training.checkpoints import checkpoint_to_resume
+
+    checkpoint = checkpoint_to_resume(trainer)
+    if trainer.is_world_process_zero():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(path, {"settings": settings, "finished": False})
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    return None if checkpoint else round(result.metrics["train_runtime"], 1)
 
 
 def push_finished(folder: Path, record: dict[str, Any], path: Path, arguments: ImageTrainingArguments) -> None:

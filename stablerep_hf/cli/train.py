@@ -151,11 +151,10 @@ def _train(command: TrainCommand, arguments: StableRepTrainingArguments, setting
     from ..models.export import encoder_image_processor, export_encoder
     from ..synthesis.atomic import explaining
     from ..training import StableRepTrainer
-    from ..training.checkpoints import checkpoint_to_resume
     from ..training.objectives import OBJECTIVES
     from . import facts
     from .loading import reading
-    from .records import device_name, identity_of, making_trainer, write_record
+    from .records import device_name, identity_of, making_trainer, train_to_end, write_record
 
     if OBJECTIVES[arguments.objective].text and command.tokenizer is None:
         raise InputError(
@@ -192,13 +191,7 @@ def _train(command: TrainCommand, arguments: StableRepTrainingArguments, setting
     trainer.identity = identity_of(settings)
     trainer.describe = lambda folder: _full_facts(folder, told(), output)
     with explaining(output), reading(command.data):
-        checkpoint = checkpoint_to_resume(trainer)
-        if trainer.is_world_process_zero():
-            output.mkdir(parents=True, exist_ok=True)
-            write_record(output / RECORD, {"settings": settings, "finished": False})
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-        # The time before an interruption is not known.
-        record = told(None if checkpoint else round(result.metrics["train_runtime"], 1)) | {"finished": True}
+        record = told(train_to_end(trainer, output / RECORD, settings)) | {"finished": True}
         if trainer.average is not None:
             trainer.average.load_into(trainer.model)
         model = cast("StableRepModel", trainer.whole_model())
