@@ -22,7 +22,6 @@ import torch
 
 from stablerep_hf import assets
 from stablerep_hf.cli import adapt_generator, generate, train
-from stablerep_hf.cli.loading import load_images
 from stablerep_hf.evaluation import (
     Columns,
     EvaluationResult,
@@ -34,6 +33,7 @@ from stablerep_hf.evaluation import (
     load_results,
     save_results,
 )
+from stablerep_hf.evaluation.images import load_images
 from stablerep_hf.models.export import encoder_image_processor
 from stablerep_hf.synthesis.adaptation import AdaptationSettings
 from stablerep_hf.synthesis.pipeline_folder import content_digest

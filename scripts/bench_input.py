@@ -23,8 +23,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
-from stablerep_hf.training import color as colors
-from stablerep_hf.training import decoding
+from stablerep_hf.training import color as colors, decoding
 from stablerep_hf.training.augmentation import RECIPES, crop_and_flip, draw_view
 from stablerep_hf.training.color import IMAGENET_MEAN, IMAGENET_STD, ColorAugmentation
 from stablerep_hf.training.decoding import decode_rgb

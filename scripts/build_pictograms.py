@@ -275,8 +275,7 @@ def held_out_concepts(concepts: list[Concept], linked: list[tuple[str, str]]) ->
 
 def build(artist_sets: tuple[ArtistSet, ...], packages: Path, concepts: list[Concept], output: Path) -> dict[str, Any]:
     """Render, split and write; returns the facts the card states."""
-    from datasets import Dataset, Features, Value
-    from datasets import Image as ImageFeature
+    from datasets import Dataset, Features, Image as ImageFeature, Value
 
     with ProcessPoolExecutor(max_workers=2) as pool:
         rows = [row for part in pool.map(render_set, [(s, packages, concepts) for s in artist_sets]) for row in part]

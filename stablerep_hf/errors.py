@@ -1,5 +1,6 @@
 """The one exception that people, not programs, read."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,3 +28,8 @@ def refuse_other_settings(holder: str, theirs: Mapping[str, Any], ours: Mapping[
     for key in sorted(theirs.keys() | ours.keys()):
         if theirs.get(key) != ours.get(key):
             raise InputError(f"{holder} with {key}={theirs.get(key)}, not {ours.get(key)}: {remedy}")
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line, without the full stop at its end."""
+    return re.sub(r"\s+", " ", str(error)).strip().rstrip(".")

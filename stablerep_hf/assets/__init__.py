@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
+    "EMBEDDED",
     "ENCODERS",
     "captions_path",
     "drawing_defaults",
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).resolve().parent
+
+EMBEDDED = "embedded"
+"""What commands call the captions, the generator and the pictograms that ship."""
 
 ENCODERS = ("embedded", "embedded-stablerep")
 """What commands and the search page call the encoders that ship: StableRep+ with its text tower, and StableRep."""

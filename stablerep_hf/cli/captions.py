@@ -311,7 +311,7 @@ def _check_not_empty(after: CaptionSet, before: CaptionSet, dropped: dict[str, i
 
 
 def _write(path: Path, captions: CaptionSet, audit: CaptionAudit) -> None:
-    from ..synthesis.atomic import explaining, replacing
+    from ..files.atomic import explaining, replacing
 
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ def run(folders: Sequence[str], command: CompareCommand) -> str:
         InputError: Fewer than two folders, one that is not drawn (or, for the plot, not scored) or is damaged, or an
             output that cannot be written.
     """
-    from ..synthesis.atomic import check_output_file, replacing
+    from ..files.atomic import check_output_file, replacing
     from ..synthesis.comparison import compare_folders, comparison_table, plot_comparison
 
     if len(folders) < 2:

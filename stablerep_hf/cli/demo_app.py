@@ -21,7 +21,7 @@ class ServingCommand:
 
 def main(argv: Sequence[str]) -> None:
     """Parse, load, serve until interrupted."""
-    from .extras import require
+    from ..extras import require
 
     require("The page", "space", "gradio", "limits", "usearch")
     from ..space import SpaceSettings, build_demo, launch

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import fields
-from importlib import resources
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar
 
-from ..errors import InputError
+from ..errors import InputError, one_line
+from ..training.presets import read_config
 
 _PACKAGE = __name__.split(".")[0]
 
@@ -61,7 +58,7 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     except InputError:
         raise
     except (ValueError, ImportError) as error:  # transformers' arguments check their values so
-        parser.error(_one_line(error))
+        parser.error(one_line(error))
     *values, _namespace, unknown = filled
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -91,41 +88,6 @@ def one_name(argv: Sequence[str], what: str) -> tuple[str, list[str]]:
     return names[0] if names else "", flags
 
 
-def presets() -> list[str]:
-    """Names of the configurations that ship in `stablerep_hf/training/presets`."""
-    folder = resources.files("stablerep_hf.training") / "presets"
-    return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
-
-
-def read_config(name: str) -> dict[str, Any]:
-    """Read a preset by name, or a YAML file by path; `extends: PRESET` in it stands for that preset's lines.
-
-    Raises:
-        InputError: Neither exists, or the file is not a mapping.
-    """
-    if name in presets():
-        text = (resources.files("stablerep_hf.training") / "presets" / f"{name}.yaml").read_text("utf-8")
-    elif Path(name).is_file():
-        try:
-            text = Path(name).read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"--config {name} is no text in UTF-8 ({error}): name a YAML file.") from error
-    else:
-        raise InputError(f"--config {name} is neither a file nor a preset: the presets are {', '.join(presets())}.")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--config {name} is not YAML ({_one_line(error)}): correct it.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"--config {name} holds no 'key: value' lines: write one a flag, without the dashes.")
-    base = values.pop("extends", None)
-    if base is None:
-        return values
-    if base not in presets():
-        raise InputError(f"--config {name} extends {base!r}, which is no preset: choose of {', '.join(presets())}.")
-    return {**read_config(base), **values}
-
-
 def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]:
     """YAML to flags, so that a value from a file is typed and checked as one from the command line."""
     unknown = sorted(set(values) - known)
@@ -139,7 +101,3 @@ def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]
         words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         flags += map(str, words)
     return flags
-
-
-def _one_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip().rstrip(".")

@@ -56,8 +56,8 @@ def run(folder: str, command: RegenerateCommand) -> RedrawnImage:
     Raises:
         InputError: There is no such row, the generator is not the one that drew it, or the output cannot be written.
     """
+    from ..files.atomic import check_output_file, replacing
     from ..synthesis import find_row, generator_of, open_store, redraw_image
-    from ..synthesis.atomic import check_output_file, replacing
 
     if command.caption_id is None:
         raise InputError(f"{folder} has many images: say which one with --caption-id and --image-index.")

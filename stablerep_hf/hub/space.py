@@ -88,7 +88,7 @@ def assemble_space(output: str | Path, settings: Mapping[str, str]) -> Path:
 
     package = folder / _PACKAGE.name
     package.mkdir()
-    for path in [*_PACKAGE.glob("*.py"), *(path for room in ROOMS for path in _code(_PACKAGE / room))]:
+    for path in [*_PACKAGE.glob("*.py*"), *(path for room in ROOMS for path in _code(_PACKAGE / room))]:
         _copy(path, package / path.relative_to(_PACKAGE))
     values = [("encoder", name) for name in encoders]
     values += [(name, getattr(chosen, name)) for name in ("dataset", "synthetic_dataset", "guidance_dataset")]
@@ -107,7 +107,7 @@ def assemble_space(output: str | Path, settings: Mapping[str, str]) -> Path:
 def _code(room: Path) -> list[Path]:
     if room.name == "assets":  # its folders are data, and copied where they are shown
         return [room / "__init__.py"]
-    return [path for path in room.rglob("*") if path.suffix in (".py", ".css", ".html", ".js")]
+    return [path for path in room.rglob("*") if path.suffix in (".py", ".pyi", ".css", ".html", ".js")]
 
 
 def _copy(path: Path, target: Path) -> None:

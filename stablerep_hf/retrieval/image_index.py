@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
-from datasets import Image as ImageColumn
+from datasets import Dataset, Image as ImageColumn
 from numpy.typing import NDArray
 from PIL import Image
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset
-from datasets import Image as ImageColumn
+from datasets import ClassLabel, Dataset, Image as ImageColumn
 from PIL import Image
 
 from .. import assets

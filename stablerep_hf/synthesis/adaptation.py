@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError, refuse_other_settings
-from .atomic import leftovers, remove_leftovers, replacing
+from ..files.atomic import leftovers, remove_leftovers, replacing
 from .pipeline_folder import check_size, find_pipeline, own_size
 from .prompt_embeddings import PromptEmbeddings
 

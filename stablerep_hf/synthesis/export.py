@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from .atomic import explaining, replacing
+from ..files.atomic import explaining, replacing
 from .schema import image_features
 from .store import CAPTIONS, DATA, PLAN, PROVENANCE, ShardStore
 from .verification import open_store

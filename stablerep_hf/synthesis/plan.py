@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..captions import CaptionSet
 from ..errors import InputError
-from .sealing import content_hash, seal, unseal
+from ..files.sealing import content_hash, seal, unseal
 from .seeds import image_seed
 
 PLAN_VERSION = 3  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.

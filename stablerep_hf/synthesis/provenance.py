@@ -15,8 +15,8 @@ from PIL import Image
 
 from ..captions import read_history
 from ..errors import InputError
+from ..files.sealing import unseal
 from .plan import parse_plan
-from .sealing import unseal
 from .store import CAPTIONS, PLAN, PROVENANCE, shard_path
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from ..captions import CaptionSet, read_captions
 from ..errors import InputError
-from .atomic import explaining, remove_leftovers, write_at_once
+from ..files.atomic import explaining, remove_leftovers, write_at_once
+from ..files.sealing import seal, unseal
 from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
-from .sealing import seal, unseal
 from .versions import library_versions
 
 DATA = "data"

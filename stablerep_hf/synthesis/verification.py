@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import InputError
-from .atomic import leftovers
+from ..files.atomic import leftovers
 from .plan import SynthesisPlan
 from .store import DATA, PLAN, PROVENANCE, ShardStore, stored_captions
 

@@ -6,13 +6,10 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import is_zipfile
 
 from ..errors import InputError, refuse_other_settings
-
-if TYPE_CHECKING:
-    from .hub_push import HubPushTrainer
 
 IN_PROGRESS = "Training in progress, step"
 """How the title of a commit begins by which a training that is not finished pushes its model."""
@@ -24,7 +21,7 @@ _NUMBERED = r"checkpoint-\d+"
 _STATE = "trainer_state.json"
 
 
-def checkpoint_to_resume(trainer: HubPushTrainer) -> str | None:
+def checkpoint_to_resume(trainer: Any) -> str | None:
     """Return what a training goes on from: its newest checkpoint, whether it is here or on the Hub.
 
     Raises:
@@ -67,7 +64,7 @@ def latest_checkpoint(folder: str | Path, *, finite: bool = False) -> str | None
     return None
 
 
-def pushed_checkpoint(trainer: HubPushTrainer, newer_than: int = -1) -> str | None:
+def pushed_checkpoint(trainer: Any, newer_than: int = -1) -> str | None:
     """Fetch the checkpoint that `hub_strategy="checkpoint"` or "all_checkpoints" left on the Hub, or return None.
 
     "every_save" pushes the model alone. Its weights can be started from, but no training goes on from them exactly,

@@ -194,8 +194,8 @@ def test_the_small_presets_with_text_train(tmp_path, stablerep, grouped_folder, 
 
 
 def test_every_preset_parses():
-    from stablerep_hf.cli.parsing import presets
     from stablerep_hf.cli.train import parse
+    from stablerep_hf.training.presets import presets
 
     for preset in presets():
         _, arguments = parse(["--config", preset, "--fp16", "false"])
@@ -203,8 +203,8 @@ def test_every_preset_parses():
 
 
 def test_a_configuration_file_can_extend_a_preset(tmp_path):
-    from stablerep_hf.cli.parsing import read_config
     from stablerep_hf.cli.train import parse
+    from stablerep_hf.training.presets import read_config
 
     file = tmp_path / "mine.yaml"
     file.write_text("extends: cc12m-2x\nwarmup_epochs: null\nwarmup_steps: 7\nfp16: false\n")
@@ -443,8 +443,8 @@ def test_a_mapping_in_a_configuration_file_is_one(tmp_path):
 
 
 def test_secrets_are_not_recorded():
-    from stablerep_hf.cli.records import settings_of
     from stablerep_hf.cli.train import parse
+    from stablerep_hf.runs.record import settings_of
 
     command, arguments = parse([*TRAIN_FLAGS, "--hub_token", "hf_secret", "--hub_model_id", "me/encoder"])
     assert "hf_secret" not in json.dumps(settings_of(command, arguments))

@@ -3,8 +3,8 @@
 import pytest
 from tiny_training import TRAIN_FLAGS
 
-from stablerep_hf.cli.places import check_owned
 from stablerep_hf.errors import InputError
+from stablerep_hf.files.places import check_owned
 
 
 @pytest.mark.parametrize("inside", [[], [".git", ".DS_Store"], ["checkpoints"], ["training.json", "README.md"]])

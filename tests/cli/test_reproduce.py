@@ -11,12 +11,12 @@ from study_data import result
 
 from stablerep_hf import assets
 from stablerep_hf.cli import reproduce
-from stablerep_hf.cli.cells import CellRunner
-from stablerep_hf.cli.image_sets import ImageSets
 from stablerep_hf.cli.reproduce import _side_by_side
 from stablerep_hf.errors import InputError
 from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, unpack_results
+from stablerep_hf.reproduction.cell_runner import CellRunner
 from stablerep_hf.reproduction.claims import MAIN, REST, TAIL, ZERO_SHOT
+from stablerep_hf.reproduction.image_sets import ImageSets
 
 SMALL = ["--num_captions", "16", "--max_steps", "2", "--views_per_batch", "8", "--num_seeds", "2"]
 SCALE = Scale(captions=16, steps=2, views=8, seeds=2)

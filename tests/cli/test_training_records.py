@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from tiny_training import TRAIN_FLAGS
 from training_data import make_dataset
 
-from stablerep_hf.cli.loading import content_of, reading
 from stablerep_hf.errors import InputError
+from stablerep_hf.runs.content import content_of, reading
 
 PUSH = ["--push_to_hub", "--hub_model_id", "alice/run", "--hub_strategy", "end"]
 
@@ -59,7 +59,7 @@ def test_a_model_is_known_by_its_weights(tmp_path):
 
 
 def test_big_data_is_known_by_names_and_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr("stablerep_hf.cli.loading._MOST_BYTES", 4)
+    monkeypatch.setattr("stablerep_hf.runs.content._MOST_BYTES", 4)
     (tmp_path / "a.tar").write_bytes(b"12345")
     before = content_of(str(tmp_path))
     (tmp_path / "a.tar").write_bytes(b"123456")

@@ -10,11 +10,11 @@ from huggingface_hub import CardData, RepoCard
 from jinja2 import UndefinedError
 
 from stablerep_hf import assets
-from stablerep_hf.cli.facts import estimated_energy, preset_of
-from stablerep_hf.cli.parsing import read_config
 from stablerep_hf.errors import InputError
 from stablerep_hf.hub import load_facts, render_dataset_card, render_model_card, save_facts
 from stablerep_hf.hub.rendering import render
+from stablerep_hf.runs.cards import estimated_energy, preset_of
+from stablerep_hf.training.presets import read_config
 
 
 def test_cards_can_be_made_again_from_saved_facts(model_facts, dataset_facts_by_hand, tmp_path):

@@ -4,5 +4,4 @@ Unmodified clients talk to it; it keeps its state in a folder and refuses what i
 quotas, gating, webhooks, the building and running of Spaces, the viewer, conversion bots, git itself.
 """
 
-from .running import HubDouble as HubDouble
-from .running import running_hub as running_hub
+from .running import HubDouble as HubDouble, running_hub as running_hub

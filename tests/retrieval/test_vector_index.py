@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.retrieval import build_index, open_index, recall_of
-from stablerep_hf.retrieval import vector_index as module
+from stablerep_hf.retrieval import build_index, open_index, recall_of, vector_index as module
 
 
 def clustered(number, dimensions=24, seed=0):

@@ -247,6 +247,6 @@ def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
     assert (how["server_name"], how["server_port"]) == ("127.0.0.1", 7999)
     assert main(["demo-app"]) == 0
     assert served[1][2]["server_port"] is None, "Gradio takes the first free one"
-    monkeypatch.setattr("stablerep_hf.cli.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("stablerep_hf.extras.find_spec", lambda name: None)
     assert main(["demo-app"]) == 2
     assert "pip install 'stablerep_hf[space]'" in capsys.readouterr().err

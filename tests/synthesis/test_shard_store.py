@@ -20,6 +20,7 @@ from PIL import Image
 
 from stablerep_hf.captions import CaptionSet, read_captions
 from stablerep_hf.errors import InputError
+from stablerep_hf.files.atomic import SweptUpError, remove_leftovers, replacing, write_at_once
 from stablerep_hf.synthesis import (
     SynthesisPlan,
     estimate_synthesis,
@@ -28,7 +29,6 @@ from stablerep_hf.synthesis import (
     read_provenance,
     synthesize,
 )
-from stablerep_hf.synthesis.atomic import SweptUpError, remove_leftovers, replacing, write_at_once
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS
 from stablerep_hf.synthesis.frames import perceptual_hash
 from stablerep_hf.synthesis.store import ShardStore

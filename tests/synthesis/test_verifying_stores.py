@@ -8,6 +8,7 @@ import pytest
 from painters import Painter
 
 from stablerep_hf.errors import InputError
+from stablerep_hf.files.sealing import seal, unseal
 from stablerep_hf.synthesis import (
     SynthesisPlan,
     find_row,
@@ -17,7 +18,6 @@ from stablerep_hf.synthesis import (
     synthesize,
     verify_store,
 )
-from stablerep_hf.synthesis.sealing import seal, unseal
 
 MakePlan = Callable[..., SynthesisPlan]
 

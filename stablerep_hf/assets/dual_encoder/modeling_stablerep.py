@@ -14,8 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedModel, ViTConfig, ViTModel
-from transformers import initialization as init
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedModel, ViTConfig, ViTModel, initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput, can_return_tuple
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ..errors import InputError
+from .errors import InputError
 
 
 def require(what: str, extra: str, *packages: str) -> None:

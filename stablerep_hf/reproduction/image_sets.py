@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..reproduction import PRESETS, ImageSet, Scale, all_settings, make_claims
+from . import PRESETS, ImageSet, Scale, all_settings, make_claims
 
 if TYPE_CHECKING:
     import datasets
@@ -114,7 +114,7 @@ class ImageSets:
         import numpy as np
         from filelock import FileLock
 
-        from . import generate
+        from ..runs import generation
 
         name = f"guidance-{wanted.guidance_scale:g}-steps-{wanted.num_inference_steps}-captions-{part.start}"
         folder = self.work / f"captions-{self.scale.captions}" / f"{name}-{self.dtype}"
@@ -130,14 +130,14 @@ class ImageSets:
         captions = Path(f"{folder}.captions.parquet")
         with FileLock(f"{folder}.lock"):
             self.captions.select(part).with_num_images(numbers[part.start : part.stop]).write_parquet(captions)
-            command = generate.GenerateCommand(
+            command = generation.GenerateCommand(
                 captions=str(captions),
                 guidance_scale=wanted.guidance_scale,
                 num_inference_steps=wanted.num_inference_steps,
                 dtype=self.dtype,
                 output=str(folder),
             )
-            generate.run(command)
+            generation.run(command)
         return self.load(folder.name, folder, "train")
 
     def describe(self, images: ImageSet) -> dict[str, Any]:
@@ -186,20 +186,26 @@ class ImageSets:
         from filelock import FileLock
 
         from .. import assets
-        from . import train
+        from ..runs import training
 
         folder = self.work / f"judge-{self.judge_steps}-{self.scale.views}"
         self.work.mkdir(parents=True, exist_ok=True)
-        flags = ["--config", PRESETS["stablerep+"], "--data", str(assets.pictograms_path()), "--output", str(folder)]
-        flags += ["--seed", str(_JUDGE_SEED), "--max_steps", str(self.judge_steps), "--disable_tqdm", "True"]
-        flags += ["--captions_per_batch", str(self.scale.views // 4)]
+        command, arguments = training.from_preset(
+            PRESETS["stablerep+"],
+            data=str(assets.pictograms_path()),
+            output=str(folder),
+            seed=_JUDGE_SEED,
+            max_steps=self.judge_steps,
+            disable_tqdm=True,
+            captions_per_batch=self.scale.views // 4,
+        )
         with FileLock(f"{folder}.lock"):
-            train.run(*train.parse(flags))
+            training.run(command, arguments)
         return folder
 
     def load(self, name: str, folder: Path, split: str) -> datasets.Dataset:
         """A split of a folder, loaded once."""
-        from .loading import load_images
+        from ..evaluation.images import load_images
 
         if name not in self._loaded:
             self._loaded[name] = load_images(folder, split)

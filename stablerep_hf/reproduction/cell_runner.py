@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..reproduction import PRESETS, TAIL_CAPTIONS, WITH_TEXT, Cell, ImageSet, Scale
+from . import PRESETS, TAIL_CAPTIONS, WITH_TEXT, Cell, ImageSet, Scale
 from .image_sets import Dtype, ImageSets
 
 if TYPE_CHECKING:
@@ -102,24 +102,31 @@ class CellRunner:
         """The model of a cell, its tokenizer, and what its record says of the training."""
         import tempfile
 
+        from ..runs import training
         from ..training import StableRepTrainer
-        from . import train
 
         setting = cell.setting
-        flags = ["--config", PRESETS[setting.objective], "--seed", str(cell.seed)]
+        preset = PRESETS[setting.objective]
         if setting.images is None:
-            command, arguments = train.parse(flags)
-            return *train.build_model(command, arguments.seed), {}
+            command, arguments = training.from_preset(preset, seed=cell.seed)
+            return *training.build_model(command, arguments.seed), {}
         # an image under simclr counts once and is seen twice
         per_caption = 1 if setting.objective == "simclr" else setting.images.images_per_caption
         per_image = 2 if setting.objective == "simclr" else 1
         with tempfile.TemporaryDirectory() as scratch:
-            flags += ["--output", scratch, "--save_strategy", "no", "--report_to", "none", "--disable_tqdm", "True"]
-            flags += ["--max_steps", str(setting.steps), "--logging_steps", str(setting.steps)]
-            flags += ["--images_per_caption", str(per_caption)]
-            flags += ["--captions_per_batch", str(setting.views // (per_caption * per_image))]
-            command, arguments = train.parse(flags)
-            model, tokenizer = train.build_model(command, arguments.seed)
+            command, arguments = training.from_preset(
+                preset,
+                output=scratch,
+                seed=cell.seed,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                max_steps=setting.steps,
+                logging_steps=setting.steps,
+                images_per_caption=per_caption,
+                captions_per_batch=setting.views // (per_caption * per_image),
+            )
+            model, tokenizer = training.build_model(command, arguments.seed)
             images = self.sets[setting.images]
             trainer = StableRepTrainer(model, arguments, images, tokenizer)
             loss = trainer.train().training_loss
@@ -188,6 +195,6 @@ class CellRunner:
 
 def _learned(preset: str) -> dict[str, Any]:
     """The values of a preset that change what is learned."""
-    from .parsing import read_config
+    from ..training.presets import read_config
 
     return {name: value for name, value in read_config(preset).items() if not name.startswith(_NOT_LEARNED)}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..training.image_trainer import ImageTrainer
 
 
+RECORD = "training.json"
 _MEASURED_LAST = ("test_split", "slice_columns")  # settings that matter once the training is over
 _SOURCES = ("data", "probe_data", "init_from", "tokenizer", "encoder")  # settings that may name a folder
 
@@ -39,8 +40,8 @@ def making_trainer(output: Path, data: str) -> Iterator[None]:
     Raises:
         InputError: Any of them.
     """
-    from ..synthesis.atomic import explaining
-    from .loading import reading
+    from ..files.atomic import explaining
+    from .content import reading
 
     try:
         with explaining(output), reading(data):
@@ -68,7 +69,7 @@ def settings_of(command: Any, arguments: ImageTrainingArguments) -> dict[str, An
 
 def identity_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as they would be on another machine, without the licence."""
-    from .loading import content_of
+    from .content import content_of
 
     return {
         name: content_of(value) if name in _SOURCES and isinstance(value, str) else value
@@ -83,7 +84,7 @@ def read_record(output: Path, name: str, settings: dict[str, Any]) -> dict[str, 
         InputError: The folder holds a training with other settings, or other files without a record, or the file is
             no record; the licence may differ, and before the end what is measured there.
     """
-    from .places import check_owned
+    from ..files.places import check_owned
 
     check_owned(output, name, settings["data"])
     path = output / name
@@ -114,7 +115,7 @@ def _learned(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def write_record(path: Path, record: Any) -> None:
     """Write it whole or not at all."""
-    from ..synthesis.atomic import replacing
+    from ..files.atomic import replacing
 
     with replacing(path) as file:
         file.write(f"{json.dumps(record, indent=2)}\n".encode())

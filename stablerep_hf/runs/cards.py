@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..assets import EMBEDDED
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
 
     from ..evaluation import EvaluationResult
     from ..hub import Form, LicensedPart, ModelFacts, TrainingData
-    from ..synthesis.adaptation import AdaptationSettings
     from ..training.groups import GroupDataset
-    from .adapt_generator import AdaptCommand
 
-EMBEDDED = "embedded"
 CAPTIONS_SHOWN = 12
 _OF_TEXTS = ("zero_shot", "text_retrieval")
 
@@ -143,7 +141,7 @@ def write_converted_card(folder: Path, source: str, form: Form) -> None:
     from ..evaluation.tables import public_name
     from ..hub import ModelFacts, describe_encoder, write_model_card
     from ..hub.model_card import results_in_card
-    from .train import RECORD
+    from .record import RECORD
 
     name = folder.resolve().name
     card = _card_of(source)
@@ -253,49 +251,13 @@ def classifier_facts(
     )
 
 
-def write_lora_card(command: AdaptCommand, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:
-    """Write the card of a LoRA of a generator into its folder."""
-    from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
-    from ..synthesis.pipeline_folder import find_pipeline, license_of
-    from .loading import content_revision
-
-    folder, generator, _ = find_pipeline(command.generator, command.revision)
-    local = Path(command.data)
-    license = license_of(folder) or "unknown"
-    facts = ModelFacts(
-        name=Path(command.output).resolve().name,
-        license=command.license,
-        form="lora",
-        base_model=generator,
-        data=TrainingData(
-            name=local.resolve().name if local.exists() else command.data,
-            num_captions=len(set(dataset[command.caption_column][:])),
-            num_images=len(dataset),
-            revision=content_revision(command.data, dataset),
-            hub_id="" if local.exists() else command.data,
-        ),
-        training={
-            "prompt_template": command.prompt_template,
-            "revision of the pipeline": command.revision,
-            "size": command.size,
-            **{name: value for name, value in asdict(settings).items() if name != "save_every"},
-        },
-        licensed_parts=(
-            LicensedPart(name=generator, role="the pipeline that it adapts", license=license),
-            *(embedded_parts() if generator == EMBEDDED else ()),
-        ),
-        versions={package: version(package) for package in ("stablerep_hf", "diffusers", "peft", "torch")},
-    )
-    write_model_card(command.output, facts)
-
-
 def training_data(
     source: str, dataset: datasets.Dataset | datasets.IterableDataset, groups: GroupDataset
 ) -> TrainingData:
     """What a data set is, from its provenance where this package drew it, and from the groups that were trained on."""
     from ..hub import TrainingData
     from ..synthesis import read_provenance
-    from .loading import content_revision
+    from .content import content_revision
 
     local = Path(source)
     provenance = read_provenance(local) if (local / "provenance").is_dir() else None
@@ -323,7 +285,7 @@ def siblings(dataset: datasets.Dataset) -> dict[str, list[Image.Image]]:
 
 def preset_of(settings: dict[str, Any]) -> str | None:
     """The preset whose every value a training has, whatever it has besides; None if there is none."""
-    from .parsing import presets, read_config
+    from ..training.presets import presets, read_config
 
     for name in presets():
         values = read_config(name)

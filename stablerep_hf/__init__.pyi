@@ -1,0 +1,20 @@
+__version__: str
+from .captions import CaptionSet as CaptionSet, caption_id as caption_id, read_captions as read_captions
+from .errors import InputError as InputError
+from .evaluation import EvaluationResult as EvaluationResult, evaluate_encoder as evaluate_encoder
+from .losses import (
+    ImageTextContrastiveLoss as ImageTextContrastiveLoss,
+    MultiPositiveContrastiveLoss as MultiPositiveContrastiveLoss,
+)
+from .models import (
+    StableRepConfig as StableRepConfig,
+    StableRepModel as StableRepModel,
+    export_encoder as export_encoder,
+)
+from .synthesis import (
+    CaptionGroupedImages as CaptionGroupedImages,
+    DiffusersGenerator as DiffusersGenerator,
+    SynthesisPlan as SynthesisPlan,
+    synthesize as synthesize,
+)
+from .training import StableRepTrainer as StableRepTrainer, StableRepTrainingArguments as StableRepTrainingArguments

@@ -1,0 +1,18 @@
+from .audit import CaptionAudit as CaptionAudit, audit_captions as audit_captions
+from .balancing import (
+    allocate_images as allocate_images,
+    balance_captions as balance_captions,
+    caption_groups as caption_groups,
+)
+from .caption_set import CaptionSet as CaptionSet, read_history as read_history
+from .cleaning import (
+    CleaningRules as CleaningRules,
+    clean_captions as clean_captions,
+    text_classifier as text_classifier,
+)
+from .identity import caption_id as caption_id, normalize_caption as normalize_caption
+from .language_model import CaptionWriter as CaptionWriter, Writing as Writing
+from .near_duplicates import merge_near_duplicates as merge_near_duplicates
+from .reading import read_captions as read_captions
+from .templates import fill_templates as fill_templates
+from .terms import TermMatcher as TermMatcher, read_terms as read_terms

@@ -1,0 +1,1 @@
+"""Runs as library objects: what each command does, callable from Python with the same result."""

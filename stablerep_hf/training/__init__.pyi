@@ -1,0 +1,15 @@
+from .adapters import lora_config as lora_config, save_adapter as save_adapter
+from .arguments import StableRepTrainingArguments as StableRepTrainingArguments
+from .augmentation import AugmentationRecipe as AugmentationRecipe
+from .color import ColorAugmentation as ColorAugmentation
+from .fine_tuning import (
+    ClassifierProbe as ClassifierProbe,
+    FineTuningArguments as FineTuningArguments,
+    FineTuningTrainer as FineTuningTrainer,
+)
+from .grouped_images import GroupedBatchSampler as GroupedBatchSampler, GroupedImages as GroupedImages
+from .groups import GroupCollator as GroupCollator
+from .objectives import ObjectiveLoss as ObjectiveLoss
+from .probe import KnnProbe as KnnProbe
+from .streamed_images import StreamedBatchSampler as StreamedBatchSampler, StreamedImages as StreamedImages
+from .trainer import StableRepTrainer as StableRepTrainer
