@@ -26,7 +26,7 @@ from .model_card import add_results, weights_sha256
 # Only what is known to be data, weights, text or pictures leaves the machine: neither pickles (`training_args.bin`,
 # `optimizer.pt`, `rng_state.pth`) nor anything nobody thought of.
 _TEXTS = frozenset(
-    ".json .jsonl .jinja .md .txt .py .csv .yaml .yml .toml .css .html .js .svg".split()  # noqa: SIM905
+    ".json .jsonl .jinja .md .txt .py .pyi .csv .yaml .yml .toml .css .html .js .svg".split()  # noqa: SIM905
 )
 _WEIGHTS = (".safetensors", ".onnx")
 _BINARIES = frozenset({*_WEIGHTS, ".parquet", ".model", ".png", ".jpg", ".jpeg", ".webp", ".gif"})

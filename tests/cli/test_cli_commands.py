@@ -501,7 +501,7 @@ def test_places_that_cannot_be_told(monkeypatch, found, said):
 
 
 def test_each_worker_takes_its_own_gpu_unless_one_is_named(monkeypatch):
-    from stablerep_hf.cli.generate import _own_device
+    from stablerep_hf.runs.generation import _own_device
 
     monkeypatch.setenv("LOCAL_RANK", "5")
     assert [_own_device(name) for name in (None, "cuda", "cpu")] == [None, "cuda", "cpu"]  # no GPU here

@@ -101,12 +101,12 @@ def test_verify_finds_and_repairs(stablerep, folder, pipeline):
 
 
 def test_a_repair_that_does_not_hold_is_no_repair(stablerep, folder, pipeline, monkeypatch):
-    from stablerep_hf.synthesis import verification
+    from stablerep_hf import synthesis
 
     path = sorted((folder / "data").glob("*.parquet"))[0]
     path.write_bytes(b"")
-    monkeypatch.setattr(verification, "remove_problems", lambda folder, report: [])
-    monkeypatch.setattr("stablerep_hf.synthesis.run.synthesize", lambda *arguments, **settings: None)
+    monkeypatch.setattr(synthesis, "remove_problems", lambda folder, report: [])
+    monkeypatch.setattr(synthesis, "synthesize", lambda *arguments, **settings: None)
     code, out, err = stablerep("verify", folder, "--repair", "--generator", pipeline)
     assert refused((code, out, err), "still is not what its plan says (1 damaged shard)")
     assert "Repaired" not in out

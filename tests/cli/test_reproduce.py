@@ -11,12 +11,12 @@ from study_data import result
 
 from stablerep_hf import assets
 from stablerep_hf.cli import reproduce
-from stablerep_hf.cli.reproduce import _side_by_side
 from stablerep_hf.errors import InputError
-from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, unpack_results
+from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, study, unpack_results
 from stablerep_hf.reproduction.cell_runner import CellRunner
 from stablerep_hf.reproduction.claims import MAIN, REST, TAIL, ZERO_SHOT
 from stablerep_hf.reproduction.image_sets import ImageSets
+from stablerep_hf.reproduction.study import _side_by_side
 
 SMALL = ["--num_captions", "16", "--max_steps", "2", "--views_per_batch", "8", "--num_seeds", "2"]
 SCALE = Scale(captions=16, steps=2, views=8, seeds=2)
@@ -200,4 +200,4 @@ def test_what_goes_wrong_in_a_process_is_told():
 
 def test_the_command_in_the_report_is_the_one_that_was_given():
     command = reproduce.ReproduceCommand(claims=[1, 3], quick=True, jobs=2, output="x")
-    assert reproduce._as_typed(command) == "stablerep reproduce --claims 1 3 --quick"
+    assert study._as_typed(command) == "stablerep reproduce --claims 1 3 --quick"

@@ -217,12 +217,12 @@ def test_an_index_made_beforehand_serves_the_page(tmp_path, monkeypatch):
 def test_a_port_that_is_taken_is_a_sentence(monkeypatch, capsys):
     import gradio as gr
 
+    from stablerep_hf import space
     from stablerep_hf.cli import main
-    from stablerep_hf.space import page
 
     with gr.Blocks() as empty:
         pass
-    monkeypatch.setattr(page, "build_demo", lambda settings: empty)
+    monkeypatch.setattr(space, "build_demo", lambda settings: empty)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -233,12 +233,12 @@ def test_a_port_that_is_taken_is_a_sentence(monkeypatch, capsys):
 
 
 def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
+    from stablerep_hf import space
     from stablerep_hf.cli import main
-    from stablerep_hf.space import launching, page
 
     served = []
-    monkeypatch.setattr(page, "build_demo", lambda settings: ("page", settings))
-    monkeypatch.setattr(launching, "launch", lambda *what, **how: served.append((*what, how)))
+    monkeypatch.setattr(space, "build_demo", lambda settings: ("page", settings))
+    monkeypatch.setattr(space, "launch", lambda *what, **how: served.append((*what, how)))
     (tmp_path / "page.yaml").write_text("results: 7\nport: 7999\n")
     assert main(["demo-app", "--config", str(tmp_path / "page.yaml"), "--dataset", "me/photos"]) == 0
     (what, settings), same, how = served[0]
