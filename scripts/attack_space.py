@@ -3,9 +3,10 @@
     python scripts/attack_space.py                # starts the page, attacks it, stops it
     python scripts/attack_space.py --url http://127.0.0.1:7860 --users 50
 
-Each line printed is one attack and what it got. The run fails if an attack got what it wanted or made the page
-stumble (an error without a sentence), if the page does not answer a plain search afterwards, or if its memory grew by
-more than half a gigabyte.
+Each line printed is one attack and what it got; then come counts of the requests of `space_outgoing.py`, which name
+foreign addresses on every route that Gradio has. The run fails if an attack got what it wanted or made the page
+stumble (an error without a sentence), if a page that was started here asked for a connection or for the address of a
+name, if the page does not answer a plain search afterwards, or if its memory grew by more than half a gigabyte.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import concurrent.futures
 import io
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +31,7 @@ from typing import Any
 
 import httpx
 from PIL import Image
+from space_outgoing import gradio_routes, outgoing_requests, send
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><image href="file:///etc/passwd"/></svg>'
 
@@ -155,6 +160,11 @@ def attacks(url: str) -> Iterator[tuple[str, Callable[[], tuple[str, str]]]]:
         "/gradio_api/file=..%2f..%2f..%2fetc%2fpasswd",
         f"/gradio_api/file={Path(__file__).resolve()}",
         "/gradio_api/file=http://127.0.0.1:1/secret",
+        "/gradio_api/file/http://203.0.113.7/b.png",
+        "/gradio_api//file/http://203.0.113.7/b.png",
+        "/gradio_api/file/etc/passwd",
+        "/gradio_api/run-history/buckets",
+        "/gradio_api/queue/status",
         "/gradio_api/proxy=http://127.0.0.1:1/secret",
         "/gradio_api/deep_link?session_hash=x",
         "/static/../../../../etc/passwd",
@@ -208,27 +218,47 @@ def _get(visitor: Visitor, path: str) -> tuple[str, str]:
     return ("complete" if answer.status_code == 200 else str(answer.status_code)), answer.text
 
 
+# Run with the page's file, the log and this folder: the page on asyncio's loop, with every connection noted.
+_WATCHED = """
+import runpy, sys
+app, log, folder = sys.argv[1:]
+sys.modules["uvloop"] = None
+sys.path.insert(0, folder)
+from space_outgoing import watch_outgoing
+with open(log, "a", buffering=1) as file:
+    watch_outgoing(lambda attempt: file.write(attempt + chr(10)))
+    runpy.run_path(app, run_name="__main__")
+"""
+
+
 @contextmanager
-def _page() -> Iterator[tuple[str, int]]:
-    """The page in a process of its own, told to believe X-Forwarded-For: its address and process id."""
-    environment = os.environ | {"BEHIND_PROXY": "true", "GRADIO_SERVER_PORT": "7899", "HF_HUB_OFFLINE": "1"}
-    app = Path(__file__).parents[1] / "spaces" / "retrieval" / "app.py"
-    process = subprocess.Popen([sys.executable, str(app)], env=environment)
-    try:
-        url = "http://127.0.0.1:7899"
-        deadline = time.monotonic() + 600
-        while True:
-            try:
-                httpx.get(url + "/gradio_api/info", timeout=5, trust_env=False)
-                break
-            except httpx.TransportError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("The page did not start.") from None
-                time.sleep(0.5)
-        yield url, process.pid
-    finally:
-        process.terminate()
-        process.wait()
+def _page() -> Iterator[tuple[str, int, Path]]:
+    """The page in a process of its own, told to believe X-Forwarded-For: address, process id, log of connections."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"BEHIND_PROXY": "true", "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1"}
+    here = Path(__file__).resolve().parent
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "connections"
+        log.touch()
+        arguments = [str(here.parent / "spaces" / "retrieval" / "app.py"), str(log), str(here)]
+        process = subprocess.Popen([sys.executable, "-c", _WATCHED, *arguments], env=environment)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 600
+            while True:
+                try:
+                    httpx.get(url + "/gradio_api/info", timeout=5, trust_env=False)
+                    break
+                except httpx.TransportError:
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise SystemExit("The page did not start.") from None
+                    time.sleep(0.5)
+            yield url, process.pid, log
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def _memory(pid: int | None) -> float:
@@ -240,7 +270,22 @@ def _memory(pid: int | None) -> float:
     return int(line.split()[1]) / 1024
 
 
-def run(url: str, users: int, pid: int | None = None) -> bool:
+def _outgoing(url: str, log: Path | None) -> bool:
+    """Name foreign addresses on every route, print what came of it; whether nothing did as far as it can be seen."""
+    requests = list(dict.fromkeys(outgoing_requests(gradio_routes())))
+    # visitors enough that the limit of requests a minute stops none
+    statuses = Counter(send(url, request, 0.5, f"198.51.100.{n % 100}") for n, request in enumerate(requests))
+    told = ", ".join(f"{number} x {status or 'no answer'}" for status, number in sorted(statuses.items()))
+    print(f"{len(requests)} requests with foreign addresses: {told}")
+    if log is None:
+        print("whether the page connects to anywhere is seen only if it is started here, without --url")
+        return True
+    attempts = log.read_text().splitlines()
+    print(f"{len(attempts)} connections or look-ups asked for by the page {attempts[:3] or ''}")
+    return not attempts
+
+
+def run(url: str, users: int, pid: int | None = None, log: Path | None = None) -> bool:
     """Do all of it and print what it got; whether the page stood it."""
     if not still_serves(url):
         print("The page does not answer a plain search to begin with.")
@@ -251,6 +296,7 @@ def run(url: str, users: int, pid: int | None = None) -> bool:
         number += 1
         fine &= refused(answer)
         print(f"{'refused' if refused(answer) else 'GOT IN '}  {name}: {answer[0]} {' '.join(answer[1].split())[:90]}")
+    fine &= _outgoing(url, log)
     begin = time.perf_counter()
     got = crowd(url, users)
     print(f"{users} visitors at once, {3 * users} requests in {time.perf_counter() - begin:.1f} s: {got}")
@@ -272,8 +318,8 @@ def main() -> None:
     if arguments.url:
         fine = run(arguments.url, arguments.users)
     else:
-        with _page() as (url, pid):
-            fine = run(url, arguments.users, pid)
+        with _page() as (url, pid, log):
+            fine = run(url, arguments.users, pid, log)
     sys.exit(0 if fine else 1)
 
 

@@ -1,4 +1,4 @@
-"""What stands between the network and Gradio: bounds on every request, before anything of it is believed."""
+"""What stands between the network and Gradio: a list of open routes, and limits on what is sent to them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,51 @@ from typing import Any
 from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from starlette.routing import Match, Route
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-_MOST_JSON = 64 * 1024  # bytes; the page's own requests have some hundreds
-_MULTIPART = 16 * 1024  # what an upload's headers may have beside the file
-# Gradio's, with effects on the disk, the network or other servers that this page has no use for.
-_CLOSED = ("/gradio_api/deep_link", "/gradio_api/proxy=", "/gradio_api/file=http", "/gradio_api/stream/")
-_CLOSED_POSTS = ("/gradio_api/component_server", "/gradio_api/process_recording", "/gradio_api/vibe-")
+_UPLOAD, _FILE = "/gradio_api/upload", "/gradio_api/file={file:path}"
+# What a browser and gradio_client ask for. Everything else that Gradio serves is closed, a later version's routes too.
+OPEN_ROUTES = {
+    "/": ("GET", "HEAD"),
+    "/assets/{path:path}": ("GET",),
+    "/static/{path:path}": ("GET",),
+    "/theme.css": ("GET",),
+    "/favicon.ico": ("GET",),
+    "/manifest.json": ("GET",),
+    "/robots.txt": ("GET",),
+    "/config": ("GET",),
+    "/gradio_api/info": ("GET",),
+    "/gradio_api/info/": ("GET",),
+    "/gradio_api/startup-events": ("GET",),
+    "/gradio_api/heartbeat/{session}": ("GET",),
+    "/gradio_api/queue/join": ("POST",),
+    "/gradio_api/queue/data": ("GET",),
+    "/gradio_api/call/{name}": ("POST",),
+    "/gradio_api/call/{name}/{event}": ("GET",),
+    "/gradio_api/cancel": ("POST",),
+    "/gradio_api/reset": ("POST",),
+    "/gradio_api/upload_progress": ("GET",),
+    _UPLOAD: ("POST",),
+    _FILE: ("GET",),
+}
+_MOST_JSON = 64 * 1024  # bytes; the page's own requests have a few hundred
+_MULTIPART = 16 * 1024  # bytes that the headers of an upload may have beside the file
+_READS_PER_POST = 30  # one page load is about 75 GETs; the default rate allows 48 loads a minute
 
 
 class Guard:
-    """ASGI middleware: closed routes, requests a minute, bytes of a request, and no path but an upload's.
+    """ASGI middleware: passes on the routes of `OPEN_ROUTES`, within limits, and refuses everything else.
+
+    Paths are matched by Starlette's own `Route`, on the scope that Gradio gets: the root path is removed and percent
+    encodings are decoded. A path with empty, "." or ".." parts is refused.
 
     Gradio takes files by reference: a dict with a path, which it opens, or an address, which it fetches, in any input
-    whatever its kind. Here every such reference must name a file below the folder of uploads.
+    of any kind. Here every reference must name a file in the folder of uploads, in a body as in an address.
     """
 
     def __init__(
@@ -39,33 +66,39 @@ class Guard:
             app: Gradio's.
             uploads: Folder of uploads.
             most_upload: Bytes of an uploaded file.
-            requests_per_minute: POSTs of one visitor.
-            behind_proxy: Tell visitors apart by the first address of X-Forwarded-For. Whoever sends that header
-                himself passes for many; what then bounds him is the queue.
+            requests_per_minute: POSTs of one visitor; of other requests 30 times as many.
+            behind_proxy: Tell visitors apart by the first address of X-Forwarded-For. A visitor who sends that header
+                himself can pass for many; then the queue is the limit.
         """
         self._app = app
+        self._routes = [Route(path, _no_endpoint, methods=methods) for path, methods in OPEN_ROUTES.items()]
         self._uploads = Path(uploads).resolve()
         self._most_upload = most_upload + _MULTIPART
         self._behind_proxy = behind_proxy
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._rate = parse(f"{requests_per_minute}/minute")
+        self._posts = parse(f"{requests_per_minute}/minute")
+        self._reads = parse(f"{_READS_PER_POST * requests_per_minute}/minute")
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with a sentence."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await send({"type": "websocket.close", "code": 1008})
             return
-        path, method = scope["path"], scope["method"]
-        if path.startswith(_CLOSED) or (method == "POST" and path.startswith(_CLOSED_POSTS)):
-            await _refuse(send, 403, "This page does not offer that.")
-            return
-        if method != "POST":
-            await self._app(scope, receive, send)
-            return
-        if not self._limiter.hit(self._rate, self._visitor(scope)):
+        posted = scope["method"] == "POST"
+        if not self._limiter.hit(self._posts if posted else self._reads, str(posted), self._visitor(scope)):
             await _refuse(send, 429, "Too many requests in a minute: wait a little.")
             return
-        upload = path.rstrip("/").endswith("/upload")
+        route = self._route(scope)
+        if route is None:
+            await _refuse(send, 403, "This page does not offer that.")
+            return
+        if not posted:
+            await self._app(scope, receive, send)
+            return
+        upload = route == _UPLOAD
         body = await _read(receive, self._most_upload if upload else _MOST_JSON)
         if body is None:
             await _refuse(send, 413, "The request is larger than this page takes.")
@@ -74,6 +107,19 @@ class Guard:
             await _refuse(send, 400, problem)
             return
         await self._app(scope, _replay(body, receive), send)
+
+    def _route(self, scope: MutableMapping[str, Any]) -> str | None:
+        """The open route that a request is for; None if there is none."""
+        parts = scope["path"].split("/")[1:]
+        if any(part in (".", "..") for part in parts) or "" in parts[:-1]:
+            return None
+        for route in self._routes:
+            match, found = route.matches(scope)
+            # Starlette adds HEAD to GET, and Gradio does not
+            if match is Match.FULL and scope["method"] in OPEN_ROUTES[route.path]:
+                is_file = route.path == _FILE
+                return None if is_file and not self._is_upload(found["path_params"]["file"]) else route.path
+        return None
 
     def _visitor(self, scope: MutableMapping[str, Any]) -> str:
         if self._behind_proxy:
@@ -90,7 +136,7 @@ class Guard:
         try:
             waiting = [json.loads(body)]
         except (ValueError, RecursionError):
-            return "The request is no JSON."
+            return "The request is not JSON."
         while waiting:
             value = waiting.pop()
             if isinstance(value, dict):
@@ -106,6 +152,10 @@ class Guard:
             return False
         place = Path(path)
         return place.is_absolute() and ".." not in place.parts and place.resolve().is_relative_to(self._uploads)
+
+
+async def _no_endpoint(_: Any) -> None:
+    """Routes here decide and do not answer."""
 
 
 async def _read(receive: Receive, most: int) -> bytes | None:

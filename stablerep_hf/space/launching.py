@@ -48,6 +48,9 @@ def launch(demo: gr.Blocks, settings: SpaceSettings, **options: Any) -> tuple[An
         ssr_mode=False,
         show_error=False,
         enable_monitoring=False,
+        run_history=False,  # it would keep runs in a bucket on the Hub
+        mcp_server=False,
+        pwa=False,
         state_session_capacity=1000,
         **options,
     )

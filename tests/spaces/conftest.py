@@ -78,6 +78,7 @@ def open_page(address: str, browser: Any) -> Iterator[Any]:
     contexts = []
     requested: list[str] = []
     errors: list[str] = []
+    refused: list[str] = []
 
     def opened(width: int = 1280, dark: bool = False) -> Any:
         context = browser.new_context(
@@ -87,6 +88,7 @@ def open_page(address: str, browser: Any) -> Iterator[Any]:
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("request", lambda request: requested.append(request.url))
+        page.on("response", lambda response: refused.append(response.url) if response.status == 403 else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
         page.locator("#results .tile").first.wait_for()
@@ -99,6 +101,7 @@ def open_page(address: str, browser: Any) -> Iterator[Any]:
     outside = [url for url in requested if not url.startswith((address, "data:", "blob:"))]
     assert not outside, "the page must work with no connection"
     assert not errors, "its scripts must not fail"
+    assert not refused, "the page needs a route that is closed"
 
 
 @pytest.fixture

@@ -114,7 +114,16 @@ def test_what_is_shown_is_small():
 # ---------------------------------------------------------------- the guard
 
 
-def ask(guard, path="/gradio_api/queue/join", body=b"{}", method="POST", client="1.1.1.1", headers=(), parts=1):
+def ask(
+    guard,
+    path="/gradio_api/queue/join",
+    body=b"{}",
+    method="POST",
+    client="1.1.1.1",
+    headers=(),
+    parts=1,
+    root_path="",
+):
     """Status of one request: 200 where it is passed on whole."""
     sent = []
     size = -(-len(body) // parts) or 1
@@ -131,6 +140,7 @@ def ask(guard, path="/gradio_api/queue/join", body=b"{}", method="POST", client=
         sent.append(message)
 
     scope = {"type": "http", "path": path, "method": method, "client": (client, 1), "headers": list(headers)}
+    scope["root_path"] = root_path
     asyncio.run(guard(scope, receive, send))
     return sent[0]["status"]
 
@@ -209,11 +219,55 @@ def test_visitors_have_a_rate_each(tmp_path):
     assert [ask(behind, headers=first), ask(behind, headers=second), ask(behind, headers=first)] == [200, 200, 429]
 
 
+def test_reads_have_a_rate_that_many_page_loads_keep(tmp_path):
+    guard, _ = guarded(tmp_path, requests_per_minute=3)
+    assert [ask(guard, "/", method="GET") for _ in range(92)] == [200] * 90 + [429] * 2
+    assert ask(guard, "/closed", method="GET") == 429, "what is refused counts too"
+    assert ask(guard) == 200, "searches are counted apart"
+    assert ask(guard, "/", method="GET", client="2.2.2.2") == 200
+
+
 @pytest.mark.parametrize(
-    "path",
-    ["/gradio_api/file=http://x", "/gradio_api/proxy=http://x", "/gradio_api/deep_link", "/gradio_api/stream/x"],
+    ("method", "path"),
+    [
+        ("GET", "/gradio_api/file=http://x"),
+        ("GET", "/gradio_api/file=UPLOADS/../x"),
+        ("GET", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/gradio_api/file="),
+        ("HEAD", "/gradio_api/file=UPLOADS/x.png"),
+        ("GET", "/gradio_api/file/http://x"),
+        ("GET", "/gradio_api/file/UPLOADS/x.png"),
+        ("GET", "/GRADIO_API/info"),
+        ("GET", "//gradio_api/info"),
+        ("GET", "/gradio_api//info"),
+        ("GET", "/x/../gradio_api/info"),
+        ("GET", "/./config"),
+        ("GET", "/config/"),
+        ("GET", "/gradio_api/proxy=http://x"),
+        ("GET", "/gradio_api/deep_link"),
+        ("GET", "/gradio_api/stream/x"),
+        ("GET", "/gradio_api/run-history/buckets"),
+        ("POST", "/gradio_api/component_server"),
+        ("POST", "/gradio_api/upload/"),
+        ("POST", "/"),
+        ("DELETE", "/"),
+    ],
 )
-def test_what_fetches_or_writes_is_closed(tmp_path, path):
-    guard, _ = guarded(tmp_path)
-    assert ask(guard, path, method="GET") == 403
-    assert ask(guard, "/gradio_api/component_server") == 403
+@pytest.mark.parametrize("root", ["", "/base"])
+def test_what_nobody_opened_is_closed(tmp_path, method, path, root):
+    guard, passed = guarded(tmp_path)
+    path = path.replace("UPLOADS", str(tmp_path))
+    assert ask(guard, root + path, method=method, root_path=root) == 403
+    assert not passed
+    assert ask(guard, f"{root}/gradio_api/file={tmp_path}/x.png", method="GET", root_path=root) == 200
+    assert ask(guard, f"{root}/config", method="GET", root_path=root) == 200
+
+
+def test_there_are_no_websockets(tmp_path):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(guarded(tmp_path)[0]({"type": "websocket", "path": "/"}, None, send))
+    assert sent == [{"type": "websocket.close", "code": 1008}]
