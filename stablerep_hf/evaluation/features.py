@@ -22,7 +22,7 @@ from ..errors import InputError
 from .encoder import ImageProcessor, VisionEncoder, inference, load_encoder
 from .feature_cache import SHARD_ROWS, FeatureCache, Shard, feature_identity
 from .image_transforms import ImageTransform
-from .images import to_rgb
+from .images import decode_image
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +237,6 @@ class _Prepare:
         self.column = column
         self.image_processor = image_processor
         self.transform = transform
-        self.decoder = Image()
 
     def __call__(self, rows: list[int]) -> _Batch:
         pictures: list[PILImage.Image] = []
@@ -248,7 +247,7 @@ class _Prepare:
                 bad.append((row, "the row has no image"))
                 continue
             try:
-                picture = to_rgb(self.decoder.decode_example(stored))
+                picture = decode_image(stored)
             except Exception as error:  # Pillow's decoders and its reading of EXIF raise whatever they stumble over
                 bad.append((row, f"{type(error).__name__}: {error}"))
                 continue

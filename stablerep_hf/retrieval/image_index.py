@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from datasets import Dataset, Image as ImageColumn
@@ -18,7 +19,7 @@ from ..evaluation import VisionEncoder, extract_features
 from ..evaluation.encoder import inference
 from ..evaluation.feature_cache import feature_identity
 from ..evaluation.features import check_columns
-from ..evaluation.images import to_rgb
+from ..evaluation.images import read_content, to_rgb
 from ..evaluation.results import write_atomically
 from .vector_index import EXACT_BELOW, RECORD, VectorIndex, build_index, open_index
 
@@ -137,8 +138,8 @@ def index_identity(vision: VisionEncoder, dataset: Dataset, image_column: str = 
 def _content(stored: dict[str, Any] | None) -> bytes:
     """The file of an image; none where there is none, which does not decode either."""
     try:
-        return b"" if stored is None else stored["bytes"] or Path(stored["path"]).read_bytes()
-    except (OSError, TypeError):
+        return b"" if stored is None else read_content(stored)
+    except (OSError, ValueError, KeyError, BadZipFile):
         return b""
 
 

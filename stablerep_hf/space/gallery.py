@@ -15,7 +15,7 @@ from PIL import Image
 from .. import assets
 from ..errors import InputError
 from ..evaluation.features import check_columns
-from ..evaluation.images import load_images
+from ..evaluation.images import load_images, read_content
 from .pictures import decode_picture, shown_picture
 from .settings import EMBEDDED, NONE, SpaceSettings
 
@@ -112,8 +112,7 @@ class Collection:
         return [_text(next(iter(value), None) if isinstance(value, list) else value) for value in values]
 
     def _bytes(self, row: int) -> bytes:
-        stored = self.dataset[row][self.image_column]
-        return stored["bytes"] if stored["bytes"] is not None else Path(stored["path"]).read_bytes()
+        return read_content(self.dataset[row][self.image_column])
 
     def _make_tile_image(self, row: int) -> str:
         content, kind = shown_picture(self._bytes(row))

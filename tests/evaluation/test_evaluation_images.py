@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shutil
+
 import datasets
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation.images import load_images
+from stablerep_hf.evaluation.images import decode_image, load_images
 
 PARQUET = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
 FOLDERS = "---\nconfigs:\n- config_name: default\n  data_dir: .\n---\n"
@@ -21,7 +24,7 @@ def write_parquet(folder, colour):
 
 def write_pictures(folder, colour):
     for name in ("cat", "dog"):
-        (folder / name).mkdir(exist_ok=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), colour).save(folder / name / "0.png")
 
 
@@ -55,3 +58,60 @@ def test_a_split_or_a_folder_that_is_not_there_is_refused(tmp_path):
     write_parquet(tmp_path, "red")
     with pytest.raises(InputError, match="cannot give the split 'nope'"):
         load_images(tmp_path, "nope")
+
+
+FOREIGN = ("/etc/passwd", "http://127.0.0.1:9/x.png", "hf://datasets/me/private@main/x.png", "../outside.png",
+           "zip://x.png::http://127.0.0.1:9/x.zip", "ROOT/../outside.png", "OUTSIDE", "ROOTbeside.png")  # fmt: skip
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A folder whose rows hold an image, a file of the folder, nothing, and names of what lies outside."""
+    root = tmp_path / "data"
+    root.mkdir()
+    outside = tmp_path / "outside.png"
+    for path in (root / "own.png", outside, tmp_path / "databeside.png"):
+        Image.new("RGB", (8, 8), "red").save(path)
+    own = {"bytes": (root / "own.png").read_bytes(), "path": "http://127.0.0.1:9/x.png"}
+    named = [path.replace("ROOT", str(root)).replace("OUTSIDE", str(outside)) for path in FOREIGN]
+    rows = [own, {"bytes": None, "path": str(root / "own.png")}, None]
+    rows += [{"bytes": None, "path": path} for path in named]
+    features = datasets.Features({"image": datasets.Image(), "row": datasets.Value("int64")})
+    table = datasets.Dataset.from_dict({"image": rows, "row": range(len(rows))}, features=features).data.table
+    pq.write_table(table, root / "train.parquet")
+    return root
+
+
+def test_rows_reach_no_file_outside_their_data_set_and_no_address(hostile, monkeypatch, caplog):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it was fetched"))
+    loaded = load_images(hostile, "train")
+    assert loaded["row"][:] == list(range(len(FOREIGN) + 3)), "no row is lost"
+    cells = loaded.cast_column("image", datasets.Image(decode=False))["image"][:]
+    assert [decode_image(cell).size for cell in cells[:2]] == [(8, 8)] * 2
+    assert cells[2] is None
+    for cell in cells[3:]:
+        assert cell == {"bytes": None, "path": None}
+        with pytest.raises(ValueError, match="neither the bytes of an image nor a file of its data set"):
+            decode_image(cell)
+    assert f"{len(FOREIGN)} rows of {hostile} name files outside of it (such as '/etc/passwd')" in caplog.text
+
+
+def test_a_decoder_fetches_no_address_whoever_hands_it_over(monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it was fetched"))
+    for path in (path for path in FOREIGN if "://" in path):
+        with pytest.raises(ValueError, match="is an address and no file"):
+            decode_image({"bytes": None, "path": path})
+
+
+def test_pictures_in_a_folder_and_in_an_archive_are_its_own(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "photos", "red")
+    archive = shutil.make_archive(str(tmp_path / "packed" / "train"), "zip", tmp_path / "photos")
+    assert len(load_images(tmp_path / "photos", "train")) == 2
+    packed = {"bytes": None, "path": f"zip://cat/0.png::{archive}"}
+    assert decode_image(packed).getpixel((0, 0)) == (255, 0, 0)
+    (tmp_path / "packed" / "README.md").write_text("---\nconfigs:\n- config_name: default\n  drop_labels: true\n---\n")
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "packed")
+    for place in (tmp_path / "photos", tmp_path / "packed", tmp_path / "link", "../photos", "../link"):
+        loaded = load_images(place, "train").cast_column("image", datasets.Image(decode=False))
+        assert [decode_image(cell).getpixel((0, 0)) for cell in loaded["image"][:]] == [(255, 0, 0)] * 2

@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from training_data import make_dataset
@@ -138,7 +139,7 @@ def test_it_shows_pictures_that_nobody_may_upload(tmp_path):
     assert collection.describe(0)["image"].startswith("data:image/webp;")
 
 
-@pytest.mark.parametrize("damaged", [None, b"no picture"])
+@pytest.mark.parametrize("damaged", [None, b"no picture", "another.png"])
 def test_a_picture_that_does_not_decode_is_not_shown(tmp_path, monkeypatch, damaged):
     from huggingface_hub import constants
 
@@ -146,9 +147,13 @@ def test_a_picture_that_does_not_decode_is_not_shown(tmp_path, monkeypatch, dama
     stored = make_dataset([4] * 25).with_format("arrow")[:]["image"].to_pylist()
     bad = 11  # the first example of eight
     stored[bad] = damaged and {"bytes": damaged, "path": None}
+    if isinstance(damaged, str):  # a whole picture of this machine, but none of the data set
+        Image.new("RGB", (8, 8)).save(tmp_path / damaged)
+        stored[bad] = {"bytes": None, "path": str(tmp_path / damaged)}
     captions = [[f"caption {row // 4}"] if row > 3 else [] for row in range(100)]
     data = datasets.Dataset.from_dict({"image": stored, "caption": captions}).cast_column("image", datasets.Image())
-    data.to_parquet(tmp_path / "data" / "train.parquet")
+    (tmp_path / "data").mkdir()
+    pq.write_table(data.data.table, tmp_path / "data" / "train.parquet")
     answers = Answers(SpaceSettings(dataset=str(tmp_path / "data"), encoder="pixels", compare=[]))
     assert bad not in [tile["row"] for tile in answers.example_tiles(8)]
     assert len(answers.example_tiles(8)) == 8
