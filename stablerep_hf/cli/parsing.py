@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 from transformers.utils.logging import disable_progress_bar
 
+from .. import progress
 from ..errors import InputError, one_line
 from ..training.presets import read_config
 
@@ -44,7 +45,8 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
     disable_progress_bar()  # type: ignore[no-untyped-call]
     parser = CommandParser(list(commands), prog=f"stablerep {name}", description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these flags")
-    own = {"help", "config"}.union(*(kind.__annotations__ for kind in _own_classes(commands)))
+    parser.add_argument("--quiet", action="store_true", help="Show no progress")
+    own = {"help", "config", "quiet"}.union(*(kind.__annotations__ for kind in _own_classes(commands)))
     for listed in (parser._actions, parser._optionals._group_actions):  # argparse lists inherited flags first
         listed.sort(key=lambda action: action.dest not in own)
     config = CommandParser(prog=parser.prog, add_help=False, allow_abbrev=False)
@@ -59,7 +61,8 @@ def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, de
         raise
     except (ValueError, ImportError) as error:  # transformers' arguments check their values so
         parser.error(one_line(error))
-    *values, _namespace, unknown = filled
+    *values, namespace, unknown = filled
+    progress.hide(namespace.quiet)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return tuple(values)

@@ -93,7 +93,7 @@ def test_each_command_explains_its_flags(command, capsys):
         cli.main([command, "--help"])
     assert left.value.code == 0
     said = capsys.readouterr().out
-    assert "--config" in said
+    assert "--config" in said and "--quiet" in said
     assert not re.findall(r"(?m)(?:^|  )(?:Of|Its|That|Likewise|How many)\b.*", said), (
         "each help is a phrase by itself"
     )
