@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST_TRANSFORMERS = $(shell sed -n 's/^LOWEST_TRANSFORMERS = "\([0-9.]*\)".*/\1/p' stablerep_hf/models/configuration_stablerep.py)
 
-.PHONY: help demo test test-lowest check-remote-code lint app clean
+.PHONY: help demo test test-lowest check-remote-code lint docs app clean
 
 demo: .venv/installed  ## captions to images to encoder to scores, in minutes; started again it goes on
 	$(BIN)/stablerep demo
@@ -23,6 +23,9 @@ lint: .venv/installed-dev  ## formatting, lint, strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed-dev  ## the documentation site, in spaces/docs/site
+	$(BIN)/sphinx-build -W --keep-going -q -b html spaces/docs spaces/docs/site
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1	/p' Makefile | expand -t 20

@@ -7,7 +7,7 @@ is adapted by a LoRA to a few of this artist's drawings (`stablerep adapt-genera
 without and with it, StableRep learns from either and from half of each (equal captions, images and steps), and all are
 measured on this artist's drawings of concepts that neither saw: kNN and linear probe among this artist's own drawings,
 and retrieval of the same concept by other hands. Writes `model_cards/results/artist.json`, which
-`scripts/update_readme.py` puts into the README; killed and started again, it goes on.
+`scripts/update_tables.py` puts into the README; killed and started again, it goes on.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 The shipped encoder learns the eight groups of the real pictograms from a few drawings of each, and is scored on real
 drawings of concepts that neither it nor the generator saw. Each mode's learning rate is chosen once, by another seed,
 on a fifth of the training concepts that no run learns from. Writes `model_cards/results/fine_tuning.json`; killed and
-started again, it goes on. `scripts/update_readme.py` makes the table.
+started again, it goes on. `scripts/update_tables.py` makes the table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Put measured numbers into the README: every table between markers is generated from a result file.
+"""Put measured numbers into README and docs: every table between markers is generated from a result file.
 
-python scripts/update_readme.py            # rewrite
-python scripts/update_readme.py --check    # exit 1 if the README is not what the results say (CI)
+python scripts/update_tables.py            # rewrite
+python scripts/update_tables.py --check    # exit 1 if a page is not what the results say (CI)
 """
 
 from __future__ import annotations
@@ -66,30 +66,39 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def updated(text: str) -> str:
-    """The README with every table made anew.
+PAGES = [ROOT / "README.md", *sorted((ROOT / "spaces" / "docs").rglob("*.md"))]
+
+
+def updated(text: str) -> tuple[str, set[str]]:
+    """A page with every table made anew, and the names of its tables.
 
     Raises:
-        ValueError: A marker is missing.
+        KeyError: A marker names no table.
     """
-    for name, make in TABLES.items():
+    names = set(re.findall(r"<!-- results: (\w+) -->\n", text))
+    for name in names:
         pattern = re.compile(rf"(<!-- results: {name} -->\n).*?(<!-- end of results -->)", re.DOTALL)
-        table = make()
-        text, count = pattern.subn(lambda found, table=table: f"{found[1]}{table.strip()}\n{found[2]}", text)
-        if count != 1:
-            raise ValueError(f"README.md has {count} places for the results {name!r}, not one")
-    return text
+        table = TABLES[name]().strip()
+        text = pattern.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    return text, names
 
 
 def main() -> int:
     """Rewrite or check."""
-    readme = ROOT / "README.md"
-    before = readme.read_text("utf-8")
-    after = updated(before)
-    if "--check" in sys.argv[1:]:
-        return int(before != after)
-    readme.write_text(after, "utf-8")
-    return 0
+    shown: set[str] = set()
+    stale = []
+    for page in PAGES:
+        before = page.read_text("utf-8")
+        after, names = updated(before)
+        shown |= names
+        if before != after:
+            stale.append(page)
+            if "--check" not in sys.argv[1:]:
+                page.write_text(after, "utf-8")
+    if missing := TABLES.keys() - shown:
+        print(f"No page shows the results {', '.join(sorted(missing))}.", file=sys.stderr)
+        return 1
+    return int("--check" in sys.argv[1:] and bool(stale))
 
 
 if __name__ == "__main__":
