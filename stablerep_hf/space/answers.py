@@ -16,12 +16,11 @@ from PIL import Image
 
 from ..errors import InputError
 from ..retrieval.projection import project
-from .components import tiles
 from .gallery import Place, load_collections, load_guidance
 from .guidance import Guidance
 from .searching import Hit, Searcher, Searchers
 from .settings import SpaceSettings
-from .writing import about_html, agreement, guidance_html, heading_html, provenance_html, status_html
+from .writing import about_html, agreement, guidance_html, heading_html, provenance_html, status_html, tiles_html
 
 ALL = "all"
 MOST_LETTERS = 200  # of a text query
@@ -31,7 +30,7 @@ _COLOURS, _OTHER = 8, "other"  # on the map
 _ATLAS_SIDE = 32  # pixels of a thumbnail on the map
 
 # query as the page keeps it, tiles, status, note on siblings, their tiles, their table
-Shown = tuple[dict[str, Any] | None, list[dict[str, Any]], str, str, list[dict[str, Any]], str]
+Shown = tuple[dict[str, Any] | None, str, str, str, str, str]
 
 
 class Answers:
@@ -97,9 +96,9 @@ class Answers:
             f"Each row has the same seeds. <b>Alignment</b> and <b>diversity</b> are measured here, by {label}.</p>"
         )
 
-    def example_tiles(self, number: int) -> list[dict[str, Any]]:
-        """Pictures to click on."""
-        return tiles([self.collections.describe(place) for place in self.collections.examples(number)])
+    def example_tiles(self, number: int) -> str:
+        """HTML of pictures to click on."""
+        return tiles_html([self.collections.describe(place) for place in self.collections.examples(number)])
 
     # ---------------------------------------------------------------- search
 
@@ -149,16 +148,16 @@ class Answers:
         return self._shown({"place": [place.collection, place.row]}, hits, f"most like “{caption}”", place)
 
     def _shown(self, query: dict[str, Any], hits: Sequence[Hit], what: str, place: Place | None = None) -> Shown:
-        found = tiles([self.collections.describe(hit.place, hit.score) for hit in hits])
+        found = tiles_html([self.collections.describe(hit.place, hit.score) for hit in hits])
         told = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
         status = status_html(f"{len(hits)} of {len(self.collections):,} pictures, {what}.", told)
         if place is None:
-            return query, found, status, "Choose a picture to see all of its caption.", [], ""
+            return query, found, status, "Choose a picture to see all of its caption.", "", ""
         places = self.collections.siblings(place)
         known = [self.collections.describe(sibling) for sibling in places[:_MOST_SIBLINGS]]
         note = f"{len(places)} of “{escape(self.collections.caption(place))}”"
         note += f", the first {_MOST_SIBLINGS} shown" if len(places) > _MOST_SIBLINGS else ""
-        return query, found, status, note, tiles(known, (place.collection, place.row)), provenance_html(known)
+        return query, found, status, note, tiles_html(known, (place.collection, place.row)), provenance_html(known)
 
     def _by_place(self, searcher: Searcher, place: Place, count: int, names: list[str]) -> list[Hit]:
         return searcher.by_picture(self.collections.picture(place), count, names, without=place)
@@ -180,17 +179,17 @@ class Answers:
     def compare_again(self, query: Any, picture: Image.Image | None, left: str, right: str) -> tuple[Any, ...]:
         """The last query with other encoders; nothing if there was none."""
         if not isinstance(query, dict):
-            return None, "", [], "", []
+            return None, "", "", "", ""
         if "place" in query:
             return self.compare_place(tuple(query["place"]), left, right)[1:]
         return self.compare_picture(picture, left, right)
 
-    def _side(self, label: str, picture: Image.Image, place: Place | None) -> tuple[str, list[dict[str, Any]]]:
+    def _side(self, label: str, picture: Image.Image, place: Place | None) -> tuple[str, str]:
         searcher = self.searchers[label]
         hits = searcher.by_picture(picture, _COMPARED, list(self.collections.parts), without=place)
         described = [self.collections.describe(hit.place, hit.score) for hit in hits]
         told = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
-        return status_html(f"First {len(hits)} of {label}.", told), tiles(described)
+        return status_html(f"First {len(hits)} of {label}.", told), tiles_html(described)
 
     # ---------------------------------------------------------------- map
 

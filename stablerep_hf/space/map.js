@@ -1,4 +1,5 @@
-// Draws props.value = {points: [[x, y, collection, row, caption, group]], groups, atlas, side, columns}.
+// Draws props.value = {points: [[x, y, collection, row, caption, group]], groups, note, atlas, side, columns}.
+// Texts of data are set by textContent alone.
 const colours = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#8c6bb1', '#a6a100'];
 const margin = 14;
 let near = -1;
@@ -94,7 +95,6 @@ function choose() {
   if (near >= 0) trigger('select', {collection: points()[near][2], row: points()[near][3]});
 }
 
-// On the component, because its inside is made anew with every value.
 const onCanvas = (event) => event.target.tagName === 'CANVAS';
 const here = (event) => {
   const box = part('canvas').getBoundingClientRect();
@@ -115,6 +115,17 @@ element.addEventListener('keydown', (event) => {
   if (event.key === 'Enter') choose();
   if (event.key === 'Escape') show(-1, false);
 });
+function write() {
+  near = -1;
+  part('figcaption').textContent = props.value.note;
+  part('.legend').replaceChildren(...props.value.groups.map((group) => {
+    const entry = document.createElement('li');
+    entry.append(Object.assign(document.createElement('i'), {className: 'dot'}), group);
+    return entry;
+  }));
+  draw();
+}
+
 new ResizeObserver(draw).observe(element);
-watch('value', () => { near = -1; draw(); });
-draw();
+watch('value', write);
+write();

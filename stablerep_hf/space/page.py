@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -222,7 +223,7 @@ def _on(listener: Any, function: Callable[..., Any], inputs: Any, outputs: Any, 
         try:
             return function(*arguments)
         except InputError as error:
-            gr.Warning(str(error), title="Sorry")
+            gr.Warning(escape(str(error)), title="Sorry")  # which Gradio takes for HTML
             return gr.skip()
 
     listener(

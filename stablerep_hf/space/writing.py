@@ -27,6 +27,32 @@ def heading_html(settings: SpaceSettings, searcher: Searcher, collections: Colle
     return f"<h1>{escape(settings.title)}</h1><p>{told} Choose a result to search by it.</p>"
 
 
+def tiles_html(described: Sequence[dict[str, Any]], query: tuple[str, int] | None = None) -> str:
+    """Pictures as a list of buttons, for `components.picture_grid`.
+
+    Args:
+        described: What `Collection.describe` tells of each.
+        query: Collection and row of the one that is marked.
+    """
+    lines = []
+    for entry in described:
+        caption = entry["caption"] or "no caption"
+        score = "" if entry["score"] is None else f"{entry['score']:.3f}"
+        known = [caption, f"similarity {score}" if score else "", entry["group"], entry["collection"]]
+        told = ", ".join(word for word in known if word)
+        origin = "\n".join(f"{name}: {value}" for name, value in entry["provenance"].items())
+        marked = " query" if query == (entry["collection"], entry["row"]) else ""
+        lines.append(
+            f'<li><button type="button" class="tile{marked}" data-collection="{escape(entry["collection"])}" '
+            f'data-row="{entry["row"]}" title="{escape(origin or told)}" '
+            f'aria-label="{escape(told)}. Search by this picture"><img src="{entry["image"]}" alt="">'
+            f'<span class="caption">{escape(caption)}</span><span class="group">{escape(entry["group"])}</span>'
+            f'<span class="facts"><b>{score}</b><span class="source {escape(entry["collection"])}">'
+            f"{escape(entry['collection'])}</span></span></button></li>"
+        )
+    return f'<ul class="grid">{"".join(lines)}</ul>'
+
+
 def status_html(sentence: str, told: str = "") -> str:
     """What a search found; read aloud when it changes."""
     return f'<p role="status">{escape(sentence)}{" " + escape(told) if told else ""}</p>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def answers(settings: Any) -> Any:
     return Answers(settings)
 
 
-@pytest.fixture(scope="session")
-def address(answers: Any, settings: Any) -> Iterator[str]:
-    """Where the page is served."""
+@contextmanager
+def serve(answers: Any, settings: Any) -> Iterator[str]:
+    """The page at an address of this machine."""
     from gradio import networking
 
     from stablerep_hf.space import build_demo, launch
@@ -52,6 +53,13 @@ def address(answers: Any, settings: Any) -> Iterator[str]:
         networking.url_ok = reachable
     yield url.rstrip("/")
     demo.close()
+
+
+@pytest.fixture(scope="session")
+def address(answers: Any, settings: Any) -> Iterator[str]:
+    """Where the page is served."""
+    with serve(answers, settings) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")  # while it runs, asyncio's loop of this thread is taken

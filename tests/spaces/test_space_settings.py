@@ -1,5 +1,6 @@
 """The page's settings, its pictures, and what it does with data of other people's columns."""
 
+import re
 import shutil
 import socket
 from dataclasses import fields
@@ -76,6 +77,11 @@ def test_the_drawings_that_ship_are_of_the_generator_that_ships():
     assert scales.groupby(["caption", "image_index"])["guidance_scale"].nunique().min() == 6
 
 
+def rows_of(tiles):
+    """The rows of the pictures in a grid's HTML."""
+    return [int(row) for row in re.findall(r'data-row="(\d+)"', tiles)]
+
+
 @pytest.fixture
 def foreign(tmp_path):
     """Somebody else's data: a label with names, several captions, no ids, large pictures."""
@@ -119,9 +125,8 @@ def test_it_shows_any_data_set(foreign, tmp_path, monkeypatch):
     picture, query, found, status, note, siblings, provenance = answers.search_place(("real", 1), "all", 3)
     assert picture.size == (400, 300)
     assert query == {"place": ["real", 1]}
-    assert 1 not in [tile["row"] for tile in found], "a picture is not its own result"
-    assert {tile["group"] for tile in siblings} == {"cat"}
-    assert len(siblings) == 3
+    assert 1 not in rows_of(found), "a picture is not its own result"
+    assert re.findall('class="group">(.*?)<', siblings) == ["cat"] * 3
     assert "a &lt;b&gt;cat&lt;/b&gt;" in note
     assert "<b>" not in status.replace('<p role="status">', "")
     assert provenance == ""
@@ -155,8 +160,8 @@ def test_a_picture_that_does_not_decode_is_not_shown(tmp_path, monkeypatch, dama
     (tmp_path / "data").mkdir()
     pq.write_table(data.data.table, tmp_path / "data" / "train.parquet")
     answers = Answers(SpaceSettings(dataset=str(tmp_path / "data"), encoder="pixels", compare=[]))
-    assert bad not in [tile["row"] for tile in answers.example_tiles(8)]
-    assert len(answers.example_tiles(8)) == 8
+    assert bad not in rows_of(answers.example_tiles(8))
+    assert len(rows_of(answers.example_tiles(8))) == 8
     assert [tile["row"] for tile in answers.describe_siblings("real", 10)] == [8, 9, 10]
     for row in (bad, 100, -1):
         with pytest.raises(InputError, match="no such picture"):
