@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,15 @@ from ..errors import InputError
 
 T = TypeVar("T")
 _SUFFIX = ".tmp"
+# What an operating system says of a place where nothing can be written, whatever room there is.
+_REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+# safetensors and pyarrow pass on what the system says; torch.save to a path says nothing more than this.
+_FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing|unexpected pos \d+"
+)
 _STALE_SECONDS = 3600.0  # A temporary file lives while one finished shard is written: seconds.
 
 
@@ -24,25 +35,56 @@ class SweptUpError(FileNotFoundError):
 
 
 @contextmanager
-def explaining(path: Path) -> Iterator[None]:
-    """Turn what a disk says about `path` into a sentence.
+def explaining(path: Path, num_bytes: int | None = None) -> Iterator[None]:
+    """Turn what a disk says about `path` into a sentence, whichever library passes it on.
+
+    Args:
+        path: What is written, a file or a folder.
+        num_bytes: About how much room it takes, where that is known.
 
     Raises:
-        InputError: If the disk or the quota is full, or writing is not allowed there.
+        InputError: If the disk or the quota is full, or nothing can be written there.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except InputError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
             raise InputError(
-                f"There is no room left for {path.name!r} in {str(path.parent)!r}; free some and run the same command "
-                "again: what is finished is kept."
+                f"There is no room left for {path.name!r} in {str(path.parent)!r}, {_room(path, num_bytes)}: free "
+                "some and run the same command again, what is finished is kept."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
             raise InputError(
-                f"{path.name!r} cannot be written in {str(path.parent)!r} ({error.strerror}); name another folder."
+                f"{path.name[:60]!r} cannot be written in {str(path.parent)!r} ({error.strerror}); name another "
+                "folder."
             ) from error
         raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or one that it followed, says that a disk or a quota is full.
+
+    Libraries written in other languages raise errors of their own, which say it in their text.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(found)):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
+
+
+def _room(path: Path, num_bytes: int | None) -> str:
+    """How much is wanted and how much there is."""
+    try:
+        free = shutil.disk_usage(path if path.is_dir() else path.parent).free / 1e6
+    except OSError:
+        return "its disk is full"
+    if num_bytes is None:
+        return f"which takes more than the {free:,.1f} MB that are free"
+    return f"which takes about {num_bytes / 1e6:,.1f} MB while {free:,.1f} MB are free"
 
 
 def check_output_file(path: Path) -> None:
@@ -58,7 +100,7 @@ def check_output_file(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BufferedRandom]:
+def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BufferedRandom]:
     """Open a file that takes the place of `path` when the block ends well and vanishes when it does not.
 
     It is written beside `path` under a hidden name of its own (`datasets` looks at no hidden file, and two writers do
@@ -66,6 +108,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
 
     Args:
         path: In a folder that exists.
+        num_bytes: About how large the file will be, where that is known.
 
     Yields:
         The open file, binary, readable too.
@@ -75,7 +118,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         SweptUpError: If the file was removed meanwhile; `path` is as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
-    with explaining(path):
+    with explaining(path, num_bytes):
         file = temporary.open("w+b")
         try:
             with file:
@@ -93,12 +136,13 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         _sync_folder(path.parent)
 
 
-def write_at_once(path: Path, write: Callable[[BufferedRandom], T]) -> T:
+def write_at_once(path: Path, write: Callable[[BufferedRandom], T], num_bytes: int | None = None) -> T:
     """Write a file by `replacing`, and anew if another worker sweeps it up meanwhile: each does so once, at its end.
 
     Args:
         path: In a folder that exists.
         write: Writes the content; it may be called again.
+        num_bytes: As for `replacing`.
 
     Returns:
         What `write` returned.
@@ -108,7 +152,7 @@ def write_at_once(path: Path, write: Callable[[BufferedRandom], T]) -> T:
     """
     while True:
         try:
-            with replacing(path) as file:
+            with replacing(path, num_bytes) as file:
                 return write(file)
         except SweptUpError:
             continue

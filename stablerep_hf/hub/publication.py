@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -17,9 +16,7 @@ from huggingface_hub import RepoCard
 
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult
-from ..synthesis import open_store
-from ..synthesis.export import FILES, MANIFEST
-from ..synthesis.store import DATA, PROVENANCE
+from ..files.shards import check_shards
 from .facts import PLACEHOLDER
 from .model_card import add_results, weights_sha256
 
@@ -175,7 +172,7 @@ def plan_publication(folder: str | Path, results: Sequence[EvaluationResult] = (
             "draw with more --captions-per-shard."
         )
     if kind == "dataset":
-        _refuse_damaged_data(root)
+        check_shards(root)
     else:
         _refuse_missing_weights(root, kind, kept)
     sizes = tuple((path, (root / path).stat().st_size) for path in kept)
@@ -229,36 +226,11 @@ def _holds_secret(path: Path) -> bool:
     return False
 
 
-def _refuse_damaged_data(root: Path) -> None:
-    """Compare the shards with the records of the run that drew or exported them, where there are any."""
-    wrong: list[str] = []
-    if (root / PROVENANCE).is_dir():
-        store = open_store(root)
-        shards = range(store.plan.num_shards)
-        total = len(shards)
-        wrong = [store.shard_path(shard).name for shard in shards if store.find_record(shard) is None]
-        remedy = f"`stablerep verify {root} --repair` draws anew what is wrong"
-    elif (root / MANIFEST / FILES).is_file():
-        records = _read_json(root / MANIFEST / FILES)["files"]
-        total = len(records)
-        wrong = [record["name"] for record in records if _sha256(root / DATA / record["name"]) != record["sha256"]]
-        remedy = "export the data set again"
-    if wrong:
-        raise InputError(f"{len(wrong)} of {total} shards of {root} are missing or damaged ({wrong[0]}): {remedy}.")
-
-
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}), so it was damaged: make it again.") from error
-
-
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_missing_weights(root: Path, kind: str, kept: list[str]) -> None:

@@ -155,8 +155,9 @@ def run(
         InputError: The captions, the generator, a model, the certificate or the folder cannot serve.
     """
     from ..files.places import check_owned
+    from ..files.shards import PROVENANCE
     from ..synthesis import read_provenance, synthesize
-    from ..synthesis.store import PROVENANCE, ShardStore
+    from ..synthesis.store import ShardStore
     from . import cards
 
     check_owned(command.output, PROVENANCE)
@@ -210,8 +211,8 @@ def dry_run(command: GenerateCommand, signing: SigningFlags | None = None) -> st
     import shutil
 
     from ..files.places import check_owned
+    from ..files.shards import PROVENANCE
     from ..synthesis import estimate_synthesis
-    from ..synthesis.store import PROVENANCE
 
     check_owned(command.output, PROVENANCE)
     signer = open_signer(signing)

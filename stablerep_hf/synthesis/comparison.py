@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from ..evaluation.intervals import bootstrap_interval
+from ..files.shards import shard_path
 from .pipeline_folder import first_line
 from .provenance import read_provenance
-from .store import shard_path
 
 Interval = tuple[float, float, float]  # mean, low and high end of 95 %
 

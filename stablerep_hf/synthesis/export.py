@@ -15,13 +15,12 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from ..files.atomic import explaining, replacing
+from ..files.shards import CAPTIONS, DATA, FILES, MANIFEST, PLAN, PROVENANCE
 from .schema import image_features
-from .store import CAPTIONS, DATA, PLAN, PROVENANCE, ShardStore
+from .store import ShardStore
 from .verification import open_store
 
 HUB_SHARD_BYTES = 500_000_000  # what `datasets` makes; the Hub wants files far below 20 GB and few of them
-MANIFEST = "manifest"
-FILES = "files.json"
 _COPIED = ("README.md", "grid.png", "scores.png", "audit.png")
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 from ..captions import read_history
 from ..errors import InputError
 from ..files.sealing import unseal
+from ..files.shards import CAPTIONS, PLAN, PROVENANCE, shard_path
 from .plan import parse_plan
-from .store import CAPTIONS, PLAN, PROVENANCE, shard_path
 
 
 @dataclass(frozen=True)

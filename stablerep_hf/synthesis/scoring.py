@@ -14,9 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..files.shards import shard_path
 from .provenance import Provenance, read_provenance
 from .scorers import DiversityScorer, Scorer
-from .store import ShardStore, shard_path
+from .store import ShardStore
 from .verification import open_store
 
 _COLUMNS = ("alignment", "nsfw", "diversity")

@@ -1,10 +1,4 @@
-"""The folder that a plan is drawn into: shards, and beside each the record that proves it.
-
-DIR/data/train-00000-of-00012.parquet    what `datasets.load_dataset(DIR)` loads
-DIR/provenance/plan.json                 the plan, with its hash
-DIR/provenance/captions.parquet          the captions it was made for
-DIR/provenance/shard-00000.json          size, sha256, counts, timings, library versions
-"""
+"""The folder that a plan is drawn into: shards, and beside each the record that proves it (see `files.shards`)."""
 
 from __future__ import annotations
 
@@ -20,15 +14,11 @@ from ..captions import CaptionSet, read_captions
 from ..errors import InputError
 from ..files.atomic import explaining, remove_leftovers, write_at_once
 from ..files.sealing import seal, unseal
+from ..files.shards import CAPTIONS, DATA, PLAN, PROVENANCE, read_record, record_path, shard_path
 from .drawing import DrawnShard
 from .plan import SynthesisPlan, describe_difference, parse_plan
 from .schema import write_rows
 from .versions import library_versions
-
-DATA = "data"
-PROVENANCE = "provenance"
-PLAN = "plan.json"
-CAPTIONS = "captions.parquet"
 
 
 class ShardStore:
@@ -90,22 +80,16 @@ class ShardStore:
         """Give a shard's record if the shard is whole: its size and sha256 are those of the record.
 
         Returns:
-            The record; None if the shard or its record is missing, torn, or not of this plan.
+            The record; None if the shard or its record is missing, torn, or not of this plan and number.
+
+        Raises:
+            InputError: A file of the shard cannot be read.
         """
         try:
-            record = unseal(self.record_path(shard).read_bytes())
-            coming = record.pop("coming", None)
-            with self.shard_path(shard).open("rb") as file:
-                size = file.seek(0, 2)
-                candidates = [record] if coming is None else [record, {**record, **coming}]
-                if record["plan_hash"] != self.plan.hash or all(size != found["bytes"] for found in candidates):
-                    return None
-                file.seek(0)
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                return next(
-                    (found for found in candidates if (found["bytes"], found["sha256"]) == (size, sha256)), None
-                )
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return read_record(self.folder, shard, self.plan.num_shards, self.plan.hash)
+        except InputError:  # a shard that cannot be read may be whole
+            raise
+        except ValueError:
             return None
 
     def is_damaged(self, shard: int) -> bool:
@@ -251,13 +235,3 @@ def stored_captions(folder: Path) -> CaptionSet:
             f"The folder {str(folder)!r} has no readable {PROVENANCE}/{CAPTIONS} ({error}): run the `stablerep "
             "generate` that drew it again, which restores that file."
         ) from error
-
-
-def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
-    """Where the rows of a shard are in a store."""
-    return folder / DATA / f"train-{shard:05d}-of-{num_shards:05d}.parquet"
-
-
-def record_path(folder: Path, shard: int) -> Path:
-    """Where the record of a shard is in a store."""
-    return folder / PROVENANCE / f"shard-{shard:05d}.json"

@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files.atomic import leftovers
+from ..files.shards import DATA, PLAN, PROVENANCE
 from .plan import SynthesisPlan
-from .store import DATA, PLAN, PROVENANCE, ShardStore, stored_captions
+from .store import ShardStore, stored_captions
 
 ProblemKind = Literal[
     "missing shard",
