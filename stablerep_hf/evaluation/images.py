@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
-from PIL import Image
+import numpy as np
+import yaml
+from huggingface_hub import metadata_load
+from PIL import ExifTags, Image, ImageOps
 
 from ..errors import InputError
+from .folders import counted, find_files
 
 logger = logging.getLogger(__name__)
 
-_CARDS = ("README.md", ".huggingface.yaml")
+
+class TiffTags(IntEnum):
+    """Tags of a TIFF file that say what its numbers mean."""
+
+    BITS = 258
+    SMIN = 340
+    SMAX = 341
+
+
+_SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+# What its builders raise about files, cards and settings that they cannot read.
+_OF_DATASETS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, TarError, BadZipFile)
 _IN_ARCHIVE = r"^zip://[^:]*::"  # how `datasets` names a file in a zip archive: before the path of the archive
 
 
 def load_images(source: str | Path, split: str | None, subset: str | None = None, **settings: Any) -> Any:
     """Load a split of an image data set: a folder or a Hub id, of which `subset` may be one of several.
 
-    A folder is read as its files stand now. `datasets` itself goes on serving the rows that it has kept of a folder
-    with a card for as long as the card names the same files, whatever has become of them.
+    A folder is read as its files stand now, its splits being those that its card names or else those of `find_files`;
+    what lies in it and is not read is counted in a warning. A column of structs of `bytes` and `path` holds images,
+    whether or not the file says so.
 
     A row of a Parquet, CSV or JSON file may hold a path instead of an image: of any file of this machine, or an
     address. Rows that name anything outside the folder or repository of the data set lose that path, so that each is
@@ -32,34 +55,126 @@ def load_images(source: str | Path, split: str | None, subset: str | None = None
 
     Args:
         source: Folder or Hub id.
-        split: Of the data set.
+        split: Of the data set; None for all of them, as a dictionary.
         subset: Of the data set.
         settings: As for `datasets.load_dataset`; with `streaming` what is returned is a stream.
 
     Raises:
-        InputError: There is none, or it lacks the split.
+        InputError: There is none, it lacks the split, or `datasets` cannot read it.
     """
     import datasets
     from datasets.fingerprint import Hasher
 
+    know_heif()
+    with _explained(source, f"give the split {split!r}"):
+        says = _card(Path(source))
+        if subset is None and _has_own_splits(Path(source), says):
+            if says.get("dataset_info"):
+                settings["features"] = datasets.load_dataset_builder(str(source)).info.features
+            loaded = _load_folder(Path(source), split, settings)
+        else:
+            if says:
+                config = datasets.load_dataset_builder(str(source), subset).config
+                # what the rows are kept by: `datasets` goes on serving those of files that have changed since
+                settings["config_id"] = f"{config.name}-{Hasher.hash(config.data_files)}"
+            loaded = datasets.load_dataset(str(source), subset, split=split, **settings)
+    if isinstance(loaded, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        return type(loaded)({name: _as_images(part, source) for name, part in loaded.items()})
+    return _as_images(loaded, source)
+
+
+def image_splits(source: str | Path, subset: str | None = None) -> list[str]:
+    """The splits of an image data set, as `load_images` knows them.
+
+    Raises:
+        InputError: There is no such data set.
+    """
+    import datasets
+
+    with _explained(source, "name its splits"):
+        if subset is None and _has_own_splits(Path(source), _card(Path(source))):
+            return list(find_files(Path(source)).patterns)
+        return list(datasets.get_dataset_split_names(str(source), subset))
+
+
+def _has_own_splits(folder: Path, card: Mapping[str, Any]) -> bool:
+    """Whether nothing but the names of its files says what belongs to which split of a folder."""
+    return folder.is_dir() and "configs" not in card and not any((folder / name).is_file() for name in _SAVED)
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    """What the card of a folder says to machines; nothing if it has none."""
+    said: dict[str, Any] = {}
     try:
-        if any((Path(source) / card).is_file() for card in _CARDS):
-            config = datasets.load_dataset_builder(str(source), subset).config
-            # what the rows are kept by: the names and dates of the files
-            settings["config_id"] = f"{config.name}-{Hasher.hash(config.data_files)}"
-        loaded = datasets.load_dataset(str(source), subset, split=split, **settings)
+        if (folder / "README.md").is_file():
+            said |= metadata_load(folder / "README.md") or {}
+        if (folder / ".huggingface.yaml").is_file():
+            said |= yaml.safe_load((folder / ".huggingface.yaml").read_text("utf-8")) or {}
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise InputError(
+            f"The card in {str(folder)!r} does not begin with YAML that can be read ({_first(error)}): repair it."
+        ) from error
+    return said
+
+
+def _load_folder(folder: Path, split: str | None, settings: dict[str, Any]) -> Any:
+    import datasets
+
+    from .image_files import ImageFiles
+
+    files = find_files(folder)
+    if files.unread:
+        logger.warning("Files in %s that are not read: %s.", folder, counted(files.unread))
+    if not files.are_images:
+        return datasets.load_dataset(str(folder), data_files=files.patterns, split=split, **settings)
+    streaming = settings.pop("streaming", False)
+    # the folders of splits are no classes
+    labels = {} if files.in_class_folders else {"drop_labels": True}
+    builder = ImageFiles(data_files=files.patterns, **labels, **settings)
+    if streaming:
+        return builder.as_streaming_dataset(split)
+    builder.download_and_prepare()
+    return builder.as_dataset(split)
+
+
+@contextmanager
+def _explained(source: str | Path, wanted: str) -> Iterator[None]:
+    """Turn what `datasets` raises about a data set into a sentence."""
+    import datasets
+
+    try:
+        yield
+    except InputError:
+        raise
+    except datasets.exceptions.SplitsVerificationError as error:
+        raise InputError(
+            f"The card of the data set {str(source)!r} counts other images than its files hold, so some are missing "
+            "or the card is old: complete the files, or take `dataset_info` out of the card."
+        ) from error
     except OSError as error:  # not found, no connection, refused by the Hub
         raise InputError(
-            f"The data set {str(source)!r} is neither a folder with images nor within reach "
-            f"({str(error).splitlines()[0][:100]}): check the name."
+            f"The data set {str(source)!r} is neither a folder with images nor within reach ({_first(error)[:100]}): "
+            "check the name."
         ) from error
-    except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
-        raise InputError(
-            f"The data set {str(source)!r} cannot give the split {split!r}: {str(error).splitlines()[0][:200]}."
-        ) from error
-    if isinstance(loaded, datasets.DatasetDict):
-        return datasets.DatasetDict({name: _without_foreign_paths(part, source) for name, part in loaded.items()})
-    return _without_foreign_paths(loaded, source) if isinstance(loaded, datasets.Dataset) else loaded
+    except (*_OF_DATASETS, datasets.exceptions.DatasetsError) as error:
+        raise InputError(f"The data set {str(source)!r} cannot {wanted}: {_first(error)[:200]}.") from error
+
+
+def _first(error: BaseException) -> str:
+    """The first line of what was raised, or of what it was raised from where it says no more than that."""
+    if error.__cause__ is not None and "error occurred while generating" in str(error):
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _as_images(dataset: Any, source: str | Path) -> Any:
+    """The data set with every column of image files declared as such, and no file read from outside of it."""
+    import datasets
+
+    for column, feature in (dataset.features or {}).items():
+        if isinstance(feature, Mapping) and feature.keys() == {"bytes", "path"}:
+            dataset = dataset.cast_column(column, datasets.Image())
+    return _without_foreign_paths(dataset, source) if isinstance(dataset, datasets.Dataset) else dataset
 
 
 def read_content(stored: Mapping[str, Any]) -> bytes:
@@ -88,32 +203,79 @@ def read_content(stored: Mapping[str, Any]) -> bytes:
 
 
 def decode_image(stored: Mapping[str, Any]) -> Image.Image:
-    """Decode one cell of an image column.
+    """Decode one cell of an image column: the one way from bytes to pixels.
 
     Args:
         stored: As for `read_content`.
 
     Returns:
-        RGB, turned as its EXIF orientation says, transparent parts on white.
+        RGB, turned as its EXIF orientation says, converted by `to_rgb`.
 
     Raises:
-        Exception: As `read_content`, or whatever Pillow raises for bytes that are no image.
+        Exception: As `read_content` and `to_rgb`, or whatever Pillow raises for bytes that are no image.
     """
-    import datasets
-
-    return to_rgb(datasets.Image().decode_example({"bytes": read_content(stored), "path": None}))
+    know_heif()
+    with Image.open(BytesIO(read_content(stored))) as picture:
+        picture.load()
+        rgb = to_rgb(picture)
+        if orientation := picture.getexif().get(ExifTags.Base.Orientation):
+            rgb.getexif()[ExifTags.Base.Orientation] = orientation
+            rgb = ImageOps.exif_transpose(rgb)
+    return rgb
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB, transparent parts on white.
 
-    Where an icon is transparent its colours are whatever its maker left there, mostly black under black lines.
+    Where an icon is transparent its colours are whatever its maker left there, mostly black under black lines. Numbers
+    of more than 8 bits are scaled by the range that their mode or file has, which Pillow's `convert` cuts off instead.
+
+    Raises:
+        InputError: nothing says what is white in it, as in most pictures of floats.
     """
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+        picture = _in_eight_bits(picture)
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     ground = Image.new("RGBA", picture.size, "white")
     ground.alpha_composite(picture.convert("RGBA"))
     return ground.convert("RGB")
+
+
+@functools.cache
+def know_heif() -> None:
+    """Let Pillow open HEIC where `pillow_heif` is installed."""
+    if find_spec("pillow_heif") is not None:
+        importlib.import_module("pillow_heif").register_heif_opener()
+
+
+def _in_eight_bits(picture: Image.Image) -> Image.Image:
+    low, high = _range(picture)
+    values = np.asarray(picture).astype(np.float64)
+    grey = np.rint(255 * ((values - low) / (high - low)).clip(0, 1))
+    transparent = picture.info.get("transparency")  # of a PNG: one value that shows the ground
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+def _range(picture: Image.Image) -> tuple[float, float]:
+    """The numbers that are black and white."""
+    tags = getattr(picture, "tag_v2", {})  # of TIFF
+    if TiffTags.SMIN in tags and TiffTags.SMAX in tags:
+        low, high = (float(np.min(tags[tag])) for tag in (TiffTags.SMIN, TiffTags.SMAX))
+        if low < high:
+            return low, high
+    bits = int(np.max(tags.get(TiffTags.BITS, 16)))
+    if picture.mode.startswith("I;16"):
+        return 0, 2**bits - 1
+    if picture.mode == "I" and (picture.format in ("PNG", "PPM") or (tags and bits == 16)):
+        # Pillow opens 16 bits so, where it knows no narrower mode: signed ones from TIFF
+        return (-(2**15), 2**15 - 1) if tags else (0, 2**16 - 1)
+    raise InputError(
+        f"A picture of mode {picture.mode!r} has no range that says what is white: save it with 8 or 16 bits a "
+        "channel."
+    )
 
 
 def _without_foreign_paths(dataset: Any, source: str | Path) -> Any:

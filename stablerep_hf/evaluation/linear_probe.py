@@ -22,6 +22,7 @@ SYNCLR_C_VALUES = tuple(float(c) for c in np.logspace(-5, 6, 45))
 # more than single precision: accuracies then differ by less than those of scikit-learn do from the exact solution's.
 _CHOOSING_TOLERANCE = 1e-4
 _FINAL_TOLERANCE = 1e-5
+_ROUNDING = 1e-6  # of a float32 that an encoder gives, relative
 
 
 @dataclass(frozen=True)
@@ -262,8 +263,8 @@ class _Logistic:
         with torch.no_grad():
             optimizer.step(closure)  # type: ignore[no-untyped-call]
             closure()
-        gradients = [parameter.grad for parameter in (scaled, self.bias) if parameter.grad is not None]
-        self.converged = max(float(gradient.abs().max()) for gradient in gradients) <= 10 * tolerance
+        gradient = torch.cat([parameter.grad.flatten() for parameter in (scaled, self.bias)])  # type: ignore[union-attr]
+        self.converged = float(gradient.abs().max()) <= 10 * tolerance
         self.weight = scaled.detach() * scale
 
     def rotated(self, features: Tensor) -> Tensor:
@@ -288,6 +289,12 @@ def check_multi_labels(labels: ArrayLike, length: int) -> NDArray[np.bool_]:
 
 
 def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    deviation = features.std(0, correction=0)
-    # a feature that never changes in training says nothing, whatever it does in testing
-    return features.mean(0), torch.where(deviation > 1e-8 * deviation.max().clamp_min(1e-30), deviation, torch.inf)
+    mean, deviation = features.mean(0), features.std(0, correction=0)
+    # a feature that never changes in training, or by no more than rounding, says nothing whatever it does in testing
+    least = torch.maximum(1e-8 * deviation.max().clamp_min(1e-30), _ROUNDING * mean.abs())
+    return mean, torch.where(deviation > least, deviation, torch.inf)
+
+
+def are_alike(features: NDArray[np.float32]) -> bool:
+    """Whether all rows (N, D) are one vector but for rounding, as those of an encoder that has collapsed."""
+    return bool((np.ptp(features, axis=0) <= 10 * _ROUNDING * np.abs(features).max()).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,11 +20,14 @@ from .encoder import ImageProcessor, VisionEncoder, load_encoder
 from .features import Features, check_columns, column_values, extract_features
 from .image_transforms import CropAndFlip, Displacement
 from .knn import check_neighbours
+from .linear_probe import are_alike
 from .measures import MEASURES
 from .results import EvaluationResult
 from .scoring import Columns, EvaluationSettings, Scoring, check_label_lists, check_label_values
 from .sgd_probe import AugmentedFeatures
 from .zero_shot import EmbedTexts
+
+logger = logging.getLogger(__name__)
 
 PROTOCOLS = tuple(MEASURES)
 # what a name of images and labels is scored by, if nobody says
@@ -215,6 +219,13 @@ def evaluate_features(
         ]
         if lacks:
             raise InputError(f"The protocol {protocol!r} was given features without {lacks[0]}; give them too.")
+    if len(test) > 1 and are_alike(test.features):
+        logger.warning(
+            "%s gives all %d test images the same features, so its scores are chance: it has collapsed, or its "
+            "weights were not loaded.",
+            encoder_name,
+            len(test),
+        )
     scoring = Scoring(
         train=train,
         test=test,

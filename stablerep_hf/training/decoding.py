@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..evaluation.images import to_rgb
+from ..evaluation.images import decode_image
 
 try:
     import simplejpeg
@@ -50,7 +49,7 @@ def decode_rgb(image: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
                 return pixels
             except ValueError:
                 pass  # Pillow decides what becomes of it
-    return np.array(to_rgb(datasets.Image().decode_example(image)))
+    return np.array(decode_image(image))
 
 
 def _is_plain_jpeg(encoded: bytes) -> bool:

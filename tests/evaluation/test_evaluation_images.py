@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import io
 import shutil
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation.images import decode_image, load_images
+from stablerep_hf.evaluation.images import decode_image, load_images, to_rgb
 
 PARQUET = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
 FOLDERS = "---\nconfigs:\n- config_name: default\n  data_dir: .\n---\n"
@@ -115,3 +117,50 @@ def test_pictures_in_a_folder_and_in_an_archive_are_its_own(tmp_path, monkeypatc
     for place in (tmp_path / "photos", tmp_path / "packed", tmp_path / "link", "../photos", "../link"):
         loaded = load_images(place, "train").cast_column("image", datasets.Image(decode=False))
         assert [decode_image(cell).getpixel((0, 0)) for cell in loaded["image"][:]] == [(255, 0, 0)] * 2
+
+
+RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jp2", "pgm"])
+def test_sixteen_bits_keep_their_greys(tmp_path, suffix):
+    Image.fromarray(RAMP).save(tmp_path / f"a.{suffix}")
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    pixels = np.asarray(decode_image({"bytes": content, "path": None}))
+    assert (pixels[..., 0] == np.arange(256).reshape(16, 16)).all()
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_a_range_is_read_from_the_file_or_the_picture_is_refused(tmp_path):
+    twelve = Image.fromarray((RAMP // 16).astype(np.uint16))
+    twelve.save(tmp_path / "twelve.tif")
+    narrow = Image.open(tmp_path / "twelve.tif")
+    narrow.load()
+    narrow.tag_v2[258] = (12,)  # as a camera of 12 bits writes it; Pillow packs 16
+    assert np.asarray(to_rgb(narrow))[..., 0].max() == 255
+    shares = Image.fromarray((RAMP / 65535).astype(np.float32))
+    shares.save(tmp_path / "shares.tif", tiffinfo={340: 0.0, 341: 1.0})
+    with Image.open(tmp_path / "shares.tif") as known:
+        assert (np.asarray(to_rgb(known))[..., 0] == np.arange(256).reshape(16, 16)).all()
+    for unknown in (shares, Image.fromarray(RAMP.astype(np.int32))):
+        with pytest.raises(InputError, match=f"mode '{unknown.mode}' has no range that says what is white"):
+            to_rgb(unknown)
+
+
+def test_a_transparent_grey_of_sixteen_bits_shows_the_ground(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png", transparency=0)
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(to_rgb(picture))[..., 0].ravel()
+    assert pixels[0] == 255 and list(pixels[1:]) == list(range(1, 256))
+
+
+def test_pictures_are_turned_as_datasets_turns_them():
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        stream = io.BytesIO()
+        picture.save(stream, "PNG", exif=exif)
+        cell = {"bytes": stream.getvalue(), "path": None}
+        expected = np.asarray(datasets.Image().decode_example(cell).convert("RGB"))
+        assert (np.asarray(decode_image(cell)) == expected).all()

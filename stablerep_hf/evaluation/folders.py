@@ -1,0 +1,181 @@
+"""Which files of a folder are its data, which split each belongs to, and which are not read."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path, PurePath
+
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from PIL import features
+
+from ..errors import InputError
+
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_NUMBERED = re.compile(rf"({'|'.join(SPLIT_NAMES)})([-_.]?\d[-\w.]*)?", re.IGNORECASE)  # train, train-0003, val2017
+_SHARD = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}.*")  # of any split, as `datasets` names what it writes
+_WORD = re.compile(rf"(?:^|[-_. ])({'|'.join(SPLIT_NAMES)})(?=$|[-_. \d])", re.IGNORECASE)
+# Read as rows or as archives. Text is not among them: beside images it holds notes.
+_TABLES = frozenset({".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".tar", ".zip"})
+_HEIF = (".heic", ".heif")
+_REASONS = {
+    ".avif": ".avif (Pillow was built without AVIF)",
+    **{suffix: f"{suffix} (`pip install pillow-heif` to read them)" for suffix in _HEIF},
+}
+_METADATA = frozenset(ImageFolder.METADATA_FILENAMES)
+_ABOUT = frozenset({"readme", "license", "licence", "notice", "changelog", "copying", "citation"})
+_STATES = frozenset({"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The data files of a folder.
+
+    Attributes:
+        are_images: whether they are images, one a file, rather than tables or archives of rows.
+        patterns: split -> glob patterns of its files, absolute.
+        in_class_folders: whether images lie in folders below their split, which may name their classes.
+        unread: what is not read, and why -> how many files.
+    """
+
+    are_images: bool
+    patterns: dict[str, list[str]]
+    in_class_folders: bool
+    unread: dict[str, int]
+
+
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of image files that can be read here, lower case: AVIF and HEIC only where Pillow can read them."""
+    known = set(ImageFolder.EXTENSIONS) - {".mpg", ".mpeg"}
+    if features.check("avif"):
+        known.add(".avif")
+    if find_spec("pillow_heif") is not None:
+        known.update(_HEIF)
+    return frozenset(known)
+
+
+def find_files(folder: Path) -> FolderFiles:
+    """Sort the files of a folder whose card names none into splits.
+
+    The split of a file follows from the first part of its path alone: a folder such as `train` or `val2017`, or, where
+    the data are tables, a file such as `test.csv` or `train-00000-of-00002.parquet`. A word inside a name says nothing
+    ("train station"). One class folder called `train` among others is no split: all of them are `train`, as in every
+    folder without splits. Folders around all data are passed through.
+
+    Raises:
+        InputError: the folder holds no data, or some of its data lie in splits and others do not.
+    """
+    images, tables, metadata, unread = _listed(folder)
+    # a table that is called as a split is is the data, whatever pictures lie beside it
+    named = any(_split_of(path.name, is_folder=False, are_images=False) for path in tables)
+    are_images = bool(images) and len(images) >= len(tables) and not named
+    files = images if are_images else tables
+    if not files:
+        raise InputError(
+            f"The folder {str(folder)!r} holds no image and no table that can be read"
+            + (f" ({counted(unread)} cannot)" if unread else "")
+            + "; name the folder of a data set."
+        )
+    for path in tables if are_images else [*images, *metadata]:
+        unread[path.suffix.lower()] += 1
+    base = _base(files)
+    root = glob.escape(str(folder.resolve().joinpath(*base)))
+    splits = _splits(folder, [path.parts[len(base) :] for path in files], are_images)
+    patterns: dict[str, dict[str, None]] = {split: {} for split in splits.values()}
+    for path in [*files, *(metadata if are_images else [])]:
+        head, *rest = path.parts[len(base) :]
+        split = splits.get(head if splits.keys() != {""} else "")
+        if split is None:
+            unread["metadata outside of the splits"] += 1
+        elif are_images:
+            name = path.name if path in metadata else f"*{glob.escape(path.suffix)}"
+            patterns[split][f"{root}/{glob.escape(head) + '/' if head in splits else ''}**/{name}"] = None
+        else:
+            patterns[split][f"{root}/{glob.escape('/'.join([head, *rest]))}"] = None
+    depth = len(base) + (0 if splits.keys() == {""} else 1)
+    in_folders = any(len(path.parts) > depth + 1 for path in files)
+    return FolderFiles(are_images, {split: list(own) for split, own in patterns.items()}, in_folders, dict(unread))
+
+
+def counted(unread: Mapping[str, int]) -> str:
+    """What is not read, for a sentence: "5 .heic, 2 .txt"."""
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(unread.items()))
+
+
+def _listed(folder: Path) -> tuple[list[PurePath], list[PurePath], list[PurePath], Counter[str]]:
+    """Images, tables and metadata below a folder, relative to it, and the rest by why it is not read."""
+    images: list[PurePath] = []
+    tables: list[PurePath] = []
+    metadata: list[PurePath] = []
+    unread: Counter[str] = Counter()
+    readable = image_suffixes()
+    seen = {os.path.realpath(folder)}
+    for walked, folders, names in os.walk(folder, followlinks=True):
+        place = Path(walked)
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        real = {name: os.path.realpath(place / name) for name in folders}
+        folders[:] = [name for name in folders if real[name] not in seen]  # a link may lead back up
+        seen |= set(real.values())
+        for name in sorted(names):
+            path = PurePath(place.relative_to(folder), name)
+            suffix = path.suffix.lower()
+            if name.startswith(".") or name in _STATES or path.stem.lower() in _ABOUT:
+                continue
+            if name in _METADATA:
+                metadata.append(path)
+            elif suffix in readable:
+                images.append(path)
+            elif suffix in _TABLES:
+                tables.append(path)
+            else:
+                unread[_REASONS.get(suffix, suffix or "without a suffix")] += 1
+    return images, tables, metadata, unread
+
+
+def _base(files: Sequence[PurePath]) -> tuple[str, ...]:
+    """The folders that are around all files and are no splits."""
+    base = os.path.commonpath([path.parent for path in files]) if len(files) > 1 else str(files[0].parent)
+    parts = PurePath(base).parts
+    return tuple(itertools.takewhile(lambda part: not _NUMBERED.fullmatch(part), parts))
+
+
+def _splits(folder: Path, places: Sequence[tuple[str, ...]], are_images: bool) -> dict[str, str]:
+    """First part of the path -> split; of a folder without splits only the empty part, which stands for any."""
+    heads = {place[0]: len(place) > 1 for place in places}  # whether it is a folder
+    named = {head: split for head, is_folder in heads.items() if (split := _split_of(head, is_folder, are_images))}
+    if len(named) == len(heads):
+        return named
+    others = [head for head in heads if head not in named]
+    is_class = len(named) == 1 and all(len(place) == 2 for place in places)  # one of several class folders
+    if named and not is_class:
+        raise InputError(
+            f"The folder {str(folder)!r} has {', '.join(map(repr, sorted(named)))} for splits, and {others[0]!r} is "
+            "none of train, validation and test: move it into one of them, or take it out."
+        )
+    words = [{SPLIT_NAMES[word.lower()] for word in _WORD.findall(head)} for head in others]
+    if not named and all(words) and len(set().union(*words)) > 1 and (not are_images or all(heads.values())):
+        raise InputError(
+            f"The folder {str(folder)!r} holds {', '.join(map(repr, sorted(heads)[:3]))}, which look like splits and "
+            "are not named as such: call them train, validation and test."
+        )
+    return {"": "train"}
+
+
+def _split_of(head: str, is_folder: bool, are_images: bool) -> str | None:
+    if not is_folder and are_images:
+        return None  # pictures are called what their makers like
+    stem = head if is_folder else head.partition(".")[0] if not _SHARD.fullmatch(head) else head
+    if found := _NUMBERED.fullmatch(stem):
+        return SPLIT_NAMES[found[1].lower()]
+    shard = _SHARD.fullmatch(stem) if not is_folder else None
+    return shard[1] if shard else None

@@ -1,0 +1,167 @@
+"""Folders as people have them: which file belongs to which split, and what is not read."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from stablerep_hf.errors import InputError
+from stablerep_hf.evaluation import folders
+from stablerep_hf.evaluation.images import image_splits, load_images
+
+
+def png():
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def fill(root, *places):
+    for place in places:
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png())
+    return root
+
+
+def names_of(loaded):
+    label = loaded.features["label"]
+    return [label.names[number] for number in loaded["label"]]
+
+
+@pytest.mark.parametrize("root", ["v", "a train, of [brackets]/test v*"])
+def test_a_class_called_as_a_split_is_no_split(tmp_path, root):
+    folder = fill(
+        tmp_path / root,
+        *(
+            f"{split}/{name}/{n}.png"
+            for split in ("train", "test")
+            for name in ("bus", "train", "test")
+            for n in "0123"
+        ),
+    )
+    assert image_splits(folder) == ["test", "train"]
+    for split in ("train", "test"):
+        assert names_of(load_images(folder, split)) == ["bus"] * 4 + ["test"] * 4 + ["train"] * 4
+
+
+def test_class_folders_without_splits_are_all_loaded(tmp_path):
+    folder = fill(tmp_path / "v", *(f"{name}/{n}.png" for name in ("bus", "car", "train") for n in "01"))
+    assert image_splits(folder) == ["train"]
+    assert names_of(load_images(folder, "train")) == ["bus", "bus", "car", "car", "train", "train"]
+    assert len(load_images(folder, "train", streaming=True).take(9)._head(9)["image"]) == 6
+
+
+def test_words_inside_names_say_nothing(tmp_path):
+    folder = fill(tmp_path / "v", "test_1.png", "train station.png", "a/val.png")
+    assert image_splits(folder) == ["train"]
+    assert len(load_images(folder, "train")) == 3
+
+
+@pytest.mark.parametrize("names", [("train2017", "val2017"), ("Train", "dev"), ("images/train", "images/valid")])
+def test_usual_names_of_splits_are_known_and_are_no_classes(tmp_path, names):
+    folder = fill(tmp_path / "v", *(f"{name}/{n}.JPG" for name in names for n in "01"))
+    assert image_splits(folder) == ["train", "validation"]
+    validation = load_images(folder, "validation")
+    assert len(validation) == 2 and validation.column_names == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("places", "says"),
+    [
+        (["train/a/0.png", "test/a/0.png", "extra/a/0.png"], "'extra' is none of train, validation and test"),
+        (["train/a/0.png", "test/a/0.png", "0.png"], "'0.png' is none of train"),
+        (["train_images/0.png", "test_images/0.png"], "look like splits and are not named as such"),
+        (["cars_train.parquet", "cars_test.parquet"], "look like splits and are not named as such"),
+        (["train.parquet", "more.parquet"], "'more.parquet' is none of train"),
+        (["notes.txt", "a.heic"], r"holds no image and no table that can be read \(1 .heic .*, 1 .txt cannot\)"),
+    ],
+)
+def test_a_file_in_no_split_is_refused(tmp_path, monkeypatch, places, says):
+    monkeypatch.setattr(folders, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=says):
+        load_images(fill(tmp_path, *places), "train")
+
+
+def test_tables_are_named_by_their_split(tmp_path):
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "hidden-00000-of-00001", "test"):
+        pq.write_table(pa.table({"image": [{"bytes": png(), "path": "x"}]}), tmp_path / f"{name}.parquet")
+    assert image_splits(tmp_path) == ["hidden", "test", "train"]
+    assert [len(load_images(tmp_path, split)) for split in ("train", "hidden", "test")] == [2, 1, 1]
+
+
+def test_what_is_not_read_is_counted_and_said(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(folders, "find_spec", lambda name: None)
+    fill(
+        tmp_path, "a/0.png", "a/1.png", "b/0.png", "a/2.heic", "b/3.HEIC", "a/0.txt", "b/c.mp4", "README.md", ".x.png"
+    )
+    (tmp_path / "README.md").write_text("my cats\n")
+    assert len(load_images(tmp_path, "train")) == 3
+    assert "not read: 2 .heic (`pip install pillow-heif` to read them), 1 .mp4, 1 .txt." in caplog.text
+
+
+def test_avif_is_loaded_beside_other_pictures_and_described_by_metadata(tmp_path):
+    fill(tmp_path, "a.png")
+    Image.new("RGB", (16, 16), "blue").save(tmp_path / "b.avif")
+    assert len(load_images(tmp_path, "train")) == 2
+    (tmp_path / "metadata.csv").write_text("file_name,caption\nb.avif,a blue thing\n")
+    (row,) = load_images(tmp_path, "train")
+    assert row["caption"] == "a blue thing" and row["image"].convert("RGB").getpixel((3, 3))[2] > 240
+
+
+def test_a_loop_of_links_ends(tmp_path):
+    fill(tmp_path, "a/0.png", "b/0.png")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    assert len(load_images(tmp_path, "train")) == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_structs_of_bytes_and_path_are_images(tmp_path, streaming):
+    pq.write_table(pa.table({"image": [{"bytes": png(), "path": "x"}] * 2}), tmp_path / "train.parquet")
+    loaded = load_images(tmp_path, "train", streaming=streaming)
+    assert type(loaded.features["image"]).__name__ == "Image"
+    assert next(iter(loaded))["image"].size == (4, 4)
+
+
+def test_damaged_folders_are_refused_in_a_sentence(tmp_path):
+    (tmp_path / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="Parquet file size is 4 bytes"):
+        load_images(tmp_path, "train")
+    (tmp_path / "train.parquet").unlink()
+    (tmp_path / "train.tar").write_bytes(b"no archive")
+    with pytest.raises(InputError, match="truncated header"):
+        load_images(tmp_path, "train")
+    (tmp_path / "train.tar").unlink()
+    (tmp_path / "train.csv").write_text("a,b\n1,2\n1,2,3\n")
+    with pytest.raises(InputError, match="Expected 2 fields in line 3, saw 3"):
+        load_images(tmp_path, "train")
+    (tmp_path / "train.csv").rename(tmp_path / "data.py")
+    with pytest.raises(InputError, match="Dataset scripts are no longer supported"):
+        load_images(tmp_path / "data.py", "train")
+    (tmp_path / "README.md").write_text("---\n: {\n---\n")
+    with pytest.raises(InputError, match="does not begin with YAML"):
+        load_images(tmp_path, "train")
+
+
+def test_a_card_that_counts_other_images_is_refused(tmp_path):
+    pq.write_table(pa.table({"image": [{"bytes": png(), "path": "x"}] * 2}), tmp_path / "train.parquet")
+    counts = "dataset_info:\n  splits:\n  - name: train\n    num_bytes: 9\n    num_examples: 3\n"
+    card = "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train.parquet\n"
+    (tmp_path / "README.md").write_text(f"---\n{card}{counts}---\n")
+    with pytest.raises(InputError, match="counts other images than its files hold"):
+        load_images(tmp_path, "train")
+
+
+def test_pickles_in_an_archive_are_never_opened(tmp_path):
+    with tarfile.open(tmp_path / "train-0000.tar", "w") as archive:
+        for name, content in (("0.png", png()), ("0.pkl", b"cos\nsystem\n(S'touch pwned'\ntR.")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    (row,) = load_images(tmp_path, "train")
+    assert row["pkl"].startswith(b"cos") and row["png"].size == (4, 4)
