@@ -4,12 +4,13 @@ from .balancing import (
     balance_captions as balance_captions,
     caption_groups as caption_groups,
 )
-from .caption_set import CaptionSet as CaptionSet, read_history as read_history
+from .caption_set import CaptionSet as CaptionSet
 from .cleaning import (
     CleaningRules as CleaningRules,
     clean_captions as clean_captions,
     text_classifier as text_classifier,
 )
+from .history import read_history as read_history
 from .identity import caption_id as caption_id, normalize_caption as normalize_caption
 from .language_model import CaptionWriter as CaptionWriter, Writing as Writing
 from .near_duplicates import merge_near_duplicates as merge_near_duplicates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,13 +20,13 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from .exact_duplicates import has_repeats, merge_equal
+from .history import as_metadata, history_of
 from .identity import id_of_normalized, normalize_caption
 from .spool import Spool, release
 
 SCHEMA = pa.schema([("caption_id", pa.int64()), ("caption", pa.string()), ("count", pa.int64())])
 OPTIONAL = pa.schema([("label", pa.string()), ("num_images", pa.int32())])
 _BLOCK = 65_536  # captions turned from Python objects into Arrow at a time
-_HISTORY = b"stablerep.history"  # key of the file's metadata
 _READ_ANEW = ", so its images would be grouped wrongly; drop the column caption_id and read the captions anew"
 
 Int64Array = npt.NDArray[np.int64]
@@ -129,7 +128,7 @@ class CaptionSet:
             num_rows += len(batch)
             spool.append(batch)
         table, mapping = spool.close()
-        result = cls(table, history=_history_of(schema), mapping=mapping)
+        result = cls(table, history=history_of(schema), mapping=mapping)
         if has_repeats(result.caption_ids):
             raise InputError(f"In a caption table of {num_rows} rows a caption_id stands twice{_READ_ANEW}.")
         return result
@@ -263,8 +262,8 @@ class CaptionSet:
 
     def write_parquet(self, where: str | Path | IO[bytes]) -> None:
         """Write the table to a path or an open binary file; `read_captions` reads it back."""
-        metadata = {_HISTORY: json.dumps(dict(self.history)).encode()} if self.history else None
-        with pq.ParquetWriter(where, self.table.schema.with_metadata(metadata)) as writer:
+        schema = self.table.schema.with_metadata(as_metadata(self.history))
+        with pq.ParquetWriter(where, schema) as writer:
             for batch in self._blocks():
                 writer.write_batch(batch)
 
@@ -282,22 +281,6 @@ class CaptionSet:
 
     def __repr__(self) -> str:
         return f"CaptionSet({len(self)} captions, {self.num_merged} merged, {self.num_empty} empty left out)"
-
-
-def read_history(path: str | Path) -> dict[str, Any]:
-    """The `history` of a set in a parquet file, without reading its captions; empty if there is none or no file."""
-    try:
-        return _history_of(pq.read_schema(path))
-    except (OSError, pa.ArrowInvalid):
-        return {}
-
-
-def _history_of(schema: pa.Schema) -> dict[str, Any]:
-    try:
-        history: dict[str, Any] = json.loads((schema.metadata or {}).get(_HISTORY, b"{}"))
-    except ValueError:  # damaged, and nothing rests on it
-        return {}
-    return history
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

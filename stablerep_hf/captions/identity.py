@@ -7,8 +7,17 @@ negatives of each other.)
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from hashlib import blake2b
+
+# Any character but white space, controls, the braille blank and what Unicode tells fonts not to draw
+# (Default_Ignorable_Code_Point in DerivedCoreProperties.txt): zero-width spaces, joiners, fillers, selectors.
+_VISIBLE = re.compile(
+    r"[^\s\x00-\x1f\x7f-\x9f\u2800\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    r"\U000e0000-\U000e0fff]"
+)
 
 
 def normalize_caption(text: str) -> str:
@@ -19,14 +28,14 @@ def normalize_caption(text: str) -> str:
 
     Returns:
         The text in Unicode NFC with every run of white space (tabs, line breaks, no-break spaces too) replaced by one
-        space and none at the ends; the empty string if there was nothing else. Case and punctuation are kept: they
-        change what a generator draws.
+        space and none at the ends. The empty string if nothing in it can be seen: white space, control characters,
+        zero-width spaces. Case, punctuation and compatibility characters are kept: they change what a generator draws.
     """
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(unicodedata.normalize("NFC", text).split()) if _VISIBLE.search(text) else ""
 
 
 def caption_id(text: str) -> int:
-    """Give the identity of a caption.
+    """Compute the id of a caption.
 
     Args:
         text: The caption, normalised or not.
@@ -36,11 +45,11 @@ def caption_id(text: str) -> int:
         int64. Among ten million captions the chance of any collision is about 5e-6.
 
     Raises:
-        UnicodeEncodeError: If the text holds a lone surrogate and so has no UTF-8 form.
+        UnicodeEncodeError: The text holds a lone surrogate and so has no UTF-8 form.
     """
     return id_of_normalized(normalize_caption(text))
 
 
 def id_of_normalized(caption: str) -> int:
-    """Give the identity of a caption that `normalize_caption` returned (and so skip doing it again)."""
+    """Compute the id of a caption that `normalize_caption` returned, without normalising it again."""
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from stablerep_hf.captions import caption_id, normalize_caption
+from stablerep_hf.captions import CaptionSet, caption_id, normalize_caption
 
 
 def test_normalizing_composes_letters_and_collapses_every_white_space() -> None:
@@ -21,6 +21,16 @@ def test_caption_id_is_the_documented_hash() -> None:
     assert caption_id(" a  cafe\u0301 ") == int.from_bytes(digest, "big") >> 1
     # Ids stand in published data sets: they may never change.
     assert caption_id("a photo of a cat") == 3911221920095594919
+    assert caption_id("ﬁve ½ cups, №3, ² ⅷ ｆｕｌｌ") == 122675349274856235  # NFC keeps what NFKC would replace
+
+
+def test_what_cannot_be_seen_is_no_caption() -> None:
+    for text in ("\u200b", " \u200b\u2060\ufeff\n", "\u2800\u3164", "\x00\x7f", "\ufe0f", "\U000e0041"):
+        assert normalize_caption(text) == "", ascii(text)
+    for text in ("a\u200bb", "\N{HEAVY BLACK HEART}\ufe0f", "\u200d\N{DOG}", "."):
+        assert normalize_caption(text) == text, ascii(text)
+    captions = CaptionSet.from_texts(["a", "\u200b\u200b", "\u200b \u200b"])
+    assert (captions.captions, captions.num_empty) == (["a"], 2)
 
 
 def test_caption_ids_fit_int64_and_do_not_depend_on_the_process() -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from stablerep_hf.captions import read_captions
+from stablerep_hf.captions import CaptionSet, read_captions
 from stablerep_hf.errors import InputError
 
 TEXTS = ['a "big" cat, sleeping', "ein Café", "a dog"]
@@ -83,7 +87,7 @@ def test_a_folder_is_a_data_set_with_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("train.csv", "n,text\n1,a\n2,\n3,b\n"),
+        ("train.csv", "n,caption\n1,a\n2,\n3,b\n"),
         ("train.txt", "a\n\nb\n"),
         ("train.jsonl", '{"n": 1, "text": "a"}\n{"n": 2, "text": null}\n{"n": 3, "text": "b"}\n'),
     ],
@@ -91,7 +95,7 @@ def test_a_folder_is_a_data_set_with_splits(tmp_path: Path) -> None:
 def test_a_folder_whose_files_name_no_types(tmp_path: Path, name: str, content: str) -> None:
     write(tmp_path / name, content)
     assert read_captions(tmp_path).captions == ["a", "b"]
-    with pytest.raises(InputError, match="no column 'title'"):
+    with pytest.raises(InputError, match="no column 'title'|a text file has no columns"):
         read_captions(tmp_path, column="title")
 
 
@@ -109,7 +113,7 @@ def test_a_folder_with_a_damaged_second_file_is_refused(tmp_path: Path, damage: 
         )
     content = file.read_bytes()
     file.write_bytes(damage or content[:20] + bytes(40) + content[60:])
-    with pytest.raises(InputError, match=r"No captions could be read from .*, split 'train'") as caught:
+    with pytest.raises(InputError, match=r"train-00001-of-00002\.parquet' is not a readable parquet file") as caught:
         read_captions(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -136,7 +140,22 @@ def test_a_folder_with_a_damaged_second_file_is_refused(tmp_path: Path, damage: 
         ("c.jsonl", '{"caption": "a"}\n{"text": "b"}\n', None, r"\(entry 2\)' has no column 'caption'.*\['text'\]"),
         ("c.jsonl", "3\n", None, "Entry 1 of 'c.jsonl' is 3, but captions are text or objects"),
         ("c.jsonl", '{"caption": 3}\n', "caption", "3 is of type int, not text"),
-        ("c.json", '{"caption": "a"}', None, "read from a JSON list"),
+        ("c.json", "3", None, "Entry 1 of 'c.json' is 3, but captions are text"),
+        ("c.json", '{\n"caption": "a"}', None, "Line 1 of 'c.json' is not valid JSON"),
+        ("c.jsonl", '\n\n"a"\n{\n', None, "Line 4 of 'c.jsonl' is not valid JSON"),
+        (
+            "c.csv",
+            "caption\na red heart, on a blue ground\n",
+            None,
+            "Line 2 of 'c.csv' has 2 fields, .* names 1: .*quotes",
+        ),
+        ("c.csv", 'n,caption\n1,"a\nb"\n2,a,b,c\n', None, "Line 4 of 'c.csv' has 4 fields, .* names 2"),
+        ("c.tsv", "n\tcaption\n1\ta\tb\n", None, "Line 2 of 'c.tsv' has 3 fields, .* names 2: .*tab"),
+        ("c.csv", "n;caption\n1;a dog, asleep\n", None, "separated by semicolons and not by commas: .* with commas"),
+        ("c.csv", "n;text\n1;a\n", "text", "separated by semicolons and not by commas"),
+        ("c.csv", "n\tcaption\n1\ta\n", None, r"separated by tabs and not by commas: .*name it \.tsv"),
+        ("c.tsv", "n,caption\n1,a\n", None, "separated by commas and not by tabs"),
+        ("c.csv", "caption,caption\na,b\n", None, "has 2 columns 'caption'; rename all but one"),
         ("c.json", "[", None, "is not valid JSON"),
         ("c.json", "[" * 200_000, None, "'c.json' nests lists or objects too deeply"),
         ("c.jsonl", '"a"\n' + "[" * 200_000, None, "Line 2 of 'c.jsonl' nests lists or objects too deeply"),
@@ -199,3 +218,107 @@ def test_a_row_that_lacks_its_class_has_no_label(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c"], "kind": [1, -1, None]}, features=kinds)
     rows.to_parquet(tmp_path / "train.parquet")
     assert read_captions(tmp_path, label_column="kind").labels == ["dog", None, None]
+
+
+def test_a_file_gives_the_same_captions_alone_and_in_a_folder(tmp_path: Path) -> None:
+    odd = ["None", "nan", "NA", "null", "N/A", "", "007", "1e5", "true", "#N/A"]
+    rows = "".join(f'{number},"{text}"\n' for number, text in enumerate(odd))
+    objects = [{"caption": text, "n": number} for number, text in enumerate(odd)]
+    own = CaptionSet.from_texts([*odd, "NA"]).with_num_images(range(1, 10))
+    own.write_parquet(tmp_path / "own.parquet")
+    contents: dict[str, bytes] = {
+        "c.csv": f"n,caption\n{rows}".encode(),
+        "c.csv.gz": gzip.compress(f"n,caption\n{rows}".encode()),
+        "c.tsv": ("n\tcaption\n" + rows.replace(",", "\t", 1).replace('"', "")).encode(),
+        "c.jsonl": "\n".join(map(json.dumps, objects)).encode(),
+        "c.json": json.dumps(objects).encode(),
+        "lines.json": "\n".join(map(json.dumps, objects)).encode(),
+        "c.txt": "\n".join(odd).encode(),
+        "own.parquet": (tmp_path / "own.parquet").read_bytes(),
+    }
+    for name, content in contents.items():
+        folder = tmp_path / f"of {name}"
+        folder.mkdir()
+        alone = read_captions(write(folder / name, content))
+        inside = read_captions(folder)
+        assert inside.table.equals(alone.table), name
+        assert inside.num_empty == alone.num_empty, name
+        if name == "c.csv":
+            assert (alone.captions, alone.num_empty) == ([text for text in odd if text], 1)
+        if name == "own.parquet":
+            assert inside.num_images is not None
+            assert inside.num_merged == 1
+
+
+def test_several_files_of_one_s_own_are_one_set_with_their_numbers_of_images(tmp_path: Path) -> None:
+    for number, texts in enumerate((["a", "b", "a"], ["c"])):
+        captions = CaptionSet.from_texts(texts).with_num_images([3] * len(set(texts))).with_history(read=1)
+        captions.write_parquet(tmp_path / f"train-{number}.parquet")
+    both = read_captions(tmp_path)
+    assert (both.captions, both.num_images.tolist(), both.num_merged) == (["a", "b", "c"], [3, 3, 3], 1)  # type: ignore[union-attr]
+    assert both.history == {}
+    (tmp_path / "train-2.parquet").write_bytes(pq_bytes({"caption": ["d", "a"]}))
+    assert read_captions(tmp_path).captions == ["a", "b", "c", "d"]
+
+
+def pq_bytes(columns: dict[str, object]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def test_captions_of_a_folder_of_images_stand_in_its_table(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    write(tmp_path / "metadata.csv", "file_name,caption\n0.png,None\n1.png,a dog\n")
+    assert read_captions(tmp_path).captions == ["None", "a dog"]
+
+
+def test_captions_of_archives_are_streamed(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.writestr("c.csv", "n,caption\n1,None\n2,a dog\n")
+    assert read_captions(tmp_path).captions == ["None", "a dog"]
+
+
+def test_files_of_a_folder_that_are_not_read_are_counted_by_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("train.csv", "test.csv", "notes.csv", "sub/a.docx", "b.docx", "LICENSE", ".hidden", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, f"caption\n{name}\n" if name != "README.md" else "words\n")
+    assert read_captions(tmp_path).captions == ["train.csv"]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("stablerep_hf")] == [
+        f"5 files in {str(tmp_path)!r} are not read: 1 .csv in the split 'test', 1 .csv of another format or in no "
+        "split, 2 .docx, 1 without a suffix."
+    ]
+    caplog.clear()
+    assert read_captions(tmp_path / "train.csv").captions == ["train.csv"]
+    assert caplog.messages == []
+
+
+def test_classes_of_a_file_are_its_labels_by_name(tmp_path: Path) -> None:
+    kinds = datasets.Features({"caption": datasets.Value("string"), "kind": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c"], "kind": [1, -1, None]}, features=kinds)
+    rows.to_parquet(tmp_path / "c.parquet")
+    assert read_captions(tmp_path / "c.parquet", label_column="kind").labels == ["dog", None, None]
+
+
+def test_files_that_cannot_be_opened_get_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_captions(tmp_path / ("x" * 300 + ".txt"))
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    with pytest.raises(InputError, match="does not exist"):
+        read_captions(loop)
+    with pytest.raises(InputError, match=r"'c\.txt\.gz' cannot be read after line 0 .*check the file"):
+        read_captions(write(tmp_path / "c.txt.gz", b"no gzip"))
+    torn = gzip.compress(b"a dog\n" * 1000)[:-20]
+    with pytest.raises(InputError, match=r"'c\.txt\.gz' cannot be read after line"):
+        read_captions(write(tmp_path / "c.txt.gz", torn))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("stablerep_hf.captions.caption_files.LocalFileSystem.open", refuse)
+    with pytest.raises(InputError, match=r"'c\.txt' cannot be read after line 0 .*Permission denied"):
+        read_captions(write(tmp_path / "c.txt", "a"))
