@@ -53,7 +53,8 @@ def test_the_python_runs_and_what_it_makes_loads_without_this_package(tmp_path):
 
 
 def test_every_shown_command_parses(capsys):
-    from stablerep_hf.cli.captions import CaptionsCommand
+    from stablerep_hf.captions import CaptionSettings
+    from stablerep_hf.cli.captions import Output
     from stablerep_hf.cli.demo_app import ServingCommand
     from stablerep_hf.cli.evaluate import EvaluateCommand
     from stablerep_hf.cli.finetune import parse as parse_finetune
@@ -66,7 +67,7 @@ def test_every_shown_command_parses(capsys):
     from stablerep_hf.space import SpaceSettings
 
     kinds = {
-        "captions": [CaptionsCommand],
+        "captions": [CaptionSettings, Output],
         "demo-app": [SpaceSettings, ServingCommand],
         "evaluate": [EvaluateCommand],
         "generate": [GenerateCommand],

@@ -14,6 +14,12 @@ from .history import read_history as read_history
 from .identity import caption_id as caption_id, normalize_caption as normalize_caption
 from .language_model import CaptionWriter as CaptionWriter, Writing as Writing
 from .near_duplicates import merge_near_duplicates as merge_near_duplicates
+from .preparing import (
+    CaptionSettings as CaptionSettings,
+    PreparedCaptions as PreparedCaptions,
+    prepare_captions as prepare_captions,
+)
 from .reading import read_captions as read_captions
 from .templates import fill_templates as fill_templates
 from .terms import TermMatcher as TermMatcher, read_terms as read_terms
+from .written import WritingSettings as WritingSettings, write_captions as write_captions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
@@ -50,16 +51,24 @@ class CaptionAudit:
     demographics: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     overlaps: Sequence[Overlap] = ()
 
+    @property
+    def has_counts(self) -> bool:
+        """Whether a caption names a concept or a group, so that there is something to plot."""
+        return bool(_named(self.concepts) or _named(self.demographics))
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         return asdict(self)
 
     def summary(self) -> dict[str, Any]:
-        """What fits on a card, as JSON values: the forty most frequent concepts, and numbers in place of captions."""
+        """What fits on a card, as JSON values: numbers in place of captions, without terms that no caption names.
+
+        Of concepts the forty most frequent.
+        """
         return {
             "num_captions": list(self.num_captions),
             "concepts": {name: list(pair) for name, pair in _most_frequent(self.concepts)},
-            "demographics": {name: list(pair) for name, pair in self.demographics.items()},
+            "demographics": {name: list(pair) for name, pair in _named(self.demographics).items()},
             "overlaps": [
                 {
                     "name": overlap.name,
@@ -72,33 +81,41 @@ class CaptionAudit:
         }
 
     def to_markdown(self) -> str:
-        """Tables of term frequencies (the most frequent forty concepts) and of overlaps."""
+        """Tables of term frequencies (of concepts the most frequent forty) and of overlaps; no rows of zeros."""
         before, after = self.num_captions
         lines = [f"{before:,} captions before, {after:,} after.", ""]
-        for title, counts in (("concept", self.concepts), ("demographic term group", self.demographics)):
-            if counts:
+        concepts, groups = _most_frequent(self.concepts), list(_named(self.demographics).items())
+        for title, rows in (("concept", concepts), ("demographic term group", groups)):
+            if rows:
                 lines += [f"| {title} | before | after |", "| :--- | ---: | ---: |"]
-                lines += [f"| {name} | {old:,} | {new:,} |" for name, (old, new) in _most_frequent(counts)]
-                hidden = len(counts) - len(_most_frequent(counts))
-                lines += [f"\n{hidden:,} rarer ones are not shown."] * bool(hidden) + [""]
-        if self.demographics:
+                lines += [f"| {name} | {old:,} | {new:,} |" for name, (old, new) in rows] + [""]
+        if rarer := len(_named(self.concepts)) - len(concepts):
+            lines += [f"{rarer:,} rarer concepts are not shown.", ""]
+        if unnamed := len(self.concepts) - len(_named(self.concepts)):
+            lines += [f"No caption names {unnamed:,} of {len(self.concepts):,} concepts.", ""]
+        if groups:
             lines += [WORD_LIST_NOTE, ""]
         for overlap in self.overlaps:
+            numbers = len(overlap.equal), len(overlap.near), sum(number for _, number in overlap.naming)
+            if not any(numbers):
+                lines += [f"**Overlap with {overlap.name}**: none.", ""]
+                continue
             lines += [
-                f"**Overlap with {overlap.name}**: {len(overlap.equal):,} captions stand there word for word, "
-                f"{len(overlap.near):,} nearly, {sum(number for _, number in overlap.naming):,} name one of "
-                f"{len(overlap.naming):,} of its classes.",
+                f"**Overlap with {overlap.name}**: {numbers[0]:,} captions are in it word for word, {numbers[1]:,} "
+                f"nearly, {numbers[2]:,} name one of {len(overlap.naming):,} of its classes.",
                 "",
             ]
             examples = [*overlap.equal[:3], *overlap.near[:3], *(name for name, _ in overlap.naming[:3])]
-            lines += [f"Such as: {'; '.join(examples)}.", ""] if examples else []
+            lines += [f"Examples: {'; '.join(examples)}.", ""]
         return "\n".join(lines)
 
     def write_plot(self, file: IO[bytes]) -> None:
         """Draw the frequencies before and after as a PNG: concepts by rank (log-log), demographic groups as bars."""
         from matplotlib.figure import Figure
 
-        panels = [name for name, counts in (("concepts", self.concepts), ("words", self.demographics)) if counts]
+        panels = [
+            name for name, counts in (("concepts", self.concepts), ("words", self.demographics)) if _named(counts)
+        ]
         figure = Figure(figsize=(6.4 * max(1, len(panels)), 4.2), layout="constrained")
         axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
         for panel, ax in zip(panels, axes, strict=False):
@@ -108,7 +125,7 @@ class CaptionAudit:
                     ax.plot(range(1, len(ranked) + 1), ranked, label=label)
                 ax.set(xscale="log", yscale="log", xlabel="rank of the concept", ylabel="captions that name it")
             else:
-                names = list(self.demographics)
+                names = list(_named(self.demographics))
                 for side, (label, shift) in enumerate((("before", -0.2), ("after", 0.2))):
                     shares = [self.demographics[name][side] / max(1, self.num_captions[side]) for name in names]
                     ax.barh([place + shift for place in range(len(names))], shares, height=0.4, label=label)
@@ -135,11 +152,10 @@ def audit_captions(
         evaluation_sets: Name -> its captions or class names.
         near_duplicates: Similarity from which a caption counts as the same, see `NearDuplicateIndex`.
     """
-    groups = {name: TermMatcher(terms) for name, terms in demographic_terms().items()}
     return CaptionAudit(
         (len(before), len(after)),
         _both(concepts.count(before), concepts.count(after)) if concepts is not None else {},
-        {name: (_num_naming(matcher, before), _num_naming(matcher, after)) for name, matcher in groups.items()},
+        _both(_count_groups(before), _count_groups(after)),
         tuple(_overlap(name, there, after, near_duplicates) for name, there in (evaluation_sets or {}).items()),
     )
 
@@ -161,13 +177,25 @@ def _overlap(name: str, there: CaptionSet, captions: CaptionSet, threshold: floa
     return Overlap(name, tuple(equal), tuple(near), tuple(ranked))
 
 
-def _num_naming(matcher: TermMatcher, captions: CaptionSet) -> int:
-    return sum(bool(matcher.find(caption)) for caption in captions)
+def _count_groups(captions: CaptionSet) -> dict[str, int]:
+    """How many captions name each demographic group; all groups are looked for in one pass."""
+    groups = demographic_terms()
+    matcher = TermMatcher(term for terms in groups.values() for term in terms)
+    homes = {term: [name for name, terms in groups.items() if term in terms] for term in matcher.terms}
+    counts = Counter(
+        name for caption in captions for name in {name for term in matcher.find(caption) for name in homes[term]}
+    )
+    return {name: counts[name] for name in groups}
 
 
 def _both(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     return {name: (number, after[name]) for name, number in before.items()}
 
 
+def _named(counts: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The terms that a caption names, before or after."""
+    return {name: pair for name, pair in counts.items() if any(pair)}
+
+
 def _most_frequent(counts: Mapping[str, tuple[int, int]]) -> list[tuple[str, tuple[int, int]]]:
-    return sorted(counts.items(), key=lambda entry: -entry[1][0])[:_ROWS_SHOWN]
+    return sorted(_named(counts).items(), key=lambda entry: -entry[1][0])[:_ROWS_SHOWN]

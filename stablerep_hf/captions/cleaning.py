@@ -20,6 +20,7 @@ from .terms import TermMatcher, split_words
 
 _BLOCK = 4096  # captions a classifier is given at a time
 _CERTAIN = 0.5
+_LONGEST = 10_000  # characters of a caption; longer text is a document, and takes every rule minutes
 TextClassifier = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -79,6 +80,8 @@ class CleaningRules:
 
     def reason_to_drop(self, caption: str) -> str | None:
         """The first rule that a repaired caption breaks, such as "too long" or "personal: e-mail"; None if none."""
+        if len(caption) > _LONGEST:
+            return "too long"
         number = len(split_words(caption))
         if number < self.min_words:
             return "too short"
@@ -118,10 +121,11 @@ def clean_captions(
     places: list[int] = []
     for start, block in _blocks(captions):
         kept = []
-        for place, caption in enumerate(map(_repair, block) if rules.repair else block, start=start):
-            reason = rules.reason_to_drop(caption)
+        for place, caption in enumerate(block, start=start):
+            repaired = _repair(caption) if rules.repair and len(caption) <= _LONGEST else caption
+            reason = rules.reason_to_drop(repaired)
             if reason is None:
-                kept.append((place, caption))
+                kept.append((place, repaired))
             else:
                 dropped[reason] += 1
         if classifier is not None and kept:

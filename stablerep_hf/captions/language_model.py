@@ -36,32 +36,37 @@ class Writing:
 
 
 class CaptionWriter:
-    """Asks a causal language model for captions; answers are kept in a file.
+    """Asks a causal language model for captions and keeps its answers in a file.
 
-    An answer depends on the model, the prompt, the settings and its own seed alone, as each is sampled by itself: on
-    the same kind of device (an accelerator if there is one) an interrupted run goes on with the very captions it would
-    have written. The cache is a JSONL file with one answer
-    a line; a line that a kill tore is written again.
+    Each answer is sampled by itself, with a seed of its own, so it depends on the model, the prompt and the settings
+    alone. On the same kind of device (an accelerator if there is one) an interrupted run continues with the captions
+    that it would have written. The cache is a JSONL file with one answer a line; a line that a kill left incomplete is
+    written again.
     """
 
     def __init__(
-        self, model: str, cache: str | Path, *, revision: str | None = None, writing: Writing | None = None
+        self,
+        model: str,
+        cache: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        writing: Writing | None = None,
     ) -> None:
         """Open the cache; the model is loaded when something is missing there.
 
         Args:
             model: Folder or Hub id of a causal language model.
-            cache: JSONL file; made if it does not exist.
+            cache: JSONL file, made if it does not exist; None keeps answers in memory alone.
             revision: Branch, tag or commit of a Hub id.
             writing: Sampling.
         """
         self.model, self.revision, self.writing = model, revision, writing or Writing()
-        self.cache = Path(cache)
+        self.cache = None if cache is None else Path(cache)
         self.num_written = 0
         self._network: Any = None
         self._tokenizer: Any = None
         self._answers: dict[str, str] = {}
-        text = self.cache.read_text(encoding="utf-8", errors="replace") if self.cache.exists() else ""
+        text = self.cache.read_text(encoding="utf-8", errors="replace") if self.cache and self.cache.exists() else ""
         self._ends_torn = bool(text) and not text.endswith("\n")
         for line in text.split("\n"):
             try:
@@ -120,6 +125,8 @@ class CaptionWriter:
         return next((line.strip(" \"'") for line in text.splitlines() if line.strip(" \"'")), "")
 
     def _remember(self, key: str) -> None:
+        if self.cache is None:
+            return
         self.cache.parent.mkdir(parents=True, exist_ok=True)
         entry = json.dumps({"key": key, "caption": self._answers[key]}, ensure_ascii=False)
         with self.cache.open("a", encoding="utf-8") as file:

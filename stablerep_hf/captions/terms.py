@@ -11,8 +11,6 @@ from pathlib import Path
 from ..errors import InputError
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-UNSAFE_WORDS = "unsafe.txt"
-DEMOGRAPHIC_TERMS = "demographic.txt"
 
 
 def split_words(text: str) -> list[str]:
@@ -86,26 +84,27 @@ def read_terms(path: str | Path) -> list[str]:
     return terms
 
 
+def shipped_terms(name: str) -> list[str]:
+    """Read a list that comes with the package: "backgrounds", "relations" or "unsafe"."""
+    text = (resources.files(__package__) / "word_lists" / f"{name}.txt").read_text(encoding="utf-8")
+    return list(_lines(text))
+
+
 def unsafe_words() -> list[str]:
-    """The list that comes with the package: English words for sexual content and gore. Short; no proof of safety."""
-    return list(_lines(_shipped(UNSAFE_WORDS)))
+    """English words for sexual content and gore. The list is short and proves no safety."""
+    return shipped_terms("unsafe")
 
 
 def demographic_terms() -> dict[str, list[str]]:
-    """English terms for groups of people, by group ('gender: women' and so on), that come with the package.
+    """English terms for groups of people, by group ("gender: women" and so on), that come with the package.
 
-    A count of words in captions. It says what the text names, not who is in a picture, and misses what it has no word
-    for.
+    A count of words says what a text names, not who is in a picture, and misses what the list has no word for.
     """
     groups: dict[str, list[str]] = {}
-    for line in _lines(_shipped(DEMOGRAPHIC_TERMS)):
+    for line in shipped_terms("demographic"):
         group, _, terms = line.partition(" = ")
         groups[group] = [term.strip() for term in terms.split(",")]
     return groups
-
-
-def _shipped(name: str) -> str:
-    return (resources.files(__package__) / "word_lists" / name).read_text(encoding="utf-8")
 
 
 def _lines(text: str) -> Iterator[str]:

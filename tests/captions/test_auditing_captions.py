@@ -35,10 +35,37 @@ def test_terms_are_counted_before_and_after_and_overlaps_named() -> None:
     text = audit.to_markdown()
     assert "| dog | 2 | 2 |" in text
     assert "not who is in a picture" in text
-    assert "1 captions stand there word for word, 1 nearly, 3 name one of 2" in text
+    assert "1 captions are in it word for word, 1 nearly, 3 name one of 2" in text
+    assert "No caption names 1 of 3 concepts." in text
+    for zeros in ("yak", "religion"):  # nobody reads rows of zeros
+        assert zeros not in text
+        assert zeros not in str(audit.summary())
     buffer = io.BytesIO()
     audit.write_plot(buffer)
     assert Image.open(buffer).size[0] > 1000
+
+
+def test_an_audit_that_found_nothing_is_left_out() -> None:
+    captions = CaptionSet.from_texts(["a red ball", "a tree"])
+    audit = audit_captions(
+        captions, captions, concepts=TermMatcher(["yak"]), evaluation_sets={"val": CaptionSet.from_texts(["zebra"])}
+    )
+    assert not audit.has_counts
+    assert audit.to_markdown() == (
+        "2 captions before, 2 after.\n\nNo caption names 1 of 1 concepts.\n\n**Overlap with val**: none.\n"
+    )
+    assert audit_captions(BEFORE, BEFORE).has_counts
+
+
+def test_the_forty_most_frequent_concepts_are_shown() -> None:
+    words = [f"w{number}" for number in range(45)]
+    captions = CaptionSet.from_texts([f"{word} {'x' * k}" for number, word in enumerate(words) for k in range(number)])
+    audit = audit_captions(captions, captions, concepts=TermMatcher(words))
+    text = audit.to_markdown()
+    assert [row.split()[1] for row in text.splitlines() if row.startswith("| w")] == words[:4:-1]
+    assert "4 rarer concepts are not shown." in text
+    assert next(iter(audit.summary()["concepts"].items())) == ("w44", [44, 44])
+    assert len(audit.summary()["concepts"]) == 40
 
 
 def test_a_larger_evaluation_set_finds_no_less() -> None:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from stablerep_hf.captions import CaptionSet, caption_id, caption_set, normalize_caption, read_captions
+from stablerep_hf.captions import CaptionSet, caption_id, caption_set, normalize_caption, read_captions, read_history
 from stablerep_hf.errors import InputError
 
 
@@ -31,6 +33,9 @@ def test_merging_works_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_set, "_BLOCK", 3)
     assert CaptionSet.from_texts(texts).table.equals(whole.table)
     assert whole.table.column("count").to_pylist() == [3, 2, 1, 1]
+    empty = ["", "a", None, " ", "\u200b", "b", ""]  # in every block of three
+    assert CaptionSet.from_texts(empty).num_empty == 5
+    assert CaptionSet.from_labelled((text, "x") for text in empty).num_empty == 5
 
 
 def test_empty_captions_are_left_out_and_counted() -> None:
@@ -123,6 +128,35 @@ def test_labels_numbers_of_images_and_history_travel_in_the_file(tmp_path: Path)
     table = asked.table.set_column(4, "num_images", pa.array([0, 1], pa.int32()))
     with pytest.raises(InputError, match="some num_images is below 1"):
         CaptionSet.from_table(table)
+
+
+def test_a_malformed_history_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "captions.parquet"
+    table = CaptionSet.from_texts(["a"]).table
+    audit = {"num_captions": [1, 1], "concepts": {}, "demographics": {}, "overlaps": []}
+    good = [b"{}", b'{"read": 1, "dropped": {"too short": 2}, "own": [3]}', json.dumps({"audit": audit}).encode()]
+    for content in good:
+        pq.write_table(table.replace_schema_metadata({b"stablerep.history": content}), file)
+        assert read_history(file) == read_captions(file).history == json.loads(content)
+    wrong_audits = [{**audit, name: wrong} for name in audit for wrong in (7, None, {"x": 1}, [{"name": "x"}])]
+    for content, said in [
+        (b"{", "Expecting"),
+        (b"[" * 100_000, "recursion"),
+        (b"\xff", "codec"),
+        (b"[1]", r"\[1\] instead of an object"),
+        (b'{"read": "many"}', "'read' has the wrong type"),
+        (b'{"empty": null, "equal": 1.5}', "'empty' has the wrong type, 'equal' has the wrong type"),
+        (b'{"dropped": ["too short"]}', "'dropped' has"),
+        (b'{"dropped": {"too short": "1"}}', "'dropped' has"),
+        (b'{"allocation": 3}', "'allocation' has"),
+        *((json.dumps({"audit": wrong}).encode(), "'audit' has") for wrong in [3, [1], *wrong_audits]),
+    ]:
+        pq.write_table(table.replace_schema_metadata({b"stablerep.history": content}), file)
+        for read in (read_history, read_captions):
+            with pytest.raises(InputError, match=f"history of the caption set is malformed .*{said}") as caught:
+                read(file)
+            assert "\n" not in str(caught.value)
+    assert read_history(tmp_path / "none.parquet") == {}
 
 
 def test_a_large_set_is_in_a_file_and_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

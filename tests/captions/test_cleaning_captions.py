@@ -32,10 +32,27 @@ from stablerep_hf.errors import InputError
         ("3.5 million people, route 66, 7-eleven", None),
         ("dinner @ home", None),
         ("end of a sentence.Another one", None),
+        ("call +15551234567", "phone number"),
+        ("44 (0)20 7946 0958", "phone number"),
+        ("tel. 1 555 123 4567", "phone number"),
+        ("card 378282246310005 or 3782 822463 10005", "card number"),
+        ("a house built in 1984 2001 2005", None),
+        ("built in 1992 2004 2008 2019", None),  # with a right check digit
+        ("portrait of a man (1888-1945)", None),
+        ("built (1984) 2001 2005", None),
+        ("a calendar 12.05.2021 14.06.2022", None),
+        ("at 48.8584 2.2945, 0.123 0.456 0.789", None),
+        ("1 000 000 000 or 100.000.000 stars", None),
+        ("sizes 1024 2048 4096", None),
     ],
 )
 def test_personal_data(text: str, kind: str | None) -> None:
     assert find_personal_data(text) == kind
+
+
+def test_the_time_to_find_personal_data_grows_with_the_length_alone() -> None:
+    for piece in ("a", "a.", "@a", "a-", "1 2 ", "12", "a@a"):
+        assert find_personal_data(f". {piece * 100_000}") is None
 
 
 def test_terms_are_whole_words_of_any_case_and_length() -> None:

@@ -1,6 +1,8 @@
 """`stablerep captions` as a user types it."""
 
 import json
+import re
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +45,7 @@ def test_a_file_becomes_a_clean_balanced_audited_set(stablerep, source, tmp_path
     assert history["audit"]["overlaps"] == [{"name": "val.txt", "equal": 1, "near": 0, "classes_named": 1}]
     assert "personal: e-mail" in out and "--generator REPO" in out
     assert "| yak | 2 | 1 |" in out
+    assert all(str(output.with_suffix(f".audit.{kind}")) in out for kind in ("md", "json", "png"))
     assert json.loads(output.with_suffix(".audit.json").read_text())["concepts"]["yak"] == [2, 1]
     assert output.with_suffix(".audit.png").read_bytes().startswith(b"\x89PNG")
     assert pq.read_table(output).column_names == ["caption_id", "caption", "count", "num_images"]
@@ -62,16 +65,45 @@ def test_flags_that_cannot_work_write_nothing(stablerep, source, tmp_path):
     output = tmp_path / "o" / "c.parquet"
     for flags, said in (
         ([], "0 sources were named"),
-        ([source, "--output", tmp_path / "o" / "c.csv"], "not named .parquet"),
-        ([source, "--column", "caption", "--drop-overlaps", "--output", output], "--evaluation-sets"),
-        ([source, "--column", "caption", "--classifier", "x", "--output", output], "--classifier-labels"),
+        ([source, "--output", tmp_path / "o" / "c.csv"], r"not named \.parquet"),
+        ([source, "--column", "caption", "--drop-overlaps", "--output", output], "evaluation.sets"),
+        ([source, "--column", "caption", "--classifier", "x", "--output", output], "classifier.labels"),
         ([source, "--column", "caption", "--min-words", 99, "--output", output], "None of 33 captions stays"),
         ([source, "--column", "caption", "--allocation", "sqrt", "--output", output], "no labels and no concepts"),
-        (["--classes", source, "--language-model", "x", "--output", output], "--prompt"),
+        (["--classes", source, "--language-model", "x", "--output", output], "prompt"),
     ):
         code, _, err = stablerep("captions", *flags)
-        assert (code, said in err, err.count("\n")) == (2, True, 1), err
+        assert (code, bool(re.search(said, err)), err.count("\n")) == (2, True, 1), err
     assert not (tmp_path / "o").exists()
+
+
+def test_what_is_left_out_is_printed(stablerep, tmp_path):
+    (tmp_path / "c.txt").write_text("a red ball\n\n\u200b\na red ball\nx@y.org\n")
+    code, out, err = stablerep("captions", tmp_path / "c.txt", "--output", tmp_path / "c.parquet")
+    assert code == 0, err
+    assert [" ".join(line.split()) for line in out.splitlines()[:4]] == [
+        "read 3 captions, 1 of them equal to another",
+        "dropped 2 empty",
+        "dropped 1 personal: e-mail",
+        "kept 1",
+    ]
+    assert "|" not in out  # no table of zeros
+    assert f"The audit is in {tmp_path / 'c.audit.md'}, {tmp_path / 'c.audit.json'}.\n" in out
+    assert not (tmp_path / "c.audit.png").exists()
+
+
+def test_as_many_captions_of_each_class_are_written_as_were_asked_for(stablerep, tmp_path):
+    (tmp_path / "classes.txt").write_text("dog\nice cream\ndog\n")
+    flags = ["captions", "--classes", tmp_path / "classes.txt", "--output", tmp_path / "c.parquet"]
+    for number in (1, 16, 100):
+        code, out, err = stablerep(*flags, "--per-class", number)
+        assert code == 0, err
+        assert Counter(read_captions(tmp_path / "c.parquet").labels) == {"dog": number, "ice cream": number}
+        assert "missing" not in out
+    code, _, err = stablerep(*flags, "--per-class", 10_000)
+    assert (code, "class 'dog' than the 425 that 4 templates give" in err) == (2, True), err
+    code, out, err = stablerep(*flags, "--per-class", 5, "--max-words", 8)
+    assert (code, "of 5 captions of the class 'dog'" in out) == (0, True), err
 
 
 def test_captions_near_any_text_of_an_evaluation_set_are_dropped(stablerep, tmp_path):
