@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
-from embedded_generator import autoencoder, judge, pictures, report
+from embedded_generator import autoencoder, drawing, judge, measures, pictures, report
 
 STEPS = 12
 GUIDANCE = (1.0, 2.0, 4.0, 8.0)
 CONCEPTS = 120  # training concepts measured, drawn evenly from the list
 SIBLINGS = 4  # images of each
-BATCH = 64
-TIMED_BATCHES = 3
 THREADS = 2
 VERY_CLOSE = 0.05  # root mean square difference at SMALL pixels, values in [0, 1]
 SMALL = pictures.IMAGE_SIZE // 2
@@ -31,52 +27,6 @@ SHOWN = (
     "grinning face", "red heart", "red apple", "soccer ball", "house", "rocket", "dog face", "cactus", "cat face",
     "pizza", "automobile", "sunflower", "snowman", "mushroom", "guitar", "balloon",
 )  # fmt: skip
-
-
-def draw(
-    pipeline: StableDiffusionPipeline, prompts: list[str], guidance: float, seed: int = 0, steps: int = STEPS
-) -> torch.Tensor:
-    """Pictures (N, 3, 32, 32) in [-1, 1], one seed each."""
-    parts = []
-    for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
-        seeds = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(part))]
-        out = pipeline(part, num_inference_steps=steps, guidance_scale=guidance, generator=seeds, output_type="pt")
-        parts.append(out.images * 2 - 1)
-    return torch.cat(parts)
-
-
-def recall(queries: torch.Tensor, query_ids: list[str], gallery: torch.Tensor, ids: list[str]) -> dict[str, float]:
-    """Share of queries whose concept is the first, or among the first five, of the gallery."""
-    order = (queries @ gallery.T).topk(5).indices
-    hits = torch.tensor([[ids[j] == own for j in row] for own, row in zip(query_ids, order.tolist(), strict=True)])
-    return {"r@1": hits[:, 0].float().mean().item(), "r@5": hits.any(1).float().mean().item()}
-
-
-def spread(features: torch.Tensor, siblings: int) -> float:
-    """Mean cosine distance between siblings; features (captions * siblings, D), siblings contiguous."""
-    groups = features.view(-1, siblings, features.shape[1])
-    similarity = groups @ groups.transpose(1, 2)
-    off_diagonal = (similarity.sum((1, 2)) - siblings) / (siblings * (siblings - 1))
-    return float(1 - off_diagonal.mean())
-
-
-def nearest(pictures_in: torch.Tensor, training: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Root mean square distance to the nearest training picture at SMALL pixels, and which it is."""
-    small = F.avg_pool2d(pictures_in, 2).flatten(1) / 2
-    distance, index = torch.cdist(small, training).min(1)
-    return distance / small.shape[1] ** 0.5, index
-
-
-def seconds_per_image(pipeline: StableDiffusionPipeline, guidance: float) -> float:
-    """The fastest of a few batches: on a shared machine the others measure the other work."""
-    prompts = ["rocket, blob style"] * BATCH
-    times = []
-    for _ in range(TIMED_BATCHES):
-        started = time.perf_counter()
-        draw(pipeline, prompts, guidance)
-        times.append(time.perf_counter() - started)
-    return min(times) / BATCH
 
 
 def measure(assets: Path, work: Path) -> dict[str, Any]:
@@ -89,7 +39,7 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
     encoder = judge.train(pixels, rows, work / "judge.pt")
     gallery = judge.features(encoder, pictures.to_small(artist_pixels))
     gallery_ids = [row["concept"] for row in artist_rows]
-    training = F.avg_pool2d(pictures.to_small(pixels), 2).flatten(1) / 2
+    training = measures.halved(pictures.to_small(pixels))
 
     drawn = sorted(set(gallery_ids) & {row["concept"] for row in rows})
     concepts = drawn[:: max(1, len(drawn) // CONCEPTS)][:CONCEPTS]
@@ -108,14 +58,14 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
             name: sum(p.numel() for p in getattr(pipeline, name).parameters())
             for name in ("vae", "unet", "text_encoder")
         },
-        "psnr_held_out_concepts": autoencoder.psnr(pipeline.vae, held_pixels),
+        "psnr_held_out_concepts": autoencoder.psnr(pipeline.vae, pictures.to_small(held_pixels)),
         "train_concepts": len({row["concept"] for row in rows}),
         "concepts_measured": len(concepts),
         "siblings": SIBLINGS,
         "gallery": len(gallery_ids),
         "measuring": {
-            "batch": BATCH,
-            "timed_batches": TIMED_BATCHES,
+            "batch": drawing.BATCH,
+            "timed_batches": measures.TIMED_BATCHES,
             "threads": THREADS,
             "very_close": VERY_CLOSE,
             "small": SMALL,
@@ -125,27 +75,27 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
     }
     chosen = [i for i, row in enumerate(rows) if row["concept"] in set(concepts)]
     real = judge.features(encoder, pictures.to_small(pixels[chosen]))
-    results["real"] = recall(real, [rows[i]["concept"] for i in chosen], gallery, gallery_ids)
+    results["real"] = measures.recall(real, [rows[i]["concept"] for i in chosen], gallery, gallery_ids)
     by_concept: dict[str, list[int]] = {}
     for position, i in enumerate(chosen):
         by_concept.setdefault(rows[i]["concept"], []).append(position)
     several = [i for members in by_concept.values() if len(members) >= SIBLINGS for i in members[:SIBLINGS]]
-    results["real"]["diversity"] = spread(real[several], SIBLINGS)
+    results["real"]["diversity"] = measures.spread(real[several], SIBLINGS)
     for name, unseen in (("held_out_artist", artist_pixels), ("held_out_concepts", held_pixels)):
-        close, _ = nearest(pictures.to_small(unseen), training)
+        close, _ = measures.nearest(pictures.to_small(unseen), training)
         results["real"][f"very_close_{name}"] = (close < VERY_CLOSE).float().mean().item()
     for guidance in GUIDANCE:
-        images = draw(pipeline, prompts, guidance)
+        images = drawing.draw(pipeline, prompts, guidance, STEPS)
         mine = judge.features(encoder, images)
-        distance, index = nearest(images, training)
+        distance, index = measures.nearest(images, training)
         same = [rows[i]["concept"] == own for i, own in zip(index.tolist(), ids, strict=True)]
         results["guidance"][f"{guidance:g}"] = {
-            **recall(mine, ids, gallery, gallery_ids),
-            "diversity": spread(mine, SIBLINGS),
+            **measures.recall(mine, ids, gallery, gallery_ids),
+            "diversity": measures.spread(mine, SIBLINGS),
             "nearest_has_same_concept": sum(same) / len(same),
             "very_close": (distance < VERY_CLOSE).float().mean().item(),
             "median_distance": distance.median().item(),
-            "seconds_per_image": seconds_per_image(pipeline, guidance),
+            "seconds_per_image": measures.seconds_per_image(pipeline, "rocket, blob style", guidance, STEPS),
         }
         print(guidance, results["guidance"][f"{guidance:g}"], flush=True)
     held_captions = sorted({row["caption"] for row in held_rows if row["group"] in ("animals-nature", "food-drink")})
@@ -154,20 +104,13 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
         grid = [t.format(caption=c) for c in captions for t in pictures.PROMPT_TEMPLATES]
         for guidance in GUIDANCE:
             path = report.CARD / f"{name}-guidance-{guidance:g}.png"
-            report.save_grid(draw(pipeline, grid, guidance, seed=1), len(pictures.PROMPT_TEMPLATES), path)
+            drawing.save_grid(drawing.draw(pipeline, grid, guidance, STEPS, seed=1), len(pictures.PROMPT_TEMPLATES), path)
         results["grids"][name] = list(captions)
     results["training"] = {
-        stage: [json.loads(line) for line in (work / f"{stage}.jsonl").read_text().splitlines()]
-        for stage in ("vae", "unet")
+        name: [json.loads(line) for line in (work / f"{stage}.jsonl").read_text().splitlines()]
+        for name, stage in (("vae", "autoencoder"), ("unet", "denoiser"))
     }
-    # A stage that was continued on a fresh budget starts its clock again: add up the falls.
-    results["minutes"] = {
-        stage: sum(
-            a["seconds"] for a, b in zip(log, [*log[1:], {"seconds": 0.0}], strict=True) if b["seconds"] < a["seconds"]
-        )
-        / 60
-        for stage, log in results["training"].items()
-    }
+    results["minutes"] = {name: lines[-1]["seconds"] / 60 for name, lines in results["training"].items()}
     return results
 
 

@@ -1,173 +1,197 @@
-"""Stage `unet`: learn to draw latents from captions; the text encoder learns along."""
+"""Stage `denoiser`: learn to draw latents from captions; the text encoder learns along."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, UNet2DConditionModel
-from torch import nn
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import autoencoder, checkpoint, pictures, words
+from . import checkpoint, machine, words
+from .captioned import CaptionedPictures
+from .world import Denoiser, World
 
-BATCH = 64
-LEARNING_RATE = 1e-3
-HOLD = 0.7  # share of the budget at the peak learning rate, before it falls to zero
-CAPTION_DROPOUT = 0.1  # empty prompts, so that guidance has something to push away from
-EMA_DECAY = 0.998
-PLAIN_SHARE = 0.8  # of the draws show the picture as it is, the others slightly moved
-NOISE: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_schedule": "squaredcos_cap_v2",
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,  # the last step is pure noise: empty white must be learned, not inherited
-    "timestep_spacing": "trailing",
-    "steps_offset": 1,
+LEVELS = 1000
+NOISE: dict[str, dict[str, Any]] = {
+    "v_prediction": {
+        "num_train_timesteps": LEVELS,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True,  # the last step is pure noise: empty white must be learned, not inherited
+        "timestep_spacing": "trailing",
+        "steps_offset": 1,
+    },
+    # A straight line from picture to noise (Lipman et al. 2023, Liu et al. 2023).
+    "flow": {
+        "num_train_timesteps": LEVELS,
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "steps_offset": 1,
+    },
 }
 
 
-def new_unet() -> UNet2DConditionModel:
-    """Two levels (8 x 8 and 4 x 4), each attending to the words."""
+def new_unet(world: World) -> UNet2DConditionModel:
+    """A UNet on the latents."""
+    settings = world.denoiser
+    pooled = {
+        "resnet_time_scale_shift": "scale_shift",
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": settings.heads,
+    }
     return UNet2DConditionModel(
-        sample_size=pictures.IMAGE_SIZE // 4,
-        in_channels=autoencoder.LATENT_CHANNELS,
-        out_channels=autoencoder.LATENT_CHANNELS,
-        block_out_channels=(64, 128),
+        sample_size=world.image_size // 2 ** (len(world.autoencoder.widths) - 1),
+        in_channels=world.autoencoder.latent_channels,
+        out_channels=world.autoencoder.latent_channels,
+        block_out_channels=settings.widths,
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=128,
-        attention_head_dim=4,  # diffusers reads this as the number of heads
-        norm_num_groups=16,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in settings.attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(settings.attention)),
+        cross_attention_dim=world.text.width,
+        attention_head_dim=settings.heads,  # diffusers reads this as the number of heads
+        norm_num_groups=settings.norm_groups,
         use_linear_projection=True,
+        **(pooled if settings.pooled_text else {}),
     )
 
 
-class Average:
-    """Exponential moving average of parameters, with a short memory at the start."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.values = [p.detach().clone() for p in parameters]
-
-    def update(self, parameters: Iterable[nn.Parameter], step: int) -> None:
-        """Move towards the parameters."""
-        decay = min(EMA_DECAY, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)
+def signal_and_noise(settings: Denoiser) -> tuple[torch.Tensor, torch.Tensor]:
+    """By how much the picture and the noise are multiplied at each level: two of (1000,)."""
+    if settings.objective == "flow":
+        noise = torch.arange(LEVELS) / LEVELS
+        return 1 - noise, noise
+    schedule = {k: v for k, v in NOISE["v_prediction"].items() if k != "steps_offset"}
+    signal = DDPMScheduler(**schedule).alphas_cumprod.sqrt()
+    return signal, (1 - signal**2).clamp_min(0).sqrt()
 
 
-def cached_latents(assets: Path, work: Path) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """Latent means (2, N, 8, 8, 8) of the training pictures, as they are and slightly moved, and their rows."""
-    pixels, rows = pictures.load_rows(assets, "train")
-    path = work / "latents.pt"
+def noise_levels(settings: Denoiser, count: int) -> torch.Tensor:
+    """Timesteps (count,): mostly the middle, where the caption decides what is drawn, sometimes any."""
+    middle = torch.sigmoid(torch.randn(count) * settings.noise_spread + settings.noise_mean)
+    share = torch.where(torch.rand(count) < settings.noise_uniform, torch.rand(count), middle)
+    return (share * LEVELS).long().clamp_(0, LEVELS - 1)
+
+
+def cached_latents(pictures: CaptionedPictures, vae: AutoencoderKL, path: Path) -> torch.Tensor:
+    """Latent means (2, N, C, H, W) of the training pictures, as they are and moved."""
     cached = checkpoint.load(path)
     if cached is None:
-        state = checkpoint.load(work / "vae.pt")
-        if state is None or not state["done"]:
-            raise SystemExit("the autoencoder is not finished: run the stage `vae` first")
-        vae = autoencoder.new_autoencoder().eval()
-        vae.load_state_dict(state["vae"])
+        vae = vae.to(machine.device())
         rng, parts = random.Random(0), []
         with torch.inference_mode():
-            for part in pixels.split(64):
-                moved = pictures.moved(part, rng.choice((58, 60, 62)), rng.randint(-2, 2), rng.randint(-2, 2))
-                both = (pictures.to_small(part), moved)
-                parts.append(torch.stack([vae.encode(x).latent_dist.mean for x in both]))
+            for part in pictures.pixels.split(64):
+                both = (pictures.plain(part), pictures.moved(part, rng))
+                parts.append(torch.stack([vae.encode(x.to(vae.device)).latent_dist.mean.cpu() for x in both]))
         cached = {"latents": torch.cat(parts, dim=1)}
         checkpoint.save(path, cached)
-    return cached["latents"], rows
+        vae.cpu()
+    return cached["latents"]
 
 
-def noise_levels(count: int) -> torch.Tensor:
-    """Timesteps (count,): mostly the middle, where the caption decides what is drawn, sometimes any."""
-    middle = torch.sigmoid(torch.randn(count) * 1.2 + 0.3)
-    share = torch.where(torch.rand(count) < 0.3, torch.rand(count), middle)
-    return (share * 1000).long().clamp_(0, 999)
+class Models:
+    """Tokenizer, text encoder and UNet of a world, and the average of their weights.
+
+    Args:
+        world: What they are to be.
+        pictures: The tokenizer is learned on their texts, once.
+        work: Keeps the tokenizer.
+    """
+
+    def __init__(self, world: World, pictures: CaptionedPictures, work: Path) -> None:
+        self.tokenizer = words.cached_tokenizer(world.text, pictures, work / "tokenizer")
+        torch.manual_seed(world.seed)
+        self.text_encoder: CLIPTextModel = words.new_text_encoder(world.text, self.tokenizer)
+        self.unet = new_unet(world).to(memory_format=torch.channels_last)
+        for model in (self.text_encoder, self.unet):
+            model.to(machine.device()).train()
+        self.parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
+        self.average = checkpoint.Average(self.parameters, world.denoiser.average_decay)
+
+    def tokens(self, prompts: list[str]) -> torch.Tensor:
+        """Ids (N, max_tokens) of prompts."""
+        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+        return tokens.input_ids.to(machine.device())
 
 
-def train(assets: Path, work: Path, minutes: float, seed: int = 0) -> None:
-    """Train until the budget is spent; go on from the last checkpoint if there is one."""
-    path, journal = work / "unet.pt", work / "unet.jsonl"
-    latents, rows = cached_latents(assets, work)
-    tags = pictures.load_tags(assets)
-    tokenizer_path = work / "tokenizer"
-    if not (tokenizer_path / "tokenizer_config.json").exists():
-        words.new_tokenizer(words.corpus(rows, tags)).save_pretrained(tokenizer_path)
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_path)
-    torch.manual_seed(seed)
-    text_encoder: CLIPTextModel = words.new_text_encoder(tokenizer).train()
-    unet = new_unet().to(memory_format=torch.channels_last).train()
-    parameters = [*unet.parameters(), *text_encoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    average = Average(parameters)
-    state = checkpoint.load(path)
-    step, spent = 0, 0.0
-    if state:
-        unet.load_state_dict(state["unet"])
-        text_encoder.load_state_dict(state["text_encoder"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.values = state["average"]
-        step, spent = state["step"], state["seconds"]
-    print(sum(p.numel() for p in unet.parameters()), sum(p.numel() for p in text_encoder.parameters()), len(tokenizer))
-    rng = random.Random(seed + step)
-    torch.manual_seed(seed + step)
-    schedule = DDPMScheduler(**{k: v for k, v in NOISE.items() if k != "steps_offset"}).alphas_cumprod.sqrt()
-    signal, noise_scale = schedule, (1 - schedule**2).clamp_min(0).sqrt()
-    weights = [pictures.drawable_weight(row) for row in rows]
-    clock = checkpoint.Clock(minutes, spent)
-    saved, total, since = clock.seconds, 0.0, 0
-    pace = checkpoint.Pace(torch.get_num_threads())
-    while clock.progress < 1:
-        chosen = rng.choices(range(len(rows)), weights, k=BATCH)
-        variant = [0 if rng.random() < PLAIN_SHARE else 1 for _ in chosen]
-        x = latents[variant, chosen]
+def train(
+    world: World,
+    pictures: CaptionedPictures,
+    vae: AutoencoderKL,
+    work: Path,
+    minutes: float | None = None,
+    look: Callable[[Models, int], None] | None = None,
+) -> tuple[Models, bool]:
+    """Train to the end, or for so many minutes; go on from the last checkpoint if there is one.
+
+    Args:
+        world: What to train.
+        pictures: To learn from.
+        vae: The finished autoencoder.
+        work: Folder of the checkpoints and logs.
+        minutes: None trains to the end.
+        look: Called every `world.look_every` steps with the models and the step; it must leave torch's generator alone.
+
+    Returns:
+        The models, and whether they are finished.
+    """
+    settings = world.denoiser
+    latents = cached_latents(pictures, vae, work / "latents.pt")
+    models = Models(world, pictures, work)
+    optimizer = torch.optim.AdamW(
+        models.parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    torch.manual_seed(world.seed)
+    run = checkpoint.Run(
+        work / "denoiser.pt",
+        {
+            "unet": models.unet,
+            "text_encoder": models.text_encoder,
+            "optimizer": optimizer,
+            "average": models.average,
+        },
+        world.shaping("denoiser") | {"pictures learned": len(pictures)},
+        steps=settings.steps,
+        save_seconds=world.save_seconds,
+        minutes=minutes,
+        seed=world.seed,
+    )
+    machine.compile_on_gpu(models.unet, models.text_encoder)
+    if machine.device().type == "cpu" and world.precision == "bf16":
+        models.unet.set_attn_processor(AttnProcessor())  # the fused kernel is slow there: a third of all time
+    signal, noise_scale = signal_and_noise(settings)
+    cumulated = torch.tensor(pictures.weights, dtype=torch.float64).cumsum(0).tolist()
+    while run.goes_on:
+        chosen = run.rng.choices(range(len(pictures)), cum_weights=cumulated, k=settings.batch_size)
+        variant = [0 if run.rng.random() < settings.plain_share else 1 for _ in chosen]
         prompts = [
-            "" if rng.random() < CAPTION_DROPOUT else pictures.prompt(r, tags[r["concept"]], rng)
-            for r in (rows[i] for i in chosen)
+            "" if run.rng.random() < settings.caption_dropout else pictures.prompt(i, run.rng) for i in chosen
         ]
-        tokens = tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=words.MAX_TOKENS, return_tensors="pt"
-        ).input_ids
-        t = noise_levels(BATCH)
+        x = latents[variant, chosen]
+        t = noise_levels(settings, settings.batch_size)
         a, b = signal[t][:, None, None, None], noise_scale[t][:, None, None, None]
         noise = torch.randn_like(x)
-        noisy = (a * x + b * noise).contiguous(memory_format=torch.channels_last)
-        predicted = unet(noisy, t, text_encoder(tokens)[0], return_dict=False)[0]
-        loss = F.mse_loss(predicted, a * noise - b * x)
+        goal = noise - x if settings.objective == "flow" else a * noise - b * x
+        noisy = (a * x + b * noise).to(machine.device()).contiguous(memory_format=torch.channels_last)
+        with machine.autocast(world.precision):
+            hidden = models.text_encoder(models.tokens(prompts))[0]
+            predicted = models.unet(noisy, t.to(noisy.device), hidden, return_dict=False)[0]
+        loss = F.mse_loss(predicted.float(), goal.to(noisy.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        rate = clock.learning_rate(LEARNING_RATE, step, hold=HOLD)
+        torch.nn.utils.clip_grad_norm_(models.parameters, 1.0)
+        rate = checkpoint.learning_rate(settings.learning_rate, run.step, settings.steps, settings.hold)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
-        average.update(parameters, step)
-        pace.step()
-        step, since, total = step + 1, since + 1, total + loss.item()
-        if clock.seconds - saved > 60 or clock.progress >= 1:
-            saved = clock.seconds
-            checkpoint.log(
-                journal,
-                step=step,
-                seconds=saved,
-                samples=step * BATCH,
-                loss=total / since,
-                rate=rate,
-                threads=torch.get_num_threads(),
-            )
-            total, since = 0.0, 0
-            checkpoint.save(
-                path,
-                {
-                    "unet": unet.state_dict(),
-                    "text_encoder": text_encoder.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.values,
-                    "step": step,
-                    "seconds": saved,
-                },
-            )
+        models.average.update(models.parameters, run.step)
+        if run.advance(loss):
+            run.save(samples=run.step * settings.batch_size, rate=rate, threads=torch.get_num_threads())
+        if look is not None and run.step % world.look_every == 0:
+            look(models, run.step)
+    return models, run.step >= settings.steps

@@ -1,4 +1,4 @@
-"""The pictograms as tensors, and the prompts the generator learns them under."""
+"""The pictograms that ship as tensors, and the prompts the embedded generator learns them under."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from PIL import Image
+
+from .captioned import CaptionedPictures
+from .world import World
 
 IMAGE_SIZE = 32  # pixels the generator draws; the data set has twice as many
 # One word per hand: it tells the generator whose drawing is meant, and lets siblings differ.
@@ -56,19 +59,6 @@ def moved(pixels: torch.Tensor, size: int, dx: int, dy: int) -> torch.Tensor:
     return F.avg_pool2d(x, full // IMAGE_SIZE)
 
 
-def augmented(pixels: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """One random move for the batch, plus mirror and colour-channel shuffles: for the autoencoder only.
-
-    Its job is to reproduce any picture, so shuffled colours are free data; the generator must learn true colours.
-    """
-    size = rng.choice((52, 56, 60, 64, 64, 64))
-    x = moved(pixels, size, rng.randint(-2, 2), rng.randint(-2, 2))
-    flip = torch.tensor([rng.random() < 0.5 for _ in range(len(x))])
-    x = torch.where(flip[:, None, None, None], x.flip(3), x)
-    order = [rng.sample(range(3), 3) if rng.random() < 0.5 else [0, 1, 2] for _ in range(len(x))]
-    return torch.gather(x, 1, torch.tensor(order)[:, :, None, None].expand_as(x))
-
-
 def drawable_weight(row: dict[str, Any]) -> float:
     """How often a picture is drawn in training, relative to a plain one.
 
@@ -97,3 +87,50 @@ def prompt(row: dict[str, Any], tags: list[str], rng: random.Random) -> str:
     elif draw < 0.20 and tags:
         name = " ".join(rng.sample(tags, min(len(tags), 2)))
     return f"{name}, {STYLE_WORDS[row['style']]} style" if rng.random() < 0.88 else name
+
+
+class Pictograms(CaptionedPictures):
+    """The training drawings of 64 pixels, brought to 32 when they are used: moves are finer there.
+
+    Args:
+        world: Ignored but for the form.
+        data: Folder of the assets.
+    """
+
+    def __init__(self, world: World, data: Path) -> None:
+        self.pixels, self.rows = load_rows(data, "train")
+        self.tags = load_tags(data)
+        self.weights = [drawable_weight(row) for row in self.rows]
+        self.labels = [row["concept"] for row in self.rows]
+        self.dropped = {}
+
+    def plain(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, 3, 64, 64) -> float (N, 3, 32, 32) in [-1, 1]."""
+        return to_small(pixels)
+
+    def moved(self, pixels: torch.Tensor, rng: random.Random) -> torch.Tensor:
+        """A second version of each drawing for the denoiser: a little smaller, a little aside."""
+        return moved(pixels, rng.choice((58, 60, 62)), rng.randint(-2, 2), rng.randint(-2, 2))
+
+    def augmented(self, pixels: torch.Tensor, rng: random.Random) -> torch.Tensor:
+        """One random move for the batch, plus mirror and colour-channel shuffles: for the autoencoder only.
+
+        Its job is to reproduce any picture, so shuffled colours are free data; the generator must learn true colours.
+        """
+        size = rng.choice((52, 56, 60, 64, 64, 64))
+        x = moved(pixels, size, rng.randint(-2, 2), rng.randint(-2, 2))
+        flip = torch.tensor([rng.random() < 0.5 for _ in range(len(x))])
+        x = torch.where(flip[:, None, None, None], x.flip(3), x)
+        order = [rng.sample(range(3), 3) if rng.random() < 0.5 else [0, 1, 2] for _ in range(len(x))]
+        return torch.gather(x, 1, torch.tensor(order)[:, :, None, None].expand_as(x))
+
+    def prompt(self, index: int, rng: random.Random) -> str:
+        """A training prompt for one drawing."""
+        row = self.rows[index]
+        return prompt(row, self.tags[row["concept"]], rng)
+
+    def corpus(self) -> list[str]:
+        """What the training prompts are made of, each drawing's words once a style: training concepts only."""
+        rng = random.Random(0)
+        lines = [self.prompt(index, rng) for index in range(len(self.rows))]
+        return lines + sorted({tag for row in self.rows for tag in self.tags[row["concept"]]})

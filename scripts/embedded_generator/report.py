@@ -1,16 +1,16 @@
-"""Grids, the loss curve and the two cards of the embedded generator, from its measured numbers."""
+"""The loss curve and the two cards of the embedded generator, from its measured numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from PIL import Image
+from stablerep_hf import assets
 
-from . import denoiser, export, pictures
+from . import pictures
+from .world import read_world
 
+WORLD = Path(__file__).with_name("pictograms.yaml")
 CARD = Path("model_cards/embedded-generator")
 
 FRONT = """---
@@ -71,8 +71,8 @@ held-out artist. Autoencoder {vae_minutes:.0f} minutes, PSNR {psnr:.1f} dB; then
 {unet_minutes:.0f} minutes ({unet_samples:,} samples) by {unet_threads} threads of a shared machine. v-prediction with
 zero terminal signal-to-noise ratio, cosine noise schedule, {empty:.0%} empty captions, averaged weights, AdamW. Clock
 faces, keycaps and lettered buttons were drawn less often in training: they cannot be told apart at this size. The
-autoencoder was annealed after {annealed} steps, with batches of {vae_batches} pictures. Both stages stop by the clock
-and go on when they are started again; so the same commands give a like generator, not the same bytes.
+autoencoder was annealed after {annealed} steps, with batches of {vae_batches} pictures. Another machine or number of
+threads gives a like generator, not the same bytes.
 `scripts/train_embedded_generator.py` trains it again, `scripts/measure_embedded_generator.py` writes this card.
 
 {curve}
@@ -91,20 +91,6 @@ carry that attribution: keep the file NOTICE with them.
   most other captions give a blob of about the right colour. R@1 is far above chance and far below the real drawings.
 - It repeats the choices of emoji artists, of people above all: hair, clothes and skin are theirs, not the world's.
 """
-
-
-def save_grid(images: torch.Tensor, columns: int, path: Path, zoom: int = 2) -> None:
-    """Pictures (N, 3, H, W) in [-1, 1] as one PNG, row by row."""
-    big = F.interpolate((images.clamp(-1, 1) + 1) / 2, scale_factor=zoom, mode="nearest")
-    rows = [torch.cat(list(row), dim=2) for row in big.split(columns)]
-    # Blocks of rows stand side by side, so that a tall grid becomes a wide one.
-    half = (len(rows) + 1) // 2
-    left, right = torch.cat(rows[:half], dim=1), torch.cat(rows[half:], dim=1)
-    right = F.pad(right, (zoom * 8, 0, 0, left.shape[1] - right.shape[1]), value=1.0)
-    whole = torch.cat([left, right], dim=2)
-    pixels = (whole.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, optimize=True)
 
 
 def save_curve(training: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -139,11 +125,11 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_cards(results: dict[str, Any], assets: Path) -> None:
+def write_cards(results: dict[str, Any], folder: Path) -> None:
     """The full card in `model_cards/`, and the same without pictures beside the weights."""
     save_curve(results["training"], CARD / "training.png")
     (CARD / "README.md").write_text(render_card(results, with_pictures=True), encoding="utf-8")
-    (assets / "generator" / "README.md").write_text(render_card(results, with_pictures=False), encoding="utf-8")
+    (folder / "generator" / "README.md").write_text(render_card(results, with_pictures=False), encoding="utf-8")
 
 
 def render_card(results: dict[str, Any], *, with_pictures: bool) -> str:
@@ -162,7 +148,7 @@ def render_card(results: dict[str, Any], *, with_pictures: bool) -> str:
         "megabytes": results["megabytes"],
         "pixels": results["pixels"],
         "train_concepts": results["train_concepts"],
-        "guidance": export.DRAWING["guidance_scale"],
+        "guidance": assets.drawing_defaults()["guidance_scale"],
         "steps": results["steps"],
         "styles": ", ".join(f"{word} ({style})" for style, word in pictures.STYLE_WORDS.items()),
         "psnr": results["psnr_held_out_concepts"],
@@ -183,7 +169,7 @@ def render_card(results: dict[str, Any], *, with_pictures: bool) -> str:
         "vae_batches": ", then ".join(
             dict.fromkeys(str(line["samples"] // line["step"]) for line in vae if "samples" in line)
         ),
-        "empty": denoiser.CAPTION_DROPOUT,
+        "empty": read_world(WORLD).denoiser.caption_dropout,
         "highest": list(results["guidance"])[-1],
         **results["measuring"],
     }
