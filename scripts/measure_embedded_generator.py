@@ -104,7 +104,8 @@ def measure(assets: Path, work: Path) -> dict[str, Any]:
         grid = [t.format(caption=c) for c in captions for t in pictures.PROMPT_TEMPLATES]
         for guidance in GUIDANCE:
             path = report.CARD / f"{name}-guidance-{guidance:g}.png"
-            drawing.save_grid(drawing.draw(pipeline, grid, guidance, STEPS, seed=1), len(pictures.PROMPT_TEMPLATES), path)
+            images = drawing.draw(pipeline, grid, guidance, STEPS, seed=1)
+            drawing.save_grid(images, len(pictures.PROMPT_TEMPLATES), path)
         results["grids"][name] = list(captions)
     results["training"] = {
         name: [json.loads(line) for line in (work / f"{stage}.jsonl").read_text().splitlines()]

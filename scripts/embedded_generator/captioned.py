@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from PIL import Image
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation.images import load_images, to_rgb
+from stablerep_hf.evaluation.images import decode_image, load_images
 from stablerep_hf.synthesis.frames import perceptual_hash
 
 from .world import Source, World
@@ -37,7 +36,9 @@ class CaptionedPictures:
 
     def __init__(self, world: World, data: Path) -> None:
         self.image_size = world.image_size
-        taboo = _Lookalikes([h for source in world.held_out for h in map(perceptual_hash, _images(source, data))])
+        taboo = _Lookalikes(
+            [perceptual_hash(i) for source in world.held_out for i in _images(_load(source, data), source.data)]
+        )
         pixels: list[np.ndarray] = []
         self.texts: list[tuple[str, ...]] = []
         self.wordings: list[tuple[str, ...]] = []
@@ -48,7 +49,7 @@ class CaptionedPictures:
             rows = _load(source, data)
             texts, labels = texts_of(rows, source.data)
             kept = []
-            for i, image in enumerate(rows["image"]):
+            for i, image in enumerate(_images(rows, source.data)):
                 if perceptual_hash(image) not in taboo:
                     kept.append(i)
                     pixels.append(_shrunk(image, world.image_size))
@@ -59,6 +60,10 @@ class CaptionedPictures:
             self.labels += names
             counts = Counter(names)
             self.weights += [source.share / (len(counts) * counts[name]) for name in names]
+        if not pixels:
+            raise InputError(
+                "Every training picture looks like one of `held_out`: learn from another set."
+            )
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def __len__(self) -> int:
@@ -123,7 +128,7 @@ def load_held_out(world: World, data: Path) -> HeldOut | None:
     texts, labels = texts_of(rows, source.data)
     rng = random.Random(world.seed)
     prompts = [rng.choice(source.wordings).format(caption=texts[i][0]) for i in range(len(rows))]
-    pixels = torch.from_numpy(np.stack([_shrunk(image, world.image_size) for image in rows["image"]]))
+    pixels = torch.from_numpy(np.stack([_shrunk(image, world.image_size) for image in _images(rows, source.data)]))
     return HeldOut(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1, prompts, labels)
 
 
@@ -151,8 +156,13 @@ def _load(source: Source, data: Path) -> datasets.Dataset:
     return rows
 
 
-def _images(source: Source, data: Path) -> Any:
-    return _load(source, data)["image"]
+def _images(rows: datasets.Dataset, name: str) -> Iterator[Image.Image]:
+    """Decode the pictures one after the other: RGB."""
+    for i, stored in enumerate(rows.cast_column("image", datasets.Image(decode=False))["image"]):
+        try:
+            yield decode_image(stored)
+        except Exception as error:  # Pillow raises many kinds
+            raise InputError(f"Row {i} of {name!r} holds no image ({error!s:.80}): drop it.") from error
 
 
 def texts_of(rows: datasets.Dataset, name: str) -> tuple[list[tuple[str, ...]], list[str] | None]:
@@ -177,11 +187,12 @@ def texts_of(rows: datasets.Dataset, name: str) -> tuple[list[tuple[str, ...]], 
         column = "label"
     else:
         raise InputError(
-            f"{name!r} has the columns {', '.join(rows.column_names)}: a generator needs `caption`, `captions` or `label`."
+            f"{name!r} has the columns {', '.join(rows.column_names)}: "
+            "a generator needs `caption`, `captions` or `label`."
         )
     empty = [i for i, row in enumerate(texts) if not row]
     if empty:
-        raise InputError(f"{len(empty)} rows of {name!r} have an empty `{column}`, the first is row {empty[0]}: drop them.")
+        raise InputError(f"{len(empty)} rows of {name!r} have no text in `{column}`, row {empty[0]} first: drop them.")
     return texts, labels
 
 
@@ -191,8 +202,7 @@ def clean(text: str) -> str:
 
 
 def _shrunk(image: Image.Image, size: int) -> np.ndarray:
-    """The middle square of a picture, uint8 (size, size, 3), each pixel the mean of what it covers."""
-    image = to_rgb(image)
+    """The middle square of an RGB picture, uint8 (size, size, 3), each pixel the mean of what it covers."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))

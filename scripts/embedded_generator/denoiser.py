@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from . import checkpoint, machine, words
 from .captioned import CaptionedPictures
@@ -135,7 +135,7 @@ def train(
         vae: The finished autoencoder.
         work: Folder of the checkpoints and logs.
         minutes: None trains to the end.
-        look: Called every `world.look_every` steps with the models and the step; it must leave torch's generator alone.
+        look: Called every `world.look_every` steps with the models and the step; leaves torch's generator alone.
 
     Returns:
         The models, and whether they are finished.
@@ -169,9 +169,7 @@ def train(
     while run.goes_on:
         chosen = run.rng.choices(range(len(pictures)), cum_weights=cumulated, k=settings.batch_size)
         variant = [0 if run.rng.random() < settings.plain_share else 1 for _ in chosen]
-        prompts = [
-            "" if run.rng.random() < settings.caption_dropout else pictures.prompt(i, run.rng) for i in chosen
-        ]
+        prompts = ["" if run.rng.random() < settings.caption_dropout else pictures.prompt(i, run.rng) for i in chosen]
         x = latents[variant, chosen]
         t = noise_levels(settings, settings.batch_size)
         a, b = signal[t][:, None, None, None], noise_scale[t][:, None, None, None]

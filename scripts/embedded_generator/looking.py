@@ -35,7 +35,7 @@ class Looks:
         self.judge = None
         if world.judge == "imagenet":
             if held_out is None:
-                raise InputError("judge=imagenet compares with real photos: name a set under `held_out`, or judge=none.")
+                raise InputError("judge=imagenet compares with real photos: name a set in `held_out`, or judge=none.")
             with torch.random.fork_rng():
                 self.judge = Judge(held_out.spread(3 * world.judged))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stablerep_hf.errors import InputError
 
@@ -30,6 +30,14 @@ class Source(_Part):
     """How much of a batch comes from here, relative to the other sources."""
     wordings: tuple[str, ...] = ("{caption}",)
     """Templates of the prompts, each with the placeholder `{caption}`; one is drawn for each picture."""
+
+    @field_validator("wordings")
+    @classmethod
+    def _every_wording_holds_the_caption(cls, wordings: tuple[str, ...]) -> tuple[str, ...]:
+        for wording in wordings:
+            if wording.replace("{caption}", "", 1) == wording or set("{}") & set(wording.replace("{caption}", "")):
+                raise ValueError(f"{wording!r} needs the placeholder {{caption}} and no other")
+        return wordings
 
 
 class Autoencoder(_Part):
@@ -123,17 +131,19 @@ class World(_Part):
 
     def shaping(self, stage: Literal["autoencoder", "denoiser"]) -> dict[str, Any]:
         """Settings that a stage may not change between two calls: how long it takes and how it is watched may."""
-        parts: dict[str, Any] = {
+        whole = {
             "image_size": self.image_size,
             "pictures": self.pictures,
-            "sources": [source.model_dump(mode="json", exclude={"data"}) for source in self.sources],
             "seed": self.seed,
-            **self.autoencoder.model_dump(mode="json", exclude={"steps"}),
+            "sources": [source.model_dump(mode="json", exclude={"data"}) for source in self.sources],
         }
+        parts: dict[str, _Part] = {"autoencoder": self.autoencoder}
         if stage == "denoiser":
-            parts |= self.text.model_dump(mode="json")
-            parts |= self.denoiser.model_dump(mode="json", exclude={"steps", "hold"})
-        return parts
+            parts |= {"text": self.text, "denoiser": self.denoiser}
+        for name, part in parts.items():
+            values = part.model_dump(mode="json", exclude={"steps", "hold"})
+            whole |= {f"{name}.{key}": value for key, value in values.items()}
+        return whole
 
 
 def read_world(path: Path) -> World:
@@ -145,10 +155,12 @@ def read_world(path: Path) -> World:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML ({str(error).splitlines()[0]}): name a world file.") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read as YAML ({reason}): name a world file.") from error
     try:
         return World.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path} is not a world: {where}: {first['msg']} (found {first['input']!r:.60}).") from error
+        found = f"{first['msg']} (found {first['input']!r:.60})"
+        raise InputError(f"{path} is no world: `{where}`: {found}; mend it.") from error

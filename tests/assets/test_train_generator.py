@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from diffusers import StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from embedded_generator import captioned, checkpoint, denoiser
 from embedded_generator.captioned import CaptionedPictures
 from embedded_generator.world import World, read_world
 from PIL import Image
 from train_embedded_generator import main, train
-
-from stablerep_hf.errors import InputError
 
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -62,9 +59,7 @@ def data(tmp_path: Path) -> Path:
     several = datasets.List(datasets.Value("string"))
     texts = [["A dog runs .", "One dog"], ["A cat , asleep ."]]
     save(tmp_path / "captions", {"captions": several}, image=[picture(10, 48), picture(11, 48)], captions=texts)
-    save(
-        tmp_path / "caption", {"caption": datasets.Value("string")}, image=[picture(20)], caption=["a  red\nball"]
-    )
+    save(tmp_path / "caption", {"caption": datasets.Value("string")}, image=[picture(20)], caption=["a  red\nball"])
     return tmp_path
 
 
@@ -163,3 +158,113 @@ def test_minutes_end_a_call_and_the_next_goes_on(data: Path, tmp_path: Path) -> 
     assert not train(asked, data, tmp_path / "work", tmp_path / "pipeline", minutes=0)
     assert not (tmp_path / "pipeline").exists()
     assert train(asked, data, tmp_path / "work", tmp_path / "pipeline")
+
+
+def test_the_folder_is_a_stock_pipeline_and_looking_changes_no_weight(data: Path, tmp_path: Path) -> None:
+    asked = world({"data": "classes"}, shown=["trilobite", "goldfish"], look_every=2)
+    train(asked, data, tmp_path / "looked", tmp_path / "pipeline")
+    assert sorted(path.name for path in (tmp_path / "looked" / "grids").iterdir()) == ["0000002.png", "0000004.png"]
+    blind = asked.model_copy(update={"look_every": 1000})
+    train(blind, data, tmp_path / "blind", tmp_path / "other")
+    assert all(torch.equal(a, b) for a, b in zip(states(tmp_path / "looked"), states(tmp_path / "blind"), strict=True))
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", dtype=torch.float32)
+    assert json.loads((tmp_path / "pipeline" / "drawing.json").read_text()) == asked.drawing.model_dump()
+    images = pipeline(["trilobite"], num_inference_steps=2, guidance_scale=2.0, output_type="np").images
+    assert images.shape == (1, 32, 32, 3)
+    average = checkpoint.load(tmp_path / "looked" / "denoiser.pt")["average"]["values"]
+    first = next(pipeline.unet.parameters())
+    assert torch.allclose(first, average[0], atol=1e-3) and not torch.equal(first, torch.zeros_like(first))
+
+
+def test_flow_and_v_prediction_give_back_the_picture_of_their_own_goal() -> None:
+    """Both schedulers turn a perfect prediction at any level into the picture."""
+    for objective in ("flow", "v_prediction"):
+        settings = world({"data": "x"}).denoiser.model_copy(update={"objective": objective})
+        signal, noise_scale = denoiser.signal_and_noise(settings)
+        assert torch.allclose(signal[0], torch.tensor(1.0), atol=1e-3) and noise_scale[-1] > 0.99
+        scheduler = DPMSolverMultistepScheduler(**denoiser.NOISE[objective], algorithm_type="dpmsolver++")
+        scheduler.set_timesteps(10)
+        picture, noise = torch.full((1, 1, 2, 2), 0.7), torch.ones(1, 1, 2, 2)
+        for position, t in enumerate(scheduler.timesteps):
+            scheduler._step_index = position
+            a, b = signal[t], noise_scale[t]
+            goal = noise - picture if objective == "flow" else a * noise - b * picture
+            back = scheduler.convert_model_output(goal, sample=a * picture + b * noise)
+            assert torch.allclose(back, picture, atol=0.01)
+
+
+def test_a_larger_world_has_larger_latents(data: Path, tmp_path: Path) -> None:
+    asked = world({"data": "caption"}, image_size=64, pictures="captioned")
+    pictures = CaptionedPictures(asked, data)
+    assert pictures.pixels.shape == (1, 3, 64, 64)
+    assert denoiser.new_unet(asked).config.sample_size == 16
+
+
+@pytest.mark.parametrize("name", ["pictograms", "photos"])
+def test_the_worlds_that_ship_are_read(name: str) -> None:
+    shipped = read_world(Path(denoiser.__file__).with_name(f"{name}.yaml"))
+    assert shipped.image_size == 32 and shipped.shown
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path, data: Path) -> str:
+    command = ["train", str(path), "--data", str(data), "--work", str(data / "work"), "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", command)
+    capsys.readouterr()
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and said.endswith(".\n")
+    return said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"denoiser": {**TINY["denoiser"], "learning_speed": 1}}, "denoiser.learning_speed"),
+        ({"denoiser": {**TINY["denoiser"], "attention": [True]}}, "2 widths need as many flags"),
+        ({"image_size": 48}, "image_size"),
+        ({"sources": []}, "sources"),
+        ({"sources": [{"data": "caption", "wordings": ["a photo"]}]}, "'a photo' needs the placeholder {caption}"),
+        ({"sources": [{"data": "nowhere"}]}, "'nowhere'"),
+        ({"sources": [{"data": "caption", "split": "test"}]}, "cannot give the split 'test'"),
+        ({"sources": [{"data": "numbers"}]}, "labels of 'numbers' have no names"),
+        ({"sources": [{"data": "blank"}]}, "1 rows of 'blank' have no text in `caption`, row 1 first"),
+        ({"sources": [{"data": "broken"}]}, "Row 0 of 'broken' holds no image"),
+        ({"sources": [{"data": "bare"}]}, "a generator needs `caption`, `captions` or `label`"),
+        ({"held_out": [{"data": "classes"}]}, "Every training picture looks like one of `held_out`"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    change: dict[str, Any],
+    said: str,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text, number = {"caption": datasets.Value("string")}, {"label": datasets.Value("int64")}
+    save(data / "numbers", number, image=[picture(1)], label=[3])
+    save(data / "blank", text, image=[picture(1), picture(2)], caption=["a cat", " . "])
+    save(data / "broken", text, image=[{"bytes": b"no picture", "path": None}], caption=["a cat"])
+    save(data / "bare", {"source": datasets.Value("string")}, image=[picture(1)], source=["web"])
+    path = data / "world.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "sources": [{"data": "classes"}], **change}))
+    assert said in run_main(monkeypatch, capsys, path, data)
+    assert not (data / "work").exists()
+
+
+def test_a_work_folder_of_other_settings_is_refused(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = world({"data": "classes"})
+    train(asked, data, data / "work", data / "pipeline")
+    path = data / "world.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {**TINY, "denoiser": {**TINY["denoiser"], "learning_rate": 0.5}, "sources": [{"data": "classes"}]}
+        )
+    )
+    assert "denoiser.learning_rate=0.001, not 0.5" in run_main(monkeypatch, capsys, path, data)
+    # longer is no other training
+    longer = asked.model_copy(update={"denoiser": asked.denoiser.model_copy(update={"steps": 6})})
+    assert train(longer, data, data / "work", data / "pipeline")
+    assert checkpoint.load(data / "work" / "denoiser.pt")["step"] == 6
