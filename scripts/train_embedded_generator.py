@@ -41,7 +41,12 @@ def train(world: World, data: Path, work: Path, output: Path, minutes: float | N
     vae = autoencoder.train(world, pictures, held_out, work, minutes)
     if vae is None:
         return False
-    look = looking.Looks(world, vae, held_out, work)
+    looks = looking.Looks(world, vae, held_out, work)
+
+    def look(models: denoiser.Models, step: int) -> None:
+        looks(models, step)
+        export.export(world, models, vae, output)  # so that there is something to draw with before it is finished
+
     models, finished = denoiser.train(world, pictures, vae, work, minutes, look)
     export.export(world, models, vae, output)
     return finished

@@ -61,9 +61,7 @@ class CaptionedPictures:
             counts = Counter(names)
             self.weights += [source.share / (len(counts) * counts[name]) for name in names]
         if not pixels:
-            raise InputError(
-                "Every training picture looks like one of `held_out`: learn from another set."
-            )
+            raise InputError("Every training picture looks like one of `held_out`: learn from another set.")
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def __len__(self) -> int:

@@ -78,16 +78,18 @@ def noise_levels(settings: Denoiser, count: int) -> torch.Tensor:
     return (share * LEVELS).long().clamp_(0, LEVELS - 1)
 
 
-def cached_latents(pictures: CaptionedPictures, vae: AutoencoderKL, path: Path) -> torch.Tensor:
+def cached_latents(
+    pictures: CaptionedPictures, vae: AutoencoderKL, path: Path, autocast: torch.autocast
+) -> torch.Tensor:
     """Latent means (2, N, C, H, W) of the training pictures, as they are and moved."""
     cached = checkpoint.load(path)
     if cached is None:
         vae = vae.to(machine.device())
         rng, parts = random.Random(0), []
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast:
             for part in pictures.pixels.split(64):
                 both = (pictures.plain(part), pictures.moved(part, rng))
-                parts.append(torch.stack([vae.encode(x.to(vae.device)).latent_dist.mean.cpu() for x in both]))
+                parts.append(torch.stack([vae.encode(x.to(vae.device)).latent_dist.mean.float().cpu() for x in both]))
         cached = {"latents": torch.cat(parts, dim=1)}
         checkpoint.save(path, cached)
         vae.cpu()
@@ -141,7 +143,7 @@ def train(
         The models, and whether they are finished.
     """
     settings = world.denoiser
-    latents = cached_latents(pictures, vae, work / "latents.pt")
+    latents = cached_latents(pictures, vae, work / "latents.pt", machine.autocast(world.precision))
     models = Models(world, pictures, work)
     optimizer = torch.optim.AdamW(
         models.parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
