@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
 
 from ..errors import InputError
+from .recipes import ImageRecipe, PretrainingRecipe
 
 # Where a run goes and what it tells on the way change nothing that it learns; a resumed run may differ in these. None
 # of them is recorded: the record and the card are published, and `hub_token` is a secret.
@@ -58,50 +58,8 @@ _UNUSED = {
 
 
 @dataclass
-class ImageTrainingArguments(TrainingArguments):
+class ImageTrainingArguments(ImageRecipe, TrainingArguments):  # type: ignore[misc]  # narrower types
     """What pre-training and fine-tuning share: the views, and how a batch is shared out among processes."""
-
-    augmentation: Literal["strong", "weak"] = field(
-        default="strong", metadata={"help": "The release's recipe, or its --weak_aug."}
-    )
-    min_crop_area: float | None = field(
-        default=None,
-        metadata={
-            "help": "Smallest crop as a share of the image; the recipe's own (0.08 strong, 0.5 weak) if not set."
-        },
-    )
-    downsample_probability: float = field(
-        default=0.0,
-        metadata={"help": "Share of images seen through a quarter or half of their resolution; 0.05 in the release."},
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={"help": "Keep an exponential average of the weights and export it; say 0.999. None in the release."},
-    )
-    max_bad_images: int = field(
-        default=0,
-        metadata={"help": "Images that may fail to decode before it stops; skipped, counted in the log, and named."},
-    )
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
-    )
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
-    hub_strategy: HubStrategy | str = field(
-        default="checkpoint",
-        metadata={
-            "help": "What --push_to_hub sends at each save; transformers' every_save would push the model alone, and "
-            "no training could go on from it."
-        },
-    )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay off: the images are columns the model does not name."}
-    )
-    dataloader_drop_last: bool = field(
-        default=True, metadata={"help": "Must stay on: a batch that is topped up repeats images."}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Off: parameters the objective does not reach are frozen instead."}
-    )
 
     def __post_init__(self) -> None:
         """Check the values and fix what a batch of views cannot do without.
@@ -150,7 +108,7 @@ class ImageTrainingArguments(TrainingArguments):
 
 
 @dataclass
-class StableRepTrainingArguments(ImageTrainingArguments):
+class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):
     """Arguments of a StableRep training.
 
     All of `transformers.TrainingArguments` holds; the batch is described by captions instead of by
@@ -159,65 +117,6 @@ class StableRepTrainingArguments(ImageTrainingArguments):
     (`StableRep/main_stablerep.py` and the README's commands). Three depart from the recipe, which the presets follow:
     `captions_per_batch`, a batch for one device, and transformers' `num_train_epochs` of 3 and no warm-up.
     """
-
-    objective: Literal["stablerep", "stablerep+", "simclr", "supcon", "clip"] = field(
-        default="stablerep",
-        metadata={
-            "help": "What is learned: siblings as positives, the same with text, two crops of an image as positives, "
-            "images of a label, or text alone."
-        },
-    )
-    label_column: str = field(default="label", metadata={"help": "Column that supcon takes its positives from."})
-    captions_per_batch: int = field(
-        default=128,
-        metadata={
-            "help": "Captions (n), under simclr and supcon images in a batch over all processes; 1,376 in the release."
-        },
-    )
-    images_per_caption: int = field(
-        default=6, metadata={"help": "Images (m) of each caption in a batch; 6 in the paper."}
-    )
-    crops_per_image: int = field(
-        default=1, metadata={"help": "Views of each image in a batch; 1 in the paper, 2 for simclr."}
-    )
-    temperature: float = field(
-        default=0.1, metadata={"help": "Temperature of the loss among images; 0.1 in the release."}
-    )
-    forward_chunk_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Images (and texts) that the backbone of a process takes at once; any batch then fits, for "
-            "one more forward. All at once if not set."
-        },
-    )
-    base_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "Sets learning_rate to this x views in a batch / 512, the release's rule. Its own value, 2e-4, if "
-            "neither is given."
-        },
-    )
-    learning_rate: float | None = field(  # type: ignore[assignment]  # a number once the arguments are made
-        default=None,
-        metadata={"help": "Peak learning rate; follows base_learning_rate if not given, goes before it if so."},
-    )
-    warmup_epochs: float | None = field(
-        default=None,
-        metadata={
-            "help": "Sets warmup_steps to this many of num_train_epochs; half an epoch of 15 in the release, no "
-            "warm-up if neither is given."
-        },
-    )
-    shuffle_buffer: int = field(
-        default=4096,
-        metadata={"help": "Captions, over all processes, among which a streamed data set is shuffled at a time."},
-    )
-
-    adam_beta2: float = field(default=0.98, metadata={"help": "AdamW's second beta; 0.98 in the release."})
-    weight_decay: float = field(
-        default=0.1, metadata={"help": "Weight decay of weights and position and class tokens."}
-    )
-    max_grad_norm: float = field(default=0.0, metadata={"help": "Gradient clipping; 0 = none, as the release."})
 
     def __post_init__(self) -> None:
         """Check the values and fix what a contrastive training cannot do without.
@@ -282,7 +181,7 @@ class StableRepTrainingArguments(ImageTrainingArguments):
 
 def recipe_of(arguments: ImageTrainingArguments) -> dict[str, Any]:
     """What was chosen and what the recipe is made of, as JSON values, for a record or a card."""
-    ours = [kind for kind in type(arguments).__mro__ if issubclass(kind, ImageTrainingArguments)]
+    ours = [kind for kind in type(arguments).__mro__ if issubclass(kind, ImageRecipe)]
     own = set(_ALWAYS).union(*(kind.__annotations__ for kind in ours))
     chosen = {
         field.name: getattr(arguments, field.name)

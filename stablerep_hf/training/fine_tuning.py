@@ -6,8 +6,8 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
@@ -26,6 +26,7 @@ from .arguments import ImageTrainingArguments
 from .grouped_images import GroupedBatchSampler, GroupedImages
 from .groups import GroupCollator, check_labels
 from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
+from .recipes import FineTuningRecipe
 
 MULTI_LABEL = "multi_label_classification"
 
@@ -34,42 +35,13 @@ LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
 
 
 @dataclass
-class FineTuningArguments(ImageTrainingArguments):
+class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):
     """Arguments of a fine-tuning: those of `transformers.TrainingArguments` and these.
 
     The defaults are those of fine-tuning a ViT after self-supervision (BEiT, Bao et al. 2021, appendix H; MAE, He et
     al. 2021, table 9), made milder where those are for a million images: the weak augmentation, no mixing.
     `label_smoothing_factor` is transformers'; 0.1 in these papers.
     """
-
-    images_per_batch: int = field(default=64, metadata={"help": "Images in a batch over all processes."})
-    layer_decay: float = field(
-        default=0.75,
-        metadata={
-            "help": "Learning rate of a layer as a share of the next one's, counted from the classifier; 1 = the same "
-            "for all. Adapters learn at the full rate. 0.75 for ViT-L in MAE."
-        },
-    )
-    mixup: float = field(default=0.0, metadata={"help": "Mix pairs of images: alpha of mixup, 0.8 in MAE; 0 = never."})
-    cutmix: float = field(
-        default=0.0, metadata={"help": "Paste parts of images: alpha of cutmix, 1.0 in MAE; 0 = never."}
-    )
-    balance_classes: bool = field(
-        default=False, metadata={"help": "Weigh rare classes up, so that each counts as much as any other."}
-    )
-
-    augmentation: Literal["strong", "weak"] = field(
-        default="weak", metadata={"help": "Augmentation of the images, as in training."}
-    )
-    learning_rate: float | None = field(  # type: ignore[assignment]  # the trainer puts a number there
-        default=None,
-        metadata={
-            "help": "Peak learning rate of the classifier, for the layers see layer_decay. If not given, 5e-4 to "
-            "train everything, 1e-2 for the classifier alone, 2e-3 for adapters."
-        },
-    )
-    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay; 0.05 in BEiT and MAE."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or below 1 a share of all steps."})
 
     def __post_init__(self) -> None:
         """Check the values.
