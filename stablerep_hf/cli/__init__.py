@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import io
 import os
 import select
 import sys
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import InputError
+from .wording import in_flags
 
 COMMANDS = {
     "demo": "captions to images to encoder to scores, with what ships in the package",
@@ -30,6 +33,16 @@ COMMANDS = {
     "demo-app": "the search page, in a browser",
     "convert": "turn checkpoints of the release, timm and transformers into encoder folders",
     "publish": "push a data set or an encoder folder to the Hub",
+    "env": "versions, devices and caches: what a bug report needs",
+    "completion": "print what makes a shell complete these commands and their flags",
+}
+
+_SURROUNDINGS = {
+    # Progress and one sentence are what a person reads here; the libraries' own notices and bars stay off.
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime reports to its maker as soon as it is imported
 }
 
 USAGE = "\n".join(
@@ -51,9 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command's name and its options; the process's own if not given.
 
     Returns:
-        Exit code: 0 done, 2 input that cannot work (one sentence on standard error), 130 interrupted, 141 nobody reads
-        what it prints any more (`stablerep ... | head`).
+        Exit code: 0 done, 2 input that cannot work (one sentence on standard error), 130 interrupted, 141 the
+        reader of the output has gone (`stablerep ... | head`).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a caption may hold what this terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -84,16 +100,19 @@ def _run(arguments: list[str]) -> int:
         print(f"stablerep {__version__}")
         return 0
     name, *rest = arguments
+    name = name.replace("_", "-")
     if name not in COMMANDS:
-        print(f"stablerep: there is no command {name!r}: choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        near = difflib.get_close_matches(name, COMMANDS, 1, 0.7)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(COMMANDS)}."
+        print(f"stablerep: there is no command {name!r}: {hint}", file=sys.stderr)
         return 2
-    # Progress bars and one sentence are what a person reads here; the libraries' own notices stay at errors.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    for variable, value in _SURROUNDINGS.items():
+        os.environ.setdefault(variable, value)
+    module = importlib.import_module(f".{name.replace('-', '_')}", __name__)
     try:
-        importlib.import_module(f".{name.replace('-', '_')}", __name__).main(rest)
+        module.main(rest)
     except InputError as error:
-        print(f"stablerep {name}: {error}", file=sys.stderr)
+        print(f"stablerep {name}: {in_flags(str(error), module.COMMAND.field_names())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

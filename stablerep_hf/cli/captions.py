@@ -9,6 +9,7 @@ from pathlib import Path
 from ..captions import CaptionSettings, PreparedCaptions, prepare_captions
 from ..captions.preparing import caption_file
 from ..errors import InputError
+from .parsing import Command
 
 
 @dataclass
@@ -21,24 +22,23 @@ class Output:
     )
 
 
+COMMAND = Command(
+    "captions",
+    "Clean, balance and audit the captions of a file, a folder or a Hub id; with --classes, without a SOURCE, write "
+    "captions of class names.",
+    [CaptionSettings, Output],
+    {"[SOURCE]": "Captions: a file, a folder or a Hub id."},
+    titles=("source", "output"),
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Prepare captions, save them, and print what was dropped."""
-    from .parsing import leading_names, parse_command
-
-    names, flags = leading_names(argv)
-    settings, place = parse_command(
-        [CaptionSettings, Output],
-        flags,
-        name="captions SOURCE",
-        description="Clean, balance and audit the captions of a file, a folder or a Hub id; with --classes, without a "
-        "SOURCE, write captions of class names.",
-    )
-    if len(names) != (settings.classes is None):
-        raise InputError(
-            f"{len(names)} sources were named; name one, as in `stablerep captions my.csv`, or none and --classes."
-        )
+    source, settings, place = COMMAND.parse(argv)
+    if (source is None) == (settings.classes is None):
+        raise InputError("Name one source of captions, as in `stablerep captions my.csv`, or none and --classes.")
     path = caption_file(place.output)
-    prepared = prepare_captions(names[0] if names else None, settings, answers=path.with_suffix(".answers.jsonl"))
+    prepared = prepare_captions(source, settings, answers=path.with_suffix(".answers.jsonl"))
     files = prepared.save(path)
     print(_report(prepared, files, settings))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
+from .parsing import Command
 
 
 @dataclass
@@ -16,17 +17,17 @@ class CompareCommand:
     output: str | None = field(default=None, metadata={"help": "PNG of the plot; the table stands beside it as .md."})
 
 
+COMMAND = Command(
+    "compare",
+    "Compare data sets: what a setting gains in speed and costs in diversity.",
+    [CompareCommand],
+    {"DIR...": "Folders of two data sets or more."},
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Parse, compare, print the table."""
-    from .parsing import leading_names, parse_command
-
-    folders, flags = leading_names(argv)
-    (command,) = parse_command(
-        [CompareCommand],
-        flags,
-        name="compare DIR DIR ...",
-        description="Compare data sets: what a setting gains in speed and costs in diversity.",
-    )
+    folders, command = COMMAND.parse(argv)
     print(run(folders, command), end="")
 
 

@@ -11,16 +11,16 @@ from ..runs.demo import (
     DemoCommand as DemoCommand,
     run as run,
 )
+from .parsing import Command
+
+COMMAND = Command(
+    "demo",
+    "Draw images of captions, train on them, measure on real pictograms. Started again, it goes on.",
+    [DemoCommand],
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    from .parsing import parse_command
-
-    (command,) = parse_command(
-        [DemoCommand],
-        argv,
-        name="demo",
-        description="Draw images of captions, train on them, measure on real pictograms. Started again, it goes on.",
-    )
+    (command,) = COMMAND.parse(argv)
     run(command)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import InputError
+from ..space.settings import SpaceSettings
+from .parsing import Command
 
 
 @dataclass
@@ -19,21 +21,23 @@ class ServingCommand:
     open_browser: bool = field(default=False, metadata={"help": "Open the page in a browser."})
 
 
+COMMAND = Command(
+    "demo-app",
+    "Serve the search page: pictures found by picture or words, two encoders compared, a map, and what the guidance "
+    "scale does. With no flags it shows what ships in the package, offline.",
+    [ServingCommand, SpaceSettings],
+    titles=("serving", "the page"),
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Parse, load, serve until interrupted."""
     from ..extras import require
 
+    command, settings = COMMAND.parse(argv)
     require("The page", "space", "gradio", "limits", "usearch")
-    from ..space import SpaceSettings, build_demo, launch
-    from .parsing import parse_command
+    from ..space import build_demo, launch
 
-    settings, command = parse_command(
-        [SpaceSettings, ServingCommand],
-        argv,
-        name="demo-app",
-        description="Serve the search page: pictures found by picture or words, two encoders compared, a map, and "
-        "what the guidance scale does. With no flags it shows what ships in the package, offline.",
-    )
     page = build_demo(settings)
     try:
         launch(page, settings, server_name=command.host, server_port=command.port, inbrowser=command.open_browser)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from .parsing import Command
+
 
 @dataclass
 class ExportCommand:
@@ -17,17 +19,17 @@ class ExportCommand:
     output: str = field(default="export", metadata={"help": "A folder that is empty or does not exist."})
 
 
+COMMAND = Command(
+    "export",
+    "Write a finished data set as large parquet shards for the Hub, or as WebDataset tars.",
+    [ExportCommand],
+    {"DIR": "Folder of a data set."},
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Parse, write, say what was written."""
-    from .parsing import one_name, parse_command
-
-    folder, flags = one_name(argv, "the folder of a data set")
-    (command,) = parse_command(
-        [ExportCommand],
-        flags,
-        name="export DIR",
-        description="Write a finished data set as large parquet shards for the Hub, or as WebDataset tars.",
-    )
+    folder, command = COMMAND.parse(argv)
     for path in run(folder, command):
         print(f"{path.stat().st_size:>14,}  {path}")
 

@@ -15,19 +15,20 @@ from ..runs.generation import (
     plan_and_generator as plan_and_generator,
     run as run,
 )
+from .parsing import Command
 from .score import ScoringModels
+
+COMMAND = Command(
+    "generate",
+    "Draw several images of each caption into a data set.",
+    [GenerateCommand, ScoringModels, SigningFlags],
+    titles=("captions, generator and output", "models that score", "signing"),
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    from .parsing import parse_command
-
-    command, models, signing = parse_command(
-        [GenerateCommand, ScoringModels, SigningFlags],
-        argv,
-        name="generate",
-        description="Draw several images of each caption into a data set.",
-    )
+    command, models, signing = COMMAND.parse(argv)
     if command.generator == EMBEDDED:
         print(
             "The embedded generator draws: small pictograms, to try the way out; --generator names any text-to-image "

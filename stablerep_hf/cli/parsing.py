@@ -1,106 +1,246 @@
-"""A command is a dataclass, which is also its flags, its YAML file and what its card records."""
+"""A command: its names, the dataclasses that are its flags and its YAML file, and its help."""
 
 from __future__ import annotations
 
-import itertools
+import argparse
+import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import fields
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
-
-from transformers import HfArgumentParser
-from transformers.utils.logging import disable_progress_bar
 
 from .. import progress
 from ..errors import InputError, one_line
 from ..training.presets import read_config
+from .flags import Switch, add_flags, flag_of, text, truth
 
-_PACKAGE = __name__.split(".")[0]
+# What hands type out of habit -> the flags that may be meant.
+_HABITS = {
+    "--lr": ("--learning-rate",),
+    "--epochs": ("--num-train-epochs", "--sgd-epochs"),
+    "--batch-size": ("--captions-per-batch", "--images-per-batch"),
+    "--steps": ("--max-steps", "--num-inference-steps"),
+    "--dataset": ("--data",),
+    "--model": ("--generator", "--size", "--language-model"),
+    "--out": ("--output",),
+    "--output-dir": ("--output",),
+    "--cfg": ("--guidance-scale",),
+    "--workers": ("--num-workers", "--dataloader-num-workers"),
+    "--prompt": ("--captions", "--prompt-template"),
+    "--prompts": ("--captions",),
+    "--resume": (),
+}
 
 
-class CommandParser(HfArgumentParser):
-    """Flags of one or several dataclasses; whatever is wrong with them is one sentence."""
+@dataclass(frozen=True)
+class Extended:
+    """Settings that extend a library's.
+
+    Attributes:
+        own: Dataclass of this package's fields alone, in a module that imports no torch.
+        load: Imports and returns the whole dataclass.
+        library: What it extends, such as "transformers.TrainingArguments".
+        shown: Names of the library's fields that are worth a line in the short help.
+    """
+
+    own: type
+    load: Callable[[], type]
+    library: str
+    shown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of `stablerep`.
+
+    Attributes:
+        name: As typed, such as "adapt-generator".
+        description: One or two sentences for its help.
+        settings: Dataclasses whose fields are its flags; `Extended` where they extend a library's.
+        names: What stands without a flag -> its help. "DIR..." takes one or more, "[DIR]" one or none.
+        titles: Of the groups that the dataclasses make in the help, in order.
+    """
+
+    name: str
+    description: str
+    settings: Sequence[type | Extended]
+    names: Mapping[str, str] = field(default_factory=dict)
+    titles: Sequence[str] = ("options",)
+
+    def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:
+        """Fill the dataclasses from the flags and, below them, from the YAML file that `--config` names.
+
+        Args:
+            argv: What stands after the command.
+
+        Returns:
+            The names in order (a list for "DIR..."), then the filled dataclasses.
+
+        Raises:
+            InputError: Unknown flag, key or preset, a value that is out of range or of the wrong type.
+            SystemExit: Help was asked for.
+        """
+        argv = [_with_dashes(word) for word in argv]
+        short = bool({"-h", "--help"} & set(argv)) and "--help-all" not in argv
+        parser = self.parser(whole=not short)
+        given = argparse.Namespace()
+        config = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        config.add_argument("--config", type=text)
+        with suppress(argparse.ArgumentError):  # the whole parser says it better
+            source = config.parse_known_args(argv)[0].config
+            if source is not None and not short:
+                parser.read(read_config(source), source, given)
+        given, unknown = parser.parse_known_args(argv, given)
+        if unknown:
+            parser.refuse(unknown)
+        if given.quiet:
+            progress.hide()
+        return (
+            *(getattr(given, name) for name in self._dests()),
+            *(self._fill(kind, given) for kind in self._kinds()),
+        )
+
+    def parser(self, *, whole: bool) -> CommandParser:
+        """The parser; without the flags of libraries, which take seconds to import, unless `whole`."""
+        shown = "".join(f" {name}" for name in self.names)
+        parser = CommandParser(self.name, usage=f"%(prog)s{shown} [options]", description=self.description)
+        names = parser.add_argument_group("names") if self.names else parser
+        for dest, (name, purpose) in zip(self._dests(), self.names.items(), strict=True):
+            number = "+" if name.endswith("...") else "?" if name.startswith("[") else None
+            names.add_argument(dest, metavar=name.strip("[].").upper(), nargs=number, type=text, help=purpose)
+        general = parser.add_argument_group("general")
+        general.add_argument("-h", "--help", action="help", help="Show this help.")
+        libraries = [kind for kind in self.settings if isinstance(kind, Extended)]
+        if libraries:
+            of = " and ".join(kind.library for kind in libraries)
+            general.add_argument("--help-all", action="help", help=f"Show every flag, those of {of} too.")
+        general.add_argument("--config", metavar="FILE", type=text, help="YAML file with any of these flags.")
+        general.add_argument("--quiet", action="store_true", help="Show no progress.")
+        titles = [*self.titles, *["options"] * len(self.settings)]
+        for kind, title in zip(self.settings, titles, strict=False):
+            if not isinstance(kind, Extended):
+                add_flags(parser, kind, title)
+                continue
+            add_flags(parser, kind.own, title)
+            if whole:
+                own = {entry.name for entry in fields(kind.own)}
+                rest = [entry.name for entry in fields(kind.load()) if entry.name not in own]
+                add_flags(parser, kind.load(), f"options of {kind.library}", rest)
+            elif kind.shown:
+                parser.epilog = f"Also every argument of {kind.library} (--help-all lists them), such as " + (
+                    ", ".join(map(flag_of, kind.shown)) + "."
+                )
+        return parser
+
+    def field_names(self) -> set[str]:
+        """Names of the flags with underscores, those of a library only where it is imported already."""
+        kinds = [
+            kind.load() if isinstance(kind, Extended) and "torch" in sys.modules else getattr(kind, "own", kind)
+            for kind in self.settings
+        ]
+        return {"config", "quiet"}.union(*({entry.name for entry in fields(kind) if entry.init} for kind in kinds))
+
+    def _dests(self) -> list[str]:
+        return [re.sub(r"\W+", "_", name.strip("[].")).lower() + "_" for name in self.names]
+
+    def _kinds(self) -> list[type]:
+        return [kind.load() if isinstance(kind, Extended) else kind for kind in self.settings]
+
+    def _fill(self, kind: type, given: argparse.Namespace) -> Any:
+        names = [entry.name for entry in fields(kind) if entry.init and hasattr(given, entry.name)]
+        try:
+            return kind(**{name: getattr(given, name) for name in names})
+        except InputError:
+            raise
+        except (ValueError, ImportError) as error:  # transformers' arguments check their values so
+            raise InputError(f"{one_line(error)}; `stablerep {self.name} --help` lists the flags.") from error
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Reads the flags of one command; whatever is wrong with them is one sentence."""
+
+    def __init__(self, command: str, **options: Any) -> None:
+        options = {"add_help": False, "allow_abbrev": False, "formatter_class": _Help, **options}
+        super().__init__(prog=f"stablerep {command}", **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage of a hundred flags and leaving."""
+        message = re.sub(r"^argument (--[\w-]+)(?:/--[\w-]+)?: (?=invalid choice|expected|it takes)", r"\1: ", message)
+        message = re.sub(r"^argument (\S+?)(?:/--[\w-]+)?: ", r"\1 ", message)
         raise InputError(f"{message}; `{self.prog} --help` lists the flags.")
 
+    def read(self, values: Mapping[str, Any], source: str, given: argparse.Namespace) -> None:
+        """Put the values of a YAML file into a namespace, each read and checked as that of a flag.
 
-def parse_command(commands: Sequence[Any], argv: Sequence[str], *, name: str, description: str) -> tuple[Any, ...]:
-    """Fill a command's dataclasses from its flags and, below them, from the YAML file that `--config` names.
+        Raises:
+            InputError: A key is no flag, or a value is none for it.
+        """
+        actions = {action.dest: action for action in self._actions if action.option_strings}
+        for key, value in values.items():
+            if key not in actions or key in ("config", "help", "help_all"):
+                near = difflib.get_close_matches(key, actions, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "the keys are the command's flags."
+                raise InputError(f"--config {source} has the unknown key {key!r}: {hint}")
+            if value is None:  # what an extended preset sets can be unset so
+                continue
+            action = actions[key]
+            if action.nargs == "+":
+                items = value if isinstance(value, list) else [value]
+                read: Any = [self._read(action, item, source) for item in items]
+                action(self, given, read)
+            elif isinstance(value, list):
+                raise InputError(f"--config {source} has a list for {key!r}, which takes one value: give one.")
+            else:
+                setattr(given, key, self._read(action, value, source))
 
-    Args:
-        commands: Dataclasses; a field's metadata may hold "help".
-        argv: The flags.
-        name: Of the command and of what stands before its flags, as in "convert CHECKPOINT DIR".
-        description: One sentence for `--help`.
+    def _read(self, action: argparse.Action, value: Any, source: str) -> Any:
+        words = json.dumps(value) if isinstance(value, dict) else str(value)
+        reader: Any = action.type or truth  # --quiet has none
+        flag = action.option_strings[0]
+        try:
+            read = reader(words)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise InputError(f"--config {source}: {flag} {one_line(error)}.") from error
+        if action.choices is not None and read not in action.choices:
+            choices = ", ".join(map(str, action.choices))
+            raise InputError(f"--config {source}: {flag} {words}: choose one of {choices}.")
+        return read
 
-    Returns:
-        The filled dataclasses, in order.
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Say what may have been meant.
 
-    Raises:
-        InputError: Unknown flag, key or preset, or a value of the wrong type.
-    """
-    # Of loading weights; what takes time in a command shows a bar of its own.
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    parser = CommandParser(list(commands), prog=f"stablerep {name}", description=description, allow_abbrev=False)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these flags")
-    parser.add_argument("--quiet", action="store_true", help="Show no progress")
-    own = {"help", "config", "quiet"}.union(*(kind.__annotations__ for kind in _own_classes(commands)))
-    for listed in (parser._actions, parser._optionals._group_actions):  # argparse lists inherited flags first
-        listed.sort(key=lambda action: action.dest not in own)
-    config = CommandParser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    config.add_argument("--config")
-    chosen, flags = config.parse_known_args(list(argv))
-    if chosen.config is not None:
-        known = {field.name for command in commands for field in fields(command) if field.init}
-        flags = _as_flags(read_config(chosen.config), known, chosen.config) + flags
-    try:
-        filled = parser.parse_args_into_dataclasses(flags, return_remaining_strings=True, look_for_args_file=False)
-    except InputError:
-        raise
-    except (ValueError, ImportError) as error:  # transformers' arguments check their values so
-        parser.error(one_line(error))
-    *values, namespace, unknown = filled
-    progress.hide(namespace.quiet)
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return tuple(values)
-
-
-def _own_classes(commands: Sequence[Any]) -> list[type]:
-    """The dataclasses and those of this package that they extend; transformers' are not ours."""
-    return [kind for command in commands for kind in command.__mro__ if kind.__module__.split(".")[0] == _PACKAGE]
-
-
-def leading_names(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split off what stands before the first flag: the folder, file or repository that a command is about."""
-    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
-    return names, list(argv[len(names) :])
-
-
-def one_name(argv: Sequence[str], what: str) -> tuple[str, list[str]]:
-    """The one name before the first flag, and the flags.
-
-    Raises:
-        InputError: None or several stand there.
-    """
-    names, flags = leading_names(argv)
-    if len(names) != 1 and not {"-h", "--help"} & set(flags):
-        raise InputError(f"{len(names)} names stand before the options: one is needed, {what}.")
-    return names[0] if names else "", flags
+        Raises:
+            InputError: Always.
+        """
+        first = next((word for word in unknown if word.startswith("-")), unknown[0])
+        if not first.startswith("-"):
+            self.error(f"{first!r} is one name too many")
+        flag = first.partition("=")[0]
+        known = [option for action in self._actions for option in action.option_strings]
+        meant = [option for option in _HABITS.get(flag, ()) if option in known][:2]
+        meant = meant or difflib.get_close_matches(flag, known, 1, 0.7)
+        hint = f", did you mean {' or '.join(meant)}?" if meant else ""
+        self.error(f"there is no flag {flag}{hint}".rstrip("?"))
 
 
-def _as_flags(values: dict[str, Any], known: set[str], source: str) -> list[str]:
-    """YAML to flags, so that a value from a file is typed and checked as one from the command line."""
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError(f"--config {source} has the unknown key {unknown[0]!r}: the keys are the command's flags.")
-    flags = []
-    for key, value in values.items():
-        if value is None:  # what an extended preset sets can be unset so
-            continue
-        flags.append(f"--{key}")
-        words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        flags += map(str, words)
-    return flags
+class _Help(argparse.HelpFormatter):
+    """One column of flags, as wide as it needs to be."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, Switch):  # takes true and false, too, which YAML needs and nobody types
+            return ", ".join(action.option_strings)
+        return super()._format_action_invocation(action)
+
+
+def _with_dashes(word: str) -> str:
+    """`--guidance_scale=2` as `--guidance-scale=2`."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value

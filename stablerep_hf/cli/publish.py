@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
+from .parsing import Command
 
 SPACE = "space"
 
@@ -36,22 +37,19 @@ class PublishCommand:
     )
 
 
+COMMAND = Command(
+    "publish",
+    "Push a data set, a model, a generator, its LoRA or a Space to the Hub, in one commit. The same command goes on "
+    "after an interruption. `stablerep publish space OWNER/NAME` assembles the search page with all it needs.",
+    [PublishCommand],
+    {"FOLDER": "What to push; 'space' is the search page.", "OWNER/NAME": "Repository to push to."},
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    from .parsing import leading_names, parse_command
-
-    names, flags = leading_names(argv)
-    (command,) = parse_command(
-        [PublishCommand],
-        flags,
-        name="publish FOLDER OWNER/NAME",
-        description="Push a data set, a model, a generator, its LoRA "
-        "or a Space to the Hub, in one commit. The same command goes on after an interruption. "
-        "`stablerep publish space OWNER/NAME` assembles the search page with all it needs.",
-    )
-    if len(names) != 2:
-        raise InputError("Two names come first: the folder, then the repository, as in `publish encoder me/encoder`.")
-    run(names[0], names[1], command)
+    folder, repository, command = COMMAND.parse(argv)
+    run(folder, repository, command)
 
 
 def run(folder: str, repository: str, command: PublishCommand) -> None:

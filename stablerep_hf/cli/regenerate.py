@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .parsing import Command
 
 if TYPE_CHECKING:
     from ..synthesis import RedrawnImage
@@ -27,17 +28,17 @@ class RegenerateCommand:
     output: str | None = field(default=None, metadata={"help": "File for the image; none is written if not given."})
 
 
+COMMAND = Command(
+    "regenerate",
+    "Draw the image of a data set that --caption-id and --image-index name again, and compare.",
+    [RegenerateCommand],
+    {"DIR": "Folder of a data set."},
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Parse, draw, say whether it is the same."""
-    from .parsing import one_name, parse_command
-
-    folder, flags = one_name(argv, "the folder of a data set")
-    (command,) = parse_command(
-        [RegenerateCommand],
-        flags,
-        name="regenerate DIR",
-        description="Draw the image of a data set that --caption-id and --image-index name again, and compare.",
-    )
+    folder, command = COMMAND.parse(argv)
     redrawn = run(folder, command)
     if redrawn.is_same_file:
         print("The same: byte by byte.")

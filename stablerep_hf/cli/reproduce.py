@@ -11,18 +11,18 @@ from ..reproduction.study import (
     scale_of as scale_of,
     tasks as tasks,
 )
+from .parsing import Command
+
+COMMAND = Command(
+    "reproduce",
+    "Train and measure what the paper's claims compare, at equal steps of batches of equal size, and judge them. "
+    "Interrupt it whenever you like: the same command goes on.",
+    [ReproduceCommand],
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    from .parsing import parse_command
-
-    (command,) = parse_command(
-        [ReproduceCommand],
-        argv,
-        name="reproduce",
-        description="Train and measure what the paper's claims compare, at equal steps of batches of equal size, and "
-        "judge them. Interrupt it whenever you like: the same command goes on.",
-    )
+    (command,) = COMMAND.parse(argv)
     report = run(command)
     print(f"The report stands in {report}")

@@ -11,19 +11,20 @@ from ..runs.scoring import (
     run as run,
     say_unscored as say_unscored,
 )
+from .parsing import Command
+
+COMMAND = Command(
+    "score",
+    "Measure alignment, nsfw and diversity of every image of a data set.",
+    [ScoreCommand, ScoringModels],
+    {"DIR": "Folder of a data set."},
+    titles=("options", "models that score"),
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse, score, print the means."""
-    from .parsing import one_name, parse_command
-
-    folder, flags = one_name(argv, "the folder of a data set")
-    models, command = parse_command(
-        [ScoringModels, ScoreCommand],
-        flags,
-        name="score DIR",
-        description="Measure alignment, nsfw and diversity of every image of a data set.",
-    )
+    folder, command, models = COMMAND.parse(argv)
     summary = run(folder, models, command)
     print(f"{summary.num_images:,} images scored, {summary.num_kept:,} had these scores.")
     for column, mean in summary.means.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .parsing import Command
 
 
 @dataclass
@@ -18,18 +19,17 @@ class ShowCommand:
     image_index: int = field(default=0, metadata={"help": "In a folder: which of the caption's images, from 0."})
 
 
+COMMAND = Command(
+    "show",
+    "Say how an image came to be: an image file, or the one in a data set that --caption-id and --image-index name.",
+    [ShowCommand],
+    {"IMAGE|DIR": "Image file, or folder of a data set."},
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Parse and print."""
-    from .parsing import one_name, parse_command
-
-    name, flags = one_name(argv, "an image file or the folder of a data set")
-    (command,) = parse_command(
-        [ShowCommand],
-        flags,
-        name="show IMAGE|DIR",
-        description="Say how an image came to be: an image file, or the one in a data set that --caption-id and "
-        "--image-index name.",
-    )
+    name, command = COMMAND.parse(argv)
     for key, value in run(name, command).items():
         print(f"{key:<22} {value}")
 

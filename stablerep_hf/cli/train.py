@@ -12,9 +12,28 @@ from ..runs.training import (
     build_model as build_model,
     run as run,
 )
+from ..training.presets import presets
+from ..training.recipes import PretrainingRecipe
+from .parsing import Command, Extended
 
 if TYPE_CHECKING:
     from ..training import StableRepTrainingArguments
+
+
+def _arguments() -> type:
+    from ..training import StableRepTrainingArguments
+
+    return StableRepTrainingArguments
+
+
+TRAINER_FLAGS = ("num_train_epochs", "max_steps", "warmup_steps", "seed", "bf16", "save_steps", "push_to_hub")
+COMMAND = Command(
+    "train",
+    "Train an encoder on caption-grouped images. The same command goes on after an interruption. --config takes the "
+    f"name of a preset, too: {', '.join(presets())}.",
+    [TrainCommand, Extended(PretrainingRecipe, _arguments, "transformers.TrainingArguments", TRAINER_FLAGS)],
+    titles=("data, encoder and output", "training"),
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -30,17 +49,8 @@ def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments
     Raises:
         InputError: A flag is unknown or cannot work.
     """
+    command, arguments = COMMAND.parse(argv)
     from ..runs.record import place_training
-    from ..training import StableRepTrainingArguments
-    from ..training.presets import presets
-    from .parsing import parse_command
 
-    command, arguments = parse_command(
-        [TrainCommand, StableRepTrainingArguments],
-        argv,
-        name="train",
-        description="Train an encoder on caption-grouped images. The same command goes on after an interruption. "
-        f"--config takes the name of a preset, too: {', '.join(presets())}.",
-    )
     place_training(arguments, command.output)
     return command, arguments

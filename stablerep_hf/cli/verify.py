@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from ..runs.verification import VerifyCommand as VerifyCommand, run as run
 from .generate import SigningFlags
+from .parsing import Command
+
+COMMAND = Command(
+    "verify",
+    "Check every file, row and image of a data set against its plan.",
+    [VerifyCommand, SigningFlags],
+    {"DIR": "Folder of a data set."},
+    titles=("checks and repair", "signing of repaired images"),
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse, verify, and repair if asked."""
-    from .parsing import one_name, parse_command
-
-    folder, flags = one_name(argv, "the folder of a data set")
-    command, signing = parse_command(
-        [VerifyCommand, SigningFlags],
-        flags,
-        name="verify DIR",
-        description="Check every file, row and image of a data set against its plan.",
-    )
+    folder, command, signing = COMMAND.parse(argv)
     run(folder, command, signing)

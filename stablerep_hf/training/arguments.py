@@ -58,7 +58,7 @@ _UNUSED = {
 
 
 @dataclass
-class ImageTrainingArguments(ImageRecipe, TrainingArguments):  # type: ignore[misc]  # narrower types
+class ImageTrainingArguments(ImageRecipe, TrainingArguments):
     """What pre-training and fine-tuning share: the views, and how a batch is shared out among processes."""
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):  # type: ignore[mi
 
 
 @dataclass
-class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):
+class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # type: ignore[misc]  # learning_rate=None
     """Arguments of a StableRep training.
 
     All of `transformers.TrainingArguments` holds; the batch is described by captions instead of by

@@ -35,7 +35,7 @@ LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
 
 
 @dataclass
-class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):
+class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):  # type: ignore[misc]  # learning_rate=None
     """Arguments of a fine-tuning: those of `transformers.TrainingArguments` and these.
 
     The defaults are those of fine-tuning a ViT after self-supervision (BEiT, Bao et al. 2021, appendix H; MAE, He et

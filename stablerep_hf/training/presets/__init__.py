@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ...errors import InputError, one_line
+from ...errors import InputError
+from ...files.yaml_mapping import read_mapping
 
 
 def presets() -> list[str]:
     """Names of the presets that ship."""
     folder = resources.files(__name__)
     return sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
-
-
-class _Loader(yaml.SafeLoader):
-    """Takes `true` and `false` alone for booleans, as YAML 1.2 does: `no` is a language, and a strategy of saving."""
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    letter: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def read_config(name: str) -> dict[str, Any]:
@@ -45,12 +31,7 @@ def read_config(name: str) -> dict[str, Any]:
             raise InputError(f"config={name} is no text in UTF-8 ({error}): name a YAML file.") from error
     else:
         raise InputError(f"config={name} is neither a file nor a preset: the presets are {', '.join(presets())}.")
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"config={name} is not YAML ({one_line(error)}): correct it.") from error
-    if not isinstance(values, dict):
-        raise InputError(f"config={name} holds no 'key: value' lines: write one a flag, without the dashes.")
+    values = read_mapping(text, f"config={name}")
     base = values.pop("extends", None)
     if base is None:
         return values
