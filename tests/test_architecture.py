@@ -22,6 +22,7 @@ LINES = [
     {"runs"},
     {"reproduction"},
     {"cli"},
+    {"__main__"},
 ]
 SIDEWAYS = {"extras": {"errors"}, "files": {"errors"}}
 ALONE = {"models", "losses", "assets", "errors", "progress"}

@@ -19,7 +19,7 @@ COMMAND = Command(
     "Print what makes a shell complete commands and flags: "
     "`stablerep completion bash > ~/.local/share/bash-completion/completions/stablerep`.",
     [CompletionSettings],
-    {"SHELL": "bash, zsh or tcsh."},
+    {"SHELL": "bash, zsh, fish or tcsh."},
 )
 
 

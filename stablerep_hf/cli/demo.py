@@ -1,26 +1,31 @@
-"""`stablerep demo`: the whole road on what ships in the package, in minutes on a laptop."""
+"""`stablerep demo`: captions to images to encoders to scores, with what ships in the package."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..runs.demo import (
-    PIXELS as PIXELS,
-    PRESETS as PRESETS,
-    UNTRAINED as UNTRAINED,
-    DemoCommand as DemoCommand,
-    run as run,
-)
+from ..runs.demo import DemoSettings, run_demo
 from .parsing import Command
 
 COMMAND = Command(
     "demo",
     "Draw images of captions, train on them, measure on real pictograms. Started again, it goes on.",
-    [DemoCommand],
+    [DemoSettings],
 )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parse and run."""
-    (command,) = COMMAND.parse(argv)
-    run(command)
+    """Parse, run, print the scores and how to load what was made."""
+    (settings,) = COMMAND.parse(argv)
+    from ..evaluation import results_table
+
+    demo = run_demo(settings)
+    print(f"""
+{results_table(demo.results)}
+data set   {demo.dataset}
+encoders   {demo.encoders["StableRep"].parent}
+report     {demo.report}
+
+from datasets import load_dataset; from transformers import AutoModel
+dataset = load_dataset("{demo.dataset}")
+encoder = AutoModel.from_pretrained("{demo.encoders["StableRep"]}")""")

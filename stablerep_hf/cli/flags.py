@@ -148,7 +148,7 @@ class Number:
 class Switch(argparse.Action):
     """`--x`, `--x false` and `--no-x`."""
 
-    def __call__(
+    def __call__(  # noqa: D102  # argparse's
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         negative = option is not None and option.startswith("--no-") and option != self.option_strings[0]

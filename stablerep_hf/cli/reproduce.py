@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..reproduction.study import (
-    RECORDS as RECORDS,
-    ReproduceCommand as ReproduceCommand,
-    run as run,
-    scale_of as scale_of,
-    tasks as tasks,
-)
+from ..reproduction.study import StudySettings, run_study
 from .parsing import Command
 
 COMMAND = Command(
     "reproduce",
     "Train and measure what the paper's claims compare, at equal steps of batches of equal size, and judge them. "
     "Interrupt it whenever you like: the same command goes on.",
-    [ReproduceCommand],
+    [StudySettings],
 )
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    (command,) = COMMAND.parse(argv)
-    report = run(command)
-    print(f"The report stands in {report}")
+    (settings,) = COMMAND.parse(argv)
+    print(f"The report is in {run_study(settings)}")

@@ -27,9 +27,12 @@ def _plain(part: str, names: Collection[str]) -> str:
         name = match[2].replace("-", "_")
         if name not in names:
             return match[0]
+        if match[4]:  # a switch
+            return _flag(name if match[4] == "True" else f"no_{name}")
         return _flag(name) + (" " if match[3] else "")
 
-    return re.sub(r"(?<![\w.(\-])(--)?([a-z][a-z0-9_-]*)(=(?=\S))?", lambda m: flag(m) if m[1] or m[3] else m[0], part)
+    pattern = r"(?<![\w.(\-])(--)?([a-z][a-z0-9_-]*)(=(?:(True|False)\b|(?=\S)))?"
+    return re.sub(pattern, lambda match: flag(match) if match[1] or match[3] else match[0], part)
 
 
 def _flag(name: str) -> str:

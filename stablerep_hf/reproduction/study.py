@@ -1,4 +1,4 @@
-"""`stablerep reproduce`: the paper's claims, tested in small on what ships in the package."""
+"""A study: what is missing in the records is run, then the report is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .. import progress
 from ..errors import InputError
+from .workers import run_tasks
 
 if TYPE_CHECKING:
     from . import Claim, Records, Scale
@@ -17,8 +19,8 @@ RECORDS = "records.jsonl"
 
 
 @dataclass
-class ReproduceCommand:
-    """Flags of `stablerep reproduce`."""
+class StudySettings:
+    """Settings of a study of the paper's claims."""
 
     claims: list[int] = field(
         default_factory=lambda: [1, 2, 3, 4, 5, 6], metadata={"help": "Which of the six; all if not given."}
@@ -40,20 +42,23 @@ class ReproduceCommand:
     num_captions: int | None = field(
         default=None, metadata={"help": "Captions of the largest image set, a multiple of 8."}
     )
-    max_steps: int | None = field(default=None, metadata={"help": "Steps of each training."})
+    max_steps: int | None = field(default=None, metadata={"help": "Steps of each training run."})
     views_per_batch: int | None = field(default=None, metadata={"help": "Images seen in a step, a multiple of 8."})
-    num_seeds: int | None = field(default=None, metadata={"help": "Trainings of each setting."})
+    num_seeds: int | None = field(default=None, metadata={"help": "Training runs of each setting."})
     dtype: Literal["float32", "float16", "bfloat16"] = field(
         default="bfloat16",
         metadata={"help": "Precision in which the generator draws; float32 where bfloat16 is slow."},
     )
 
 
-def run(command: ReproduceCommand) -> Path:
-    """Run what is missing in the records, then write the report.
+def run_study(settings: StudySettings | None = None) -> Path:
+    """Run what is missing in the records, then write the report. Interrupted, the same call goes on.
+
+    Args:
+        settings: The defaults if not given.
 
     Returns:
-        The report.
+        The report, a Markdown file.
 
     Raises:
         InputError: A number cannot work, or another process is at work on the same records.
@@ -64,6 +69,7 @@ def run(command: ReproduceCommand) -> Path:
     from . import Records, Study, make_claims, write_study
     from .cell_runner import CellRunner
 
+    command = settings or StudySettings()
     scale = scale_of(command)
     claims = [claim for claim in make_claims(scale) if claim.number in command.claims]
     if unknown := set(command.claims) - {claim.number for claim in claims}:
@@ -87,7 +93,7 @@ def run(command: ReproduceCommand) -> Path:
     return write_study(study, output, _as_typed(command))
 
 
-def _as_typed(command: ReproduceCommand) -> str:
+def _as_typed(command: StudySettings) -> str:
     """The command that makes the report, but for where things lie and how many processes work."""
     from dataclasses import fields
 
@@ -98,11 +104,11 @@ def _as_typed(command: ReproduceCommand) -> str:
         if value == default or entry.name in ("output", "work", "jobs", "report_only"):
             continue
         shown = "" if value is True else " " + " ".join(map(str, value)) if isinstance(value, list) else f" {value}"
-        words.append(f"--{entry.name}{shown}")
+        words.append(f"--{entry.name.replace('_', '-')}{shown}")
     return " ".join(words)
 
 
-def scale_of(command: ReproduceCommand) -> Scale:
+def scale_of(command: StudySettings) -> Scale:
     """The scale that the flags ask for.
 
     Raises:
@@ -151,70 +157,11 @@ def _run_missing(claims: Sequence[Claim], scale: Scale, records: Records, runner
     every = list(tasks(claims, scale))
     missing = [task for task in every if runner.key(task) not in records]
     done = len(every) - len(missing)
-    print(f"{done} of {len(every)} parts of the study are recorded.", flush=True)
-    for record in _alone(missing, runner) if jobs == 1 else _side_by_side(missing, runner, min(jobs, len(missing))):
+    progress.say(f"{done} of {len(every)} parts of the study are recorded.")
+    for record in run_tasks(missing, runner, min(jobs, len(missing))):
         records.add(record)
         done += 1
-        print(f"[{done}/{len(every)}] {_line(record)}", flush=True)
-
-
-def _alone(missing: Sequence[Task], runner: CellRunner) -> Iterator[dict[str, Any]]:
-    runner.prepare()
-    for task in missing:
-        yield runner.run(task)
-
-
-def _side_by_side(missing: Sequence[Task], runner: CellRunner, jobs: int) -> Iterator[dict[str, Any]]:
-    """Hand tasks out to processes, one at a time; a process ends when its connection does, however that came."""
-    import multiprocessing
-    from multiprocessing.connection import wait
-
-    context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(missing))
-    connections = []
-    for _ in range(jobs):
-        ours, theirs = context.Pipe()
-        context.Process(target=_work, args=(theirs, runner), daemon=True).start()
-        theirs.close()
-        ours.send(waiting.pop())
-        connections.append(ours)
-    while connections:
-        ready: Any
-        for ready in wait(connections):
-            try:
-                record = ready.recv()
-            except EOFError as error:
-                raise InputError(
-                    f"One of {jobs} processes ended in the middle of its work (out of memory?): the same command goes "
-                    "on, perhaps with fewer --jobs."
-                ) from error
-            if isinstance(record, Exception):
-                raise record
-            yield record
-            if waiting:
-                ready.send(waiting.pop())
-            else:
-                connections.remove(ready)
-
-
-def _work(connection: Any, runner: CellRunner) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers to the keyboard
-    runner.prepare()
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer: Any = runner.run(task)
-        except Exception as error:
-            answer = error
-        try:
-            connection.send(answer)
-        except OSError:
-            return
+        progress.say(f"[{done}/{len(every)}] {_line(record)}")
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-    from ..synthesis.adaptation import AdaptationSettings
+    from ..synthesis.adaptation_settings import AdaptationSettings
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`stablerep demo`: the whole road on what ships in the package, in minutes on a laptop."""
+"""The demo: captions to images to encoders to scores with what ships in the package, in minutes on a laptop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import progress
 from ..errors import InputError
 from .evaluation import NO_CACHE, EvaluateCommand
 from .generation import GenerateCommand
@@ -25,37 +26,58 @@ PIXELS = "8 x 8 pixels"
 
 
 @dataclass
-class DemoCommand:
-    """Flags of `stablerep demo`."""
+class DemoSettings:
+    """Settings of the demo."""
 
     output: str = field(default="demo", metadata={"help": "Folder for everything the demo makes."})
     num_captions: int = field(default=240, metadata={"help": "Number of captions to draw."})
     images_per_caption: int = field(default=4, metadata={"help": "Images of each caption."})
     max_steps: int | None = field(default=None, metadata={"help": "Training steps; the presets' own if not given."})
-    seed: int = field(default=0, metadata={"help": "Seed of images and trainings."})
+    seed: int = field(default=0, metadata={"help": "Seed of the images and of the training runs."})
 
 
-def run(command: DemoCommand) -> Path:
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        dataset: Folder for `datasets.load_dataset`.
+        encoders: Name, such as "StableRep" -> folder for `transformers.AutoModel.from_pretrained`.
+        report: Markdown file with tables and plots.
+        results: Every score, of the encoders and of what they are compared with.
+    """
+
+    dataset: Path
+    encoders: dict[str, Path]
+    report: Path
+    results: list[EvaluationResult]
+
+
+def run_demo(settings: DemoSettings | None = None) -> Demo:
     """Make data set, encoders, scores and report; whatever stands already is kept.
 
+    Args:
+        settings: The defaults if not given.
+
     Returns:
-        The report.
+        Where everything is, and the scores.
 
     Raises:
-        InputError: The folder holds a demo with other settings.
+        InputError: A number cannot work, or the folder holds a demo with other settings.
     """
-    from ..evaluation import results_table, write_report
+    from ..evaluation import write_report
     from ..files.places import check_place
     from . import cards, generation
     from .content import load_images
 
+    command = settings or DemoSettings()
     if command.num_captions < 2 or command.images_per_caption < 2:
         raise InputError(
-            f"A demo of {command.num_captions} captions x {command.images_per_caption} images has no siblings to "
-            "learn from: give at least 2 of each."
+            f"num_captions={command.num_captions} with images_per_caption={command.images_per_caption} gives no "
+            "siblings to learn from: give at least 2 of each."
         )
     if command.seed < 0:
-        raise InputError(f"--seed {command.seed} is below 0, which no generator takes: give 0 or more.")
+        raise InputError(f"seed={command.seed} is below 0, which no generator takes: give 0 or more.")
     check_place("--output", command.output)
     folder = Path(command.output)
     _say(
@@ -93,9 +115,8 @@ def run(command: DemoCommand) -> Path:
         facts=_facts(command, records),
         caption_images=cards.siblings(load_images(data, "train")),
     )
-    print(f"\n{results_table(results)}")
-    print(_closing(folder, data, report))
-    return report
+    encoders = {name: folder / "encoders" / name.lower() for name in (*PRESETS, UNTRAINED)}
+    return Demo(data, encoders, report, results)
 
 
 _INTRODUCTION = """\
@@ -106,10 +127,10 @@ of minutes on one seed: its intervals tell how far the test images carry, not ho
 
 
 def _say(step: int, what: str) -> None:
-    print(f"\n[{step}/4] {what}", flush=True)
+    progress.say(f"[{step}/4] {what}")
 
 
-def _train(command: DemoCommand, preset: str, data: Path, output: Path) -> dict[str, Any]:
+def _train(command: DemoSettings, preset: str, data: Path, output: Path) -> dict[str, Any]:
     from . import training
 
     captions, images = min(64, command.num_captions), min(4, command.images_per_caption)
@@ -121,7 +142,7 @@ def _train(command: DemoCommand, preset: str, data: Path, output: Path) -> dict[
     return training.run(*training.from_preset(preset, data=str(data), output=str(output), **settings))
 
 
-def _make_untrained_twin(command: DemoCommand, output: Path) -> None:
+def _make_untrained_twin(command: DemoSettings, output: Path) -> None:
     """Save the encoder as a training with this seed finds it, to see what training adds."""
     from ..models import export_encoder
     from . import training
@@ -141,7 +162,7 @@ def _evaluate_pixels(file: Path) -> list[EvaluationResult]:
     return evaluation.run(pixel_encoder(), _measuring(file), name=PIXELS)
 
 
-def _evaluate(command: DemoCommand, name: str, encoder: Path) -> list[EvaluationResult]:
+def _evaluate(command: DemoSettings, name: str, encoder: Path) -> list[EvaluationResult]:
     from ..evaluation import load_results
     from . import evaluation
 
@@ -157,7 +178,7 @@ def _measuring(file: Path) -> EvaluateCommand:
     return EvaluateCommand(knn_neighbours=[20], probe_c_values=12, cache=NO_CACHE, output=str(file))
 
 
-def _facts(command: DemoCommand, records: dict[str, dict[str, Any]]) -> dict[str, object]:
+def _facts(command: DemoSettings, records: dict[str, dict[str, Any]]) -> dict[str, object]:
     facts: dict[str, object] = {"captions": command.num_captions, "images per caption": command.images_per_caption}
     for name, record in records.items():
         facts[f"{name}: steps"] = record["steps"]
@@ -167,14 +188,3 @@ def _facts(command: DemoCommand, records: dict[str, dict[str, Any]]) -> dict[str
     facts["encoder parameters"] = record["parameters"]
     facts["device"] = record["device"]
     return facts
-
-
-def _closing(folder: Path, data: Path, report: Path) -> str:
-    return f"""
-data set   {data}
-encoders   {folder / "encoders"}
-report     {report}
-
-from datasets import load_dataset; from transformers import AutoModel
-dataset = load_dataset("{data}")
-encoder = AutoModel.from_pretrained("{folder / "encoders" / "stablerep"}")"""

@@ -275,7 +275,7 @@ def count_truncated(
         raise InputError(
             f"{sum(counts.values())} prompts are longer than the {generator.max_prompt_tokens} tokens that the "
             f"generator's text encoder reads, such as {example[:60] + '...'!r}; shorten or drop those captions, or "
-            "let their ends be cut (--truncate-prompts; in Python, truncate_prompts=True)."
+            "let their ends be cut (truncate_prompts=True)."
         )
     return counts
 

@@ -35,10 +35,10 @@ def test_captioned_images_become_a_lora(stablerep, pipeline, captioned, tmp_path
     ("flag", "column", "said"),
     [
         ("--caption_column", "number", "The column 'number' of --data"),
-        ("--caption_column", "kind", "holds 0, no caption: name another by --caption_column"),
+        ("--caption_column", "kind", "holds 0, no caption: name another by --caption-column"),
         ("--caption_column", "blank", "1 of 2 rows have no caption"),
         ("--caption_column", "text", "but no 'text'"),
-        ("--image_column", "caption", "holds 'a red thing', no picture: name another by --image_column"),
+        ("--image_column", "caption", "holds 'a red thing', no picture: name another by --image-column"),
         ("--image_column", "patchy", "1 of 2 rows have no picture"),
     ],
 )

@@ -64,7 +64,7 @@ def test_class_names_become_labelled_captions(stablerep, tmp_path):
 def test_flags_that_cannot_work_write_nothing(stablerep, source, tmp_path):
     output = tmp_path / "o" / "c.parquet"
     for flags, said in (
-        ([], "0 sources were named"),
+        ([], "Name one source"),
         ([source, "--output", tmp_path / "o" / "c.csv"], r"not named \.parquet"),
         ([source, "--column", "caption", "--drop-overlaps", "--output", output], "evaluation.sets"),
         ([source, "--column", "caption", "--classifier", "x", "--output", output], "classifier.labels"),

@@ -34,7 +34,7 @@ def test_a_checkpoint_of_the_release_becomes_a_folder_that_from_pretrained_loads
 
 def test_what_cannot_be_converted_is_one_sentence(tmp_path, stablerep):
     (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
-    assert refused(stablerep("convert"), "CHECKPOINT DIR")
+    assert refused(stablerep("convert"), "required: CHECKPOINT, DIR")
     assert refused(stablerep("convert", tmp_path / "broken.pth", tmp_path / "out"), "broken.pth")
     assert refused(stablerep("convert", tmp_path / "nowhere", tmp_path / "out"), "nowhere")
     assert refused(stablerep("convert", "x", tmp_path), "is not an empty folder")
@@ -159,7 +159,7 @@ def test_a_folder_that_is_still_being_drawn_is_not_trained_on(tmp_path, stablere
 
 def test_a_training_is_probed_with_the_embedded_pictograms(tmp_path, stablerep, grouped_folder):
     flags = ["--data", grouped_folder, "--output", tmp_path / "out", *TRAIN_FLAGS, "--max_steps", 2]
-    assert refused(stablerep("train", *flags, "--probe_data", "embedded"), "--eval_strategy")
+    assert refused(stablerep("train", *flags, "--probe_data", "embedded"), "--eval-strategy")
     assert refused(stablerep("train", *flags, "--eval_strategy", "steps"), "--probe_data")
     assert not (tmp_path / "out").exists()
     assert (

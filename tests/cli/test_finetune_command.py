@@ -189,15 +189,15 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--label_column", "breed"], "no 'breed'"),
         (["--image_column", "photo"], "no 'photo'"),
         (["--mode", "half"], "half"),
-        (["--eval_strategy", "epoch"], "--validation_split"),
+        (["--eval_strategy", "epoch"], "--validation-split"),
         (["--test_split", "secret"], "cannot give the split 'secret'"),
         (["--shots", "0"], "--shots 0"),
         (["--shots", "9"], "--shots 9 asks for more images than the class 0 has, 8"),
-        (["--slice_columns", "captoin"], "--slice_columns names 'captoin'"),
+        (["--slice_columns", "captoin"], "--slice-columns names 'captoin'"),
         (["--metric", "11_point_map"], "--metric 11_point_map does not go with one label"),
         (["--metric", "nope"], "no metric 'nope'"),
         (["--optim", "lomo"], "training arguments cannot work"),
-        (["--mode", "lora", "--rank", "0"], "rank=0"),
+        (["--mode", "lora", "--rank", "0"], "--rank 0"),
         (["--license", "other"], "--license other"),
     ],
 )
@@ -211,7 +211,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 
 def test_no_encoder_and_a_classifier_without_weights(stablerep, labelled_folder, tmp_path, encoder):
     code, _, error = stablerep("finetune", "--data", labelled_folder)
-    assert code == 2 and "0 names stand before the options" in error
+    assert code == 2 and "required: ENCODER" in error
     code, _, error = stablerep(
         "evaluate", encoder, "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
     )

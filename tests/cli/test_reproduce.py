@@ -1,7 +1,13 @@
 """The reproduction on a small world: every kind of cell once, through the command."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -10,13 +16,12 @@ from fake_runner import FakeRunner
 from study_data import result
 
 from stablerep_hf import assets
-from stablerep_hf.cli import reproduce
 from stablerep_hf.errors import InputError
 from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, study, unpack_results
 from stablerep_hf.reproduction.cell_runner import CellRunner
 from stablerep_hf.reproduction.claims import MAIN, REST, TAIL, ZERO_SHOT
 from stablerep_hf.reproduction.image_sets import ImageSets
-from stablerep_hf.reproduction.study import _side_by_side
+from stablerep_hf.reproduction.workers import run_tasks
 
 SMALL = ["--num_captions", "16", "--max_steps", "2", "--views_per_batch", "8", "--num_seeds", "2"]
 SCALE = Scale(captions=16, steps=2, views=8, seeds=2)
@@ -77,7 +82,7 @@ def test_a_study_is_recorded_resumed_and_reported(stablerep, tmp_path, monkeypat
     assert len(done) == len(set(done)) == 6 * 2 + 4, "six settings of two seeds, and four image sets"
     assert [task.seed for task in done[:12]] == [0] * 6 + [1] * 6, "seed by seed"
     report = (tmp_path / "out" / "report.md").read_text()
-    assert "`stablerep reproduce --claims 5 6 --num_captions 16 --max_steps 2" in report
+    assert "`stablerep reproduce --claims 5 6 --num-captions 16 --max-steps 2" in report
     assert "incomplete" not in report
 
     # a kill in the middle of a line: only what is missing is done
@@ -85,9 +90,9 @@ def test_a_study_is_recorded_resumed_and_reported(stablerep, tmp_path, monkeypat
     whole = records.read_bytes()
     records.write_bytes(whole[:-20])
     done.clear()
-    code, out, err = stablerep(*flags)
+    code, _, err = stablerep(*flags)
     assert code == 0, err
-    assert "15 of 16 parts of the study are recorded" in out
+    assert "15 of 16 parts of the study are recorded" in err
     assert len(done) == 1
     assert records.read_bytes() == whole
     assert (tmp_path / "out" / "report.md").read_text() == report
@@ -96,12 +101,12 @@ def test_a_study_is_recorded_resumed_and_reported(stablerep, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--claims", "7"], "no claim 7"),
+        (["--claims", "7"], "--claims 7"),
         (["--num_captions", "20"], "multiple of 8"),
         (["--num_captions", "64", "--views_per_batch", "64"], "than the smallest set has"),
         (["--num_seeds", "1"], "seeds=1"),
         (["--max_steps", "0"], "steps=0"),
-        (["--jobs", "0"], "jobs=0"),
+        (["--jobs", "0"], "--jobs 0"),
     ],
 )
 def test_numbers_that_cannot_work_are_one_sentence(stablerep, tmp_path, flags, words):
@@ -188,16 +193,44 @@ def test_image_sets_are_what_they_say(monkeypatch, tmp_path):
 
 
 def test_processes_share_the_work_and_each_part_is_done_once():
-    assert sorted(record["key"] for record in _side_by_side(range(7), FakeRunner(), 2)) == list(range(7))
+    assert sorted(record["key"] for record in run_tasks(range(7), FakeRunner(), 2)) == list(range(7))
 
 
 def test_what_goes_wrong_in_a_process_is_told():
     with pytest.raises(InputError, match="task -1"):
-        list(_side_by_side([0, -1], FakeRunner(), 1))
-    with pytest.raises(InputError, match="ended in the middle"):
-        list(_side_by_side([-2], FakeRunner(), 1))
+        list(run_tasks([0, -1], FakeRunner(), 2))
+    with pytest.raises(InputError, match="died in the middle"):
+        list(run_tasks([-2, 0], FakeRunner(), 2))
+
+
+PARENT = """
+import sys
+from fake_runner import FakeRunner
+from stablerep_hf.reproduction.workers import run_tasks
+if __name__ == "__main__":
+    for record in run_tasks([-3, -3, 0], FakeRunner(), 2):
+        print(record)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_processes_end_at_once_with_the_first_one(tmp_path, number):
+    (tmp_path / "parent.py").write_text(PARENT)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths, "FAKE_RUNNER_LOG": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(workers := [int(path.name) for path in tmp_path.glob("[0-9]*")]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait(5)
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "a task of a minute goes on without anybody to tell"
+        time.sleep(0.02)
 
 
 def test_the_command_in_the_report_is_the_one_that_was_given():
-    command = reproduce.ReproduceCommand(claims=[1, 3], quick=True, jobs=2, output="x")
+    command = study.StudySettings(claims=[1, 3], quick=True, jobs=2, output="x")
     assert study._as_typed(command) == "stablerep reproduce --claims 1 3 --quick"

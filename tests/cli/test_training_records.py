@@ -77,7 +77,8 @@ def test_the_checkpoint_of_another_training_is_not_taken_from_the_hub(train, gro
         make_dataset([4] * 20).select(range(32, 80)).to_parquet(others / "train.parquet")
     output = tmp_path / "there" / "encoder"
     error = train("--push_to_hub", *flags, data=others, output=output, code=2)
-    assert f"alice/encoder holds a checkpoint of a training with {'projection_dim=8' if flags else 'data='}" in error
+    other = "--projection-dim 8" if flags else "--data "
+    assert f"alice/encoder holds a checkpoint of a training with {other}" in error
     assert not (output / "training.json").exists()
     assert HfApi().model_info("alice/encoder").sha == head, "nothing was pushed over it"
 

@@ -13,7 +13,7 @@ from training_data import make_dataset
 
 from stablerep_hf import assets
 from stablerep_hf.cli import main
-from stablerep_hf.cli.parsing import parse_command
+from stablerep_hf.cli.demo_app import COMMAND
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import extract_features, load_encoder, pixel_encoder
 from stablerep_hf.models import StableRepModel  # noqa: F401  # makes it known to transformers
@@ -157,12 +157,12 @@ def test_the_command_builds_opens_and_explains(dataset, tmp_path, monkeypatch, c
     assert main(arguments) == 0
     said = capsys.readouterr().out
     command = re.search(r"with `stablerep demo-app (.*)`", said)[1]
-    (settings,) = parse_command([SpaceSettings], shlex.split(command), name="demo-app", description="")
+    _, settings = COMMAND.parse(shlex.split(command))
     assert Searchers(load_collections(settings), settings).first.by_picture(dataset[0]["image"], 1, [REAL])
     assert re.search(r"30 x 96  HNSW, recall@10 (1\.000|0\.9\d\d) of exact", said)
     assert main(arguments) == 0
     assert main(["index", "data"]) == 2
-    assert "two are needed" in capsys.readouterr().err
+    assert "required: ENCODER" in capsys.readouterr().err
     assert main(["index", "data", "nothing/there", "--split", "test"]) == 2
     index = open_image_index("index", load_encoder(assets.encoder_path()), dataset)
     assert (index.features.facts.kind, index.embeds) == ("hnsw", None)
