@@ -15,11 +15,11 @@ from .identity import caption_id as caption_id, normalize_caption as normalize_c
 from .language_model import CaptionWriter as CaptionWriter, Writing as Writing
 from .near_duplicates import merge_near_duplicates as merge_near_duplicates
 from .preparing import (
-    CaptionSettings as CaptionSettings,
     PreparedCaptions as PreparedCaptions,
     prepare_captions as prepare_captions,
 )
 from .reading import read_captions as read_captions
+from .settings import CaptionSettings as CaptionSettings, WritingSettings as WritingSettings
 from .templates import fill_templates as fill_templates
 from .terms import TermMatcher as TermMatcher, read_terms as read_terms
-from .written import WritingSettings as WritingSettings, write_captions as write_captions
+from .written import write_captions as write_captions

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from ..errors import InputError
 from .caption_set import CaptionSet, Int64Array
+from .settings import Allocation
 from .terms import TermMatcher
 
-Allocation = Literal["uniform", "sqrt", "target"]
 Groups = Sequence[Sequence[str]]  # for each caption its concepts, or its one label
 
 

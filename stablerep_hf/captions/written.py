@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -12,53 +11,12 @@ from ..errors import InputError
 from .caption_set import CaptionSet
 from .identity import normalize_caption
 from .language_model import CaptionWriter
+from .settings import WritingSettings
 from .templates import DEFAULT_TEMPLATES, fill_templates
 from .terms import read_terms, shipped_terms
 
 _PER_CLASS = 16
 _ANSWERS_PER_CAPTION = 4  # A language model repeats itself; after so many answers a class stays short.
-
-
-@dataclass(frozen=True, kw_only=True)
-class WritingSettings:
-    """How captions of class names are written. Lists are UTF-8 files with one entry a line."""
-
-    classes: str | None = field(
-        default=None, metadata={"help": "In place of a source: list of class names to write captions of."}
-    )
-    per_class: int | None = field(
-        default=None,
-        metadata={"help": "Captions to write of each class; 16, or fewer if the templates give no more."},
-    )
-    templates: str | None = field(
-        default=None, metadata={"help": "List of sentences with {class} in them; four simple ones if not given."}
-    )
-    backgrounds: str | None = field(
-        default=None, metadata={"help": "List for {background} in templates; a short one ships."}
-    )
-    relations: str | None = field(
-        default=None, metadata={"help": "List for {relation} in templates; a short one ships."}
-    )
-    language_model: str | None = field(
-        default=None, metadata={"help": "Causal language model (Hub id or folder) that writes in place of templates."}
-    )
-    language_model_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the language model."}
-    )
-    prompt: str | None = field(
-        default=None,
-        metadata={"help": "File with the text that the language model continues; {class} and the like are filled."},
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse settings that do not fit together."""
-        if (self.language_model is None) != (self.prompt is None):
-            raise InputError(
-                f"language_model={self.language_model} and prompt={self.prompt} go together, as the model continues "
-                "the prompt: give both or neither."
-            )
-        if self.per_class is not None and self.per_class < 1:
-            raise InputError(f"per_class={self.per_class} writes nothing: give 1 or more.")
 
 
 def write_captions(settings: WritingSettings, seed: int = 0, answers: str | Path | None = None) -> CaptionSet:

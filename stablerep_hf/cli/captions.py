@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..captions import CaptionSettings, PreparedCaptions, prepare_captions
-from ..captions.preparing import caption_file
+from ..captions import CaptionSettings
 from ..errors import InputError
 from .parsing import Command
+
+if TYPE_CHECKING:
+    from ..captions import PreparedCaptions
 
 
 @dataclass
@@ -37,6 +40,9 @@ def main(argv: Sequence[str]) -> None:
     source, settings, place = COMMAND.parse(argv)
     if (source is None) == (settings.classes is None):
         raise InputError("Name one source of captions, as in `stablerep captions my.csv`, or none and --classes.")
+    from ..captions import prepare_captions
+    from ..captions.preparing import caption_file
+
     path = caption_file(place.output)
     prepared = prepare_captions(source, settings, answers=path.with_suffix(".answers.jsonl"))
     files = prepared.save(path)

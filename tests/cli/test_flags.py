@@ -131,7 +131,7 @@ def test_switches_are_set_and_unset():
 def test_items_of_yaml_never_become_flags(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"languages": ["en", "--seed", "5"], "blocked-words": "--keep-personal"}))
-    _, settings = command("captions").parse(["a", "--config", str(file)])
+    _, settings, _ = command("captions").parse(["a", "--config", str(file)])
     assert settings.languages == ["en", "--seed", "5"]
     assert (settings.seed, settings.blocked_words, settings.keep_personal) == (0, "--keep-personal", False)
 
@@ -161,7 +161,7 @@ def test_yaml_that_cannot_work_is_one_sentence(tmp_path, content, parts):
 def test_yaml_is_read_as_yaml_1_2(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("languages: [en, no]\nnear-duplicates: 1e-1\nkeep_personal: true\nrepair: false\n")
-    _, settings = command("captions").parse(["a", "--config", str(file)])
+    _, settings, _ = command("captions").parse(["a", "--config", str(file)])
     assert (settings.languages, settings.near_duplicates) == (["en", "no"], 0.1)
     assert (settings.keep_personal, settings.repair) == (True, False)
     assert read_config(str(file))["near_duplicates"] == 0.1, "the same from Python"
