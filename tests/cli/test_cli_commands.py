@@ -193,17 +193,6 @@ def test_a_configuration_file_can_extend_a_preset(tmp_path):
         read_config(str(file))
 
 
-def test_words_that_old_yaml_takes_for_booleans_are_words(tmp_path):
-    from stablerep_hf.captions import CaptionSettings
-    from stablerep_hf.cli.parsing import parse_command
-
-    file = tmp_path / "mine.yaml"
-    file.write_text("languages: [en, no]\nsplit: on\nkeep_personal: yes\nrepair: false\ncap: null\n")
-    (settings,) = parse_command([CaptionSettings], ["--config", str(file)], name="captions", description="x")
-    assert (settings.languages, settings.split) == (["en", "no"], "on")
-    assert (settings.keep_personal, settings.repair, settings.cap) == (True, False, None)
-
-
 # ---------------------------------------------------------------- generate
 
 

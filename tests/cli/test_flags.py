@@ -160,10 +160,11 @@ def test_yaml_that_cannot_work_is_one_sentence(tmp_path, content, parts):
 
 def test_yaml_is_read_as_yaml_1_2(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("languages: [en, no]\nnear-duplicates: 1e-1\nkeep_personal: true\nrepair: false\n")
+    file.write_text("languages: [en, no]\nsplit: on\ncap: null\nnear-duplicates: 1e-1\nkeep_personal: true\nrepair: false\n")
     _, settings, _ = command("captions").parse(["a", "--config", str(file)])
     assert (settings.languages, settings.near_duplicates) == (["en", "no"], 0.1)
     assert (settings.keep_personal, settings.repair) == (True, False)
+    assert (settings.split, settings.cap) == ("on", None)
     assert read_config(str(file))["near_duplicates"] == 0.1, "the same from Python"
 
 
