@@ -1,0 +1,126 @@
+"""Code that comes with a model runs where `trust_remote_code` was given, and nobody is asked on the way."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from training_data import make_dataset
+
+from stablerep_hf.cli import main
+
+PACKAGE = Path(__file__).parents[1] / "stablerep_hf"
+# Classes that load no code from a folder: our own, and PEFT's adapters on a model that is loaded already.
+SAFE = {
+    "StableRepModel",
+    "StableRepConfig",
+    "StableRepForImageClassification",
+    "StableRepTextModel",
+    "PeftModel",
+    "kind",
+}
+
+
+def unsafe_calls(path):
+    """Lines of calls of `from_pretrained` that leave the question of remote code to the library."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not (isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained"):
+            continue
+        receiver = node.func.value
+        name = receiver.id if isinstance(receiver, ast.Name) else getattr(receiver, "attr", "")
+        # a dictionary of options is trusted to hold it: the commands below try
+        if name not in SAFE - {"kind"} and not {"trust_remote_code", None} & {word.arg for word in node.keywords}:
+            yield node.lineno
+
+
+# File -> calls that are not mended yet.
+PENDING = {
+    "captions/cleaning.py": 2,
+    "captions/language_model.py": 2,
+    "evaluation/classifier.py": 1,
+    "models/conversion.py": 1,
+    "runs/conversion.py": 3,
+    "runs/training.py": 1,
+    "synthesis/diffusers_generator.py": 1,
+    "synthesis/pipeline_folder.py": 1,
+    "synthesis/scorers.py": 1,
+}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_call_says_whether_remote_code_may_run(path):
+    found = list(unsafe_calls(path))
+    assert len(found) <= PENDING.get(str(path.relative_to(PACKAGE)), 0), f"lines {found} of {path}"
+
+
+EVIL = """
+import os, pathlib
+pathlib.Path(os.environ["EVIL_MARK"]).touch()
+from transformers import PretrainedConfig, PreTrainedModel
+class EvilConfig(PretrainedConfig):
+    model_type = "evil"
+class Evil(PreTrainedModel):
+    config_class = EvilConfig
+"""
+CLASSES = (
+    "AutoConfig", "AutoModel", "AutoModelForImageClassification", "AutoModelForSequenceClassification",
+    "AutoModelForCausalLM", "AutoImageProcessor", "AutoProcessor", "AutoFeatureExtractor",
+)  # fmt: skip
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """A model folder, and below it a pipeline, that run code as soon as they may."""
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    code = {name: "evil.EvilConfig" if name == "AutoConfig" else "evil.Evil" for name in CLASSES}
+    code["AutoTokenizer"] = ["evil.Evil", None]
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
+        (folder / name).write_text(json.dumps({"model_type": "evil", "architectures": ["Evil"], "auto_map": code}))
+    (folder / "evil.py").write_text(EVIL)
+    index = {"_class_name": ["evil", "Evil"], "_diffusers_version": "0.42.0", "unet": ["evil", "Evil"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for part in ("unet", "tokenizer", "text_encoder"):
+        (folder / part).mkdir()
+        for name in ("config.json", "tokenizer_config.json"):
+            (folder / part / name).write_text((folder / name).read_text())
+        (folder / part / "evil.py").write_text(EVIL)
+    make_dataset([4] * 12).to_parquet(tmp_path / "data" / "train.parquet")
+    (tmp_path / "captions.txt").write_text("a red ball\na blue ball\n")
+    (tmp_path / "classes.txt").write_text("ball\ncat\n")
+    (tmp_path / "prompt.txt").write_text("A sentence about a {class}:")
+    monkeypatch.setenv("EVIL_MARK", str(tmp_path / "mark"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+COMMANDS = [
+    "generate --captions captions.txt --generator evil",
+    "generate --captions captions.txt --alignment-model evil",
+    "generate --captions captions.txt --nsfw-model evil",
+    "adapt-generator --data embedded --generator evil",
+    "captions captions.txt --classifier evil --classifier-labels bad",
+    "captions --classes classes.txt --language-model evil --prompt prompt.txt",
+    "train --data data --use-cpu --images-per-caption 4 --captions-per-batch 4 --size micro --init-from evil",
+    "train --data data --use-cpu --images-per-caption 4 --captions-per-batch 4 --objective clip --tokenizer evil",
+    "finetune evil --data embedded",
+    "evaluate evil --data embedded",
+    "index embedded evil",
+    "convert evil out",
+    "convert evil out --format timm",
+    "convert embedded out --format onnx --tokenizer evil",
+    "demo-app --encoder evil --port 7999",
+]
+
+
+@pytest.mark.xfail(bool(PENDING), reason="files of PENDING are not mended yet")
+@pytest.mark.parametrize("line", COMMANDS)
+def test_no_command_asks_or_runs_code(evil, line, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
+    words = line.split()
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert not asked
+    assert not (evil.parent / "mark").exists()
+    assert "Traceback" not in said and len(said.strip().splitlines()) >= 1
