@@ -21,14 +21,14 @@ def caption_groups(captions: CaptionSet, concepts: TermMatcher | None = None) ->
     """The concepts that each caption names or, without a list of concepts, its label.
 
     Raises:
-        InputError: If there is neither.
+        InputError: There are neither concepts nor labels.
     """
     if concepts is not None:
         return [concepts.find(caption) for caption in captions]
     if captions.labels is None:
         raise InputError(
             f"A set of {len(captions)} captions has no labels and no concepts were given, so nothing says what is "
-            "rare; name the label column or a list of concepts."
+            "rare; give `label_column` or `concepts`."
         )
     return [[label] if label else [] for label in captions.labels]
 
@@ -36,28 +36,28 @@ def caption_groups(captions: CaptionSet, concepts: TermMatcher | None = None) ->
 def balance_captions(
     captions: CaptionSet, groups: Groups, cap: int, *, seed: int = 0, keep_unmatched: bool = False
 ) -> tuple[CaptionSet, dict[str, int]]:
-    """Thin out frequent concepts as MetaCLIP does (Xu et al. 2023, arXiv 2309.16671, algorithm 1).
+    """Drop captions of frequent concepts as MetaCLIP does (Xu et al. 2023, arXiv 2309.16671, algorithm 1).
 
-    Every concept with more than `cap` captions keeps each of them with probability cap / count, all others keep
-    theirs; a caption stays if any of its concepts keeps it. So the expected number that a concept itself keeps is at
-    most `cap`, and a caption with a rare concept always stays. The draw is a hash of seed, caption and concept: it
-    does not depend on the order of the captions or on the rest of the set (ours).
+    A concept with more than `cap` captions keeps each of them with probability cap / count; other concepts keep all of
+    theirs. A caption stays if any of its concepts keeps it. So a concept itself keeps at most `cap` captions on
+    average, and a caption with a rare concept always stays. The random number is a hash of seed, caption and concept,
+    so it does not depend on the order of the captions or on the rest of the set (ours).
 
     Args:
         captions: The set.
         groups: The concepts of each caption, see `caption_groups`.
         cap: Captions per concept, MetaCLIP's t (20,000 there for 400 million).
-        seed: Of the draw.
+        seed: Seed of the random numbers.
         keep_unmatched: Whether captions without a concept stay; MetaCLIP drops them.
 
     Returns:
-        The thinned set, and how many captions each reason took: "over the cap", "no concept".
+        The smaller set, and how many captions were dropped for each reason: "over the cap", "no concept".
 
     Raises:
-        InputError: If the cap is below 1, or nothing stays.
+        InputError: The cap is below 1, or no caption stays.
     """
     if cap < 1:
-        raise InputError(f"The cap is {cap}, which leaves no caption; set it to 1 or more.")
+        raise InputError(f"cap={cap} leaves no caption: give 1 or more.")
     counts = Counter(concept for concepts in groups for concept in concepts)
     keep = np.zeros(len(captions), bool)
     for place, (caption_id, concepts) in enumerate(zip(captions.caption_ids.tolist(), groups, strict=True)):
@@ -69,8 +69,8 @@ def balance_captions(
     dropped = {"no concept": unmatched, "over the cap": int((~keep).sum()) - unmatched}
     if not keep.any():
         raise InputError(
-            f"None of {len(captions)} captions names one of the concepts, so none stays; give a list of concepts that "
-            "fits the captions, or keep the unmatched ones."
+            f"None of {len(captions)} captions names one of the concepts, so none stays; give `concepts` that fit the "
+            "captions, or `keep_unmatched`."
         )
     return captions.select(np.flatnonzero(keep)), {reason: number for reason, number in dropped.items() if number}
 
@@ -83,18 +83,18 @@ def allocate_images(
     target: int | None = None,
     max_images: int | None = None,
 ) -> Int64Array:
-    """Say how many images each caption gets, so that rare concepts are filled up.
+    """Compute how many images to draw of each caption, so that rare concepts get more.
 
-    A caption counts towards its rarest concept alone (of equally rare ones the first); captions without one form a
-    concept of their own. With n_c captions of concept c and a budget of B = `images_per_caption` x C images in all,
+    A caption counts towards its rarest concept alone (the first of equally rare ones); captions without a concept form
+    one of their own. With n_c captions of concept c and a budget of B = `images_per_caption` x C images in all,
     concept c gets
 
     - "uniform": the same number as every other, about B / number of concepts;
     - "sqrt": a share of B that goes with the square root of n_c, halfway to uniform;
     - "target": `images_per_caption` for each caption, or `target` in all if that is more.
 
-    Within a concept, the images are shared out evenly. Every caption gets at least one, and at most `max_images`: a
-    concept of few captions may stay below what it was to get, and the sum may differ from B by as much.
+    Within a concept, the images are shared out evenly. Every caption gets at least one and at most `max_images`, so a
+    concept with few captions may get fewer images than its share, and the sum may differ from B by as many.
 
     Args:
         groups: (C,) the concepts of each caption.
@@ -108,19 +108,21 @@ def allocate_images(
         int64 (C,).
 
     Raises:
-        InputError: If a number is impossible, or a target is missing or out of place.
+        InputError: The allocation is unknown, a number is below 1, or a target is missing or given without
+            "target".
     """
     if allocation not in get_args(Allocation):
-        raise InputError(f"The allocation {allocation!r} is unknown; use one of {', '.join(get_args(Allocation))}.")
+        raise InputError(f"allocation={allocation} is unknown: use one of {', '.join(get_args(Allocation))}.")
     if images_per_caption < 1:
-        raise InputError(f"images_per_caption is {images_per_caption}, which draws nothing; set it to 1 or more.")
+        raise InputError(f"images_per_caption={images_per_caption} draws nothing: give 1 or more.")
     if (allocation == "target") != (target is not None) or (target is not None and target < 1):
         raise InputError(
-            f"The target is {target} for the allocation {allocation!r}; 'target' alone takes one, of 1 image or more."
+            f"target={target} does not fit allocation={allocation}: 'target' needs 1 image or more, and the other "
+            "allocations take no target."
         )
     most = 16 * images_per_caption if max_images is None else max_images
     if most < 1:
-        raise InputError(f"max_images is {max_images}, which draws nothing; set it to 1 or more.")
+        raise InputError(f"max_images={max_images} draws nothing: give 1 or more.")
     frequency = Counter(concept for concepts in groups for concept in concepts)
     homes = [min(concepts, key=frequency.__getitem__) if concepts else "" for concepts in groups]
     members: dict[str, list[int]] = {}

@@ -27,7 +27,7 @@ from .spool import Spool, release
 SCHEMA = pa.schema([("caption_id", pa.int64()), ("caption", pa.string()), ("count", pa.int64())])
 OPTIONAL = pa.schema([("label", pa.string()), ("num_images", pa.int32())])
 _BLOCK = 65_536  # captions turned from Python objects into Arrow at a time
-_READ_ANEW = ", so its images would be grouped wrongly; drop the column caption_id and read the captions anew"
+_READ_ANEW = ", so its images would be grouped wrongly; drop the column caption_id and read the captions again"
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -42,11 +42,11 @@ class CaptionSet:
         table: The columns `caption_id` (int64, distinct), `caption` (string, normalised) and `count` (int64, >= 1: how
             often the caption stood in the source); if known, `label` (string: the class it was written for) and
             `num_images` (int32, >= 1: how many images it is to get, where that differs from caption to caption).
-        num_empty: How many empty lines (or nulls) of the source were left out.
-        history: How the set came to be, as JSON values: what `stablerep captions` read, dropped and found. It travels
-            in the file, and changes nothing.
-        mapping: Where the columns of a large set are, see `Spool`: ten million captions take little more memory than
-            their ids.
+        num_empty: How many empty captions of the source were left out: nulls, and text in which nothing can be seen.
+        history: How the set came to be, as JSON values: what `prepare_captions` read, dropped and found. It is saved
+            in the file and changes nothing else.
+        mapping: The file that holds the columns of a large set, see `Spool`. Ten million captions take little more
+            memory than their ids.
     """
 
     table: pa.Table
@@ -71,7 +71,7 @@ class CaptionSet:
 
     @classmethod
     def from_labelled(cls, rows: Iterable[tuple[str | None, str | None]]) -> CaptionSet:
-        """As `from_texts`, from pairs of a caption and its label; of duplicates the first one's label is kept."""
+        """As `from_texts`, from pairs of a caption and its label; the first label of equal captions is kept."""
         return cls._from_rows(rows, labelled=True)
 
     @classmethod
@@ -95,7 +95,7 @@ class CaptionSet:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> CaptionSet:
-        """Take over a table that has the columns of a `CaptionSet` already, such as one that `write_parquet` wrote.
+        """Make a set of a table that has its columns already, such as one that `write_parquet` wrote.
 
         Args:
             table: Columns `caption_id`, `caption` and `count`, perhaps `label` and `num_images`; others are left out.
@@ -116,7 +116,7 @@ class CaptionSet:
         if missing:
             raise InputError(
                 f"A caption table with the columns {schema.names} lacks {', '.join(missing)}; "
-                "read the captions with `read_captions`, which makes all three."
+                "read the captions with `read_captions`, which adds them."
             )
         own = _schema(schema.names)
         spool = Spool(own)
@@ -148,7 +148,7 @@ class CaptionSet:
 
     @cached_property
     def num_images(self) -> Int64Array | None:
-        """How many images each caption is to get, int64 (C,), or None where the set does not say."""
+        """How many images to draw of each caption, int64 (C,); None if the set does not say."""
         if "num_images" not in self.table.column_names:
             return None
         numbers: Int64Array = self.table.column("num_images").to_numpy().astype(np.int64)
@@ -157,7 +157,7 @@ class CaptionSet:
 
     @property
     def labels(self) -> list[str | None] | None:
-        """The label of each caption, or None where the set has none."""
+        """The label of each caption; None if the set has no labels."""
         if "label" not in self.table.column_names:
             return None
         labels: list[str | None] = self.table.column("label").to_pylist()
@@ -170,7 +170,7 @@ class CaptionSet:
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of the ids in order, and of `num_images`: two sets with one digest ask for the same images."""
+        """Hex digest of the ids in order, and of `num_images`: sets with equal digests ask for the same images."""
         digest = blake2b(np.ascontiguousarray(self.caption_ids, "<i8").data, digest_size=16)
         if self.num_images is not None:
             digest.update(np.ascontiguousarray(self.num_images, "<i8").data)
@@ -213,10 +213,10 @@ class CaptionSet:
         return pa.concat_batches(parts).take(pa.array(np.argsort(order)))
 
     def with_num_images(self, num_images: Iterable[int] | Int64Array) -> CaptionSet:
-        """The same captions, to get these numbers of images.
+        """The same captions with these numbers of images to draw.
 
         Args:
-            num_images: (C,) integers, at least 0; captions that are to get no image are left out.
+            num_images: (C,) integers, at least 0; captions with 0 are left out.
         """
         numbers = np.fromiter(num_images, np.int64)
         table = self.table.drop_columns(["num_images"]) if self.num_images is not None else self.table
@@ -224,15 +224,16 @@ class CaptionSet:
         return replace(self, table=table)
 
     def adding_up(self, source: CaptionSet, places: Int64Array) -> CaptionSet:
-        """The same captions, each standing for those of another set that were merged into it.
+        """The same captions with the counts of those captions of another set that were merged into them.
 
         Args:
             source: The other set.
-            places: (len(source),) for each caption there the place here of the one that stands for it, -1 for none.
+            places: (len(source),) for each caption of `source` the place of the caption here that it was merged into,
+                -1 for none.
 
         Returns:
-            The captions with the sums of the counts and, where `source` has them, of the numbers of images: merging
-            captions leaves it at the number of images that was asked for.
+            The captions with the sums of the counts and, if `source` has them, of the numbers of images: merging does
+            not change how many images are drawn in all.
         """
         merged = places >= 0
 
@@ -252,7 +253,7 @@ class CaptionSet:
 
     def slice(self, start: int, stop: int) -> CaptionSet:
         """Return the captions start, start + 1, ..., stop - 1 (fewer at the end) without copying them."""
-        release(self.mapping)  # of earlier slices: whoever walks through the set slice by slice needs no more than one
+        release(self.mapping)  # the pages of earlier slices: reading a set slice by slice takes the memory of one
         start = min(start, len(self))
         return CaptionSet(self.table.slice(start, max(0, stop - start)), history=self.history)
 
@@ -320,7 +321,7 @@ def _refusing_surrogates(what: str) -> Iterator[None]:
 
 
 def _what_is_wrong(batch: pa.RecordBatch, start: int) -> str:
-    """What a row of an own table may not be, '' if all are as they should; `start` is the number of the first one."""
+    """Say what is wrong with the rows of a caption table, '' if nothing is; `start` is the number of the first row."""
     texts = batch.column("caption").to_pylist()
     normalized = [_normalize(text) for text in texts]
     for row, (text, caption) in enumerate(zip(texts, normalized, strict=True), start=start):

@@ -1,4 +1,4 @@
-"""Captions repaired, and dropped for stated reasons."""
+"""Captions repaired, and dropped by rules that say why."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, one_line
+from ..extras import require
 from .caption_set import CaptionSet, Int64Array
 from .identity import normalize_caption
 from .near_duplicates import merge_near_duplicates
 from .personal import find_personal_data
 from .terms import TermMatcher, split_words
 
-_BLOCK = 4096  # captions a classifier is given at a time
+_BLOCK = 4096  # captions that a classifier gets at a time
 _CERTAIN = 0.5
 _LONGEST = 10_000  # characters of a caption; longer text is a document, and takes every rule minutes
 TextClassifier = Callable[[Sequence[str]], Sequence[float]]
@@ -26,15 +27,16 @@ TextClassifier = Callable[[Sequence[str]], Sequence[float]]
 
 @dataclass(frozen=True)
 class CleaningRules:
-    """What a caption must be to stay.
+    """The rules by which captions are repaired and dropped.
 
     Attributes:
-        repair: Undo mojibake, HTML entities, ligatures and control characters first (ftfy), and write straight quotes.
-        min_words: Fewest words, at least 1: what holds no word says nothing to draw.
+        repair: Repair mojibake, HTML entities, ligatures, control characters and curly quotes first (ftfy).
+        min_words: Fewest words, at least 1: a caption without a word names nothing to draw.
         max_words: Most words; None for no limit.
-        languages: ISO 639-1 codes of the languages to keep; empty for all. A caption is dropped if it is more likely
-            than not in one other language: of two or three words the identifier is rarely that sure, so they stay.
-        blocked_words: Words and phrases that no caption may hold, see `TermMatcher`.
+        languages: ISO 639-1 codes of the languages to keep; empty for all. A caption is dropped if the identifier
+            gives one other language a probability of at least 0.5. It is rarely that sure of two or three words, so
+            such captions stay.
+        blocked_words: Words and phrases that no caption may contain, see `TermMatcher`.
         keep_personal: Whether captions with e-mail or web addresses, handles, phone or card numbers stay.
         near_duplicates: Similarity from which captions are merged, see `merge_near_duplicates`; None merges only equal
             ones.
@@ -53,25 +55,21 @@ class CleaningRules:
     def __post_init__(self) -> None:
         if self.min_words < 1 or (self.max_words is not None and self.max_words < self.min_words):
             raise InputError(
-                f"min_words is {self.min_words} and max_words {self.max_words}, so no caption can stay; captions have "
-                "1 word or more, and max_words is at least min_words."
+                f"min_words={self.min_words} and max_words={self.max_words} leave no caption: `min_words` is at least "
+                "1, and `max_words` at least `min_words`."
             )
         if not 0 <= self.max_unsafe <= 1:
-            raise InputError(f"max_unsafe is {self.max_unsafe}, but scores lie between 0 and 1; choose one there.")
+            raise InputError(f"max_unsafe={self.max_unsafe} is no score: give a number from 0 to 1.")
         if unknown := set(self.languages) - set(self._identifier.labels if self.languages else ()):
             raise InputError(
-                f"The language {min(unknown)!r} is none that can be told; give ISO 639-1 codes such as en, de, ja."
+                f"The language {min(unknown)!r} is not supported: give ISO 639-1 codes such as en, de, ja."
             )
 
     @cached_property
     def _identifier(self) -> Any:
-        try:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
-        except ImportError as error:
-            raise InputError(
-                "Languages cannot be told apart without the package py3langid; install stablerep_hf[captions], or "
-                "leave the languages out."
-            ) from error
+        require("Telling `languages` apart", "captions", "py3langid")
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
         return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
     @cached_property
@@ -79,7 +77,10 @@ class CleaningRules:
         return TermMatcher(self.blocked_words) if self.blocked_words else None
 
     def reason_to_drop(self, caption: str) -> str | None:
-        """The first rule that a repaired caption breaks, such as "too long" or "personal: e-mail"; None if none."""
+        """The first rule that a repaired caption breaks, such as "too long" or "personal: e-mail"; None if it stays.
+
+        Captions of more than 10,000 characters are always too long.
+        """
         if len(caption) > _LONGEST:
             return "too long"
         number = len(split_words(caption))
@@ -101,20 +102,20 @@ class CleaningRules:
 def clean_captions(
     captions: CaptionSet, rules: CleaningRules, classifier: TextClassifier | None = None
 ) -> tuple[CaptionSet, dict[str, int]]:
-    """Repair captions, drop those that break a rule, and merge what is (nearly) the same afterwards.
+    """Repair captions, drop those that break a rule, and merge those that are (nearly) equal afterwards.
 
     Args:
-        captions: The set; labels are kept, and numbers of images too.
-        rules: The rules, in the order in which they are tried.
+        captions: The set; its labels and numbers of images are kept.
+        rules: The rules.
         classifier: Called with texts, returns how unsafe each is, in [0, 1]; see `text_classifier`.
 
     Returns:
-        The clean set, whose counts (and numbers of images) still add up to the source's less the dropped, and how many
-        distinct captions each reason took: "too short", "language: de", "unsafe (classifier)", "same after repair",
+        The clean set, with the counts and numbers of images of merged captions added up, and how many distinct
+        captions were dropped for each reason: "too short", "language: de", "unsafe (classifier)", "same after repair",
         "near duplicate" ...
 
     Raises:
-        InputError: If the classifier or the language identifier cannot serve.
+        InputError: The near-duplicate threshold is not in (0, 1].
     """
     dropped: Counter[str] = Counter()
     texts: list[str] = []
@@ -158,7 +159,7 @@ def _repair(caption: str) -> str:
 
 
 def _rebuild(captions: CaptionSet, texts: list[str], places: Int64Array) -> CaptionSet:
-    """The set of repaired texts that came from these places; their counts and numbers of images are added up."""
+    """The set of repaired texts that came from these places, with counts and numbers of images added up."""
     labels = captions.labels
     if labels is None:
         result = CaptionSet.from_texts(texts)
@@ -176,7 +177,7 @@ def _rebuild(captions: CaptionSet, texts: list[str], places: Int64Array) -> Capt
 
 
 def text_classifier(model: str, labels: Sequence[str], *, revision: str | None = None) -> TextClassifier:
-    """A text-classification model of transformers, on the accelerator if there is one, as a score of unsafe text.
+    """Load a text-classification model of transformers as a score of unsafe text, on the accelerator if there is one.
 
     Args:
         model: Folder or Hub id.
@@ -187,18 +188,20 @@ def text_classifier(model: str, labels: Sequence[str], *, revision: str | None =
         A function from texts to scores in [0, 1].
 
     Raises:
-        InputError: If there is no such model, or it lacks a label.
+        InputError: The model cannot be loaded, or lacks a label.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        network = AutoModelForSequenceClassification.from_pretrained(model, revision=revision).eval()
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    except (OSError, ValueError) as error:
+        network = AutoModelForSequenceClassification.from_pretrained(
+            model, revision=revision, trust_remote_code=False
+        ).eval()
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    except Exception as error:  # whatever the reader of a damaged file raises
         raise InputError(
-            f"The text classifier {model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give a "
-            "folder or a Hub id of a sequence classification model."
+            f"The text classifier {model!r} cannot be loaded ({one_line(error)}); give a folder or a Hub id of a "
+            "sequence classification model."
         ) from error
     network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     known = network.config.label2id

@@ -18,7 +18,7 @@ Places = npt.NDArray[np.signedinteger]
 
 
 def has_repeats(ids: Int64Array) -> bool:
-    """Whether an id stands twice in int64 (C,)."""
+    """Whether an id occurs twice in int64 (C,)."""
     ordered = np.sort(ids)
     return bool((ordered[1:] == ordered[:-1]).any())
 
@@ -26,15 +26,15 @@ def has_repeats(ids: Int64Array) -> bool:
 def merge_equal(
     table: pa.Table, mapping: mmap.mmap | None, blocks: list[Int64Array]
 ) -> tuple[pa.Table, mmap.mmap | None]:
-    """Put a caption that stands several times into its first place, with the number of times as its count.
+    """Keep the first of equal captions, with their number as its count.
 
     Args:
         table: Columns `caption_id`, `caption`, `count` and perhaps others, as `Spool.close` returned it.
         mapping: See there.
-        blocks: Its ids, emptied here: of ten million captions every array that lives longer than needed counts.
+        blocks: Its ids. The list is emptied, because with ten million captions each array that stays alive counts.
 
     Returns:
-        As `Spool.close`; the same table if no caption stands twice.
+        As `Spool.close`; the same table if no caption occurs twice.
 
     Raises:
         InputError: If two different captions share an id.
@@ -67,7 +67,7 @@ def merge_equal(
 
 
 def _refuse_collisions(table: pa.Table, mapping: mmap.mmap | None, firsts: Places, repeats: Places) -> None:
-    """Raise if the captions at two places of one id differ: a second hash of the texts, in one pass, tells."""
+    """Raise if two captions with one id differ, by a second hash of the texts in one pass."""
     involved = np.zeros(len(table), dtype=bool)
     involved[firsts] = involved[repeats] = True
     hashes = np.zeros(len(table), np.int64)
@@ -81,7 +81,7 @@ def _refuse_collisions(table: pa.Table, mapping: mmap.mmap | None, firsts: Place
     wrong = np.flatnonzero(hashes[firsts] != hashes[repeats])
     if len(wrong):
         one, other = (table["caption"][int(places[wrong[0]])].as_py() for places in (firsts, repeats))
-        raise InputError(f"The different captions {one!r} and {other!r} share one caption_id; drop one of them.")
+        raise InputError(f"The captions {one!r} and {other!r} differ but share one caption_id; drop one of them.")
 
 
 def _second_hash(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Captions written by a language model of transformers, reproducibly and only once."""
+"""Captions written by a language model of transformers: reproducible, and each asked for once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Writing:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise InputError(
-                f"Writing with max_new_tokens {self.max_new_tokens}, temperature {self.temperature} and top_p "
-                f"{self.top_p} cannot work; they are at least 1, above 0, and between 0 and 1."
+                f"max_new_tokens={self.max_new_tokens}, temperature={self.temperature} and top_p={self.top_p} cannot "
+                "be sampled with: give at least 1, more than 0, and a number between 0 and 1."
             )
 
 
@@ -79,19 +79,19 @@ class CaptionWriter:
         """Answer prompts.
 
         Args:
-            prompts: What the model continues, such as few-shot examples that end in "Caption:". One that stands there
-                again gets further answers.
-            per_prompt: Answers to each, at least 1.
-            seed: Of all answers; the k-th answer to a prompt has the seed hash(seed, prompt, k).
+            prompts: Texts that the model continues, such as few-shot examples that end in "Caption:". A prompt that
+                occurs again gets further answers.
+            per_prompt: Answers to each prompt, at least 1.
+            seed: Base seed; the k-th answer to a prompt has the seed hash(seed, prompt, k).
 
         Yields:
-            Number of the prompt and the first line of an answer; empty answers are left out.
+            The number of the prompt and the first line of the answer; empty answers are left out.
 
         Raises:
-            InputError: If the model cannot be loaded or nothing is asked of it.
+            InputError: The model cannot be loaded, or there is no prompt or answer to ask for.
         """
         if per_prompt < 1 or not prompts:
-            raise InputError(f"{per_prompt} answers to {len(prompts)} prompts are no captions; ask for 1 or more.")
+            raise InputError(f"{per_prompt} answers to {len(prompts)} prompts give no caption: ask for 1 or more.")
         identity = [self.model, self.revision, vars(self.writing), seed]
         asked: Counter[str] = Counter()
         for number, prompt in enumerate(prompts):
@@ -138,11 +138,15 @@ class CaptionWriter:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=self.revision)
-            self._network = AutoModelForCausalLM.from_pretrained(self.model, revision=self.revision)
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                self.model, revision=self.revision, trust_remote_code=False
+            )
+            self._network = AutoModelForCausalLM.from_pretrained(
+                self.model, revision=self.revision, trust_remote_code=False
+            )
             self._network.eval().to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever the reader of a damaged file raises
             raise InputError(
-                f"The language model {self.model!r} cannot be loaded ({str(error).splitlines()[0].rstrip('.')}); give "
-                "a folder or a Hub id of a causal language model."
+                f"The language model {self.model!r} cannot be loaded ({one_line(error)}); give a folder or a Hub id "
+                "of a causal language model."
             ) from error

@@ -15,22 +15,22 @@ _NUM_PERMUTATIONS = 128
 
 
 def shingles(text: str) -> frozenset[str]:
-    """The words and pairs of neighbouring words of a text: what near duplicates share. Case and punctuation fall."""
+    """The words and pairs of neighbouring words of a text, without case and punctuation."""
     words = split_words(text)
     return frozenset(words) | {f"{one} {other}" for one, other in pairwise(words)}
 
 
 def similarity(one: frozenset[str], other: frozenset[str]) -> float:
-    """Jaccard similarity in [0, 1]; of two empty sets 0, because texts without words are not alike."""
+    """Jaccard similarity in [0, 1]; 0 of two empty sets, because texts without words are not similar."""
     return len(one & other) / len(one | other) if one or other else 0.0
 
 
 class NearDuplicateIndex:
-    """Texts that can be asked for the first one that nearly equals another text.
+    """An index that finds the first of its texts that nearly equals another text.
 
-    MinHash finds candidates (Broder 1997; datasketch's LSH), their exact Jaccard similarity decides: nothing is merged
-    by a coincidence of hashes. A pair right at the threshold may be missed. It is all in memory: about 4 kB and 0.1 to
-    0.4 ms a text of ten words, which is 40 GB and an hour of one core for ten million.
+    MinHash finds candidates (Broder 1997; datasketch's LSH) and their exact Jaccard similarity decides, so equal
+    hashes alone merge nothing. A pair right at the threshold may be missed. The index is in memory: about 4 kB and
+    0.1 to 0.4 ms for a text of ten words, or 40 GB and an hour of one core for ten million.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -44,8 +44,8 @@ class NearDuplicateIndex:
         """
         if not 0 < threshold <= 1:
             raise InputError(
-                f"The near-duplicate threshold is {threshold}, but similarity lies between 0 and 1; 0.8 merges what "
-                "differs in a word or two of ten."
+                f"near_duplicates={threshold} is no similarity, which lies between 0 and 1: 0.8 merges captions that "
+                "differ in a word or two of ten."
             )
         from datasketch import MinHash, MinHashLSH
 
@@ -60,7 +60,7 @@ class NearDuplicateIndex:
         return self._find(shingles(text))[0]
 
     def add(self, key: int, text: str) -> None:
-        """Add a text, whatever it resembles; one without words is never found."""
+        """Add a text, also if it nearly equals an earlier one; a text without words is never found."""
         own = shingles(text)
         if own:
             self._insert(key, text, self._sketch(own))
@@ -94,15 +94,15 @@ class NearDuplicateIndex:
 def merge_near_duplicates(captions: CaptionSet, threshold: float = 0.8) -> tuple[CaptionSet, Int64Array]:
     """Keep the first of captions that are nearly the same, with the counts and numbers of images of all of them.
 
-    In order of the set: a caption goes into the first caption kept so far that it is similar enough to. (No chains: a
-    caption is never merged into one that it is not itself similar to.)
+    Captions are taken in the order of the set, and each is merged into the first kept caption that it is similar
+    enough to. There are no chains: a caption is never merged into one that it is not similar to itself.
 
     Args:
         captions: The set.
         threshold: See `NearDuplicateIndex`.
 
     Returns:
-        The smaller set, and int64 (C,): for each caption the place, in the set given, of the one that stands for it.
+        The smaller set, and int64 (C,): for each caption the place, in `captions`, of the one that it was merged into.
     """
     index = NearDuplicateIndex(threshold)
     places = np.fromiter(_representatives(captions, index), np.int64, len(captions))

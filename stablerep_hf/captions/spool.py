@@ -1,4 +1,4 @@
-"""Arrow batches that move into a temporary file once they are many, and are read from there as they are needed."""
+"""Arrow batches that are kept in a temporary file once there are many, and read from it when they are needed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _IN_MEMORY = 64 * 2**20  # bytes. A million captions of CC12M's length take some
 
 
 class Spool:
-    """Takes batches and gives them back as one table, of any size in little memory.
+    """Collects batches into one table of any size, in little memory.
 
-    The file has no name and vanishes with the table, however the process ends.
+    The file has no name, so it is removed with the table or when the process ends, even if it is killed.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -48,10 +48,10 @@ class Spool:
             self._writer.write_batch(batch)
 
     def close(self) -> tuple[pa.Table, mmap.mmap | None]:
-        """All batches as a table and, if they are in a file, the mapping that its columns point into.
+        """Return all batches as a table and, if they are in a file, the memory mapping of it.
 
         Raises:
-            InputError: As `append`: what was written last may still have to go to the disk.
+            InputError: The temporary folder is full: what was written last may reach the disk only now.
         """
         if self._file is None:
             return pa.Table.from_batches(self._batches, self._schema), None
@@ -74,9 +74,9 @@ class Spool:
 
 
 def release(mapping: mmap.mmap | None) -> None:
-    """Let go of the pages that were read; they come back from the file when they are needed.
+    """Drop the pages of a mapping from memory; they are read again from the file when they are needed.
 
-    The system would take them back by itself when memory is short, but what counts a process's memory counts them.
+    The system would drop them itself when memory is short, but until then tools count them as the process's memory.
     """
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
         mapping.madvise(mmap.MADV_DONTNEED)

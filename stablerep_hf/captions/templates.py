@@ -1,4 +1,4 @@
-"""Captions written from class names, as SynCLR does: a class, perhaps a background, perhaps a relation."""
+"""Captions written from class names by templates, as in SynCLR: a class with or without background and relation."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def fill_templates(
 ) -> Iterator[tuple[str, str]]:
     """Write captions of each class.
 
-    The three kinds of SynCLR (Tian et al. 2023, arXiv 2312.17742, section 3.1: class; class and background; class and
-    positional relation), by templates where they ask a language model. For each class the possible fillings of all
-    templates are taken in an order drawn from the seed, without repeats.
+    The kinds are those of SynCLR (Tian et al. 2023, arXiv 2312.17742, section 3.1): class; class and background; class
+    and positional relation. They ask a language model; here templates are filled. The fillings of a class come in a
+    random order that follows from the seed, without repeats.
 
     Args:
         classes: Class names.
@@ -41,26 +41,26 @@ def fill_templates(
             list that is empty are left out.
         backgrounds: Such as "a forest".
         relations: Such as "next to a bench" (the release: a relation such as "on top of").
-        per_class: Captions of each class; fewer where there are not so many fillings.
-        seed: Of the order. A class is drawn apart from the others: another list of classes does not change it.
+        per_class: Captions of each class; fewer if there are fewer fillings.
+        seed: Seed of the order. The captions of a class do not depend on the other classes.
 
     Yields:
         Pairs of a caption and its class.
 
     Raises:
-        InputError: If a template has no `{class}` or an unknown placeholder, none can be filled, or a number is
-            impossible.
+        InputError: A template has no `{class}` or an unknown placeholder, no template can be filled, or `per_class`
+            is below 1.
     """
     if per_class < 1:
-        raise InputError(f"per_class is {per_class}, which writes nothing; set it to 1 or more.")
+        raise InputError(f"per_class={per_class} writes nothing: give 1 or more.")
     fillers = {"background": list(backgrounds), "relation": list(relations)}
     usable = []
     for template in templates:
         names = set(_PLACEHOLDER.findall(template))
         if "class" not in names or names - set(PLACEHOLDERS):
             raise InputError(
-                f"The template {template!r} must hold {{class}} and may hold {{background}} and {{relation}}, nothing "
-                "else in braces; correct it."
+                f"The template {template!r} must hold {{class}} and may hold {{background}} and {{relation}}, but "
+                "nothing else in braces; correct it."
             )
         if all(fillers[name] for name in names - {"class"}):
             usable.append((template, sorted(names - {"class"})))
@@ -79,7 +79,7 @@ def fill_templates(
 def _captions_of(
     name: str, templates: list[tuple[str, list[str]]], fillers: dict[str, list[str]], key: str
 ) -> Iterator[str]:
-    """All fillings for one class in a drawn order: a template is drawn, then its next filling."""
+    """All fillings for one class in random order: a random template, then its next filling."""
     rng = np.random.default_rng(list(key.encode()))
     sizes = [int(np.prod([len(fillers[name]) for name in names])) for _, names in templates]
     orders = [iter(rng.permutation(size)) for size in sizes]
@@ -108,5 +108,5 @@ def _captions_of(
 
 
 def _with_article(before: str, word: str) -> str:
-    """What stands before a word, with 'a' at its end made 'an': by the letter, so 'a hour' and 'an unicorn' happen."""
+    """Make an 'a' before a word 'an', by the word's first letter: 'a hour' and 'an unicorn' are wrong."""
     return re.sub(r"\b([Aa]) $", r"\1n ", before) if word.startswith(tuple("aeiouAEIOU")) else before

@@ -19,17 +19,17 @@ def split_words(text: str) -> list[str]:
 
 
 class TermMatcher:
-    """Finds which of many terms stand in a text, as whole words and whatever their case.
+    """Finds which of many terms a text contains, as whole words in any case.
 
-    The substring matching of MetaCLIP (Xu et al. 2023, arXiv 2309.16671), with word boundaries, by looking up the
-    text's word n-grams: the time does not grow with the number of terms.
+    This is the substring matching of MetaCLIP (Xu et al. 2023, arXiv 2309.16671) with word boundaries. It looks up the
+    word n-grams of the text, so the time does not grow with the number of terms.
     """
 
     def __init__(self, terms: Iterable[str]) -> None:
         """Index the terms.
 
         Raises:
-            InputError: If there is none, or one holds no word.
+            InputError: There is no term, or one holds no word.
         """
         self._terms: dict[tuple[str, ...], str] = {}
         for term in terms:
@@ -38,16 +38,16 @@ class TermMatcher:
                 raise InputError(f"The term {term!r} holds no word, so no caption can hold it; drop it from the list.")
             self._terms.setdefault(words, term)
         if not self._terms:
-            raise InputError("The list of terms has 0 entries, so it says nothing about captions; give at least one.")
+            raise InputError("The list of terms has 0 entries, so no caption can name one; give at least one.")
         self._lengths = sorted({len(words) for words in self._terms})
 
     @property
     def terms(self) -> list[str]:
-        """The terms, in their order; of those that differ in case and punctuation alone the first."""
+        """The terms in their order, without those that differ from an earlier one in case and punctuation alone."""
         return list(self._terms.values())
 
     def find(self, text: str) -> list[str]:
-        """The terms in a text, each once, in the order in which they begin there (shorter ones first)."""
+        """The terms in a text, each once, in the order in which they begin (shorter ones first)."""
         words = split_words(text)
         found: dict[str, None] = {}
         for start in range(len(words)):
@@ -66,10 +66,10 @@ class TermMatcher:
 
 
 def read_terms(path: str | Path) -> list[str]:
-    """Read a UTF-8 list of terms, one a line; lines that begin with `#` and empty ones do not count.
+    """Read a UTF-8 list of terms, one a line; empty lines and lines that begin with `#` are skipped.
 
     Raises:
-        InputError: If there is no such file, it is not text, or holds no term.
+        InputError: The file does not exist, is not text, or holds no term.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -124,5 +124,5 @@ def test_the_article_before_a_filled_in_word_alone_is_changed() -> None:
 def test_templates_that_cannot_be_filled(templates: list[str], said: str) -> None:
     with pytest.raises(InputError, match=said):
         list(fill_templates(["dog"], templates, per_class=2))
-    with pytest.raises(InputError, match="per_class is 0"):
+    with pytest.raises(InputError, match="per_class=0"):
         fill_templates(["dog"], per_class=0)

@@ -46,7 +46,7 @@ def test_the_draw_depends_on_the_caption_not_on_its_place() -> None:
 
 def test_balancing_refuses_what_leaves_nothing() -> None:
     captions, groups = long_tail()
-    with pytest.raises(InputError, match="cap is 0"):
+    with pytest.raises(InputError, match="cap=0"):
         balance_captions(captions, groups, 0)
     with pytest.raises(InputError, match="None of 407 captions names one of the concepts"):
         balance_captions(captions, [[] for _ in groups], 5)
@@ -93,11 +93,11 @@ def test_a_caption_counts_towards_its_rarest_concept() -> None:
 @pytest.mark.parametrize(
     ("allocation", "number", "options", "said"),
     [
-        ("square", 4, {}, "'square' is unknown; use one of uniform, sqrt, target"),
-        ("uniform", 0, {}, "images_per_caption is 0"),
-        ("uniform", 4, {"target": 3}, "target is 3 for the allocation 'uniform'"),
-        ("target", 4, {}, "target is None"),
-        ("sqrt", 4, {"max_images": 0}, "max_images is 0"),
+        ("square", 4, {}, "allocation=square is unknown: use one of uniform, sqrt, target"),
+        ("uniform", 0, {}, "images_per_caption=0"),
+        ("uniform", 4, {"target": 3}, "target=3 does not fit allocation=uniform"),
+        ("target", 4, {}, "target=None"),
+        ("sqrt", 4, {"max_images": 0}, "max_images=0"),
     ],
 )
 def test_impossible_allocations(allocation: str, number: int, options: dict[str, int], said: str) -> None:

@@ -99,7 +99,7 @@ def test_a_table_that_would_group_images_wrongly_is_refused(columns: dict[str, o
 
 def test_two_captions_of_one_id_are_refused_rather_than_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caption_set, "id_of_normalized", lambda caption: len(caption))
-    with pytest.raises(InputError, match="'cat' and 'dog' share one caption_id"):
+    with pytest.raises(InputError, match="'cat' and 'dog' differ but share one caption_id"):
         CaptionSet.from_texts(["cat", "horse", "cat", "dog"])
 
 

@@ -10,6 +10,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub_double import HubDouble
 from PIL import Image
 
 from stablerep_hf.captions import CaptionSet, read_captions
@@ -322,3 +323,24 @@ def test_files_that_cannot_be_opened_get_one_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setattr("stablerep_hf.captions.caption_files.LocalFileSystem.open", refuse)
     with pytest.raises(InputError, match=r"'c\.txt' cannot be read after line 0 .*Permission denied"):
         read_captions(write(tmp_path / "c.txt", "a"))
+
+
+def test_captions_of_a_repository_are_those_of_its_files(
+    hub_here: HubDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub_here.endpoint)
+    write(tmp_path / "train.csv", "n,caption\n1,None\n2,a dog\n")
+    write_parquet(tmp_path / "train.parquet", {"caption": ["NA", "a cat"], "kind": ["x", None]})
+    for name in ("train.csv", "train.parquet"):
+        repo = f"alice/of-{name.partition('.')[2]}"
+        api = HfApi()
+        api.create_repo(repo, repo_type="dataset", exist_ok=True)
+        api.upload_file(path_or_fileobj=tmp_path / name, path_in_repo=name, repo_id=repo, repo_type="dataset")
+        captions = read_captions(repo)
+        assert captions.table.equals(read_captions(tmp_path / name).table)
+        with pytest.raises(InputError, match="no split 'test'; choose one of"):
+            read_captions(repo, split="test")
+    assert read_captions(repo, label_column="kind").labels == ["x", None]

@@ -60,7 +60,7 @@ def test_answers_follow_from_prompt_and_seed_and_are_asked_once(language_model: 
 
 
 def test_impossible_writing(language_model: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="temperature 0"):
+    with pytest.raises(InputError, match="temperature=0"):
         Writing(temperature=0)
     with pytest.raises(InputError, match="0 answers"):
         list(CaptionWriter(language_model, tmp_path / "c").write(["a"], 0))
