@@ -41,7 +41,8 @@ def test_merging_works_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_empty_captions_are_left_out_and_counted() -> None:
     captions = CaptionSet.from_texts(["", "a", None, " \t"])
     assert (captions.captions, captions.num_empty, captions.num_merged) == (["a"], 3, 0)
-    assert len(CaptionSet.from_texts([])) == 0
+    nothing = CaptionSet.from_texts([])
+    assert (len(nothing), nothing.num_merged) == (0, 0)
 
 
 def test_the_digest_follows_content_and_order_alone() -> None:

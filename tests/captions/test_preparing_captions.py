@@ -23,18 +23,25 @@ def write(path: Path, lines: list[str]) -> str:
 
 def test_captions_are_prepared_and_saved_with_what_became_of_them(tmp_path: Path) -> None:
     texts = ["a dog runs", "a dog runs", "", "A dog runs!", "me@x.org", "a yak", "x" * 10_001]
-    evaluation = write(tmp_path / "val.txt", ["a yak"])
+    texts += ["z b c d e f g h i j k l m n o p", "???"]
+    evaluation = write(tmp_path / "val.txt", ["a yak", "a b c d e f g h i j k l m n o p", "???"])
     settings = CaptionSettings(
         evaluation_sets=[evaluation], drop_overlaps=True, concepts=write(tmp_path / "concepts.txt", ["dog", "yak"])
     )
     prepared = prepare_captions(write(tmp_path / "c.txt", texts), settings)
     assert prepared.captions.captions == ["a dog runs"]
-    assert prepared.dropped == {"personal: e-mail": 1, "near duplicate": 1, "in an evaluation set": 1, "too long": 1}
-    assert (prepared.num_read, prepared.num_empty, prepared.num_equal, prepared.missing) == (6, 1, 1, {})
+    assert prepared.dropped == {
+        "personal: e-mail": 1,
+        "near duplicate": 1,
+        "in an evaluation set": 2,  # one of them nearly
+        "too long": 1,
+        "too short": 1,
+    }
+    assert (prepared.num_read, prepared.num_empty, prepared.num_equal, prepared.missing) == (8, 1, 1, {})
     assert prepared.audit.concepts == {"dog": (2, 1), "yak": (1, 0)}
     history = prepared.captions.history
     assert {name: history[name] for name in ("read", "empty", "equal", "dropped", "allocation")} == {
-        "read": 6,
+        "read": 8,
         "empty": 1,
         "equal": 1,
         "dropped": prepared.dropped,
@@ -44,6 +51,7 @@ def test_captions_are_prepared_and_saved_with_what_became_of_them(tmp_path: Path
     names = ["c.parquet", "c.audit.md", "c.audit.json", "c.audit.png"]
     assert files == [tmp_path / "new" / name for name in names]
     assert all(file.stat().st_size for file in files)
+    assert prepared.save(files[0]) == files  # in place of those that are there
     assert read_captions(files[0]).history == history
     with pytest.raises(InputError, match=r"output=c\.csv is not named \.parquet"):
         prepared.save("c.csv")

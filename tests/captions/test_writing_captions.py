@@ -32,12 +32,16 @@ def language_model(byte_tokenizer, tmp_path_factory) -> str:
     return str(folder)
 
 
-def test_answers_follow_from_prompt_and_seed_and_are_asked_once(language_model: str, tmp_path: Path) -> None:
+def test_answers_follow_from_prompt_and_seed_and_are_asked_once(
+    language_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writing = Writing(max_new_tokens=12)
     prompts = ["dog:", "cat:"]
     writer = CaptionWriter(language_model, tmp_path / "one.jsonl", writing=writing)
+    loads: list[None] = []
+    monkeypatch.setattr(writer, "_load", lambda load=writer._load: loads.append(load()))
     answers = list(writer.write(prompts, 2, seed=1))
-    assert writer.num_written == 4
+    assert (writer.num_written, len(loads)) == (4, 1)
     assert {number for number, _ in answers} <= {0, 1}
     assert len({text for _, text in answers}) > 2
 
