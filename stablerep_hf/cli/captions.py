@@ -42,8 +42,10 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("Name one source of captions, as in `stablerep captions my.csv`, or none and --classes.")
     from ..captions import prepare_captions
     from ..captions.preparing import caption_file
+    from ..files.places import check_place
 
     path = caption_file(place.output)
+    check_place("--output", path, is_file=True)
     prepared = prepare_captions(source, settings, answers=path.with_suffix(".answers.jsonl"))
     files = prepared.save(path)
     print(_report(prepared, files, settings))

@@ -32,7 +32,11 @@ def test_a_cap_thins_the_head_and_leaves_the_tail() -> None:
         kept_of_head.append(sum(text.startswith("dog") for text in kept))
     assert abs(np.mean(kept_of_head) - 400 * 50 / 401) < 4  # 20 draws of standard deviation 6.6
     assert len(set(kept_of_head)) > 5
-    assert balance_captions(captions, groups, 1000, keep_unmatched=True)[0].captions == captions.captions
+    whole, dropped = balance_captions(captions, groups, 1000, keep_unmatched=True)
+    assert (whole.captions, dropped) == (captions.captions, {})
+    thinned, dropped = balance_captions(captions, groups, 50, keep_unmatched=True)
+    assert "nothing of these" in thinned.captions
+    assert dropped == {"over the cap": len(captions) - len(thinned)}
 
 
 def test_the_draw_depends_on_the_caption_not_on_its_place() -> None:

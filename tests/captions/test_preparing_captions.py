@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,25 @@ def test_one_source_or_classes(tmp_path: Path) -> None:
         prepare_captions(file, CaptionSettings(min_words=2))
 
 
+def test_a_classifier_and_lists_of_words_drop_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def classifier(model: str, labels: list[str]) -> Callable[[Sequence[str]], list[float]]:
+        assert (model, labels) == ("judge", ["bad"])
+        return lambda texts: [0.7 * ("knife" in text) for text in texts]
+
+    monkeypatch.setattr("stablerep_hf.captions.preparing.text_classifier", classifier)
+    file = write(tmp_path / "c.txt", ["a knife", "a nude", "a spoon", "A Spoon!"])
+    judged = CaptionSettings(classifier="judge", classifier_labels=["bad"])
+    assert prepare_captions(file, judged).dropped == {
+        "unsafe (classifier)": 1,
+        "blocked word": 1,
+        "near duplicate": 1,
+    }
+    lenient = dataclasses.replace(judged, max_unsafe=0.7, blocked_words="none", near_duplicates=0)
+    assert prepare_captions(file, lenient).dropped == {}
+    listed = CaptionSettings(blocked_words=write(tmp_path / "blocked.txt", ["spoon"]), repair=False)
+    assert prepare_captions(file, listed).captions.captions == ["a knife", "a nude"]
+
+
 def test_a_caption_of_ten_megabytes_is_dropped_in_seconds(tmp_path: Path) -> None:
     file = write(tmp_path / "c.txt", ["a red heart " * 850_000, "a" * 1_000_000, "a red ball"])
     prepared = prepare_captions(file)
@@ -108,6 +129,8 @@ def test_templates_without_placeholders_give_what_they_can(tmp_path: Path) -> No
     classes = write(tmp_path / "classes.txt", ["dog", "ape"])
     templates = write(tmp_path / "templates.txt", ["a drawing of a {class}", "a {class}"])
     written = write_captions(WritingSettings(classes=classes, templates=templates))
+    orders = {tuple(write_captions(WritingSettings(classes=classes, per_class=2), seed)) for seed in range(4)}
+    assert len(orders) == 4
     assert sorted(written.captions) == ["a dog", "a drawing of a dog", "a drawing of an ape", "an ape"]
     with pytest.raises(
         InputError, match=r"per_class=3 asks for more captions of the class 'dog' than the 2 that 2 te"

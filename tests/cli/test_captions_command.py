@@ -66,6 +66,7 @@ def test_flags_that_cannot_work_write_nothing(stablerep, source, tmp_path):
     for flags, said in (
         ([], "Name one source"),
         ([source, "--output", tmp_path / "o" / "c.csv"], r"not named \.parquet"),
+        ([source, "--column", "none", "--output", "/proc/x/c.parquet"], "/proc/x/c.parquet cannot be written"),
         ([source, "--column", "caption", "--drop-overlaps", "--output", output], "evaluation.sets"),
         ([source, "--column", "caption", "--classifier", "x", "--output", output], "classifier.labels"),
         ([source, "--column", "caption", "--min-words", 99, "--output", output], "None of 33 captions stays"),
