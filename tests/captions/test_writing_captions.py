@@ -64,8 +64,11 @@ def test_answers_follow_from_prompt_and_seed_and_are_asked_once(
 
 
 def test_impossible_writing(language_model: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="temperature=0"):
-        Writing(temperature=0)
+    for wrong in ({"max_new_tokens": 0}, {"temperature": 0}, {"top_p": 0}, {"top_p": 1.5}):
+        (said,) = (f"{name}={value}" for name, value in wrong.items())
+        with pytest.raises(InputError, match=said):
+            Writing(**wrong)  # type: ignore[arg-type]
+    Writing(max_new_tokens=1, top_p=1)
     with pytest.raises(InputError, match="0 answers"):
         list(CaptionWriter(language_model, tmp_path / "c").write(["a"], 0))
     with pytest.raises(InputError, match="language model '/none' cannot be loaded"):
