@@ -31,9 +31,11 @@ def save_grid(images: torch.Tensor, columns: int, path: Path, zoom: int = 2) -> 
     rows = [torch.cat(list(row), dim=2) for row in big.split(columns)]
     # Blocks of rows stand side by side, so that a tall grid becomes a wide one.
     half = (len(rows) + 1) // 2
-    left, right = torch.cat(rows[:half], dim=1), torch.cat(rows[half:], dim=1)
-    right = F.pad(right, (zoom * 8, 0, 0, left.shape[1] - right.shape[1]), value=1.0)
-    whole = torch.cat([left, right], dim=2)
+    whole = torch.cat(rows[:half], dim=1)
+    if half < len(rows):
+        right = torch.cat(rows[half:], dim=1)
+        right = F.pad(right, (zoom * 8, 0, 0, whole.shape[1] - right.shape[1]), value=1.0)
+        whole = torch.cat([whole, right], dim=2)
     pixels = (whole.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, optimize=True)

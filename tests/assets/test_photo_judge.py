@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from embedded_generator import looking, measures
+from embedded_generator import drawing, looking, measures
 from embedded_generator.captioned import HeldOut
 from embedded_generator.imagenet_judge import ImageNetJudge, recognised
+from PIL import Image
 
 
 def test_the_kernel_distance_is_zero_within_one_distribution_and_the_mean_s_between_two() -> None:
@@ -65,3 +69,14 @@ def test_held_out_photos_are_thinned_evenly() -> None:
     held = HeldOut(torch.arange(10.0).view(10, 1, 1, 1), [str(i) for i in range(10)], None)
     assert held.spread(3).prompts == ["0", "3", "6"] and held.spread(3).pictures.flatten().tolist() == [0, 3, 6]
     assert held.spread(99).prompts == held.prompts
+
+
+def test_a_grid_of_one_row_and_of_three_is_saved(tmp_path: Path) -> None:
+    white = torch.ones(6, 3, 4, 4)
+    drawing.save_grid(white[:2], 2, tmp_path / "one.png")
+    drawing.save_grid(-white, 2, tmp_path / "three.png")
+    assert Image.open(tmp_path / "one.png").size == (16, 8)
+    grid = np.asarray(Image.open(tmp_path / "three.png"))
+    assert grid.shape == (16, 48, 3)  # two rows, a gap, and one row above an empty place
+    assert grid[:, :16].max() == 0 and grid[:, 16:32].min() == 255
+    assert grid[:8, 32:].max() == 0 and grid[8:, 32:].min() == 255

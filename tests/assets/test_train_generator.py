@@ -23,7 +23,7 @@ from train_embedded_generator import main, train
 TINY: dict[str, Any] = {
     "image_size": 32,
     "autoencoder": {"steps": 2, "batch_size": 2, "widths": [8, 8, 8], "latent_channels": 4},
-    "text": {"vocabulary": 530, "max_tokens": 8, "width": 16, "layers": 1, "heads": 2},
+    "text": {"vocabulary": 560, "max_tokens": 24, "width": 16, "layers": 1, "heads": 2},
     "denoiser": {
         "steps": 4,
         "batch_size": 2,
