@@ -52,6 +52,13 @@ def train(world: World, data: Path, work: Path, output: Path, minutes: float | N
     return finished
 
 
+def export_last(world: World, work: Path, output: Path) -> None:
+    """Write the pipeline of the last checkpoint, also while another process trains."""
+    models, vae = denoiser.load_trained(world, work), autoencoder.load_finished(world, work)
+    assert vae is not None  # finished before the denoiser began
+    export.export(world, models, vae, output)
+
+
 def main() -> int:
     """Train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,17 +67,17 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, loss logs, grids and judgements")
     parser.add_argument("--output", type=Path, help="folder of the pipeline (WORK/pipeline)")
     parser.add_argument("--minutes", type=float, help="stop at a checkpoint after so long; the same command goes on")
+    parser.add_argument("--export-only", action="store_true", help="write the pipeline of the last checkpoint")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    output = options.output or options.work / "pipeline"
     try:
-        train(
-            read_world(options.world),
-            options.data,
-            options.work,
-            options.output or options.work / "pipeline",
-            options.minutes,
-        )
+        world = read_world(options.world)
+        if options.export_only:
+            export_last(world, options.work, output)
+        else:
+            train(world, options.data, options.work, output, options.minutes)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from stablerep_hf.errors import InputError
 
 from . import checkpoint, machine, words
 from .captioned import CaptionedPictures
@@ -101,12 +103,11 @@ class Models:
 
     Args:
         world: What they are to be.
-        pictures: The tokenizer is learned on their texts, once.
-        work: Keeps the tokenizer.
+        tokenizer: Learned on the texts of the training pictures.
     """
 
-    def __init__(self, world: World, pictures: CaptionedPictures, work: Path) -> None:
-        self.tokenizer = words.cached_tokenizer(world.text, pictures, work / "tokenizer")
+    def __init__(self, world: World, tokenizer: CLIPTokenizer) -> None:
+        self.tokenizer = tokenizer
         torch.manual_seed(world.seed)
         self.text_encoder: CLIPTextModel = words.new_text_encoder(world.text, self.tokenizer)
         self.unet = new_unet(world).to(memory_format=torch.channels_last)
@@ -119,6 +120,20 @@ class Models:
         """Ids (N, max_tokens) of prompts."""
         tokens = self.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
         return tokens.input_ids.to(machine.device())
+
+
+def load_trained(world: World, work: Path) -> Models:
+    """The models of the last checkpoint of a work folder, to draw with: only their average is loaded.
+
+    Raises:
+        InputError: There is no checkpoint yet.
+    """
+    state = checkpoint.load(work / "denoiser.pt")
+    if state is None:
+        raise InputError(f"{work} holds no checkpoint of a denoiser: train first.")
+    models = Models(world, CLIPTokenizer.from_pretrained(work / "tokenizer"))
+    models.average.load_state_dict(state["average"])
+    return models
 
 
 def train(
@@ -144,7 +159,7 @@ def train(
     """
     settings = world.denoiser
     latents = cached_latents(pictures, vae, work / "latents.pt", machine.autocast(world.precision))
-    models = Models(world, pictures, work)
+    models = Models(world, words.cached_tokenizer(world.text, pictures, work / "tokenizer"))
     optimizer = torch.optim.AdamW(
         models.parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )

@@ -18,7 +18,9 @@ from embedded_generator import captioned, checkpoint, denoiser
 from embedded_generator.captioned import CaptionedPictures
 from embedded_generator.world import World, read_world
 from PIL import Image
-from train_embedded_generator import main, train
+from train_embedded_generator import export_last, main, train
+
+from stablerep_hf.errors import InputError
 
 TINY: dict[str, Any] = {
     "image_size": 32,
@@ -158,6 +160,18 @@ def test_minutes_end_a_call_and_the_next_goes_on(data: Path, tmp_path: Path) -> 
     assert not train(asked, data, tmp_path / "work", tmp_path / "pipeline", minutes=0)
     assert not (tmp_path / "pipeline").exists()
     assert train(asked, data, tmp_path / "work", tmp_path / "pipeline")
+
+
+def test_the_last_checkpoint_is_exported_without_the_pictures(data: Path, tmp_path: Path) -> None:
+    asked = world({"data": "classes"})
+    with pytest.raises(InputError, match="holds no checkpoint of a denoiser: train first"):
+        export_last(asked, tmp_path / "work", tmp_path / "again")
+    train(asked, data, tmp_path / "work", tmp_path / "pipeline")
+    export_last(asked, tmp_path / "work", tmp_path / "again")
+    files = [path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*.safetensors")]
+    assert len(files) == 3
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "pipeline" / file).read_bytes()
 
 
 def test_the_folder_is_a_stock_pipeline_and_looking_changes_no_weight(data: Path, tmp_path: Path) -> None:
