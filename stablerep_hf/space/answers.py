@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
-import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..retrieval.projection import project
 from .gallery import Place, load_collections, load_guidance
 from .guidance import Guidance
+from .layout import lay_out
 from .searching import Hit, Searcher, Searchers
 from .settings import SpaceSettings
-from .writing import about_html, agreement, guidance_html, heading_html, provenance_html, status_html, tiles_html
+from .writing import (
+    about_html,
+    agreement,
+    guidance_html,
+    heading_html,
+    page_title,
+    provenance_html,
+    status_html,
+    tiles_html,
+)
 
 ALL = "all"
 MOST_LETTERS = 200  # of a text query
+_LINKED = ("text", "picture", "show", "results")  # what a link to a search may hold
+# A text is said to match nothing well if so many random strings match as well. With what ships, that is said of 11 in
+# 12 nonsense queries, 87% of other random strings, and 34% of the captions, which that encoder cannot tell from them.
+_MOST_NONSENSE = 0.25
 _COMPARED = 12  # results of each encoder
 _MOST_SIBLINGS = 48
-_COLOURS, _OTHER = 8, "other"  # on the map
-_ATLAS_SIDE = 32  # pixels of a thumbnail on the map
 
 # query as the page keeps it, tiles, status, note on siblings, their tiles, their table
 Shown = tuple[dict[str, Any] | None, str, str, str, str, str]
@@ -65,6 +73,11 @@ class Answers:
         return self.searchers.first.reads_texts
 
     @property
+    def example_texts(self) -> list[str]:
+        """Words to click on."""
+        return self._settings.example_texts or next(iter(self.collections.parts.values())).example_texts
+
+    @property
     def sources(self) -> list[str]:
         """Choices of the filter."""
         names = list(self.collections.parts)
@@ -98,22 +111,49 @@ class Answers:
 
     def example_tiles(self, number: int) -> str:
         """HTML of pictures to click on."""
-        return tiles_html([self.collections.describe(place) for place in self.collections.examples(number)])
+        return self._tiles([self.collections.describe(place) for place in self.collections.examples(number)])
+
+    def title(self) -> str:
+        """Title of the browser's window."""
+        return page_title(self._settings, self.searchers.first)
 
     # ---------------------------------------------------------------- search
 
-    def opening(self, source: str, count: int) -> tuple[Any, ...]:
-        """What stands there when the page opens: the first example, searched."""
-        if self.reads_texts and self._settings.example_texts:
-            text = self._settings.example_texts[0]
-            return None, text, *self.search_text(text, source, count)
-        return self.search_place(self.collections.examples(1)[0], source, count)
+    def opening(self, asked: Mapping[str, str]) -> tuple[Any, ...]:
+        """What stands there when the page opens: the search that its address names, or else the first example.
+
+        Args:
+            asked: The parameters of the address: `text` or `picture` (COLLECTION:ROW), `show`, `results`.
+
+        Returns:
+            The source, the number of results, and as `search_place`.
+
+        Raises:
+            InputError: The address names what is not here.
+        """
+        source, wanted = asked.get("show", ALL), asked.get("results", "")
+        count = self._count(int(wanted) if wanted.isdecimal() else self._settings.results)
+        if "text" in asked and self.reads_texts:
+            return source, count, None, asked["text"], *self.search_text(asked["text"], source, count)
+        if "picture" in asked:
+            collection, _, row = asked["picture"].partition(":")
+            place = self.collections.place(collection, int(row) if row.isdecimal() else None)
+            return source, count, *self.search_place(place, source, count)
+        if self.reads_texts and self.example_texts:
+            text = self.example_texts[0]
+            return source, count, None, text, *self.search_text(text, source, count)
+        return source, count, *self.search_place(self.collections.examples(1)[0], source, count)
 
     def search_text(self, text: str, source: str, count: int) -> Shown:
         """Search by words."""
         wanted = _text(text)
         hits = self.searchers.first.by_text(wanted, self._count(count), self._names(source))
-        return self._shown({"text": wanted}, hits, f"nearest to “{wanted}”")
+        nonsense = self.searchers.first.share_of_nonsense(wanted)
+        told = ""
+        if nonsense >= _MOST_NONSENSE:
+            told = f"Nothing here matches that well: {nonsense:.0%} of random strings of letters match as well."
+        link = self._link({"text": wanted}, source, self._count(count))
+        return self._shown({"text": wanted}, hits, f"nearest to “{wanted}”", link=link, told=told)
 
     def search_picture(self, picture: Image.Image | None, source: str, count: int) -> Shown:
         """Search by an uploaded picture."""
@@ -144,20 +184,41 @@ class Answers:
 
     def _show_place(self, place: Place, source: str, count: int) -> Shown:
         hits = self._by_place(self.searchers.first, place, self._count(count), self._names(source))
-        caption = self.collections.caption(place) or "that picture"
-        return self._shown({"place": [place.collection, place.row]}, hits, f"most like “{caption}”", place)
+        caption = self.collections.caption(place)
+        link = self._link({"picture": f"{place.collection}:{place.row}"}, source, self._count(count))
+        what = f"most like “{caption}”" if caption else "most like the chosen one"
+        told = agreement([hit.place for hit in hits], place, self.collections)
+        return self._shown({"place": [place.collection, place.row]}, hits, what, place, link=link, told=told)
 
-    def _shown(self, query: dict[str, Any], hits: Sequence[Hit], what: str, place: Place | None = None) -> Shown:
-        found = tiles_html([self.collections.describe(hit.place, hit.score) for hit in hits])
-        told = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
-        status = status_html(f"{len(hits)} of {len(self.collections):,} pictures, {what}.", told)
+    def _link(self, query: dict[str, str], source: str, count: int) -> str:
+        """The address, relative to the page's, that opens a search; see `opening`."""
+        chosen = {} if source == ALL else {"show": source}
+        return "?" + urlencode({**query, **chosen, **({} if count == self._settings.results else {"results": count})})
+
+    def _tiles(self, described: list[dict[str, Any]], query: tuple[str, int] | None = None) -> str:
+        return tiles_html(described, query, name_collection=len(self.collections.parts) > 1)
+
+    def _shown(
+        self,
+        query: dict[str, Any],
+        hits: Sequence[Hit],
+        what: str,
+        place: Place | None = None,
+        *,
+        link: str = "",
+        told: str = "",
+    ) -> Shown:
+        found = self._tiles([self.collections.describe(hit.place, hit.score) for hit in hits])
+        status = status_html(f"{len(hits)} of {len(self.collections):,} pictures, {what}.", told, link)
+        if not self.collections.has_siblings:
+            return query, found, status, "", "", ""
         if place is None:
             return query, found, status, "Choose a picture to see all of its caption.", "", ""
         places = self.collections.siblings(place)
         known = [self.collections.describe(sibling) for sibling in places[:_MOST_SIBLINGS]]
         note = f"{len(places)} of “{escape(self.collections.caption(place))}”"
         note += f", the first {_MOST_SIBLINGS} shown" if len(places) > _MOST_SIBLINGS else ""
-        return query, found, status, note, tiles_html(known, (place.collection, place.row)), provenance_html(known)
+        return query, found, status, note, self._tiles(known, (place.collection, place.row)), provenance_html(known)
 
     def _by_place(self, searcher: Searcher, place: Place, count: int, names: list[str]) -> list[Hit]:
         return searcher.by_picture(self.collections.picture(place), count, names, without=place)
@@ -189,7 +250,7 @@ class Answers:
         hits = searcher.by_picture(picture, _COMPARED, list(self.collections.parts), without=place)
         described = [self.collections.describe(hit.place, hit.score) for hit in hits]
         told = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
-        return status_html(f"First {len(hits)} of {label}.", told), tiles_html(described)
+        return status_html(f"First {len(hits)} of {label}.", told), self._tiles(described)
 
     # ---------------------------------------------------------------- map
 
@@ -197,42 +258,8 @@ class Answers:
         """Value of the map, made once."""
         with self._lock:
             if self._map is None:
-                self._map = self._make_map()
+                self._map = lay_out(self.searchers.first, self.collections, self._settings.map_size)
             return self._map
-
-    def _make_map(self) -> dict[str, Any]:
-        every = self.searchers.first.places()
-        chosen = np.linspace(0, len(every) - 1, min(len(every), self._settings.map_size)).astype(int)
-        places = [every[number] for number in chosen.tolist()]
-        laid = project(self.searchers.first.sample(places))
-        counts = Counter(self.collections.group(place) or _OTHER for place in places)
-        groups = sorted(group for group, _ in counts.most_common(_COLOURS) if group != _OTHER)
-        if len(counts) > len(groups):
-            groups = [*groups[: _COLOURS - 1], _OTHER]
-        numbers = {group: number for number, group in enumerate(groups)}
-        columns = int(np.ceil(np.sqrt(len(places))))
-        atlas = Image.new("RGB", (columns * _ATLAS_SIDE, -(-len(places) // columns) * _ATLAS_SIDE), "white")
-        points = []
-        for number, (place, point) in enumerate(zip(places, laid.points.tolist(), strict=True)):
-            thumbnail = self.collections.picture(place).resize((_ATLAS_SIDE, _ATLAS_SIDE))
-            atlas.paste(thumbnail, (number % columns * _ATLAS_SIDE, number // columns * _ATLAS_SIDE))
-            group = numbers.get(self.collections.group(place), len(groups) - 1)
-            where = [round(value, 4) for value in point]
-            points.append([*where, place.collection, place.row, self.collections.caption(place), group])
-        stream = io.BytesIO()
-        atlas.save(stream, "WEBP", quality=80)
-        how = "UMAP, which keeps neighbours together"
-        if laid.variance is not None:
-            how = f"the first two principal components, which hold {laid.variance:.0%} of the variance"
-        return {
-            "points": points,
-            "groups": groups,
-            "note": f"{len(points):,} of {len(every):,} pictures in the features of {self.searchers.first.label}, on "
-            f"{how}. Circles are real, diamonds synthetic. Choose one to search by it.",
-            "atlas": f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}",
-            "side": _ATLAS_SIDE,
-            "columns": columns,
-        }
 
     # ---------------------------------------------------------------- guidance
 
@@ -280,6 +307,7 @@ class Answers:
             "dataset": settings.dataset,
             "split": settings.split,
             "synthetic_dataset": settings.synthetic_dataset,
+            "synthetic_split": settings.synthetic_split,
             "collections": {name: len(part) for name, part in self.collections.parts.items()},
             "indexes": indexes,
             "reads_texts": self.reads_texts,

@@ -42,11 +42,19 @@ def picture_map(label: str, **options: Any) -> gr.HTML:
     """Pictures as points of a plane, with a thumbnail under the pointer; `select` as of `picture_grid`.
 
     Its value is a dict: `points`, a list of [x, y, collection, row, caption, group number] with x and y from 0 to 1;
-    `groups`, their names; `note`, a sentence; `atlas`, a data URL of all thumbnails, `side` pixels each, `columns` a
-    row.
+    `groups`, their names; `note`, a sentence; `several`, whether there are several collections; `atlas`, a data URL of
+    all thumbnails, `side` pixels each, `columns` a row.
     """
     return gr.HTML(
-        {"points": [], "groups": [], "note": "Laying the pictures out ...", "atlas": "", "side": 1, "columns": 1},
+        {
+            "points": [],
+            "groups": [],
+            "note": "Laying the pictures out ...",
+            "several": False,
+            "atlas": "",
+            "side": 1,
+            "columns": 1,
+        },
         label=label,
         html_template=(_FOLDER / "map.html").read_text("utf-8"),
         js_on_load=(_FOLDER / "map.js").read_text("utf-8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +35,8 @@ PROVENANCE = (
     "source",
     "license",
 )
+_CAPTION_COLUMNS = ("caption", "captions", "text")  # looked for where no other one is named
+_FEW_LETTERS, _FEW_TEXTS = 40, 6  # of captions that are examples of queries, and how many
 
 
 class Collection:
@@ -43,8 +46,9 @@ class Collection:
         name: "real" or "synthetic".
         dataset: with undecoded images.
         image_column: of it.
-        captions: a caption for each row, "" where there is none.
-        groups: likewise.
+        captions: what is written below each picture: its caption, else its label, else the name of its file, else "".
+        groups: the group of each row, "" where there is none.
+        example_texts: words that pictures may be searched by, [] if the data set has no captions and no labels.
         siblings: what rows of one caption have in common, over all collections.
         rows: (n,) int64, rising: those that can be shown; all, until it is known which do not decode.
     """
@@ -54,10 +58,17 @@ class Collection:
         self.name = name
         self.image_column = settings.image_column
         self.dataset = dataset.with_format(None).cast_column(settings.image_column, ImageColumn(decode=False))
-        self.captions = self._texts(settings.caption_column)
-        self.groups = self._texts(settings.group_column)
+        captions = self._texts(self._caption_column(settings.caption_column))
+        self.groups = self._texts(self._group_column(settings.group_column))
         ids = self._texts(settings.caption_id_column)
-        self.siblings = ids if any(ids) else self.captions
+        self.siblings = ids if any(ids) else captions
+        self._files = [] if any(captions) else self._file_names()
+        names = [Path(name).stem for name in self._files] or [""] * len(dataset)
+        self.captions = [
+            words or group or name for words, group, name in zip(captions, self.groups, names, strict=True)
+        ]
+        known = Counter(text for text in (self.groups if any(self.groups) else captions) if text)
+        self.example_texts = [text for text, _ in known.most_common() if len(text) <= _FEW_LETTERS][:_FEW_TEXTS]
         self.rows = np.arange(len(dataset))
         self._provenance = [column for column in PROVENANCE if column in dataset.column_names]
         self._tile_image = lru_cache(4096)(self._make_tile_image)
@@ -90,6 +101,8 @@ class Collection:
             `provenance` (a dict of what the data set says).
         """
         known = self.dataset.select_columns(self._provenance)[row] if self._provenance else {}
+        if self._files:
+            known = {"file": self._files[row], **known}
         return {
             "collection": self.name,
             "row": row,
@@ -101,13 +114,29 @@ class Collection:
             "provenance": {name: _text(value) for name, value in known.items() if value not in (None, "")},
         }
 
-    def _texts(self, column: str) -> list[str]:
-        if column not in self.dataset.column_names:
+    def _caption_column(self, named: str) -> str | None:
+        columns = _CAPTION_COLUMNS if named == _CAPTION_COLUMNS[0] else (named,)
+        return next((column for column in columns if column in self.dataset.column_names), None)
+
+    def _group_column(self, named: str) -> str | None:
+        if named in self.dataset.column_names:
+            return named
+        labels = [name for name, feature in self.dataset.features.items() if isinstance(feature, ClassLabel)]
+        return labels[0] if labels else None
+
+    def _file_names(self) -> list[str]:
+        """The name of each picture's file, "" where none is known; without reading the pictures."""
+        paths = self.dataset.select_columns([self.image_column]).flatten()[f"{self.image_column}.path"][:]
+        # of a file in an archive, zip://FILE::ARCHIVE
+        return [Path(str(path or "").partition("::")[0]).name for path in paths]
+
+    def _texts(self, column: str | None) -> list[str]:
+        if column is None or column not in self.dataset.column_names:
             return [""] * len(self.dataset)
         values = self.dataset[column][:]
         feature = self.dataset.features[column]
         if isinstance(feature, ClassLabel):
-            return ["" if value is None else feature.int2str(value) for value in values]
+            return ["" if value is None else feature.int2str(value).replace("_", " ") for value in values]
         # of several captions of an image the first
         return [_text(next(iter(value), None) if isinstance(value, list) else value) for value in values]
 
@@ -145,6 +174,11 @@ class Collections:
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))
 
+    @property
+    def has_siblings(self) -> bool:
+        """Whether any caption has several pictures."""
+        return any(len(places) > 1 for places in self._places.values())
+
     def place(self, collection: Any, row: Any) -> Place:
         """A place that somebody named, if there is one.
 
@@ -165,7 +199,7 @@ class Collections:
         return self.parts[place.collection].picture(place.row)
 
     def caption(self, place: Place) -> str:
-        """The caption, "" if there is none."""
+        """What is written below the picture; see `Collection`."""
         return self.parts[place.collection].captions[place.row]
 
     def group(self, place: Place) -> str:
@@ -199,6 +233,13 @@ def load_collections(settings: SpaceSettings) -> Collections:
         if 0 < most < len(drawn):
             drawn = drawn.select(range(most))  # the beginning, for siblings stand together
         parts.append(Collection(SYNTHETIC, drawn, settings))
+    for name in ("caption_column", "group_column", "caption_id_column"):
+        column, default = getattr(settings, name), getattr(SpaceSettings, name)
+        if column != default and not any(column in part.dataset.column_names for part in parts):
+            raise InputError(
+                f"{name}={column} names a column that the data set does not have; it has "
+                f"{', '.join(map(repr, parts[0].dataset.column_names))}: name one of those, or none."
+            )
     return Collections(parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,19 @@ def launch(demo: gr.Blocks, settings: SpaceSettings, **options: Any) -> tuple[An
     Args:
         demo: The page.
         settings: Its settings.
-        options: For `gradio.Blocks.launch`, such as `server_port` and `prevent_thread_lock`.
+        options: For `gradio.Blocks.launch`, such as `server_port` and `prevent_thread_lock`. A `server_port` of 0 is a
+            free one; Gradio alone would not find its own server there.
 
     Returns:
         As `gradio.Blocks.launch`: the application, its address here, and "" for a shared one.
     """
-    most_upload = round(1e6 * settings.most_upload_megabytes)
+    # a picture that is too large is told so in its place on the page, and what is much larger does not arrive
+    most_upload = round(4e6 * settings.most_upload_megabytes)
+    if options.get("server_port") == 0:
+        host = options.get("server_name") or "127.0.0.1"
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, 0), family=family) as free:
+            options["server_port"] = free.getsockname()[1]
     guard = Middleware(
         Guard,
         uploads=get_upload_folder(),
@@ -59,10 +67,42 @@ def launch(demo: gr.Blocks, settings: SpaceSettings, **options: Any) -> tuple[An
 
 def _theme() -> gr.themes.Base:
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # what is there, fetched from nowhere
-    return gr.themes.Soft(
+    theme = gr.themes.Soft(
         primary_hue="indigo",
         neutral_hue="slate",
         font=fonts,
         font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
         radius_size="md",
+    )
+    # text has a contrast of 4.5 and more with its ground, and the edge of an input of 3
+    inks: dict[str, Any] = {}
+    for name in (
+        "block_title_text_color",
+        "block_label_text_color",
+        "block_info_text_color",
+        "input_placeholder_color",
+    ):
+        inks |= {name: "*neutral_600", f"{name}_dark": "*neutral_300"}
+    for name in (
+        "body_text_color_subdued",
+        "input_border_color",
+        "checkbox_border_color",
+        "checkbox_label_border_color",
+    ):
+        inks |= {name: "*neutral_500", f"{name}_dark": "*neutral_400"}
+    for name in ("link_text_color", "link_text_color_hover", "link_text_color_active", "link_text_color_visited"):
+        inks |= {name: "*primary_700", f"{name}_dark": "*primary_300"}
+    for name in ("button_primary_background_fill", "checkbox_label_background_fill_selected", "color_accent"):
+        inks |= {name: "*primary_600"} | ({} if name == "color_accent" else {f"{name}_dark": "*primary_600"})
+    return theme.set(
+        **inks,
+        background_fill_primary="*neutral_50",  # Soft's own, which `set` forgets
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        checkbox_label_border_width="1px",
+        checkbox_label_border_width_dark="1px",
+        block_title_background_fill="none",
+        block_title_background_fill_dark="none",
+        block_label_background_fill="*block_background_fill",
+        block_label_background_fill_dark="*block_background_fill",
     )

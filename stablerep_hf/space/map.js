@@ -1,4 +1,4 @@
-// Draws props.value = {points: [[x, y, collection, row, caption, group]], groups, note, atlas, side, columns}.
+// Draws props.value = {points: [[x, y, collection, row, caption, group]], groups, note, several, atlas, side, columns}.
 // Texts of data are set by textContent alone.
 const colours = ['#0072b2', '#e69f00', '#009e73', '#cc79a7', '#d55e00', '#56b4e9', '#8c6bb1', '#a6a100'];
 const margin = 14;
@@ -59,7 +59,9 @@ function show(number, spoken) {
   thumb.style.backgroundImage = `url(${atlas})`;
   thumb.style.backgroundSize = `${columns * shown}px auto`;
   thumb.style.backgroundPosition = `${-(number % columns) * shown}px ${-Math.floor(number / columns) * shown}px`;
-  part('.words').textContent = `${point[4] || 'no caption'} · ${props.value.groups[point[5]] || ''} · ${point[2]}`;
+  const group = props.value.groups[point[5]];
+  const known = [point[4], group === point[4] ? '' : group, props.value.several ? point[2] : ''];
+  part('.words').textContent = known.filter(Boolean).join(' · ');
   card.hidden = false;
   card.style.left = `${Math.min(Math.max(4, x + 12), Math.max(4, box.width - card.offsetWidth - 4))}px`;
   card.style.top = `${y + 12 + card.offsetHeight > box.height ? Math.max(4, y - 12 - card.offsetHeight) : y + 12}px`;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from html import escape
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -17,6 +16,21 @@ from .answers import ALL, MOST_LETTERS, Answers
 from .components import picture_grid, picture_map
 from .pictures import read_picture
 from .settings import SpaceSettings
+from .writing import refusal_html
+
+# In the browser: the address becomes that of the search, and on a narrow screen what was found comes into view.
+_LINK = """() => {
+  const link = document.querySelector('#status a');
+  history.replaceState(null, '', link ? link.href : location.pathname);
+}"""
+_SHOW = (
+    _LINK.rpartition("}")[0]
+    + """
+  const wanted = document.querySelector('#notice .refused') || document.querySelector('#status');
+  if (innerWidth <= 640 && wanted) wanted.scrollIntoView();
+}"""
+)
+_ADDRESS = "element.querySelector('.address').textContent = location.origin + location.pathname;"
 
 
 def build_demo(settings: SpaceSettings, answers: Answers | None = None) -> gr.Blocks:
@@ -33,28 +47,35 @@ def build_demo(settings: SpaceSettings, answers: Answers | None = None) -> gr.Bl
         InputError: An encoder, data set or index of the settings is not within reach or does not fit.
     """
     answers = answers or Answers(settings)
-    demo = gr.Blocks(title=settings.title, analytics_enabled=False, delete_cache=(300, 3000))
+    demo = gr.Blocks(title=answers.title(), analytics_enabled=False, delete_cache=(300, 3000))
     with demo:
         gr.HTML(answers.heading(), elem_id="heading", js_on_load=None)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Search", id="search"):
                 search = _search_tab(answers, settings)
-            with gr.Tab("Compare", id="compare"):
-                _compare_tab(answers, settings)
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                _compare_tab(answers, settings, compare_tab)
             with gr.Tab("Map", id="map") as map_tab:
                 drawn_map = picture_map("Map of the pictures", elem_id="map")
             if answers.guidance_captions:
                 with gr.Tab("Guidance", id="guidance") as guidance_tab:
                     _guidance_tab(answers, guidance_tab)
             with gr.Tab("About", id="about"):
-                gr.HTML(answers.about_page(), elem_id="about", js_on_load=None)
-        _on(demo.load, answers.opening, search.filters, search.outputs)
+                gr.HTML(answers.about_page(), elem_id="about", js_on_load=_ADDRESS)
+
+        def opening(request: gr.Request) -> tuple[Any, ...]:
+            return answers.opening(dict(request.query_params))
+
+        def opening_without_link() -> tuple[Any, ...]:
+            return answers.opening({})
+
+        _on(demo.load, opening, None, [*search.filters, *search.outputs], search.notice, instead=opening_without_link)
         _on(map_tab.select, answers.map, None, drawn_map)
 
         def search_from_map(source: str, count: int, event: gr.EventData) -> tuple[Any, ...]:
             return gr.Tabs(selected="search"), *answers.search_place(_place_of(event), source, count)
 
-        _on(drawn_map.select, search_from_map, search.filters, [tabs, *search.outputs])
+        _on(drawn_map.select, search_from_map, search.filters, [tabs, *search.outputs], search.notice, js=_SHOW)
         _add_api(answers, settings)
     demo.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
     return demo
@@ -65,6 +86,7 @@ class _SearchTab(NamedTuple):
 
     filters: list[Any]
     outputs: list[Any]
+    notice: gr.HTML
 
 
 def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
@@ -75,25 +97,31 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
             if answers.reads_texts:
                 words = gr.Textbox(
                     label="Words",
-                    placeholder="such as: " + ", ".join(settings.example_texts[:2]),
+                    placeholder="such as: " + ", ".join(answers.example_texts[:2]) if answers.example_texts else None,
                     max_length=MOST_LETTERS,
                     submit_btn="Search",
                     elem_id="words",
                 )
                 with gr.Row(elem_id="chips"):
-                    chips = [gr.Button(text, size="sm", min_width=40) for text in settings.example_texts]
-            picture = _upload("Or a picture", elem_id="picture")
+                    chips = [gr.Button(text, size="sm", min_width=40) for text in answers.example_texts]
+            notice = gr.HTML(elem_id="notice", js_on_load=None)
+            picture = _upload("Or a picture" if words is not None else "A picture", elem_id="picture")
             gr.HTML("<h2>Or one of these</h2>", js_on_load=None, elem_classes="head")
             examples = picture_grid("Examples", answers.example_tiles(8), elem_id="examples", elem_classes="small")
         with gr.Column(scale=3, min_width=320):
             with gr.Row(elem_id="filters"):
-                source = gr.Radio(answers.sources, value=ALL, label="Show", elem_id="source")
+                source = gr.Radio(
+                    answers.sources, value=ALL, label="Show", elem_id="source", visible=len(answers.sources) > 1
+                )
                 count = gr.Slider(
                     1, settings.most_results, value=settings.results, step=1, label="Results", elem_id="count"
                 )
             status = gr.HTML(elem_id="status", js_on_load=None)
             results = picture_grid("Results", elem_id="results")
-            with gr.Accordion("Siblings: all pictures of one caption", open=True, elem_id="siblings-box"):
+            has_siblings = answers.collections.has_siblings
+            with gr.Accordion(
+                "Siblings: all pictures of one caption", open=True, elem_id="siblings-box", visible=has_siblings
+            ):
                 siblings_note = gr.HTML(elem_id="siblings-note", js_on_load=None)
                 siblings = picture_grid("Siblings", elem_id="siblings", elem_classes="small")
                 provenance = gr.HTML(elem_id="provenance", js_on_load=None)
@@ -107,31 +135,37 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
         def search_chip(text: str, source: str, count: int) -> tuple[Any, ...]:
             return None, text, *answers.search_text(text, source, count)
 
-        _on(words.submit, answers.search_text, [words, *filters], shown)
+        _on(words.submit, answers.search_text, [words, *filters], shown, notice, js=_SHOW)
         for chip in chips:
-            _on(chip.click, search_chip, [chip, *filters], outputs)
+            _on(chip.click, search_chip, [chip, *filters], outputs, notice, js=_SHOW)
 
     def search_tile(source: str, count: int, event: gr.EventData) -> tuple[Any, ...]:
         return answers.search_place(_place_of(event), source, count)
 
     for grid in (results, siblings, examples):
-        _on(grid.select, search_tile, filters, outputs)
+        _on(grid.select, search_tile, filters, outputs, notice, js=_SHOW)
     opened = _uploaded(settings)
 
     def search_upload(upload: Any, source: str, count: int) -> tuple[Any, ...]:
-        return answers.search_picture(opened(upload), source, count)
+        return gr.skip(), *answers.search_picture(opened(upload), source, count)
+
+    def without_upload() -> tuple[Any, ...]:
+        return None, *(gr.skip() for _ in shown)
 
     def search_again(query: Any, upload: Any, source: str, count: int) -> tuple[Any, ...]:
         by_upload = isinstance(query, dict) and "picture" in query
         return answers.search_again(query, opened(upload) if by_upload else None, source, count)
 
-    _on(picture.upload, search_upload, [picture, *filters], shown, preprocess=False)
-    for control in (source.change, count.release):
-        _on(control, search_again, [query, picture, *filters], shown, preprocess=False)
-    return _SearchTab(filters, outputs)
+    _on(
+        picture.upload, search_upload, [picture, *filters], [picture, *shown], notice,
+        js=_SHOW, instead=without_upload, preprocess=False,
+    )  # fmt: skip
+    for control in (source.input, count.release):
+        _on(control, search_again, [query, picture, *filters], shown, notice, js=_LINK, preprocess=False)
+    return _SearchTab(filters, outputs, notice)
 
 
-def _compare_tab(answers: Answers, settings: SpaceSettings) -> None:
+def _compare_tab(answers: Answers, settings: SpaceSettings, tab: gr.Tab) -> None:
     labels = answers.encoders
     gr.HTML(
         "<p>The same query, two encoders. Choose a picture below, drop one, or click on a result.</p>",
@@ -141,38 +175,56 @@ def _compare_tab(answers: Answers, settings: SpaceSettings) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=240):
             picture = _upload("Query picture", elem_id="compare-picture")
+            notice = gr.HTML(elem_id="compare-notice", js_on_load=None)
         with gr.Column(scale=3, min_width=320):
             examples = picture_grid(
                 "Examples to compare", answers.example_tiles(12), elem_id="compare-examples", elem_classes="small"
             )
     query = gr.State(None)
+    with gr.Row():
+        left, right = (
+            gr.Dropdown(labels, value=label, label=f"Encoder, {side}", elem_id=f"encoder-{side}", min_width=240)
+            for side, label in (("left", labels[0]), ("right", labels[min(len(labels) - 1, 2)]))
+        )
     sides = []
     with gr.Row(equal_height=False):
-        for side, label in (("left", labels[0]), ("right", labels[min(len(labels) - 1, 2)])):
+        for side in ("left", "right"):
             with gr.Column(min_width=150):
-                chosen = gr.Dropdown(labels, value=label, label=f"Encoder, {side}", elem_id=f"encoder-{side}")
                 note = gr.HTML(elem_id=f"note-{side}", js_on_load=None, elem_classes="status")
-                sides.append((chosen, note, picture_grid(f"Results, {side}", elem_id=f"{side}")))
-    (left, left_note, left_grid), (right, right_note, right_grid) = sides
+                sides.append((note, picture_grid(f"Results, {side}", elem_id=f"{side}")))
+    (left_note, left_grid), (right_note, right_grid) = sides
     shown = [query, left_note, left_grid, right_note, right_grid]
 
     def compare_tile(left: str, right: str, event: gr.EventData) -> tuple[Any, ...]:
         return answers.compare_place(_place_of(event), left, right)
 
     for grid in (examples, left_grid, right_grid):
-        _on(grid.select, compare_tile, [left, right], [picture, *shown])
+        _on(grid.select, compare_tile, [left, right], [picture, *shown], notice)
+
+    def compare_example(query: Any, left: str, right: str) -> tuple[Any, ...]:
+        if isinstance(query, dict):  # somebody has asked already
+            return tuple(gr.skip() for _ in (picture, *shown))
+        return answers.compare_place(answers.collections.examples(1)[0], left, right)
+
+    _on(tab.select, compare_example, [query, left, right], [picture, *shown], notice)
     opened = _uploaded(settings)
 
     def compare_upload(upload: Any, left: str, right: str) -> tuple[Any, ...]:
-        return answers.compare_picture(opened(upload), left, right)
+        return gr.skip(), *answers.compare_picture(opened(upload), left, right)
+
+    def without_upload() -> tuple[Any, ...]:
+        return None, *(gr.skip() for _ in shown)
 
     def compare_again(query: Any, upload: Any, left: str, right: str) -> tuple[Any, ...]:
         by_upload = isinstance(query, dict) and "picture" in query
         return answers.compare_again(query, opened(upload) if by_upload else None, left, right)
 
-    _on(picture.upload, compare_upload, [picture, left, right], shown, preprocess=False)
+    _on(
+        picture.upload, compare_upload, [picture, left, right], [picture, *shown], notice,
+        instead=without_upload, preprocess=False,
+    )  # fmt: skip
     for chosen in (left, right):
-        _on(chosen.change, compare_again, [query, picture, left, right], shown, preprocess=False)
+        _on(chosen.change, compare_again, [query, picture, left, right], shown, notice, preprocess=False)
 
 
 def _guidance_tab(answers: Answers, tab: gr.Tab) -> None:
@@ -215,25 +267,51 @@ def _place_of(event: gr.EventData) -> tuple[Any, Any]:
     return data.get("collection"), data.get("row")
 
 
-def _on(listener: Any, function: Callable[..., Any], inputs: Any, outputs: Any, **options: Any) -> None:
-    """Listen, for the page alone: programs have endpoints of their own. A refusal is a message, and all else stays."""
+def _on(
+    listener: Any,
+    function: Callable[..., Any],
+    inputs: Any,
+    outputs: Any,
+    notice: gr.HTML | None = None,
+    *,
+    js: str | None = None,
+    instead: Callable[[], Any] | None = None,
+    **options: Any,
+) -> None:
+    """Listen, for the page alone: programs have endpoints of their own.
+
+    A refusal is a sentence in `notice`, and a message where there is none; all else stays, or becomes what `instead`
+    returns. `js` runs in the browser afterwards.
+    """
+    several = isinstance(outputs, list)
 
     @functools.wraps(function)
     def answer(*arguments: Any) -> Any:
+        refused = ""
         try:
-            return function(*arguments)
+            answered = function(*arguments)
         except InputError as error:
-            gr.Warning(escape(str(error)), title="Sorry")  # which Gradio takes for HTML
-            return gr.skip()
+            refused = refusal_html(str(error))
+            if instead is not None:
+                answered = instead()
+            else:
+                answered = tuple(gr.skip() for _ in outputs) if several else gr.skip()
+            if notice is None:
+                gr.Warning(refused, title="Sorry")
+        if notice is None:
+            return answered
+        return (*answered, refused) if several else (answered, refused)
 
-    listener(
+    done = listener(
         fn=answer,
         inputs=inputs,
-        outputs=outputs,
+        outputs=outputs if notice is None else [*(outputs if several else [outputs]), notice],
         api_visibility="private",
         show_progress="minimal",
         **options,
     )
+    if js is not None:
+        done.then(fn=None, js=js, api_visibility="private")
 
 
 def _add_api(answers: Answers, settings: SpaceSettings) -> None:

@@ -22,6 +22,7 @@ from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
 from ..retrieval.image_index import ImageIndex, index_identity
 from .gallery import REAL, Collections, Place
+from .nonsense import NonsenseTexts
 from .settings import UNTRAINED, SpaceSettings
 
 PIXELS = "pixels"
@@ -56,6 +57,8 @@ class Searcher:
         self.vision = vision
         self.collections = collections
         self._lock = threading.Lock()  # one forward pass at a time: it uses all cores, and hooks into the model
+        self._nonsense_lock = threading.Lock()
+        self._nonsense: NonsenseTexts | None = None
         self._indexes = {
             name: self._index(name, settings, index if name == REAL else None) for name in collections.parts
         }
@@ -88,8 +91,20 @@ class Searcher:
 
     def embed_text(self, text: str) -> NDArray[np.float32]:
         """Words, (1, E), not normalised."""
+        return self._embed_texts([text])
+
+    def share_of_nonsense(self, text: str) -> float:
+        """Share of random strings that match the pictures as well as a text does, from 0 to 1; see `NonsenseTexts`."""
+        with self._nonsense_lock:
+            if self._nonsense is None:
+                indexes = [index.embeds for index in self._indexes.values() if index.embeds is not None]
+                self._nonsense = NonsenseTexts(self._embed_texts, indexes)
+        return self._nonsense.share_as_good(text)
+
+    def _embed_texts(self, texts: list[str]) -> NDArray[np.float32]:
         with self._lock:
-            return self.vision.embed_texts([text]).numpy()
+            vectors: NDArray[np.float32] = self.vision.embed_texts(texts).numpy()
+            return vectors
 
     def sample(self, places: list[Place]) -> NDArray[np.float32]:
         """The features (n, D), of length 1, of some pictures."""

@@ -25,7 +25,9 @@ class SpaceSettings:
     picture itself shrunk to 8 x 8.
     """
 
-    title: str = field(default="Find pictures by picture or words", metadata={"help": "Heading of the page."})
+    title: str | None = field(
+        default=None, metadata={"help": "Heading of the page; says what can be searched by if not given."}
+    )
     encoder: str = field(default=EMBEDDED, metadata={"help": "What searches: folder, Hub id or 'embedded'."})
     encoder_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of it on the Hub."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
@@ -58,11 +60,17 @@ class SpaceSettings:
         default=None, metadata={"help": "Split of the guidance images; 'train' unless embedded."}
     )
     image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    caption_column: str = field(default="caption", metadata={"help": "Column of what is written below pictures."})
+    caption_column: str = field(
+        default="caption",
+        metadata={"help": "Column of what is written below pictures; labels or file names where there is none."},
+    )
     caption_id_column: str = field(
         default="caption_id", metadata={"help": "Column that tells which images are siblings."}
     )
-    group_column: str = field(default="group", metadata={"help": "Column of a coarser kind, the colour on the map."})
+    group_column: str = field(
+        default="group",
+        metadata={"help": "Column of a coarser kind, the colour on the map; the labels where there is none."},
+    )
     index_size: int = field(
         default=0,
         metadata={"help": "At most so many images, of the real ones spread, of the drawn ones the first; 0: all."},
@@ -78,8 +86,8 @@ class SpaceSettings:
     most_results: int = field(default=48, metadata={"help": "Pictures that can be asked for."})
     map_size: int = field(default=1500, metadata={"help": "At most so many pictures on the map."})
     example_texts: list[str] = field(
-        default_factory=lambda: ["smiling face", "red", "black square", "woman", "purple", "crying face"],
-        metadata={"help": "Words to click on."},
+        default_factory=list,
+        metadata={"help": "Words to click on; the most frequent labels or captions of the data set if not given."},
     )
     most_upload_megabytes: float = field(default=5.0, metadata={"help": "Largest file of an uploaded picture."})
     most_megapixels: float = field(
@@ -98,6 +106,8 @@ class SpaceSettings:
         self.synthetic_dataset = self.synthetic_dataset or (EMBEDDED if embedded else NONE)
         self.synthetic_split = self.synthetic_split or _embedded(self.synthetic_dataset, "siblings")
         self.guidance_dataset = self.guidance_dataset or (EMBEDDED if embedded else NONE)
+        if embedded and not self.example_texts:
+            self.example_texts = ["smiling face", "red", "black square", "woman", "purple", "crying face"]
         self.guidance_split = self.guidance_split or _embedded(self.guidance_dataset, "guidance")
         for name in ("results", "most_results", "map_size", "requests_per_minute", "queue_size"):
             if getattr(self, name) < 1:

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .gallery import PROVENANCE, REAL, SYNTHETIC, Collections, Place
-from .settings import EMBEDDED, SpaceSettings
+from .settings import EMBEDDED, NONE, SpaceSettings
 
 if TYPE_CHECKING:
     from .guidance import Guidance
@@ -17,28 +17,39 @@ if TYPE_CHECKING:
 def heading_html(settings: SpaceSettings, searcher: Searcher, collections: Collections) -> str:
     """The head of the page: what it is, in two lines."""
     real, drawn = (len(collections.parts.get(name, ())) for name in (REAL, SYNTHETIC))
-    told = f"<b>{escape(searcher.label)}</b> searches {real:,} pictures"
+    told = f"<b>{escape(searcher.label)}</b> searches {real:,} pictures by picture"
+    told += " and words" if searcher.reads_texts else ""
     if settings.encoder == EMBEDDED and settings.dataset == EMBEDDED:
         told = (
             f"An encoder that learned from <b>synthetic drawings of captions alone</b> searches {real:,} real "
             "pictograms by human artists that it never saw"
         )
     told += f", and {drawn:,} drawings with their origin." if drawn else "."
-    return f"<h1>{escape(settings.title)}</h1><p>{told} Choose a result to search by it.</p>"
+    return f"<h1>{escape(page_title(settings, searcher))}</h1><p>{told} Choose a result to search by it.</p>"
 
 
-def tiles_html(described: Sequence[dict[str, Any]], query: tuple[str, int] | None = None) -> str:
+def page_title(settings: SpaceSettings, searcher: Searcher) -> str:
+    """The title of the settings, or one that promises no more than the encoder can."""
+    return settings.title or f"Find pictures by picture{' or words' if searcher.reads_texts else ''}"
+
+
+def tiles_html(
+    described: Sequence[dict[str, Any]], query: tuple[str, int] | None = None, *, name_collection: bool = True
+) -> str:
     """Pictures as a list of buttons, for `components.picture_grid`.
 
     Args:
         described: What `Collection.describe` tells of each.
         query: Collection and row of the one that is marked.
+        name_collection: Say which collection each picture is of.
     """
     lines = []
     for entry in described:
-        caption = entry["caption"] or "no caption"
+        caption = entry["caption"]
+        group = "" if entry["group"] == caption else entry["group"]
+        collection = entry["collection"] if name_collection else ""
         score = "" if entry["score"] is None else f"{entry['score']:.3f}"
-        known = [caption, f"similarity {score}" if score else "", entry["group"], entry["collection"]]
+        known = [caption or f"picture {entry['row'] + 1}", f"similarity {score}" if score else "", group, collection]
         told = ", ".join(word for word in known if word)
         origin = "\n".join(f"{name}: {value}" for name, value in entry["provenance"].items())
         marked = " query" if query == (entry["collection"], entry["row"]) else ""
@@ -46,24 +57,29 @@ def tiles_html(described: Sequence[dict[str, Any]], query: tuple[str, int] | Non
             f'<li><button type="button" class="tile{marked}" data-collection="{escape(entry["collection"])}" '
             f'data-row="{entry["row"]}" title="{escape(origin or told)}" '
             f'aria-label="{escape(told)}. Search by this picture"><img src="{entry["image"]}" alt="">'
-            f'<span class="caption">{escape(caption)}</span><span class="group">{escape(entry["group"])}</span>'
-            f'<span class="facts"><b>{score}</b><span class="source {escape(entry["collection"])}">'
-            f"{escape(entry['collection'])}</span></span></button></li>"
+            f"{_span('caption', caption)}{_span('group', group)}"
+            f'<span class="facts"><b>{score}</b>{_span(f"source {collection}", collection)}</span></button></li>'
         )
     return f'<ul class="grid">{"".join(lines)}</ul>'
 
 
-def status_html(sentence: str, told: str = "") -> str:
-    """What a search found; read aloud when it changes."""
-    return f'<p role="status">{escape(sentence)}{" " + escape(told) if told else ""}</p>'
+def status_html(sentence: str, told: str = "", link: str = "") -> str:
+    """What a search found; read aloud when it changes. `link` is an address that opens the same search."""
+    anchor = f' <a href="{escape(link)}">Link to this search</a>' if link else ""
+    return f'<p role="status">{escape(sentence)}{" " + escape(told) if told else ""}{anchor}</p>'
+
+
+def refusal_html(sentence: str) -> str:
+    """Why something that was asked for was not done; read aloud at once."""
+    return f'<p class="refused" role="alert">{escape(sentence)}</p>'
 
 
 def agreement(found: Sequence[Place], query: Place, collections: Collections) -> str:
     """How many results share the query's caption and group, as far as these are known."""
     told = []
-    if collections.caption(query):
-        same = sum(collections.caption(place) == collections.caption(query) for place in found)
-        told.append(f"{same} of its caption")
+    family = set(collections.siblings(query))
+    if len(family) > 1:
+        told.append(f"{len(family.intersection(found))} of its caption")
     if group := collections.group(query):
         known = [collections.group(place) for place in found if collections.group(place)]
         told.append(f"{known.count(group)} of {len(known)} of its group, {group}")
@@ -135,11 +151,16 @@ def about_html(facts: dict[str, Any], reads_texts: bool) -> str:
                 f"HNSW graph, recall@10 {index['recall']:.3f} against the exact scan "
                 f"(measured when it was built, {index['probes']} queries)"
             )
-        indexes.append(f"{index['count']:,} {name} pictures x {index['dimensions']} dimensions: {how}")
+        named = f"{name} " if len(facts["indexes"]) > 1 else ""
+        indexes.append(f"{index['count']:,} {named}pictures x {index['dimensions']} dimensions: {how}")
+    if facts["synthetic_dataset"] == NONE:
+        drawn = {}
+    else:
+        drawn = {"synthetic pictures": f"{facts['synthetic_dataset']}, split {facts['synthetic_split']}"}
     rows = {
         "encoder": f"{facts['encoder_name']} ({facts['parameters'] / 1e6:.2g} M parameters)",
-        "real pictures": f"{facts['dataset']}, split {facts['split']}",
-        "synthetic pictures": str(facts["synthetic_dataset"]),
+        "real pictures" if drawn else "pictures": f"{facts['dataset']}, split {facts['split']}",
+        **drawn,
         "index": "<br>".join(map(escape, indexes)),
     }
     lines = "".join(
@@ -152,12 +173,17 @@ def about_html(facts: dict[str, Any], reads_texts: bool) -> str:
     return (
         f"<table><tbody>{lines}</tbody></table>{small}"
         "<h2>For programs</h2><pre>from gradio_client import Client, handle_file\n"
-        f'found = Client("THIS PAGE").predict({argument}, "all", 12, api_name="/{endpoint}")</pre>'
+        'found = Client("<span class="address">THIS PAGE</span>").predict('
+        f'{argument}, "all", 12, api_name="/{endpoint}")</pre>'
         "<p>Also <code>/search_by_picture</code>, <code>/siblings</code> and <code>/about</code>: see “Use via API” "
         "below.</p>"
         "<h2>What it does with what you send</h2><p>Pictures are decoded to be searched by and removed within the "
         "hour; words are not kept. Nothing goes to other servers.</p>"
     )
+
+
+def _span(kind: str, text: str) -> str:
+    return f'<span class="{escape(kind)}">{escape(text)}</span>' if text else ""
 
 
 def _bar(value: float | None, most: float) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from attack_space import bomb, picture
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 TABS = ("Compare", "Map", "Guidance", "About")
@@ -20,6 +22,78 @@ def upload(page, content, name="query.png", box="picture"):
     page.locator(f"#{box} input[type=file]").set_input_files(
         {"name": name, "mimeType": "image/png", "buffer": content}
     )
+
+
+def test_a_link_reopens_a_search(open_page, address):
+    page = open_page()
+    for words, results in (("purple", 12), ("black & white <b>", 5)):
+        page.locator("#count input[type=number]").fill(str(results))
+        page.locator("#count input[type=number]").press("Enter")
+        page.get_by_label("Words").fill(words)
+        page.get_by_label("Words").press("Enter")
+        page.locator("#status", has_text=f"nearest to “{words}”").wait_for()
+        link = page.get_by_role("link", name="Link to this search")
+        page.wait_for_function("link => location.href === link", arg=link.evaluate("node => node.href"))
+        found = tiles(page, "results").all_inner_texts()
+        assert len(found) == results
+        link.click()
+        page.locator("#status", has_text=f"nearest to “{words}”").wait_for()
+        assert page.get_by_label("Words").input_value() == words
+        assert tiles(page, "results").all_inner_texts() == found
+        assert page.locator("#count input[type=number]").input_value() == str(results)
+    page.get_by_label("synthetic", exact=True).check()
+    page.locator("#results .source.real").first.wait_for(state="detached")
+    tiles(page, "results").nth(1).click()
+    page.locator("#status", has_text="most like").wait_for()
+    page.wait_for_url("**picture=synthetic*")
+    found, chosen = tiles(page, "results").all_inner_texts(), page.url
+    assert "show=synthetic" in chosen
+    page.goto(chosen)
+    page.locator("#status", has_text="most like").wait_for()
+    assert tiles(page, "results").all_inner_texts() == found
+    assert page.get_by_label("synthetic", exact=True).is_checked()
+    page.goto(f"{address}/?picture=real:99999&show=nowhere")
+    page.get_by_role("alert").filter(has_text="no such").wait_for()
+    assert tiles(page, "results").count() == 12, "the first example"
+
+
+def test_words_that_mean_nothing_are_said_to_match_nothing(open_page, answers):
+    page = open_page()
+    said = "Nothing here matches that well"
+    assert said not in page.locator("#status").inner_text()
+    page.get_by_label("Words").fill("zxqv blorb")
+    page.get_by_label("Words").press("Enter")
+    page.locator("#status", has_text=said).wait_for()
+    page.get_by_role("button", name="purple", exact=True).click()
+    page.locator("#status", has_text="purple").wait_for()
+    assert said not in page.locator("#status").inner_text()
+    share = answers.searchers.first.share_of_nonsense
+    assert [text for text in answers.example_texts if share(text) > 0.2] == []
+    assert sum(share(text) > 0.25 for text in ("zxqv blorb", "asdf", "qwertyuiop", "glarbix", "wug")) >= 4
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_can_be_seen(open_page, dark):
+    page = open_page(dark=dark)
+    script = (Path(__file__).parent / "contrast.js").read_text()
+    upload(page, b"hello")
+    page.get_by_role("alert").wait_for()
+    tiles(page, "results").nth(2).click()
+    tiles(page, "siblings").first.wait_for()
+    for tab, shown in {
+        "Search": "#provenance td",
+        "Compare": "#right .tile",
+        "Map": "#map .legend li",
+        "Guidance": "#guidance td",
+        "About": "#about pre",
+    }.items():
+        page.get_by_role("tab", name=tab).click()
+        page.locator(shown).first.wait_for()
+        page.wait_for_timeout(400)  # what comes in by degrees is there
+        seen = page.evaluate(script)
+        assert seen["count"] > 20
+        assert not seen["hard"], tab
+    assert not page.evaluate("() => document.querySelectorAll('.toast-body').length"), "refusals stand in their place"
 
 
 def test_it_opens_with_pictures_and_words_find_others(open_page, keep):
@@ -78,8 +152,10 @@ def test_a_picture_of_the_gallery_uploaded_finds_itself(open_page, answers, keep
 def test_two_encoders_differ_on_one_query(open_page, keep):
     page = open_page()
     page.get_by_role("tab", name="Compare").click()
-    tiles(page, "compare-examples").nth(3).click()
     tiles(page, "right").nth(11).wait_for()
+    opened = page.locator("#left .caption").all_inner_texts()
+    tiles(page, "compare-examples").nth(3).click()
+    page.wait_for_function("before => document.querySelector('#left .caption').innerText !== before", arg=opened[0])
     left, right = (page.locator(f"#{side} .caption").all_inner_texts() for side in ("left", "right"))
     assert len(left) == len(right) == 12
     assert left != right
@@ -136,18 +212,21 @@ def test_hostile_and_empty_input_gets_a_sentence_and_the_page_goes_on(open_page,
     }
     for name, (content, sentence) in hostile.items():
         upload(page, content, name)
-        page.locator(".toast-body", has_text=sentence).first.wait_for()
-        page.locator(".toast-close").first.click()
-        page.locator("#picture").get_by_label("Remove Image").click()
+        page.get_by_role("alert").filter(has_text=sentence).wait_for()
+        expect(page.locator("#picture img")).to_have_count(0)
     page.get_by_label("Words").fill("   ")
     page.get_by_label("Words").press("Enter")
-    page.locator(".toast-body", has_text="There are no words yet").wait_for()
+    page.locator("#notice").get_by_role("alert").filter(has_text="There are no words yet").wait_for()
     keep(page, "empty")
     assert tiles(page, "results").count() == 12, "what was found before is still there"
     page.get_by_label("Words").fill("<img src=x onerror='document.title=1'>")
     page.get_by_label("Words").press("Enter")
     page.get_by_text("nearest to “<img src=x").wait_for()
     assert page.title() != "1", "words are shown and not run"
+    assert not page.locator("#notice").is_visible(), "what was refused is over"
+    page.get_by_role("tab", name="Compare").click()
+    upload(page, b"hello", box="compare-picture")
+    page.locator("#compare-notice").get_by_role("alert").filter(has_text="is no PNG").wait_for()
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])

@@ -242,6 +242,23 @@ def test_a_port_that_is_taken_is_a_sentence(monkeypatch, capsys):
     assert f"cannot listen at 127.0.0.1:{port}, which is taken" in capsys.readouterr().err
 
 
+def test_port_0_is_a_free_port(monkeypatch):
+    import gradio as gr
+    import httpx
+    from gradio import networking
+
+    from stablerep_hf.space import launch
+
+    monkeypatch.setattr(networking, "url_ok", lambda url: True)
+    with gr.Blocks() as empty:
+        pass
+    _, url, _ = launch(empty, SpaceSettings(), server_port=0, quiet=True, prevent_thread_lock=True)
+    try:
+        assert httpx.get(url, trust_env=False).status_code == 200
+    finally:
+        empty.close()
+
+
 def test_the_command_serves_what_its_flags_say(monkeypatch, tmp_path, capsys):
     from stablerep_hf import space
     from stablerep_hf.cli import main
