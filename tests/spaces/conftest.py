@@ -35,9 +35,14 @@ def answers(settings: Any) -> Any:
     return Answers(settings)
 
 
+@pytest.fixture(scope="session")
+def serve() -> Any:
+    """`with serve(answers, settings) as address`: the page, at an address of this machine."""
+    return _served
+
+
 @contextmanager
-def serve(answers: Any, settings: Any) -> Iterator[str]:
-    """The page at an address of this machine."""
+def _served(answers: Any, settings: Any) -> Iterator[str]:
     from gradio import networking
 
     from stablerep_hf.space import build_demo, launch
@@ -56,7 +61,7 @@ def serve(answers: Any, settings: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def address(answers: Any, settings: Any) -> Iterator[str]:
+def address(answers: Any, settings: Any, serve: Any) -> Iterator[str]:
     """Where the page is served."""
     with serve(answers, settings) as url:
         yield url

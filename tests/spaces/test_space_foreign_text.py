@@ -9,7 +9,6 @@ from itertools import cycle
 import datasets
 import numpy as np
 import pytest
-from conftest import serve
 from PIL import Image
 
 from stablerep_hf import assets
@@ -32,7 +31,7 @@ HOSTILE = [
 
 
 @pytest.fixture(scope="module")
-def hostile_page(tmp_path_factory):
+def hostile_page(tmp_path_factory, serve):
     """A page whose every text is hostile: its data set's, its drawings', and the names of its encoders."""
     from huggingface_hub import constants
 

@@ -7,7 +7,6 @@ import re
 import datasets
 import numpy as np
 import pytest
-from conftest import serve
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -97,7 +96,7 @@ def test_the_words_to_click_on_are_the_data_set_s(tmp_path):
 
 
 @pytest.mark.browser
-def test_on_a_telephone(labelled, browser):
+def test_on_a_telephone(labelled, browser, serve):
     settings, answers = labelled
     with serve(answers, settings) as address:
         page = browser.new_context(viewport={"width": 390, "height": 700}).new_page()
