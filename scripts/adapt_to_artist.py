@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from stablerep_hf import assets
-from stablerep_hf.cli import adapt_generator, generate, train
+from stablerep_hf.cli import adapt_generator, train
 from stablerep_hf.evaluation import (
     Columns,
     EvaluationResult,
@@ -35,6 +35,8 @@ from stablerep_hf.evaluation import (
 )
 from stablerep_hf.evaluation.images import load_images
 from stablerep_hf.models.export import encoder_image_processor
+from stablerep_hf.runs.generation import GenerationRun
+from stablerep_hf.synthesis import GenerationSettings
 from stablerep_hf.synthesis.adaptation import AdaptationSettings
 from stablerep_hf.synthesis.pipeline_folder import content_digest
 from stablerep_hf.training import StableRepTrainer
@@ -69,9 +71,9 @@ def draw(output: Path, lora: Path) -> dict[str, datasets.Dataset]:
     """The same captions by the hands that the generator knows, by the new one, and two siblings by each."""
     shared = {"num_captions": CAPTIONS, "images_per_caption": SIBLINGS}
     drawn = {}
-    for name, options in ((WITHOUT, {}), (WITH, {"lora": str(lora), "prompt_template": [TEMPLATE]})):
+    for name, options in ((WITHOUT, {}), (WITH, {"lora": str(lora), "prompt_templates": [TEMPLATE]})):
         folder = output / name.replace(" ", "-")
-        generate.run(generate.GenerateCommand(**shared, **options, output=str(folder)))
+        GenerationRun(GenerationSettings(**shared, **options, output=str(folder))).run()
         drawn[name] = load_images(folder, "train")
     halves = [images.select(np.flatnonzero(_rank(images) % 2 == part)) for part, images in enumerate(drawn.values())]
     return {**drawn, BOTH: datasets.concatenate_datasets(halves)}

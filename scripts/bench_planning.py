@@ -84,10 +84,8 @@ def run(text: Path, folder: Path, kind: type[Painter], num_images: int, report: 
     from stablerep_hf.synthesis import SynthesisPlan, synthesize
 
     painter = kind(report, num_images)
-    plan = SynthesisPlan(
-        read_captions(text), painter.describe(), images_per_caption=1, captions_per_shard=CAPTIONS_PER_SHARD
-    )
-    synthesize(plan, painter, folder, batch_size=CAPTIONS_PER_SHARD, progress=False, truncate_prompts=True)
+    plan = SynthesisPlan(read_captions(text), painter, images_per_caption=1, captions_per_shard=CAPTIONS_PER_SHARD)
+    synthesize(plan, painter, folder, batch_size=CAPTIONS_PER_SHARD, progress=False)
 
 
 def reopen(folder: Path, report: Report) -> None:

@@ -23,18 +23,19 @@ from stablerep_hf import CaptionSet, DiffusersGenerator, SynthesisPlan, assets, 
 
 
 def make_generator(arguments: argparse.Namespace) -> DiffusersGenerator:
-    """The generator under test, with its own settings if it is the embedded one."""
-    own: dict[str, Any] = {"num_inference_steps": arguments.num_inference_steps}
-    if arguments.generator == "embedded":
-        own["guidance_scale"] = assets.drawing_defaults()["guidance_scale"]
-    return DiffusersGenerator(arguments.generator, **own)
+    """The generator under test."""
+    return DiffusersGenerator(arguments.generator, num_inference_steps=arguments.num_inference_steps)
 
 
 def make_plan(arguments: argparse.Namespace, generator: DiffusersGenerator) -> SynthesisPlan:
     """Some captions that come with the package."""
     captions: CaptionSet = read_captions(assets.captions_path()).head(arguments.captions)
     return SynthesisPlan(
-        captions, generator.describe(), images_per_caption=arguments.images_per_caption, captions_per_shard=16
+        captions,
+        generator,
+        images_per_caption=arguments.images_per_caption,
+        prompt_templates=["{caption}"],
+        captions_per_shard=16,
     )
 
 

@@ -12,10 +12,7 @@ from stablerep_hf.synthesis import image_seed
 OUTPUT = Path(__file__).parents[1] / "model_cards" / "images" / "siblings.png"
 CAPTIONS = ["grinning face", "red heart", "cat face", "red apple", "soccer ball", "rocket", "cactus", "house"]
 
-defaults = assets.drawing_defaults()
-generator = DiffusersGenerator(
-    "embedded", guidance_scale=defaults["guidance_scale"], num_inference_steps=defaults["num_inference_steps"]
-)
+generator = DiffusersGenerator("embedded")
 drawn = {}
 for caption in CAPTIONS:
     prompts = [template.format(caption=caption) for template in assets.prompt_templates()]

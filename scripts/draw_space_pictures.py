@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stablerep_hf import assets
-from stablerep_hf.cli import generate
+from stablerep_hf.runs.generation import GenerationRun
+from stablerep_hf.synthesis import GenerationSettings
 
 GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 SIBLINGS = {"num_captions": 48, "images_per_caption": 6}
@@ -60,15 +61,15 @@ settings of each image. The pictures carry the licences of the artwork behind th
 
 def draw(folder: Path, guidance_scale: float | None, number: dict[str, int]) -> pa.Table:
     """The rows of a data set, drawn into `folder`."""
-    generate.run(
-        generate.GenerateCommand(
+    GenerationRun(
+        GenerationSettings(
             guidance_scale=guidance_scale,
             image_format="webp",
             output=str(folder),
             num_captions=number["num_captions"],
             images_per_caption=number["images_per_caption"],
         )
-    )
+    ).run()
     return pa.concat_tables([pq.read_table(path) for path in sorted((folder / "data").glob("*.parquet"))])
 
 

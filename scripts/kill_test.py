@@ -49,7 +49,7 @@ class Painter:
 def make_plan() -> SynthesisPlan:
     """Twelve shards of twenty images."""
     captions = CaptionSet.from_texts(f"thing {i}" for i in range(60))
-    return SynthesisPlan(captions, Painter().describe(), images_per_caption=4, captions_per_shard=5)
+    return SynthesisPlan(captions, Painter(), images_per_caption=4, captions_per_shard=5)
 
 
 def work(folder: Path) -> None:

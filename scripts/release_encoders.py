@@ -26,11 +26,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablerep_hf import assets, models
-from stablerep_hf.cli import evaluate, facts, generate, train
+from stablerep_hf.cli import evaluate, facts, train
 from stablerep_hf.evaluation import EvaluationResult, load_results, pixel_encoder
 from stablerep_hf.evaluation.tables import measure_name
 from stablerep_hf.hub import Form, save_facts, write_model_card
 from stablerep_hf.models import export_encoder
+from stablerep_hf.runs.generation import GenerationRun
+from stablerep_hf.synthesis import GenerationSettings
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 CODE = Path(models.__file__).parent
@@ -63,7 +65,7 @@ def limits_of(name: str, form: Form, results: list[EvaluationResult]) -> tuple[s
 def train_all(output: Path) -> None:
     """Draw the data set, train the encoders and make an untrained twin, each in a folder of its own."""
     images = output / "images"
-    generate.run(generate.GenerateCommand(images_per_caption=4, output=str(images)))
+    GenerationRun(GenerationSettings(images_per_caption=4, output=str(images))).run()
     for name, preset in PRESETS.items():
         flags = ["--config", preset, "--data", str(images), "--output", str(output / name.lower())]
         train.run(*train.parse([*flags, "--seed", str(SEED)]))

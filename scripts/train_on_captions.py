@@ -17,7 +17,6 @@ from stablerep_hf import (
     StableRepTrainer,
     StableRepTrainingArguments,
     SynthesisPlan,
-    assets,
     export_encoder,
     synthesize,
 )
@@ -25,8 +24,8 @@ from stablerep_hf import (
 OUTPUT = "quickstart"
 
 captions = CaptionSet.from_texts(["a red heart", "a green apple", "a smiling face", "a yellow star", "a blue car"])
-generator = DiffusersGenerator("embedded", guidance_scale=2.0, num_inference_steps=12)
-plan = SynthesisPlan(captions, generator.describe(), images_per_caption=4, prompt_templates=assets.prompt_templates())
+generator = DiffusersGenerator("embedded")
+plan = SynthesisPlan(captions, generator, images_per_caption=4)
 synthesize(plan, generator, f"{OUTPUT}/images")
 
 model = StableRepModel(StableRepConfig.from_size("micro", image_size=32, patch_size=8, projection_hidden_dim=128))

@@ -23,5 +23,5 @@ def main(argv: Sequence[str]) -> None:
     run(command, settings)
     print(
         f"The LoRA stands in {command.output}: stablerep generate --generator {command.generator} "
-        f"--lora {command.output} --prompt-template {command.prompt_template!r}"
+        f"--lora {command.output} --prompt-templates {command.prompt_template!r}"
     )

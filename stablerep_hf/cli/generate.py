@@ -2,43 +2,79 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ..assets import EMBEDDED
-from ..runs.generation import (
-    RELEASE_DEFAULTS as RELEASE_DEFAULTS,
-    GenerateCommand as GenerateCommand,
-    SigningFlags as SigningFlags,
-    _rank_and_world_size as _rank_and_world_size,
-    dry_run as dry_run,
-    open_signer as open_signer,
-    plan_and_generator as plan_and_generator,
-    run as run,
-)
+from ..synthesis.settings import GenerationSettings, ScoringSettings, SigningSettings
+from ..synthesis.workers import rank_and_world_size
 from .parsing import Command
-from .score import ScoringModels
+from .score import say_unscored
+
+if TYPE_CHECKING:
+    from ..synthesis import SynthesisEstimate
+
+
+@dataclass
+class GenerateFlags:
+    """Flags of `stablerep generate` beside the settings of the run."""
+
+    license: str | None = field(
+        default=None,
+        metadata={"help": "Licence of the images, for their card: a Hub licence id; cc-by-4.0 if embedded."},
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Draw two batches, say what all would take, and write nothing."}
+    )
+    dollars_per_hour: float | None = field(
+        default=None, metadata={"help": "With --dry-run: price of one worker's hour, for the cost."}
+    )
 
 COMMAND = Command(
     "generate",
     "Draw several images of each caption into a data set.",
-    [GenerateCommand, ScoringModels, SigningFlags],
-    titles=("captions, generator and output", "models that score", "signing"),
+    [GenerationSettings, GenerateFlags, ScoringSettings, SigningSettings],
+    titles=("captions, generator and output", "card and dry run", "models that score", "signing"),
 )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parse and run."""
-    command, models, signing = COMMAND.parse(argv)
-    if command.generator == EMBEDDED:
+    """Parse, draw or estimate, say where the data set is."""
+    settings, flags, scoring, signing = COMMAND.parse(argv)
+    from ..runs.generation import GenerationRun
+
+    run = GenerationRun(settings, None if flags.dry_run else scoring, signing, license=flags.license)
+    if run.known_words is not None:
         print(
-            "The embedded generator draws: small pictograms, to try the way out; --generator names any text-to-image "
-            "pipeline of diffusers instead, such as stable-diffusion-v1-5/stable-diffusion-v1-5."
+            f"{run.known_words} --generator names any text-to-image pipeline of diffusers instead, such as "
+            "stable-diffusion-v1-5/stable-diffusion-v1-5."
         )
-    if command.dry_run:
-        print(dry_run(command, signing))
+    if flags.dry_run:
+        print(_estimate(run.estimate(), run.free_bytes, flags.dollars_per_hour))
         return
-    summary = run(command, models, signing)
-    if summary.num_truncated:
-        print(f"{summary.num_truncated:,} prompts were longer than the text encoder reads: their ends were cut.")
-    what = "The data set stands" if _rank_and_world_size()[1] == 1 else "This worker's part of the data set stands"
-    print(f"{what} in {command.output}: datasets.load_dataset({command.output!r})")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"stablerep generate: {message}", file=sys.stderr)
+        result = run.run()
+    if result.is_complete:
+        say_unscored(settings.output, result.unscored)
+    what = "The data set stands" if rank_and_world_size()[1] == 1 else "This worker's part of the data set stands"
+    print(f"{what} in {settings.output}: datasets.load_dataset({settings.output!r})")
+
+
+def _estimate(estimate: SynthesisEstimate, free: int, dollars_per_hour: float | None) -> str:
+    batch = f"{estimate.batch_size} images, {estimate.seconds_per_batch:.2f} s each"
+    lines = [
+        f"images     {estimate.num_images:>14,} in {estimate.num_shards:,} shards",
+        f"batches    {estimate.num_batches:>14,} of {batch}",
+        f"bytes      {estimate.num_bytes:>14,.0f} about {estimate.bytes_per_image:,.0f} an image; {free:,} are free",
+        f"hours      {estimate.seconds / 3600:>14,.2f} on one worker like this one, from a warm batch",
+    ]
+    if dollars_per_hour is not None:
+        lines.append(f"cost       {estimate.cost(dollars_per_hour):>14,.2f} $ at {dollars_per_hour} $/h")
+    if estimate.num_truncated:
+        lines.append(f"truncated  {estimate.num_truncated:>14,} prompts are longer than the text encoder reads")
+    if estimate.num_bytes > free:
+        lines.append("The disk is too small for that.")
+    return "\n".join(lines)

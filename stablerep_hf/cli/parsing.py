@@ -29,7 +29,7 @@ _HABITS = {
     "--output-dir": ("--output",),
     "--cfg": ("--guidance-scale",),
     "--workers": ("--num-workers", "--dataloader-num-workers"),
-    "--prompt": ("--captions", "--prompt-template"),
+    "--prompt": ("--captions", "--prompt-templates"),
     "--prompts": ("--captions",),
     "--resume": (),
 }

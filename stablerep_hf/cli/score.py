@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ..runs.scoring import (
-    ScoreCommand as ScoreCommand,
-    ScoringModels as ScoringModels,
-    load_scorers as load_scorers,
-    run as run,
-    say_unscored as say_unscored,
-)
+from ..synthesis.settings import ScoringSettings
 from .parsing import Command
+
+if TYPE_CHECKING:
+    from ..runs.scoring import UnscoredImages
+
+
+@dataclass
+class ScoreFlags:
+    """Flags of `stablerep score`, beside the folder and `ScoringSettings`."""
+
+    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
+
 
 COMMAND = Command(
     "score",
     "Measure alignment, nsfw and diversity of every image of a data set.",
-    [ScoreCommand, ScoringModels],
+    [ScoreFlags, ScoringSettings],
     {"DIR": "Folder of a data set."},
     titles=("options", "models that score"),
 )
@@ -24,8 +31,19 @@ COMMAND = Command(
 
 def main(argv: Sequence[str]) -> None:
     """Parse, score, print the means."""
-    folder, command, models = COMMAND.parse(argv)
-    summary = run(folder, models, command)
+    folder, flags, settings = COMMAND.parse(argv)
+    from ..runs.scoring import score
+
+    summary = score(folder, settings, device=flags.device)
     print(f"{summary.num_images:,} images scored, {summary.num_kept:,} had these scores.")
     for column, mean in summary.means.items():
         print(f"{column:<10} {mean:.4f} on average")
+
+
+def say_unscored(folder: str, unscored: UnscoredImages) -> None:
+    """Print how many images lack scores, if any do."""
+    if unscored.number:
+        print(
+            f"{unscored.number:,} images lack scores that the folder has or had ({', '.join(unscored.columns)}): "
+            f"`stablerep score {folder}` measures them."
+        )

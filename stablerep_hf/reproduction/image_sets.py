@@ -114,7 +114,8 @@ class ImageSets:
         import numpy as np
         from filelock import FileLock
 
-        from ..runs import generation
+        from ..runs.generation import GenerationRun
+        from ..synthesis import GenerationSettings
 
         name = f"guidance-{wanted.guidance_scale:g}-steps-{wanted.num_inference_steps}-captions-{part.start}"
         folder = self.work / f"captions-{self.scale.captions}" / f"{name}-{self.dtype}"
@@ -130,14 +131,14 @@ class ImageSets:
         captions = Path(f"{folder}.captions.parquet")
         with FileLock(f"{folder}.lock"):
             self.captions.select(part).with_num_images(numbers[part.start : part.stop]).write_parquet(captions)
-            command = generation.GenerateCommand(
+            settings = GenerationSettings(
                 captions=str(captions),
                 guidance_scale=wanted.guidance_scale,
                 num_inference_steps=wanted.num_inference_steps,
                 dtype=self.dtype,
                 output=str(folder),
             )
-            generation.run(command)
+            GenerationRun(settings).run()
         return self.load(folder.name, folder, "train")
 
     def describe(self, images: ImageSet) -> dict[str, Any]:

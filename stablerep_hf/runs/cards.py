@@ -51,7 +51,7 @@ def write_data_card(folder: str | Path, license: str | None = None) -> None:
 
     from ..hub import dataset_facts, write_dataset_card
     from ..hub.dataset_card import is_as_written, renew_files_line
-    from ..synthesis import read_provenance, sample_captions
+    from ..synthesis import known_words, open_store, read_provenance, sample_captions
 
     path = Path(folder) / "README.md"
     if path.exists() and not is_as_written(path.read_text("utf-8", "replace")):
@@ -65,6 +65,7 @@ def write_data_card(folder: str | Path, license: str | None = None) -> None:
         name=f"{Path(folder).resolve().name}: synthetic images grouped by caption",
         license=license or standing or ("cc-by-4.0" if embedded else "unknown"),
         grid="grid.png",
+        limits=(str(known_words(open_store(folder).plan.captions)),) if embedded else (),
         licensed_parts=embedded_parts() if embedded else (),
     )
     write_dataset_card(folder, facts, sample_captions(folder, CAPTIONS_SHOWN))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import progress
 from ..errors import InputError
+from ..synthesis.settings import GenerationSettings
 from .evaluation import NO_CACHE, EvaluateCommand
-from .generation import GenerateCommand
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult
@@ -84,14 +84,14 @@ def run_demo(settings: DemoSettings | None = None) -> Demo:
         1, f"Drawing {command.num_captions} captions x {command.images_per_caption} images with the embedded pipeline"
     )
     data = folder / "dataset"
-    generation.run(
-        GenerateCommand(
+    generation.GenerationRun(
+        GenerationSettings(
             num_captions=command.num_captions,
             images_per_caption=command.images_per_caption,
             seed=command.seed,
             output=str(data),
         )
-    )
+    ).run()
     records = {}
     for name, preset in PRESETS.items():
         _say(2, f"Training {name}")

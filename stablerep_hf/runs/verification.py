@@ -1,81 +1,79 @@
-"""`stablerep verify`: is a data set folder what its plan says?"""
+"""A data set that is not what its plan says, drawn again where it is wrong."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from ..errors import InputError
-from .generation import SigningFlags, open_signer
-from .scoring import say_unscored
-
-if TYPE_CHECKING:
-    from ..synthesis import VerificationReport
-
-_SHOWN = 20
-
-
-@dataclass
-class VerifyCommand:
-    """Flags of `stablerep verify`, beside the folder."""
-
-    repair: bool = field(default=False, metadata={"help": "Remove what is wrong and draw it again."})
-    decode: bool = field(default=True, metadata={"help": "Decode every image."})
-    generator: str | None = field(
-        default=None,
-        metadata={"help": "With --repair: where the pipeline that drew it is, if not on the Hub."},
-    )
-    lora: str | None = field(default=None, metadata={"help": "With --repair: where its LoRA is, if not on the Hub."})
-    batch_size: int | None = field(default=None, metadata={"help": "With --repair: images drawn at once."})
-    max_failed_captions: int = field(default=0, metadata={"help": "With --repair: captions that may get no picture."})
+from ..synthesis.redrawing import generator_of
+from ..synthesis.run import check_parts, synthesize
+from ..synthesis.settings import SigningSettings
+from ..synthesis.signing import make_signer
+from ..synthesis.verification import VerificationReport, open_store, remove_problems, verify_store
+from .cards import renew_data_card
+from .scoring import UnscoredImages, find_unscored
 
 
-def run(folder: str, command: VerifyCommand, signing: SigningFlags | None = None) -> VerificationReport:
-    """Verify, print what is wrong, and repair if asked.
+@dataclass(frozen=True)
+class Repair:
+    """What `repair` did.
+
+    Attributes:
+        report: Of the folder as it is now.
+        unscored: Images that lack scores which the folder had.
+    """
+
+    report: VerificationReport
+    unscored: UnscoredImages
+
+
+def repair(
+    folder: str,
+    report: VerificationReport,
+    *,
+    generator: str | None = None,
+    lora: str | None = None,
+    batch_size: int | None = None,
+    max_failed_captions: int = 0,
+    signing: SigningSettings | None = None,
+    decode: bool = True,
+    progress: bool = True,
+) -> Repair:
+    """Remove what a report found wrong, draw it again and nothing else, verify, and write the card again.
+
+    Args:
+        folder: The data set.
+        report: What `verify_store` found.
+        generator: Where the pipeline that drew it is, if not on the Hub.
+        lora: Where its LoRA is, if not on the Hub.
+        batch_size: Images drawn at once.
+        max_failed_captions: Captions that may get no picture.
+        signing: What signs the files, where the plan says so.
+        decode: Whether to verify every image.
+        progress: Whether to show a bar.
 
     Raises:
-        InputError: The folder is no data set of this package, is not sound and was not to be repaired, or is not sound
-            even so.
+        InputError: The generator or signer is not the plan's, or the folder is not sound afterwards.
     """
-    from ..synthesis import check_parts, generator_of, open_store, remove_problems, synthesize, verify_store
-    from . import cards
-
-    report = verify_store(folder, decode=command.decode)
-    for problem in report.problems[:_SHOWN]:
-        print(f"{problem.kind:<24} {problem.where} {problem.detail}".rstrip())
-    if len(report.problems) > _SHOWN:
-        print(f"... and {len(report.problems) - _SHOWN:,} more")
-    counts = _listed(report)
-    print(f"{report.num_images:,} images in {report.num_shards:,} shards: {counts}.")
-    if report.is_sound:
-        return report
-    if not command.repair:
-        raise InputError(f"{folder} is not what its plan says ({counts}): --repair removes that and draws it again.")
     store = open_store(folder)
-    generator, signer = generator_of(store.plan, command.generator, command.lora), open_signer(signing)
-    check_parts(store.plan, generator, signer)
+    pipeline, signer = generator_of(store.plan, generator, lora), make_signer(signing)
+    check_parts(store.plan, pipeline, signer)
     scored = store.scored_columns()
     remove_problems(folder, report)
     synthesize(
         store.plan,
-        generator,
+        pipeline,
         folder,
-        batch_size=command.batch_size or generator.default_batch_size,
-        max_failed_captions=command.max_failed_captions,
-        truncate_prompts=True,  # they were accepted when the folder was drawn
+        batch_size=batch_size,
+        max_failed_captions=max_failed_captions,
         signer=signer,
+        progress=progress,
     )
-    report = verify_store(folder, decode=command.decode)
+    report = verify_store(folder, decode=decode, progress=progress)
     if not report.is_sound:
         raise InputError(
-            f"{folder} was drawn again where it was wrong, and still is not what its plan says ({_listed(report)}): "
+            f"{folder} was drawn again where it was wrong, and still is not what its plan says ({report.listed}): "
             "look at the disk and at what else writes there, and repair it again."
         )
-    cards.renew_data_card(folder)
-    print(f"Repaired: {report.num_images:,} images in {report.num_shards:,} shards.")
-    say_unscored(folder, scored)
-    return report
-
-
-def _listed(report: VerificationReport) -> str:
-    return ", ".join(f"{number:,} {kind}" for kind, number in report.counts.items()) or "nothing is wrong"
+    renew_data_card(folder)
+    return Repair(report, find_unscored(folder, scored))

@@ -14,7 +14,12 @@ from .filters import (
 from .grouping import CaptionGroups as CaptionGroups, group_rows as group_rows
 from .labelling import read_label as read_label
 from .plan import SynthesisPlan as SynthesisPlan
-from .protocol import ImageGenerator as ImageGenerator, TokenizingGenerator as TokenizingGenerator
+from .planning import KnownWords as KnownWords, known_words as known_words, plan_generation as plan_generation
+from .protocol import (
+    ImageGenerator as ImageGenerator,
+    TokenizingGenerator as TokenizingGenerator,
+    describe_generator as describe_generator,
+)
 from .provenance import (
     Provenance as Provenance,
     read_provenance as read_provenance,
@@ -33,10 +38,17 @@ from .scorers import (
     DiversityScorer as DiversityScorer,
     Scorer as Scorer,
     UnsafeScorer as UnsafeScorer,
+    load_scorers as load_scorers,
 )
 from .scoring import ScoringSummary as ScoringSummary, score_histograms as score_histograms, score_store as score_store
 from .seeds import image_seed as image_seed
-from .signing import ContentSigner as ContentSigner, read_signature as read_signature
+from .settings import (
+    GenerationSettings as GenerationSettings,
+    GeneratorSettings as GeneratorSettings,
+    ScoringSettings as ScoringSettings,
+    SigningSettings as SigningSettings,
+)
+from .signing import ContentSigner as ContentSigner, make_signer as make_signer, read_signature as read_signature
 from .verification import (
     VerificationReport as VerificationReport,
     open_store as open_store,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from ..assets import EMBEDDED, drawing_defaults
 from ..errors import InputError
 from .pipeline_folder import (
-    EMBEDDED,
     check_class,
     check_guidance,
     check_scheduler,
@@ -27,112 +29,103 @@ from .pipeline_folder import (
     pipeline_class_name,
     takes_guidance,
 )
+from .precision import default_dtype
 from .prompt_embeddings import PromptEmbeddings
+from .settings import GeneratorSettings
+from .tokenizers import PROBES, load_tokenizer
+from .workers import find_device
 
 _AUTOENCODER_OPTIONS = ("slicing", "tiling")
+_DTYPES = ("float32", "float16", "bfloat16")
+# StableRep/README.md, data generation: --scale 2.0, 50 DDIM steps, the caption alone as the prompt.
 DEFAULT_GUIDANCE = 2.0
+DEFAULT_STEPS = 50
 _LARGEST_BATCH = 64
 
 
-class DiffusersGenerator:
-    """Draws with a diffusers pipeline; an `ImageGenerator`.
+@dataclass(eq=False)
+class DiffusersGenerator(GeneratorSettings):
+    """Draws with a diffusers pipeline; an `ImageGenerator`. Its arguments are the fields of `GeneratorSettings`.
 
     Making one finds the pipeline (on the Hub: downloads it), pins its revision and checks what its configuration can
     tell; the weights are loaded when the first image is drawn, so a run that has nothing left to draw loads none.
-    Frames that the pipeline's own safety checker flags come back as None.
+    Weights are read from safetensors alone, and no code of a pipeline's own is run. Frames that the pipeline's own
+    safety checker flags come back as None.
+
+    `device`, `attention`, `offload`, `compile` and the autoencoder's "slicing" change an image by rounding only and
+    are no part of a plan; all else is.
+
+    Attributes:
+        name: What rows call the pipeline, never a path.
+        folder: Where it is.
+        pipeline_class: Of diffusers.
+        prompt_templates: How it is best asked, see `SynthesisPlan`.
+        license: Of the pipeline.
+
+    Raises:
+        InputError: If there is no such pipeline, LoRA or scheduler, the model would ignore the guidance, or a number
+            or size is impossible.
     """
 
-    def __init__(
-        self,
-        name: str | Path = EMBEDDED,
-        revision: str | None = None,
-        *,
-        guidance_scale: float | None = None,
-        num_inference_steps: int = 50,
-        scheduler: str | None = None,
-        negative_prompt: str | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        lora: str | Path | None = None,
-        lora_scale: float = 1.0,
-        dtype: str | None = None,
-        device: str | None = None,
-        attention: str | None = None,
-        autoencoder: Sequence[str] | None = None,
-        offload: bool = False,
-        compile: bool = False,
-        license: str | None = None,
-    ) -> None:
-        """Find the pipeline.
+    name: str = field(init=False)
+    folder: Path = field(init=False)
+    pipeline_class: str = field(init=False)
+    prompt_templates: tuple[str, ...] = field(init=False)
+    license: str | None = field(init=False)
 
-        Args:
-            name: Id of a Hub repository, a folder in diffusers format, or "embedded" for the small pipeline that comes
-                with this package.
-            revision: Branch, tag or commit of a Hub repository. Its commit is what the plan records; of a folder it is
-                the digest of its content.
-            guidance_scale: Classifier-free guidance; by default 2.0, the README's of the original release (the less
-                guidance, the more the siblings differ), and none for models without guidance.
-            num_inference_steps: Denoising steps; 50 as in the original release.
-            scheduler: Class name of a scheduler of diffusers to use in place of the pipeline's own.
-            negative_prompt: What the images should not show.
-            height: Pixels, together with the width; by default the pipeline's own size.
-            width: Pixels, together with the height.
-            lora: Safetensors file, folder or Hub repository ("owner/name" or "owner/name@revision") of a LoRA that is
-                merged into the weights.
-            lora_scale: Its weight.
-            dtype: "float32", "float16" or "bfloat16"; by default float16 on CUDA, else float32.
-            device: Where to draw, such as "cuda:1"; by default CUDA, else MPS, else the CPU. Not part of the plan, and
-                neither are the following, which change an image by rounding only ("tiling" changes more, and is).
-            attention: "slicing" (least memory) or an attention backend of diffusers, such as "native" or "flash"; by
-                default torch's own, sliced on MPS.
-            autoencoder: "slicing" decodes one image at a time, "tiling" one tile; by default slicing; not on a CPU.
-            offload: Keep on the GPU only the part that is at work.
-            compile: Compile the denoiser (`torch.compile`): minutes at the start, faster afterwards.
-            license: Of the pipeline, for the rows; by default what its card says.
-
-        Raises:
-            InputError: If there is no such pipeline, LoRA or scheduler, the model would ignore the guidance, or a
-                number or size is impossible.
-        """
-        if num_inference_steps < 1:
-            raise InputError(
-                f"num_inference_steps is {num_inference_steps}, which draws nothing; set it to 1 or more."
-            )
-        if (height is None) != (width is None):  # Stable Diffusion would silently ignore the one that was given
-            raise InputError(f"Of the size only {height or width} pixels one way are given; give height and width.")
-        self.device, self.dtype = _device_and_dtype(device, dtype)
-        self._attention = _checked_attention(attention, self.device)
-        self._autoencoder = _checked_autoencoder(autoencoder, self.device)
-        if offload and not self.device.startswith("cuda"):
-            raise InputError(f"Offloading was asked for on {self.device!r}, but it serves GPUs; leave it out.")
-        self._offload, self._compile = offload, compile
-        self.folder, self.name, self.revision = find_pipeline(str(name), revision)
-        if guidance_scale is None and takes_guidance(self.folder):
-            guidance_scale = DEFAULT_GUIDANCE
-        self.guidance_scale = None if guidance_scale is None else float(guidance_scale)
-        self.num_inference_steps = num_inference_steps
-        self.negative_prompt = negative_prompt
-        self.height = height
-        self.width = width
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        self.device = find_device(self.device)
+        self._attention = _checked_attention(self.attention, self.device)
+        self._autoencoder = _checked_autoencoder(self.autoencoder, self.device)
+        if self.offload and not self.device.startswith("cuda"):
+            raise InputError(f"offload=True was given on device={self.device}, but it serves GPUs: leave it out.")
+        self.folder, self.name, self.revision = find_pipeline(str(self.generator), self.revision)
+        own = drawing_defaults() if self.generator == EMBEDDED else {}
+        self.prompt_templates = tuple(own.get("prompt_templates", ("{caption}",)))
+        if self.num_inference_steps is None:
+            self.num_inference_steps = int(own.get("num_inference_steps", DEFAULT_STEPS))
+        if self.guidance_scale is None and takes_guidance(self.folder):
+            self.guidance_scale = own.get("guidance_scale", DEFAULT_GUIDANCE)
+        if self.guidance_scale is not None:
+            self.guidance_scale = float(self.guidance_scale)
         self.pipeline_class = pipeline_class_name(self.folder)
         check_class(self.name, self.pipeline_class)
-        self.license = license or license_of(self.folder)
-        own = own_scheduler(self.folder)
-        self.scheduler = scheduler or own
-        self._scheduler_override = None if scheduler == own else scheduler
+        self.dtype = self.dtype or default_dtype(self.folder, self.pipeline_class, self.device)  # type: ignore[assignment]
+        self.license = self.generator_license or license_of(self.folder)
+        pipelines_own = own_scheduler(self.folder)
+        self._scheduler_override = None if self.scheduler == pipelines_own else self.scheduler
+        self.scheduler = self.scheduler or pipelines_own
         if self._scheduler_override is not None:
             check_scheduler(self.folder, self.name, self._scheduler_override)
-        check_guidance(self.folder, self.name, self.guidance_scale, negative_prompt)
-        if height is not None and width is not None:
-            check_size(self.folder, self.name, height, width)
-        self._lora = None if lora is None else find_lora(str(lora))
-        self._lora_scale = float(lora_scale)
+        check_guidance(self.folder, self.name, self.guidance_scale, self.negative_prompt)
+        if self.height is not None and self.width is not None:
+            check_size(self.folder, self.name, self.height, self.width)
+        self._lora = None if self.lora is None else find_lora(str(self.lora))
+
+    def _check_numbers(self) -> None:
+        if self.num_inference_steps is not None and self.num_inference_steps < 1:
+            raise InputError(f"num_inference_steps={self.num_inference_steps} draws nothing: give 1 or more.")
+        if self.guidance_scale is not None and not 0 <= self.guidance_scale < math.inf:
+            raise InputError(
+                f"guidance_scale={self.guidance_scale} would drive images away from their captions: give 0 or more."
+            )
+        if not math.isfinite(self.lora_scale):
+            raise InputError(f"lora_scale={self.lora_scale} is no weight: give a number, such as 1.0.")
+        if (self.height is None) != (self.width is None):  # Stable Diffusion would silently ignore the one given
+            raise InputError(
+                f"Of the size only {self.height or self.width} pixels one way are given: give `height` and `width`."
+            )
+        if self.dtype is not None and self.dtype not in _DTYPES:
+            raise InputError(
+                f"dtype={self.dtype} is none that a pipeline can be loaded in: use {' or '.join(_DTYPES)}."
+            )
 
     def describe(self) -> dict[str, object]:
         """Everything that changes an image; see `ImageGenerator.describe`."""
         lora = None
         if self._lora is not None:
-            lora = {"name": self._lora[1], "revision": self._lora[2], "scale": self._lora_scale}
+            lora = {"name": self._lora[1], "revision": self._lora[2], "scale": float(self.lora_scale)}
         return {
             "name": self.name,
             "revision": self.revision,
@@ -167,10 +160,9 @@ class DiffusersGenerator:
 
     @cached_property
     def _tokenizers(self) -> list[tuple[Any, int]]:
-        """Each tokenizer of the pipeline, and how many tokens its text encoder is given."""
-        from transformers import AutoTokenizer
-
-        found = [AutoTokenizer.from_pretrained(folder) for folder in sorted(self.folder.glob("tokenizer*"))]
+        """Each tokenizer of the pipeline, and how many tokens its text encoder is given; see `load_tokenizer`."""
+        folders = sorted(path for path in self.folder.glob("tokenizer*") if path.is_dir())
+        found = [load_tokenizer(folder, f"The {folder.name} of {self.name!r}") for folder in folders]
         most = most_tokens(self.folder)
         return [(tokenizer, min(tokenizer.model_max_length, most)) for tokenizer in found]
 
@@ -248,12 +240,17 @@ class DiffusersGenerator:
         """The loaded `DiffusionPipeline`, on its device.
 
         Raises:
-            InputError: If it cannot be loaded, or does not draw images from text alone.
+            InputError: If it cannot be loaded, does not draw images from text alone, or cannot tell prompts apart.
         """
         import diffusers
         import torch
 
-        settings = {"dtype": getattr(torch, self.dtype)}
+        settings = {
+            "dtype": getattr(torch, str(self.dtype)),
+            "use_safetensors": True,
+            "local_files_only": True,
+            "trust_remote_code": False,
+        }
         as_text_to_image: Any = diffusers.AutoPipelineForText2Image
         as_saved: Any = diffusers.DiffusionPipeline
         try:
@@ -261,9 +258,9 @@ class DiffusersGenerator:
                 pipeline = as_text_to_image.from_pretrained(self.folder, **settings)
             except ValueError:  # a class that the automatic choice does not know
                 pipeline = as_saved.from_pretrained(self.folder, **settings)
-        except (OSError, ValueError, TypeError, AttributeError) as error:  # also of configurations that were damaged
+        except Exception as error:  # a damaged file makes libraries raise anything
             raise InputError(
-                f"The pipeline {self.name!r} cannot be loaded ({first_line(error)}); download or save it again."
+                f"The pipeline {self.name!r} cannot be loaded ({first_line(error)[:300]}): download or save it again."
             ) from error
         parameters = inspect.signature(pipeline.__call__).parameters
         required = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
@@ -277,7 +274,16 @@ class DiffusersGenerator:
         pipeline.set_progress_bar_config(disable=True)
         if self._lora is not None:
             self._merge_lora(pipeline)
-        return self._prepare(pipeline)
+        pipeline = self._prepare(pipeline)
+        if PromptEmbeddings.supports(pipeline):
+            one, other = PromptEmbeddings(pipeline, 1.0, None)(PROBES)["prompt_embeds"]
+            if torch.equal(one, other) or not (torch.isfinite(one).all() and torch.isfinite(other).all()):
+                raise InputError(
+                    f"The text encoder of {self.name!r} in dtype={self.dtype} gives different prompts the same "
+                    "embedding, or one that is no number, so no image would show its caption: download or save the "
+                    "pipeline again, or try dtype=float32."
+                )
+        return pipeline
 
     def _merge_lora(self, pipeline: Any) -> None:
         assert self._lora is not None
@@ -286,7 +292,7 @@ class DiffusersGenerator:
             pipeline.load_lora_weights(file.parent, weight_name=file.name)
             if not pipeline.get_list_adapters():  # diffusers only logs that nothing fitted
                 raise ValueError("it holds no weights for any of its parts")
-            pipeline.fuse_lora(lora_scale=self._lora_scale)
+            pipeline.fuse_lora(lora_scale=float(self.lora_scale))
             pipeline.unload_lora_weights()
         except (ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
             raise InputError(
@@ -296,6 +302,8 @@ class DiffusersGenerator:
 
     def _prepare(self, pipeline: Any) -> Any:
         """Move it to its device with the options for memory and speed."""
+        import torch
+
         denoiser: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
         decoder = getattr(pipeline, "vae", None)
         for option in self._autoencoder:
@@ -311,11 +319,14 @@ class DiffusersGenerator:
                 f"The attention {self._attention!r} cannot be had here ({first_line(error)}); choose another or leave "
                 "it out."
             ) from error
-        if self._offload:
+        if self.offload:
             pipeline.enable_model_cpu_offload(device=self.device)
         else:
             pipeline = pipeline.to(self.device)
-        if self._compile and denoiser is not None:
+        if self.device.startswith("cuda") and getattr(pipeline, "unet", None) is not None:
+            # What cuDNN's convolutions in half precision work in; else it transposes before and after each of them.
+            pipeline.unet.to(memory_format=torch.channels_last)
+        if self.compile and denoiser is not None:
             denoiser.compile()
         return pipeline
 
@@ -337,23 +348,3 @@ def _checked_autoencoder(options: Sequence[str] | None, device: str) -> tuple[st
     if unknown := [option for option in options if option not in _AUTOENCODER_OPTIONS]:
         raise InputError(f"The autoencoder option {unknown[0]!r} is unknown; use {' or '.join(_AUTOENCODER_OPTIONS)}.")
     return tuple(options)
-
-
-def _device_and_dtype(device: str | None, dtype: str | None) -> tuple[str, str]:
-    import torch
-
-    if device is not None:
-        try:
-            kind = torch.device(device).type
-        except RuntimeError as error:
-            raise InputError(f"The device {device!r} is unknown; use one such as cuda, cuda:1, mps or cpu.") from error
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise InputError(f"The device {device!r} was asked for, but there is no CUDA GPU here; use cpu.")
-    else:
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    known = ("float32", "float16", "bfloat16")
-    if dtype is not None and dtype not in known:
-        raise InputError(
-            f"The dtype {dtype!r} is none that a pipeline can be loaded in; use one of {', '.join(known)}."
-        )
-    return device, dtype or ("float16" if device.startswith("cuda") else "float32")

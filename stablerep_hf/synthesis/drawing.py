@@ -9,17 +9,20 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from PIL import Image
+
 from ..captions import CaptionSet
+from ..errors import InputError
 from .frames import SUFFIXES, StoredFrame, is_black, store_frame
 from .labelling import xmp_packet
 from .plan import SynthesisPlan
-from .protocol import ImageGenerator
+from .protocol import ImageGenerator, PlainGenerator
 from .signing import ContentSigner
 from .versions import library_versions
 
-MOST_REDRAWS = (
-    16  # of one caption. Ours: a checker that withholds half of its frames loses one caption in some thousands.
-)
+# Of one caption. Ours: a checker that withholds half of its frames loses one caption in some thousands.
+MOST_REDRAWS = 16
+_ENOUGH_BLACK = 4  # images, of a first batch or batches; fewer may be meant, or one caption's
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class DrawnShard:
 def draw_shard(
     plan: SynthesisPlan,
     captions: CaptionSet,
-    generator: ImageGenerator,
+    generator: ImageGenerator | PlainGenerator,
     batch_size: int,
     on_images: Callable[[int], object] = lambda number: None,
     *,
@@ -86,7 +89,8 @@ def draw_shard(
         num_truncated: See `DrawnShard`.
 
     Raises:
-        RuntimeError: If the generator returns another number of images than it was given prompts.
+        InputError: If the generator returns no images, another number of them than it was given prompts, or nothing
+            but black ones from the beginning.
     """
     texts, ids = captions.captions, captions.caption_ids.tolist()
     wanted = plan.num_images_of(captions).tolist()
@@ -94,13 +98,12 @@ def draw_shard(
     next_index = list(wanted)
     frames: list[dict[int, tuple[dict[str, Any], Future[StoredFrame]]]] = [{} for _ in ids]
     failed: set[int] = set()
+    any_picture, num_black = False, 0
 
     while queue:
         batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
         rows = [row_of(plan, texts[place], ids[place], index) for place, index in batch]
-        images = generator([row["prompt"] for row in rows], [row["seed"] for row in rows])
-        if len(images) != len(batch):
-            raise RuntimeError(f"The generator returned {len(images)} images for {len(batch)} prompts.")
+        images = check_images(generator([row["prompt"] for row in rows], [row["seed"] for row in rows]), len(batch))
         num_pictures, num_failed = 0, len(failed)
         for (place, index), row, image in zip(batch, rows, images, strict=True):
             if image is not None and not is_black(image):
@@ -111,6 +114,10 @@ def draw_shard(
             else:
                 queue.append((place, next_index[place]))
                 next_index[place] += 1
+        any_picture |= num_pictures > 0
+        num_black += sum(image is not None for image in images) - num_pictures
+        if not any_picture and num_black >= _ENOUGH_BLACK:
+            raise InputError(_only_black(plan, num_black))
         if len(failed) > num_failed:
             queue = deque(entry for entry in queue if entry[0] not in failed)
         on_images(num_pictures)
@@ -122,6 +129,33 @@ def draw_shard(
         for entry in frames[place].values()  # ascending, since the queue is first in, first out
     ]
     return DrawnShard(sum(next_index) - sum(wanted), [ids[place] for place in sorted(failed)], num_truncated, pending)
+
+
+def check_images(images: Any, number: int) -> list[Image.Image | None]:
+    """What a generator returned, as a list.
+
+    Raises:
+        InputError: These are not so many images.
+    """
+    found = list(images)
+    if len(found) != number:
+        raise InputError(f"The generator returned {len(found)} images for {number} prompts: it must return one each.")
+    for image in found:
+        if image is not None and not isinstance(image, Image.Image):
+            raise InputError(
+                f"The generator returned a {type(image).__name__}: it must return images of Pillow, or None where "
+                "there is no picture."
+            )
+    return found
+
+
+def _only_black(plan: SynthesisPlan, number: int) -> str:
+    dtype = plan.generator.get("dtype")
+    suspect = f"numbers may overflow in dtype={dtype}, so try dtype={'float32' if dtype == 'bfloat16' else 'bfloat16'}"
+    return (
+        f"The first {number} images of {plan.generator.get('name')!r} are wholly black, so drawing stops: "
+        f"{suspect if dtype in ('float16', 'bfloat16') else 'look at its weights, settings and safety checker'}."
+    )
 
 
 def _encode(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .drawing import encode_row, row_of
+from .drawing import check_images, encode_row, row_of
 from .plan import SynthesisPlan
-from .protocol import ImageGenerator
-from .run import check_batch_size, count_truncated
+from .protocol import ImageGenerator, PlainGenerator
+from .run import batch_size_for, count_truncated
 from .signing import ContentSigner
 from .store import ShardStore
 
@@ -22,6 +23,8 @@ class SynthesisEstimate:
         num_images: Images to draw; redrawn frames come on top.
         num_batches: Calls of the generator.
         num_shards: Files to write.
+        batch_size: Images drawn at once.
+        num_truncated: Prompts that are longer than the generator reads.
         seconds_per_batch: Measured on one batch after a first one that warmed up.
         bytes_per_image: Mean size of that batch's image files; parquet adds little.
     """
@@ -29,6 +32,8 @@ class SynthesisEstimate:
     num_images: int
     num_batches: int
     num_shards: int
+    batch_size: int
+    num_truncated: int
     seconds_per_batch: float
     bytes_per_image: float
 
@@ -49,46 +54,45 @@ class SynthesisEstimate:
 
 def estimate_synthesis(
     plan: SynthesisPlan,
-    generator: ImageGenerator,
+    generator: ImageGenerator | PlainGenerator,
     output_dir: str | Path,
     *,
-    batch_size: int,
-    truncate_prompts: bool = False,
+    batch_size: int | None = None,
     signer: ContentSigner | None = None,
 ) -> SynthesisEstimate:
-    """Draw two batches that are thrown away, and multiply. Nothing is written.
+    """Draw two batches that are thrown away, and multiply. Nothing is written, nor more drawn than the job has.
 
     Args:
         plan: What to draw.
         generator: What draws.
         output_dir: The folder; shards that stand there are not counted.
-        batch_size: Images drawn at once.
-        truncate_prompts: As for `synthesize`.
+        batch_size: As for `synthesize`.
         signer: What signs the files, where the plan says so.
 
     Raises:
-        InputError: If the folder holds another plan's images, the batch size is below 1, or a prompt is too long.
+        InputError: If the folder holds another plan's images, or the batch size is below 1.
     """
-    check_batch_size(batch_size)
+    batch_size = batch_size_for(generator, batch_size)
     store = ShardStore(output_dir, plan)
     plan = store.plan
     missing = [shard for shard in range(plan.num_shards) if store.find_record(shard) is None]
-    count_truncated(plan, generator, missing, refuse=not truncate_prompts)
+    truncated = count_truncated(plan, generator, missing)
     numbers = [plan.num_images_in(shard) for shard in missing]
-    first = plan.captions.head(batch_size)
-    rows = [
-        row_of(plan, caption, caption_id, index)
-        for caption, caption_id, number in zip(
-            first, first.caption_ids.tolist(), plan.num_images_of(first).tolist(), strict=True
-        )
-        for index in range(number)
-    ][:batch_size]
+    rows: list[dict[str, Any]] = []
+    for shard in missing[:1]:  # batches do not reach over shards
+        captions = plan.shard_captions(shard).head(batch_size)
+        counts = plan.num_images_of(captions).tolist()
+        rows = [
+            row_of(plan, caption, caption_id, index)
+            for caption, caption_id, count in zip(captions, captions.caption_ids.tolist(), counts, strict=True)
+            for index in range(count)
+        ][:batch_size]
     seconds, sizes = 0.0, [0]
-    if missing:
-        for _ in range(2):
-            begin = time.perf_counter()
-            images = generator([row["prompt"] for row in rows], [row["seed"] for row in rows])
-            seconds = time.perf_counter() - begin
+    # A warm-up first, unless the whole job is no more than this batch: then that is what the job takes.
+    for _ in range(0 if not rows else 2 if sum(numbers) >= 2 * len(rows) else 1):
+        begin = time.perf_counter()
+        images = check_images(generator([row["prompt"] for row in rows], [row["seed"] for row in rows]), len(rows))
+        seconds = time.perf_counter() - begin
         sizes = [
             len(encode_row(image, plan, row, signer).encoded)
             for row, image in zip(rows, images, strict=True)
@@ -96,8 +100,10 @@ def estimate_synthesis(
         ] or [0]
     return SynthesisEstimate(
         num_images=sum(numbers),
-        num_batches=sum(-(-number // batch_size) for number in numbers),  # batches do not reach over shards
+        num_batches=sum(-(-number // batch_size) for number in numbers),
         num_shards=len(missing),
+        batch_size=batch_size,
+        num_truncated=sum(truncated.values()),
         seconds_per_batch=seconds,
         bytes_per_image=sum(sizes) / len(sizes),
     )

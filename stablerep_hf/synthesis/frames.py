@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scipy.fft import dctn
 
-from .plan import ImageFormat
+from .settings import ImageFormat
 
 SUFFIXES: dict[ImageFormat, str] = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 # Chroma is not subsampled: at the 32 pixels of the embedded generator it would be left with 16.

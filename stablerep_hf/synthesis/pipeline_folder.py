@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..assets import EMBEDDED, generator_path
 from ..errors import InputError
 
-EMBEDDED = "embedded"
 INDEX = "model_index.json"
 CARD = "README.md"
 # Cards and their pictures.
@@ -30,8 +30,6 @@ def find_pipeline(name: str, revision: str | None) -> tuple[Path, str, str]:
         InputError: If there is none of this name.
     """
     if name == EMBEDDED:
-        from ..assets import generator_path
-
         folder = Path(generator_path())
         return folder, EMBEDDED, content_digest(folder)
     folder = Path(name)
@@ -66,7 +64,11 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str, str]:
 
     # OSError covers what the Hub's client raises: no such repository or revision, no access, no network and no cache.
     try:
-        folder = Path(diffusers.DiffusionPipeline.download(repository, revision=revision))
+        folder = Path(
+            diffusers.DiffusionPipeline.download(
+                repository, revision=revision, use_safetensors=True, trust_remote_code=False
+            )
+        )
     except (OSError, HFValidationError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise InputError(
@@ -258,8 +260,13 @@ def own_size(folder: Path) -> int:
 
 def _autoencoder_factor(folder: Path) -> int:
     config = folder / "vae" / "config.json"
-    blocks = read_json(config).get("block_out_channels") if config.is_file() else None
-    return 1 << len(blocks) - 1 if isinstance(blocks, list) and blocks else 1
+    settings = read_json(config) if config.is_file() else {}
+    # Each block but one halves the image; the second is of AutoencoderDC (SANA), the third of Qwen-Image's and Wan's.
+    for key in ("block_out_channels", "encoder_block_out_channels", "dim_mult"):
+        blocks = settings.get(key)
+        if isinstance(blocks, list) and blocks:
+            return 1 << len(blocks) - 1
+    return 1
 
 
 def pipeline_class_name(folder: Path) -> str:
@@ -284,8 +291,10 @@ def check_class(name: str, kind: str) -> None:
 
 def _class_name(config: Path) -> str:
     name = read_json(config).get("_class_name")
-    if isinstance(name, list) and name:  # the module of its code, and the class
-        name = name[-1]
+    if isinstance(name, list):  # a module beside it, and a class in that
+        raise InputError(
+            f"{config.name} of the generator names code of its own ({name}), which is not run: give another."
+        )
     if not isinstance(name, str):
         raise InputError(f"{config.name} of the generator names no class (_class_name); save the pipeline again.")
     return name

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +14,35 @@ import numpy.typing as npt
 from ..captions import CaptionSet
 from ..errors import InputError
 from ..files.sealing import content_hash, seal, unseal
+from .protocol import ImageGenerator, PlainGenerator, describe_generator
 from .seeds import image_seed
+from .settings import ImageFormat
 
 PLAN_VERSION = 3  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
 PLACEHOLDER = "{caption}"
 Int64Array = npt.NDArray[np.int64]
-ImageFormat = Literal["jpeg", "png", "webp"]
 MOST_SHARDS = 100_000  # file names have five digits
+# What of a plan one setting brings about, by the setting's name.
+_SETTABLE = {
+    **{
+        name: name
+        for name in (
+            "dtype", "guidance_scale", "num_inference_steps", "scheduler", "height", "width", "images_per_caption",
+            "image_format", "stored_size", "captions_per_shard",
+        )
+    },
+    "base_seed": "seed",
+}  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class SynthesisPlan:
     """Everything that changes an image or a row. Two plans with one `hash` give the same data set.
 
     Attributes:
         captions: What to draw.
-        generator: What `ImageGenerator.describe` said (JSON values): name, revision, scheduler, steps, guidance ...
-        images_per_caption: The paper's m, at least 1, for captions whose set does not say `num_images`. The release
-            drew 10 and trained on 6 of them.
+        generator: What draws, as it describes itself (JSON values): name, revision, scheduler, steps, guidance ...
+        images_per_caption: The paper's m, at least 1, for captions whose set does not say `num_images`.
         prompt_templates: What the generator is given, with `{caption}` where the caption goes. Image k of a caption
             uses template (caption_id + k) modulo their number: siblings differ, and all templates are used over the
             set even if there are more templates than siblings.
@@ -39,45 +50,92 @@ class SynthesisPlan:
         image_format: How images are stored: JPEG at quality 95, lossless PNG, or WebP at quality 90.
         stored_size: Pixels of the shorter side of a stored image: larger frames are scaled down (the release draws
             512 and stores 256), smaller ones are left alone. None stores what was drawn.
-        signature: What `ContentSigner.describe` said, if image files are signed; None if they are not.
         captions_per_shard: Captions in one file. A shard is the unit of work: what a kill may cost, and what workers
             share out. Few captions waste little; the Hub wants fewer than 10,000 files.
+        signature: What `ContentSigner.describe` said, if image files are signed; None if they are not.
     """
 
     captions: CaptionSet
     generator: Mapping[str, Any]
-    images_per_caption: int = 4
-    prompt_templates: tuple[str, ...] = (PLACEHOLDER,)
-    base_seed: int = 0
-    image_format: ImageFormat = "jpeg"
-    stored_size: int | None = None
-    captions_per_shard: int = 256
-    signature: Mapping[str, str] | None = None
+    images_per_caption: int
+    prompt_templates: tuple[str, ...]
+    base_seed: int
+    image_format: ImageFormat
+    stored_size: int | None
+    captions_per_shard: int
+    signature: Mapping[str, str] | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt_templates", tuple(self.prompt_templates))
+    def __init__(
+        self,
+        captions: CaptionSet,
+        generator: ImageGenerator | PlainGenerator | Mapping[str, Any],
+        images_per_caption: int = 4,
+        prompt_templates: Sequence[str] | None = None,
+        base_seed: int = 0,
+        image_format: ImageFormat = "jpeg",
+        stored_size: int | None = None,
+        captions_per_shard: int | None = None,
+        signature: Mapping[str, str] | None = None,
+    ) -> None:
+        """Plan the images of captions; arguments that are not named here are the attributes.
+
+        Args:
+            captions: What to draw.
+            generator: What draws: a `DiffusersGenerator`, any `ImageGenerator`, any callable of prompts and seeds, or
+                what `describe_generator` said of one.
+            images_per_caption: The release drew 10 and trained on 6 of them.
+            prompt_templates: By default those that the generator asks for (the embedded one does), else the caption.
+            base_seed: See above.
+            image_format: See above.
+            stored_size: See above.
+            captions_per_shard: By default 64, or more where these would make more than `MOST_SHARDS` files.
+            signature: See above.
+
+        Raises:
+            InputError: A value is impossible.
+        """
+        if captions_per_shard is None:
+            captions_per_shard = max(64, -(-len(captions) // MOST_SHARDS))
+        if prompt_templates is None:
+            prompt_templates = getattr(generator, "prompt_templates", (PLACEHOLDER,))
+        values = {
+            "captions": captions,
+            "generator": describe_generator(generator),
+            "images_per_caption": images_per_caption,
+            "prompt_templates": tuple(prompt_templates),
+            "base_seed": base_seed,
+            "image_format": image_format,
+            "stored_size": stored_size,
+            "captions_per_shard": captions_per_shard,
+            "signature": signature,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         for name in ("images_per_caption", "captions_per_shard"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, which draws nothing; set it to 1 or more.")
+                raise InputError(f"{name}={getattr(self, name)} draws nothing: give 1 or more.")
         if self.stored_size is not None and self.stored_size < 1:
-            raise InputError(f"stored_size is {self.stored_size} pixels; set it to 1 or more, or leave it out.")
+            raise InputError(f"stored_size={self.stored_size} leaves no pixel: give 1 or more, or leave it out.")
         if len(self.captions) == 0:
-            raise InputError("The plan has 0 captions, so there is nothing to draw; give at least one.")
+            raise InputError("The plan has 0 captions, so there is nothing to draw: give at least one.")
         if not self.prompt_templates:
-            raise InputError(f"The plan has no prompt template; give at least one, such as '{PLACEHOLDER}'.")
+            raise InputError(f"The plan has no prompt template: give at least one, such as '{PLACEHOLDER}'.")
         for template in self.prompt_templates:
             if PLACEHOLDER not in template:
                 raise InputError(
                     f"The prompt template {template!r} has no {PLACEHOLDER}, so every caption would get the same "
-                    f"prompt; write {PLACEHOLDER} where the caption goes."
+                    f"prompt: write {PLACEHOLDER} where the caption goes."
                 )
         if self.image_format not in get_args(ImageFormat):
             known = ", ".join(get_args(ImageFormat))
-            raise InputError(f"The image format {self.image_format!r} cannot be stored; use one of {known}.")
+            raise InputError(f"The image format {self.image_format!r} is not supported: use one of {known}.")
         if self.num_shards > MOST_SHARDS:
             raise InputError(
                 f"{len(self.captions)} captions at {self.captions_per_shard} a shard make {self.num_shards} files, "
-                f"more than {MOST_SHARDS}; raise captions_per_shard."
+                f"more than {MOST_SHARDS}: raise `captions_per_shard`."
             )
 
     @property
@@ -203,6 +261,22 @@ def describe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> st
         else:
             differences.append(f"{key} is {json.dumps(old)} there and {json.dumps(new)} here")
     return ", ".join(filter(None, differences))
+
+
+def settings_of_another(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The settings by which a plan would agree with another ('dtype=float32 guidance_scale=2.0').
+
+    Returns:
+        Words for an error message; '' where something differs that no setting says, such as captions or revision.
+    """
+    differing: dict[str, Any] = {}
+    for theirs, ours in ((there, here), (there["generator"], here["generator"])):
+        for key in {*theirs, *ours} - {"generator", "license"}:
+            if theirs.get(key) != ours.get(key):
+                differing[key] = theirs.get(key)
+    if not differing.keys() <= _SETTABLE.keys() or any(value is None for value in differing.values()):
+        return ""
+    return " ".join(f"{_SETTABLE[key]}={value}" for key, value in sorted(differing.items()))
 
 
 def _captions(summary: Mapping[str, Any] | None) -> str:

@@ -25,7 +25,9 @@ _RETURNED = {
     ),
     "Flux": ("prompt_embeds", "pooled_prompt_embeds"),
 }
-_KEPT = 256  # prompts. Siblings are drawn one after another; at SDXL's 330 kB a prompt these are 85 MB.
+# Bytes of embeddings that are kept on the device. Siblings are drawn one after another, so few prompts serve: of SDXL,
+# at 330 kB each, these are 400, of FLUX.1, at 4 MB, 32.
+_KEPT_BYTES = 128 * 2**20
 
 
 class PromptEmbeddings:
@@ -94,9 +96,14 @@ class PromptEmbeddings:
             arguments |= {name: part.expand(len(prompts), *part.shape[1:]) for name, part in self._negative.items()}
         for prompt in prompts:
             self._known.move_to_end(prompt)
-        while len(self._known) > max(_KEPT, len(set(prompts))):
+        while len(self._known) > len(set(prompts)) and self._num_bytes() > _KEPT_BYTES:
             self._known.popitem(last=False)
         return {**self._settings, **arguments}
+
+    def _num_bytes(self) -> int:
+        """Of what is kept; all prompts take the same."""
+        one = next(iter(self._known.values()), {})
+        return len(self._known) * sum(part.numel() * part.element_size() for part in one.values())
 
     def _encode(self, prompts: Sequence[str], *, guided: bool) -> dict[str, Any]:
         arguments = {

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
+from ..errors import InputError
 
+
+@runtime_checkable
 class ImageGenerator(Protocol):
     """Anything that draws an image from a prompt and a seed.
 
@@ -35,6 +41,49 @@ class ImageGenerator(Protocol):
             B images in order; None where there is no picture, for instance because a safety checker withheld it.
         """
         ...
+
+
+PlainGenerator: TypeAlias = Callable[[Sequence[str], Sequence[int]], Sequence[Image.Image | None]]
+"""Any callable of prompts and seeds, see `describe_generator`."""
+
+
+def describe_generator(generator: ImageGenerator | PlainGenerator | Mapping[str, object]) -> dict[str, Any]:
+    """What a plan records of whatever draws, as JSON values.
+
+    Args:
+        generator: An `ImageGenerator`; the mapping that its `describe` gave; or any callable of prompts and seeds,
+            which is known by its name and, as its revision, a digest of its source. What such a callable reads
+            besides, such as weights or settings, is not part of that: give it a `describe` method that says it.
+
+    Raises:
+        InputError: It is none of these, or describes itself by what is not JSON.
+    """
+    described: Any = generator
+    if isinstance(generator, ImageGenerator):
+        described = generator.describe()
+    elif not isinstance(generator, Mapping):
+        if not callable(generator):
+            raise InputError(
+                f"The generator is a {type(generator).__name__}, which cannot be called: give a DiffusersGenerator or "
+                "a function of prompts and seeds that returns images."
+            )
+        described = _describe_callable(generator)
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(described), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"What the generator's `describe` says is not JSON ({error}): say it in plain values."
+        ) from error
+    return found
+
+
+def _describe_callable(generator: Callable[..., Any]) -> dict[str, str | None]:
+    named: Any = generator if inspect.isroutine(generator) or inspect.isclass(generator) else type(generator)
+    try:
+        revision = blake2b(inspect.getsource(named).encode(), digest_size=16).hexdigest()
+    except (OSError, TypeError):  # typed into an interpreter, or written in another language
+        revision = None
+    return {"name": getattr(named, "__qualname__", type(generator).__name__), "revision": revision}
 
 
 @runtime_checkable

@@ -15,9 +15,9 @@ from PIL import Image
 
 from ..errors import InputError
 from .diffusers_generator import DiffusersGenerator
-from .drawing import encode_row, row_of
+from .drawing import check_images, encode_row, row_of
 from .plan import SynthesisPlan, describe_difference
-from .protocol import ImageGenerator
+from .protocol import ImageGenerator, PlainGenerator
 from .verification import open_store
 
 
@@ -90,7 +90,7 @@ def generator_of(
         )
     name, was_lora = str(described.get("name")), described.get("lora") or {}
     found = DiffusersGenerator(
-        generator or name,
+        str(generator or name),
         described["revision"] if generator is None and "/" in name else None,
         guidance_scale=described.get("guidance_scale"),
         num_inference_steps=described["num_inference_steps"],
@@ -98,11 +98,11 @@ def generator_of(
         negative_prompt=described.get("negative_prompt"),
         height=described.get("height"),
         width=described.get("width"),
-        lora=lora or _pinned(was_lora),
+        lora=str(lora) if lora else _pinned(was_lora),
         lora_scale=was_lora.get("scale", 1.0),
         dtype=described.get("dtype"),
         autoencoder=["tiling"] if described.get("tiled") else None,
-        license=described.get("license"),
+        generator_license=described.get("license"),
         **options,
     )
     if difference := describe_difference(described, found.describe()):
@@ -116,7 +116,9 @@ def _pinned(lora: Mapping[str, Any]) -> str | None:
     return f"{name}@{lora['revision']}" if name is not None and "/" in name else name
 
 
-def redraw_image(folder: str | Path, caption_id: int, image_index: int, generator: ImageGenerator) -> RedrawnImage:
+def redraw_image(
+    folder: str | Path, caption_id: int, image_index: int, generator: ImageGenerator | PlainGenerator
+) -> RedrawnImage:
     """Draw one image of a store again, alone, and compare.
 
     Args:
@@ -131,7 +133,7 @@ def redraw_image(folder: str | Path, caption_id: int, image_index: int, generato
     plan = open_store(folder).plan
     stored = find_row(folder, caption_id, image_index)
     row = row_of(plan, stored["caption"], caption_id, image_index)
-    (image,) = generator([row["prompt"]], [row["seed"]])
+    (image,) = check_images(generator([row["prompt"]], [row["seed"]]), 1)
     if image is None:
         raise InputError(
             f"The generator withholds image {image_index} of caption {caption_id} now, so it is not the same; look at "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
+import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..captions import CaptionSet
 from ..errors import InputError
 from .drawing import MOST_REDRAWS, DrawnShard, draw_shard
 from .plan import SynthesisPlan, describe_difference
-from .protocol import ImageGenerator, TokenizingGenerator
+from .protocol import ImageGenerator, PlainGenerator, TokenizingGenerator, describe_generator
 from .scorers import Scorer
 from .scoring import fill_scores, missing_scores, score_shard
 from .signing import ContentSigner
@@ -62,15 +62,14 @@ class SynthesisSummary:
 
 def synthesize(
     plan: SynthesisPlan,
-    generator: ImageGenerator,
+    generator: ImageGenerator | PlainGenerator,
     output_dir: str | Path,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     rank: int = 0,
     world_size: int = 1,
     progress: bool = True,
     max_failed_captions: int = 0,
-    truncate_prompts: bool = False,
     scorers: Sequence[Scorer] = (),
     signer: ContentSigner | None = None,
 ) -> SynthesisSummary:
@@ -85,16 +84,16 @@ def synthesize(
 
     Args:
         plan: What to draw.
-        generator: What draws; it must be the one that the plan describes.
+        generator: What draws, the one that the plan was made with. Prompts that are longer than it reads are drawn
+            from their beginning, with one warning that counts them.
         output_dir: The folder; `datasets.load_dataset` loads it.
-        batch_size: Images drawn at once. Changes no image beyond rounding.
+        batch_size: Images drawn at once. Changes no image beyond rounding. By default what the generator thinks fits,
+            else 64.
         rank: This worker's number in [0, world_size).
         world_size: How many workers share the plan.
         progress: Whether to show a bar with images/s.
         max_failed_captions: How many of this worker's captions may get no picture. They are left out and counted; one
             more ends the run, with the finished shards kept.
-        truncate_prompts: Whether prompts that are too long for the generator are drawn from their beginning, and
-            counted; otherwise they are refused before anything is drawn.
         scorers: What measures the images as they are drawn, as `score_store` would later: no part of the plan, which
             says what is drawn. This worker's shards that stand without these scores get them too.
         signer: Signs image files; it must be the one that the plan describes, and be there if the plan has one.
@@ -104,9 +103,9 @@ def synthesize(
 
     Raises:
         InputError: If the folder holds another plan's images, the generator or signer is not the plan's, the disk is
-            full, a rank or size is impossible, a prompt is too long, too many captions fail, or a scorer does.
+            full, a rank or size is impossible, too many captions fail, all images are black, or a scorer fails.
     """
-    check_batch_size(batch_size)
+    batch_size = batch_size_for(generator, batch_size)
     if not 0 <= rank < world_size:
         raise InputError(
             f"rank is {rank} of {world_size} workers; ranks count from 0 to the number of workers minus 1."
@@ -130,7 +129,11 @@ def synthesize(
             if missing_scores(record, scorers):
                 unscored.append(shard)
     damaged = tuple(shard for shard in missing if store.is_damaged(shard))
-    truncated = count_truncated(plan, generator, missing, refuse=not truncate_prompts)
+    truncated = count_truncated(plan, generator, missing)
+    if truncated:
+        warnings.warn(truncation_warning(generator, truncated), stacklevel=2)
+    if missing:
+        getattr(generator, "pipeline", None)  # what cannot be loaded is found before the folder is made
     begin = time.perf_counter()
 
     store.claim()
@@ -182,17 +185,16 @@ def synthesize(
     )
 
 
-def check_parts(plan: SynthesisPlan, generator: ImageGenerator, signer: ContentSigner | None) -> None:
+def check_parts(plan: SynthesisPlan, generator: ImageGenerator | PlainGenerator, signer: ContentSigner | None) -> None:
     """Refuse a generator or signer that is not the plan's.
 
     Raises:
         InputError: If one of them differs from what the plan describes.
     """
-    description = json.loads(json.dumps(dict(generator.describe())))
-    if difference := describe_difference(plan.settings["generator"], description):
+    if difference := describe_difference(plan.settings["generator"], describe_generator(generator)):
         raise InputError(
-            f"The generator is not the plan's: {difference} (there: the plan, here: the generator); "
-            "make the plan from this generator's `describe()`."
+            f"The generator is not the plan's: {difference} (there: the plan, here: the generator): make the plan "
+            "from this generator."
         )
     planned, given = plan.settings.get("signature", {}), {} if signer is None else signer.describe()
     if difference := describe_difference(planned, given):
@@ -237,26 +239,22 @@ class _Writer:
             self._thread.shutdown(cancel_futures=True)
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch of nothing.
+def batch_size_for(generator: object, batch_size: int | None) -> int:
+    """Images to draw at once: what was asked for, or what the generator thinks fits, or 64.
 
     Raises:
         InputError: If it is below 1.
     """
+    if batch_size is None:
+        return int(getattr(generator, "default_batch_size", 64))
     if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, which draws nothing; set it to 1 or more.")
+        raise InputError(f"batch_size={batch_size} draws nothing: give 1 or more.")
+    return batch_size
 
 
-def count_truncated(
-    plan: SynthesisPlan, generator: ImageGenerator, shards: Sequence[int], *, refuse: bool
-) -> dict[int, int]:
-    """How many different prompts of each shard the generator would cut; shards without any are left out.
-
-    Raises:
-        InputError: If there are any, and they are to be refused.
-    """
+def count_truncated(plan: SynthesisPlan, generator: object, shards: Sequence[int]) -> dict[int, int]:
+    """How many different prompts of a shard are longer than the generator reads; shards without any are left out."""
     counts: dict[int, int] = {}
-    example = ""
     if isinstance(generator, TokenizingGenerator):
         for shard in shards:
             captions = plan.shard_captions(shard)
@@ -267,17 +265,18 @@ def count_truncated(
                 for caption, caption_id, number in zip(captions, captions.caption_ids.tolist(), numbers, strict=True)
                 for index in range(number)
             ]
-            too_long = [prompt for prompt, bad in zip(prompts, generator.too_long(prompts), strict=True) if bad]
-            if too_long:
-                counts[shard] = len(too_long)
-                example = example or too_long[0]
-    if refuse and counts and isinstance(generator, TokenizingGenerator):
-        raise InputError(
-            f"{sum(counts.values())} prompts are longer than the {generator.max_prompt_tokens} tokens that the "
-            f"generator's text encoder reads, such as {example[:60] + '...'!r}; shorten or drop those captions, or "
-            "let their ends be cut (truncate_prompts=True)."
-        )
+            if number := sum(generator.too_long(prompts)):
+                counts[shard] = number
     return counts
+
+
+def truncation_warning(generator: object, counts: Mapping[int, int]) -> str:
+    """One sentence about the prompts that `count_truncated` counted."""
+    limit = getattr(generator, "max_prompt_tokens", None)
+    return (
+        f"{sum(counts.values()):,} prompts are longer than the {limit} tokens that the generator's text encoder "
+        "reads: it draws their beginning."
+    )
 
 
 def _too_many_failed(captions: CaptionSet, failed: list[int], number: int, limit: int) -> str:

@@ -9,8 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from ..assets import ENCODERS, find_encoder
 from ..errors import InputError
 from .pipeline_folder import content_digest, first_line
+from .settings import ScoringSettings
+from .tokenizers import load_tokenizer
 
 BATCH_SIZE = 64
 
@@ -62,7 +65,8 @@ class AlignmentScorer:
         """Load a model.
 
         Args:
-            model: Folder or Hub id of a model with `get_image_features` and `get_text_features`.
+            model: Folder or Hub id of a model with `get_image_features` and `get_text_features`, or "embedded" for
+                the small one that comes with this package.
             revision: Branch, tag or commit of a Hub id.
             tokenizer: Folder or Hub id, where the model's has none; so for `image_processor`.
             image_processor: See there.
@@ -71,9 +75,12 @@ class AlignmentScorer:
         Raises:
             InputError: If something cannot be loaded, or the model has no text side.
         """
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+        from transformers import AutoImageProcessor, AutoModel
 
-        self._model = _load(AutoModel, model, revision, device)
+        from ..models import StableRepModel  # noqa: F401  # makes its type known to transformers
+
+        source = find_encoder(model)
+        self._model = _load(AutoModel, source, revision, device)
         sides = ("get_text_features", "get_image_features")
         text = getattr(self._model.config, "text_config", self._model.config)  # None: our model without its text tower
         if text is None or not all(hasattr(self._model, side) for side in sides):
@@ -81,8 +88,8 @@ class AlignmentScorer:
                 f"The model {model!r} is a {type(self._model).__name__}, which compares no images with text; give "
                 "a CLIP-like one."
             )
-        self._tokenizer = _load_from(AutoTokenizer, tokenizer or model, revision)
-        self._image_processor = _load_from(AutoImageProcessor, image_processor or model, revision)
+        self._tokenizer = load_tokenizer(tokenizer or source, f"The tokenizer of {tokenizer or model!r}", revision)
+        self._image_processor = _load_from(AutoImageProcessor, image_processor or source, revision)
         # Not every tokenizer says how much the model reads; without it nothing would be cut.
         most = getattr(text, "max_position_embeddings", None)
         self._most_tokens = None if most is None else min(most, self._tokenizer.model_max_length)
@@ -181,12 +188,12 @@ class DiversityScorer:
         """Load an encoder.
 
         Args:
-            encoder: Folder or Hub id of a vision model, see `stablerep_hf.evaluation.load_encoder`.
+            encoder: Folder or Hub id of a vision model, see `stablerep_hf.evaluation.load_encoder`, or "embedded".
             device: By default the fastest there is.
         """
         from ..evaluation import load_encoder
 
-        self._encoder = load_encoder(encoder, device=device)
+        self._encoder = load_encoder(find_encoder(encoder), device=device)
         self._name = _public(encoder, None)
 
     def describe(self) -> Mapping[str, object]:
@@ -213,6 +220,29 @@ class DiversityScorer:
         return [scores[caption_id] for caption_id in ids.tolist()]
 
 
+def load_scorers(settings: ScoringSettings, device: str | None) -> list[Scorer]:
+    """Load what the settings name; nothing if they name nothing.
+
+    Raises:
+        InputError: A model cannot be loaded.
+    """
+    scorers: list[Scorer] = []
+    if settings.alignment_model:
+        scorers.append(
+            AlignmentScorer(
+                settings.alignment_model,
+                tokenizer=settings.tokenizer,
+                image_processor=settings.image_processor,
+                device=device,
+            )
+        )
+    if settings.nsfw_model:
+        scorers.append(UnsafeScorer(settings.nsfw_model, settings.nsfw_labels, device=device))
+    if settings.diversity_encoder:
+        scorers.append(DiversityScorer(settings.diversity_encoder, device=device))
+    return scorers
+
+
 def _unit(output: Any) -> Any:
     """Features of a model of transformers 4 or 5, as unit vectors in float32."""
     features = getattr(output, "pooler_output", output).float()
@@ -226,9 +256,12 @@ def _load(kind: Any, name: str, revision: str | None, device: str | None) -> Any
 
 
 def _load_from(kind: Any, name: str, revision: str | None) -> Any:
+    is_model = kind.__name__.startswith("AutoModel")
     try:
-        return kind.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
+        return kind.from_pretrained(
+            name, revision=revision, trust_remote_code=False, **({"use_safetensors": True} if is_model else {})
+        )
+    except Exception as error:  # a damaged file makes libraries raise anything
         raise InputError(
             f"{kind.__name__} cannot load {name!r} ({first_line(error)}); give a folder or a Hub id that has one."
         ) from error
@@ -236,5 +269,7 @@ def _load_from(kind: Any, name: str, revision: str | None) -> Any:
 
 def _public(name: str, revision: str | None) -> tuple[str, str | None]:
     """What a record may say of a model: no path; of a folder its content's digest."""
-    folder = Path(name)
+    folder = Path(find_encoder(name))
+    if name in ENCODERS:
+        return name, content_digest(folder)
     return (folder.resolve().name, content_digest(folder)) if folder.is_dir() else (name, revision)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from .labelling import SOURCE_TYPE
-from .plan import ImageFormat
+from .settings import ImageFormat, SigningSettings
 from .versions import library_versions
 
 _TYPES: dict[ImageFormat, str] = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
@@ -116,6 +116,19 @@ class ContentSigner:
         signed = BytesIO()
         c2pa.Builder(manifest, context=self._context).sign(signer, _TYPES[image_format], BytesIO(encoded), signed)
         return signed.getvalue()
+
+
+def make_signer(settings: SigningSettings | None) -> ContentSigner | None:
+    """What signs by these settings; None if they name nothing.
+
+    Raises:
+        InputError: One of certificate and key is missing, or they sign nothing.
+    """
+    if settings is None or not (settings.certificate or settings.private_key or settings.timestamp_url):
+        return None
+    if not settings.certificate or not settings.private_key:
+        raise InputError("Images are signed with both `certificate` and `private_key`: give both.")
+    return ContentSigner(settings.certificate, settings.private_key, settings.timestamp_url)
 
 
 def read_signature(image: bytes | Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from ..files.atomic import explaining, remove_leftovers, write_at_once
 from ..files.sealing import seal, unseal
 from ..files.shards import CAPTIONS, DATA, PLAN, PROVENANCE, read_record, record_path, shard_path
 from .drawing import DrawnShard
-from .plan import SynthesisPlan, describe_difference, parse_plan
+from .plan import SynthesisPlan, describe_difference, parse_plan, settings_of_another
 from .schema import write_rows
 from .versions import library_versions
 
@@ -184,9 +184,11 @@ class ShardStore:
                 "nothing says whose they are; name another folder."
             ) from error
         if difference := describe_difference(settings, self.plan.settings):
+            given = settings_of_another(settings, self.plan.settings)
+            remedy = f"give {given}" if given else "use the settings it was made with"
             raise InputError(
-                f"The folder {str(self.folder)!r} holds images of another plan: {difference}; use the settings it was "
-                "made with, or name another folder."
+                f"The folder {str(self.folder)!r} holds images of another plan: {difference}; {remedy}, or name "
+                "another folder."
             )
         return settings
 

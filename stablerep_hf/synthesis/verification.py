@@ -72,6 +72,11 @@ class VerificationReport:
         return dict(Counter(problem.kind for problem in self.problems))
 
     @property
+    def listed(self) -> str:
+        """Problems by kind, in words."""
+        return ", ".join(f"{number:,} {kind}" for kind, number in self.counts.items()) or "nothing is wrong"
+
+    @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong that drawing again would mend."""
         return all(problem.kind in _NO_REMEDY for problem in self.problems)

@@ -247,7 +247,7 @@ def test_two_workers_of_a_launcher_make_what_one_makes(stablerep, captions, pipe
 
 def test_prompt_templates_vary_siblings(stablerep, captions, pipeline, tmp_path):
     flags = generate_flags(captions, pipeline, tmp_path / "images")
-    assert stablerep(*flags, "--prompt-template", "{caption} at night", "{caption} by day")[0] == 0
+    assert stablerep(*flags, "--prompt-templates", "{caption} at night", "{caption} by day")[0] == 0
     dataset = datasets.load_dataset(str(tmp_path / "images"), split="train")
     assert {p for c, p in zip(dataset["caption"], dataset["prompt"], strict=True) if c == "a red ball"} == {
         "a red ball at night",
@@ -271,14 +271,14 @@ def test_two_data_sets_in_folders_of_one_name_are_not_taken_for_each_other(stabl
         (["--generator", "owner/pipeline"], ["owner/pipeline"]),
         (["--caption-column", "text"], ["text"]),
         (["--images-per-caption", "0"], ["--images-per-caption 0"]),
-        (["--prompt-template", "a photo"], ["{caption}"]),
+        (["--prompt-templates", "a photo"], ["{caption}"]),
         (["--scheduler", "NoScheduler"], ["NoScheduler"]),
         (["--height", "13"], ["13"]),
         (["--device", "abacus"], ["abacus"]),
         (["--num-captions", "-3"], ["--num-captions -3 is out of range"]),
         (["--guidance-scale", "-1"], ["--guidance-scale -1"]),
         (["--output", "/proc/images"], ["--output /proc/images cannot be written"]),
-        (["--num-captions", "4"], ["--num-captions 4", "3 different captions"]),
+        (["--num-captions", "4"], ["4 asks for more", "3 different captions"]),
         (["--license", "other"], ["--license other names none"]),
     ],
 )
@@ -430,11 +430,11 @@ def test_secrets_are_not_recorded():
 
 @pytest.mark.parametrize(("task", "first", "place"), [("0", "0", (0, 8)), ("8", "1", (7, 8)), ("1", "1", (0, 8))])
 def test_a_slurm_array_may_start_anywhere(monkeypatch, task, first, place):
-    from stablerep_hf.cli.generate import _rank_and_world_size
+    from stablerep_hf.synthesis.workers import rank_and_world_size
 
     for name, value in (("ID", task), ("MIN", first), ("COUNT", "8")):
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
-    assert _rank_and_world_size() == place
+    assert rank_and_world_size() == place
 
 
 @pytest.mark.parametrize(
@@ -448,14 +448,14 @@ def test_a_slurm_array_may_start_anywhere(monkeypatch, task, first, place):
     ],
 )
 def test_a_worker_finds_its_place_below_srun(monkeypatch, found, place):
-    from stablerep_hf.cli.generate import _rank_and_world_size
+    from stablerep_hf.synthesis.workers import rank_and_world_size
 
     if array := found.pop("ARRAY", None):
         for name, value in (("ID", array), ("MIN", "0"), ("COUNT", "4")):
             monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     for name, value in found.items():
         monkeypatch.setenv(name, value)
-    assert _rank_and_world_size() == place
+    assert rank_and_world_size() == place
 
 
 @pytest.mark.parametrize(
@@ -470,12 +470,12 @@ def test_a_worker_finds_its_place_below_srun(monkeypatch, found, place):
     ],
 )
 def test_places_that_cannot_be_told(monkeypatch, found, said):
-    from stablerep_hf.cli.generate import _rank_and_world_size
+    from stablerep_hf.synthesis.workers import rank_and_world_size
 
     for name, value in found.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=said):
-        _rank_and_world_size()
+        rank_and_world_size()
 
 
 def test_each_worker_takes_its_own_gpu_unless_one_is_named(monkeypatch):

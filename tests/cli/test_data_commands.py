@@ -55,7 +55,8 @@ def test_the_embedded_generator_is_not_taken_without_a_word(stablerep, captions,
     flags = ["generate", "--captions", captions, "--num-captions", 1, "--dry-run", "--output", tmp_path / "out"]
     code, out, err = stablerep(*flags)
     assert code == 0, err
-    assert out.startswith("The embedded generator draws") and "--generator" in out.splitlines()[0]
+    assert out.startswith("The embedded generator draws small pictograms")
+    assert "it knows 3 of the 3 words" in out and "--generator" in out.splitlines()[0]
 
 
 def test_options_reach_generator_and_plan(stablerep, captions, pipeline, tmp_path):
@@ -72,16 +73,14 @@ def test_options_reach_generator_and_plan(stablerep, captions, pipeline, tmp_pat
     assert refused(stablerep(*flags, "--scheduler", "FooScheduler"), "FooScheduler")
 
 
-def test_prompts_that_are_too_long_are_refused_or_cut(stablerep, pipeline, tmp_path):
+def test_prompts_that_are_too_long_are_cut_and_counted(stablerep, pipeline, tmp_path):
     file = tmp_path / "long.txt"
     file.write_text(f"{'a' * 40}\nshort\n")
     flags = ["generate", "--captions", file, "--generator", pipeline, *FLAGS, "--output", tmp_path / "o"]
-    assert refused(stablerep(*flags), "1 prompts are longer than the 32 tokens", "--truncate-prompts")
-    assert refused(stablerep(*flags, "--dry-run"), "1 prompts are longer", "--truncate-prompts")
-    assert stablerep(*flags, "--dry-run", "--truncate-prompts")[0] == 0
+    assert re.search(r"truncated +1 prompts are longer", stablerep(*flags, "--dry-run")[1])
     assert not (tmp_path / "o").exists()
-    code, out, err = stablerep(*flags, "--truncate-prompts")
-    assert (code, "1 prompts were longer" in out) == (0, True), err
+    code, _, err = stablerep(*flags)
+    assert (code, err.count("stablerep generate: 1 prompts are longer than the 32 tokens")) == (0, 1), err
 
 
 def test_verify_finds_and_repairs(stablerep, folder, pipeline):
@@ -101,12 +100,12 @@ def test_verify_finds_and_repairs(stablerep, folder, pipeline):
 
 
 def test_a_repair_that_does_not_hold_is_no_repair(stablerep, folder, pipeline, monkeypatch):
-    from stablerep_hf import synthesis
+    from stablerep_hf.runs import verification
 
     path = sorted((folder / "data").glob("*.parquet"))[0]
     path.write_bytes(b"")
-    monkeypatch.setattr(synthesis, "remove_problems", lambda folder, report: [])
-    monkeypatch.setattr(synthesis, "synthesize", lambda *arguments, **settings: None)
+    monkeypatch.setattr(verification, "remove_problems", lambda folder, report: [])
+    monkeypatch.setattr(verification, "synthesize", lambda *arguments, **settings: None)
     code, out, err = stablerep("verify", folder, "--repair", "--generator", pipeline)
     assert refused((code, out, err), "still is not what its plan says (1 damaged shard)")
     assert "Repaired" not in out
@@ -225,7 +224,7 @@ def test_a_signed_folder_is_shown_proved_and_repaired(stablerep, captions, pipel
     chain, key = write_certificate(tmp_path / "pem")
     signing, output = ["--certificate", chain, "--private-key", key], tmp_path / "signed"
     flags = ["generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", output]
-    assert refused(stablerep(*flags, "--certificate", chain), "go together")
+    assert refused(stablerep(*flags, "--certificate", chain), "give both")
     assert refused(stablerep(*flags, "--certificate", key, "--private-key", key), "do not sign")
     assert not output.exists()
     assert stablerep(*flags, *signing)[0] == 0
@@ -289,3 +288,42 @@ def test_export_writes_large_shards_or_tars(stablerep, folder, tmp_path):
     assert datasets.load_dataset(str(tmp_path / "hub"), split="train").num_rows == 6
     assert "train-00000.tar" in stablerep("export", folder, "--format", "webdataset", "--output", tmp_path / "wds")[1]
     assert refused(stablerep("export", folder, "--output", tmp_path / "hub"), "not an empty folder")
+
+
+def test_embedded_models_score_and_the_record_names_no_path(stablerep, folder):
+    code, _, err = stablerep("score", folder, "--alignment-model", "embedded", "--diversity-encoder", "embedded")
+    assert code == 0, err
+    scores = read_provenance(folder).shards[0]["scores"]
+    assert (scores["alignment"]["model"], scores["diversity"]["encoder"]) == ("embedded", "embedded")
+    assert len(scores["alignment"]["revision"]) == 32
+    rows = datasets.load_dataset(str(folder), split="train")
+    assert all(-1 <= value <= 1 for value in rows["alignment"]) and all(value >= 1 for value in rows["diversity"])
+
+
+def test_python_makes_the_same_files_as_the_command(stablerep, folder, captions, pipeline, tmp_path):
+    from stablerep_hf.runs.generation import GenerationRun
+    from stablerep_hf.synthesis import GenerationSettings
+
+    settings = GenerationSettings(
+        captions=str(captions),
+        generator=str(pipeline),
+        images_per_caption=2,
+        num_inference_steps=2,
+        captions_per_shard=2,
+        output=str(tmp_path / "by hand"),
+    )
+    result = GenerationRun(settings).run(progress=False)
+    assert (result.is_complete, result.summary.num_drawn) == (True, 6)
+    for one in sorted((folder / "data").iterdir()):
+        assert (tmp_path / "by hand" / "data" / one.name).read_bytes() == one.read_bytes()
+    assert (tmp_path / "by hand" / "provenance/plan.json").read_text() == (folder / "provenance/plan.json").read_text()
+
+
+def test_the_embedded_generator_says_what_it_knows_in_the_card_too(stablerep, tmp_path):
+    (tmp_path / "c.txt").write_text("a red heart\nan xylophonist in Reykjavik\n")
+    flags = ["--captions", tmp_path / "c.txt", "--images-per-caption", 1, "--num-inference-steps", 1]
+    code, out, err = stablerep("generate", *flags, "--output", tmp_path / "o")
+    assert code == 0, err
+    said = re.search(r"it knows (\d) of the 7 words of these captions", out)
+    assert 3 <= int(said[1]) <= 5
+    assert said[0] in (tmp_path / "o" / "README.md").read_text()

@@ -7,8 +7,17 @@ from typing import Any
 import datasets
 import pytest
 
-from stablerep_hf.errors import InputError
-from stablerep_hf.synthesis import CaptionGroupedImages, DiffusersGenerator, image_features, read_provenance
+from stablerep_hf.captions import read_captions
+from stablerep_hf.synthesis import (
+    CaptionGroupedImages,
+    DiffusersGenerator,
+    GenerationSettings,
+    SynthesisPlan,
+    image_features,
+    plan_generation,
+    read_provenance,
+)
+from stablerep_hf.synthesis.pipeline_folder import content_digest
 
 
 @pytest.fixture
@@ -20,7 +29,7 @@ def make_builder(tmp_path: Path, tiny_pipeline: Path) -> Any:
             **{
                 "cache_dir": str(tmp_path / "cache"),
                 "captions": str(tmp_path / "captions.txt"),
-                "store": str(tmp_path / "store"),
+                "output": str(tmp_path / "store"),
                 "generator": str(tiny_pipeline),
                 "num_inference_steps": 2,
                 "images_per_caption": 3,
@@ -55,16 +64,70 @@ def test_preparing_draws_and_serves_the_shards(
 
 def test_the_cache_follows_what_is_drawn_not_how_it_is_spelled(make_builder: Any, tmp_path: Path) -> None:
     builder = make_builder()
-    assert make_builder(batch_size=2, store=str(tmp_path / "x")).cache_dir == builder.cache_dir
-    assert make_builder(base_seed=1).cache_dir != builder.cache_dir
+    assert make_builder(batch_size=2, output=str(tmp_path / "x")).cache_dir == builder.cache_dir
+    assert make_builder(seed=1).cache_dir != builder.cache_dir
     (tmp_path / "captions.txt").write_text("a dog\na bird\n")  # same file name, other captions
     assert make_builder().cache_dir != builder.cache_dir
 
 
-def test_a_missing_piece_gets_one_sentence(make_builder: Any) -> None:
-    with pytest.raises(InputError, match="given no captions; pass captions="):
-        make_builder(captions=None)
-    with pytest.raises(InputError, match="given no store"):
-        make_builder(store=None)
+def test_every_setting_reaches_the_plan(make_builder: Any, tmp_path: Path, tiny_pipeline: Path) -> None:
+    settings = {
+        "generator": str(tiny_pipeline),
+        "guidance_scale": 3.5,
+        "num_inference_steps": 7,
+        "scheduler": "DPMSolverMultistepScheduler",
+        "negative_prompt": "blurred",
+        "height": 24,
+        "width": 16,
+        "generator_license": "mit",
+        "dtype": "bfloat16",
+        "autoencoder": ["tiling"],
+        "images_per_caption": 5,
+        "prompt_templates": ["a {caption}", "{caption}!"],
+        "seed": 9,
+        "image_format": "webp",
+        "stored_size": 8,
+        "captions_per_shard": 2,
+    }
+    expected = {
+        "plan_version": 3,
+        "captions": {"number": 3, "digest": read_captions(tmp_path / "captions.txt").digest},
+        "generator": {
+            "name": tiny_pipeline.name,
+            "revision": content_digest(tiny_pipeline),
+            "pipeline": "StableDiffusionPipeline",
+            "scheduler": "DPMSolverMultistepScheduler",
+            "num_inference_steps": 7,
+            "guidance_scale": 3.5,
+            "negative_prompt": "blurred",
+            "height": 24,
+            "width": 16,
+            "lora": None,
+            "tiled": True,
+            "dtype": "bfloat16",
+            "license": "mit",
+        },
+        "images_per_caption": 5,
+        "prompt_templates": ["a {caption}", "{caption}!"],
+        "base_seed": 9,
+        "image_format": "webp",
+        "stored_size": 8,
+        "captions_per_shard": 2,
+    }
+    assert plan_generation(make_builder(**settings).config)[0].settings == expected
+    same = GenerationSettings(captions=str(tmp_path / "captions.txt"), **settings)
+    assert plan_generation(same)[0].settings == expected  # what the command plans
+
+
+def test_the_defaults_are_the_commands(tmp_path: Path) -> None:
+    by_builder = CaptionGroupedImages(cache_dir=str(tmp_path), num_captions=3)
+    plan = plan_generation(by_builder.config)[0]
+    assert plan.hash == plan_generation(GenerationSettings(num_captions=3))[0].hash
+    assert plan.generator["num_inference_steps"] == 12 and len(plan.prompt_templates) == 6
+    by_hand = SynthesisPlan(plan.captions, DiffusersGenerator())
+    assert by_hand.settings == plan.settings
+
+
+def test_an_unknown_setting_is_refused(make_builder: Any) -> None:
     with pytest.raises(TypeError, match="images_per_captoin"):
         make_builder(images_per_captoin=3)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stablerep_hf import assets
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
 from stablerep_hf.synthesis import DiffusersGenerator, SynthesisPlan, generator_of, synthesize
@@ -116,7 +116,7 @@ def test_rows_name_the_licence_of_the_generators_card(
     if card is not None:
         (folder / "README.md").write_text(card)
     assert DiffusersGenerator(folder).describe()["license"] == expected
-    assert DiffusersGenerator(folder, license="mine").describe()["license"] == "mine"
+    assert DiffusersGenerator(folder, generator_license="mine").describe()["license"] == "mine"
 
 
 def test_a_finished_folder_loads_no_weights(tiny_pipeline: Path, tmp_path: Path) -> None:
@@ -169,12 +169,17 @@ def test_the_pipelines_safety_checker_is_honoured(tiny_pipeline: Path, tmp_path:
             synthesize(plan, generator, tmp_path / "store", progress=False)
 
 
-def test_the_embedded_pipeline_is_asked_of_assets(tiny_pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assets = types.ModuleType("stablerep_hf.assets")
-    assets.generator_path = lambda: tiny_pipeline  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "stablerep_hf.assets", assets)
-    assert DiffusersGenerator().folder == tiny_pipeline
-    assert DiffusersGenerator("embedded").describe()["name"] == "embedded"
+def test_the_embedded_pipeline_is_drawn_as_its_own_file_says() -> None:
+    own = assets.drawing_defaults()
+    generator = DiffusersGenerator()
+    assert (generator.folder, generator.name) == (assets.generator_path(), "embedded")
+    assert (generator.num_inference_steps, generator.guidance_scale) == (12, own["guidance_scale"])
+    plan = SynthesisPlan(CaptionSet.from_texts(["a red heart"]), generator)
+    assert list(plan.prompt_templates) == own["prompt_templates"]
+    assert SynthesisPlan(plan.captions, generator, prompt_templates=["a {caption}"]).prompt_templates == (
+        "a {caption}",
+    )
+    assert DiffusersGenerator(num_inference_steps=3, guidance_scale=1.5).describe()["num_inference_steps"] == 3
 
 
 def test_a_hub_pipeline_is_pinned_to_its_commit(
@@ -185,8 +190,9 @@ def test_a_hub_pipeline_is_pinned_to_its_commit(
     snapshot = Path(shutil.copytree(tiny_pipeline, tmp_path / "models--owner--name/snapshots/0123abc"))
     asked: list[object] = []
 
-    def download(repository: str, revision: str | None = None) -> str:
+    def download(repository: str, revision: str | None, **settings: bool) -> str:
         asked.append((repository, revision))
+        assert settings == {"use_safetensors": True, "trust_remote_code": False}
         return str(snapshot)
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", download)
@@ -219,12 +225,12 @@ def test_unknown_pipelines_get_one_sentence(name: str, said: str) -> None:
             {"scheduler": "FooScheduler"},
             "'FooScheduler' does not fit 'tiny-stable-diffusion'; use one of DDIMScheduler",
         ),
-        ({"dtype": "int8"}, "'int8' is none that a pipeline can be loaded in"),
-        ({"device": "quantum"}, "device 'quantum' is unknown"),
-        ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"dtype": "int8"}, "dtype=int8 is none that a pipeline can be loaded in"),
+        ({"device": "quantum"}, "device=quantum is unknown"),
+        ({"num_inference_steps": 0}, "num_inference_steps=0 draws nothing"),
         ({"attention": "psychic"}, "attention 'psychic' is unknown; use one of slicing, "),
         ({"autoencoder": ["dicing"]}, "'dicing' is unknown; use slicing or tiling"),
-        ({"offload": True, "device": "cpu"}, "Offloading was asked for on 'cpu'"),
+        ({"offload": True, "device": "cpu"}, "offload=True was given on device=cpu"),
         ({"negative_prompt": "a cat", "guidance_scale": 1.0}, "'a cat' has no effect at guidance_scale 1"),
         ({"lora": "/none/at/all"}, "LoRA '/none/at/all' is no safetensors file"),
     ],
@@ -265,7 +271,7 @@ def test_folders_that_are_no_pipeline_or_are_damaged(tiny_pipeline: Path, tmp_pa
             r"'damaged' is a FooPipeline, which diffusers .* upgrade",
         ),
         ("model_index.json", {}, r"model_index.json of the generator names no class"),
-        ("model_index.json", {"_class_name": []}, r"model_index.json of the generator names no class"),
+        ("model_index.json", {"_class_name": ["code", "Pipe"]}, r"names code of its own .*, which is not run"),
         ("model_index.json", [], r"model_index.json of the generator is no JSON object"),
         ("scheduler/scheduler_config.json", {}, r"scheduler_config.json of the generator names no class"),
         ("unet/config.json", {"block_out_channels": 3}, r"The pipeline 'damaged' cannot be loaded"),
@@ -373,10 +379,8 @@ def test_prompts_that_the_text_encoder_cuts_are_known(tiny_pipeline: Path, tmp_p
     generator = DiffusersGenerator(tiny_pipeline, num_inference_steps=1)  # one token a letter, 32 of them
     assert generator.too_long(["a" * 30, "a" * 31, "short"]) == [False, True, False]
     plan = SynthesisPlan(CaptionSet.from_texts(["a" * 40, "short"]), generator.describe(), images_per_caption=1)
-    with pytest.raises(InputError, match=r"1 prompts are longer than .* such as 'aaa.*truncate_prompts"):
-        synthesize(plan, generator, tmp_path / "refused", progress=False)
-    assert not (tmp_path / "refused").exists()
-    summary = synthesize(plan, generator, tmp_path / "cut", progress=False, truncate_prompts=True)
+    with pytest.warns(UserWarning, match=r"^1 prompts are longer than the 32 tokens"):
+        summary = synthesize(plan, generator, tmp_path / "cut", progress=False)
     assert (summary.num_images, summary.num_truncated) == (2, 1)
 
 

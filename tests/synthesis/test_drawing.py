@@ -164,5 +164,5 @@ def test_a_generator_that_miscounts_is_an_error(make_plan: MakePlan) -> None:
         def __call__(self, prompts, seeds):  # type: ignore[no-untyped-def]
             return super().__call__(prompts, seeds)[1:]
 
-    with pytest.raises(RuntimeError, match="returned 3 images for 4 prompts"):
+    with pytest.raises(InputError, match="returned 3 images for 4 prompts"):
         draw_shard(plan, plan.captions, Short(), 8)

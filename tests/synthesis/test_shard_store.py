@@ -202,11 +202,17 @@ def test_a_shard_under_another_shards_name_is_noticed(make_plan: MakePlan, tmp_p
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"base_seed": 1}, "base_seed is 0 there and 1 here"),
-        ({"images_per_caption": 3}, "images_per_caption is 2 there and 3 here"),
-        ({"generator": Painter(guidance_scale=8.0).describe()}, "guidance_scale is 2.0 there and 8.0 here"),
-        ({"number": 9}, "captions are 10 of digest .{8} there and 9 of digest .{8} here"),
-        ({"prompt_templates": ("a {caption}",)}, 'prompt_templates is .* there and .*"a {caption}".* here'),
+        ({"base_seed": 1}, "base_seed is 0 there and 1 here; give seed=0"),
+        ({"images_per_caption": 3}, "images_per_caption is 2 there and 3 here; give images_per_caption=2"),
+        (
+            {"generator": Painter(guidance_scale=8.0).describe()},
+            "guidance_scale is 2.0 there and 8.0 here; give guidance_scale=2.0",
+        ),
+        ({"number": 9}, "captions are 10 of digest .{8} there and 9 of digest .{8} here; use the settings"),
+        (
+            {"prompt_templates": ("a {caption}",)},
+            'prompt_templates is .* there and .*"a {caption}".* here; use the settings',
+        ),
     ],
 )
 def test_another_plans_folder_is_refused_and_left_alone(
@@ -216,7 +222,7 @@ def test_another_plans_folder_is_refused_and_left_alone(
     before = contents(tmp_path)
     plan = make_plan(**change)
     painter = Painter(guidance_scale=plan.generator["guidance_scale"])
-    with pytest.raises(InputError, match=f"holds images of another plan: {said}; use the settings") as caught:
+    with pytest.raises(InputError, match=f"holds images of another plan: {said}.*, or name another folder") as caught:
         draw(plan, tmp_path, painter)
     assert "\n" not in str(caught.value)
     assert painter.calls == []
@@ -325,7 +331,7 @@ def test_the_generator_must_be_the_plans(make_plan: MakePlan, tmp_path: Path) ->
 def test_impossible_workers_and_batches(
     make_plan: MakePlan, tmp_path: Path, rank: int, world_size: int, batch_size: int
 ) -> None:
-    with pytest.raises(InputError, match=r"rank is .* of .* workers|batch_size is 0"):
+    with pytest.raises(InputError, match=r"rank is .* of .* workers|batch_size=0 draws"):
         draw(make_plan(), tmp_path, rank=rank, world_size=world_size, batch_size=batch_size)
 
 
@@ -572,7 +578,7 @@ def test_a_caption_set_says_how_many_images_each_caption_gets(make_plan: MakePla
     assert SynthesisPlan.from_json((tmp_path / "provenance/plan.json").read_text(), again).hash == plan.hash
 
 
-def test_prompts_that_would_be_cut_are_refused_or_counted(make_plan: MakePlan, tmp_path: Path) -> None:
+def test_prompts_that_are_cut_are_counted_and_told_once(make_plan: MakePlan, tmp_path: Path) -> None:
     class Reader(Painter):
         max_prompt_tokens = 7
 
@@ -585,10 +591,10 @@ def test_prompts_that_would_be_cut_are_refused_or_counted(make_plan: MakePlan, t
         for text, number in zip(plan.captions, plan.captions.caption_ids.tolist(), strict=True)
         for prompt in {plan.prompt(text, number, index) for index in range(2)}
     )
-    with pytest.raises(InputError, match=f"{expected} prompts are longer than the 7 tokens"):
-        draw(plan, tmp_path / "refused", Reader())
-    assert not (tmp_path / "refused").exists()
-    assert draw(plan, tmp_path / "cut", Reader(), truncate_prompts=True).num_truncated == expected
+    assert estimate_synthesis(plan, Reader(), tmp_path / "cut").num_truncated == expected
+    with pytest.warns(UserWarning, match=f"^{expected} prompts are longer than the 7 tokens") as told:
+        assert draw(plan, tmp_path / "cut", Reader()).num_truncated == expected
+    assert len(told) == 1
     assert read_provenance(tmp_path / "cut").num_truncated == expected
 
 
@@ -600,13 +606,23 @@ def test_an_estimate_draws_two_batches_and_writes_nothing(make_plan: MakePlan, t
     assert estimate.seconds_per_batch >= 0.05
     assert estimate.cost(3600.0) == pytest.approx(estimate.seconds)
     for impossible in (0, -1):
-        with pytest.raises(InputError, match=f"batch_size is {impossible}, which draws nothing"):
+        with pytest.raises(InputError, match=f"batch_size={impossible} draws nothing"):
             estimate_synthesis(plan, painter, tmp_path / "new", batch_size=impossible)
     assert not (tmp_path / "new").exists()
     draw(plan, tmp_path / "new", rank=0, world_size=2)
     drawn = read_provenance(tmp_path / "new")
     assert 0.2 < estimate.bytes_per_image * drawn.num_images / drawn.num_bytes < 1.2
     assert estimate_synthesis(plan, painter, tmp_path / "new", batch_size=3).num_images == 8
+
+
+@pytest.mark.parametrize(("number", "batch_size", "calls"), [(1, 8, [2]), (2, 3, [3]), (3, 3, [3, 3])])
+def test_an_estimate_draws_no_more_than_the_job(
+    make_plan: MakePlan, tmp_path: Path, number: int, batch_size: int, calls: list[int]
+) -> None:
+    painter = Painter()
+    estimate = estimate_synthesis(make_plan(number), painter, tmp_path, batch_size=batch_size)
+    assert [len(prompts) for prompts, _ in painter.calls] == calls
+    assert sum(calls) <= estimate.num_images
 
 
 def test_no_flipped_bit_of_a_record_passes(make_plan: MakePlan, tmp_path: Path) -> None:

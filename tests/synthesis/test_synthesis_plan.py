@@ -74,7 +74,9 @@ def test_everything_that_changes_a_row_changes_the_hash(make_plan: MakePlan, cha
 
 
 def test_the_hash_never_changes_by_itself() -> None:
-    plan = SynthesisPlan(CaptionSet.from_texts(["a cat"]), {"name": "x", "guidance_scale": 2.0})
+    plan = SynthesisPlan(
+        CaptionSet.from_texts(["a cat"]), {"name": "x", "guidance_scale": 2.0}, captions_per_shard=256
+    )
     # It stands in published folders: a new value here strands them, so it goes with a new PLAN_VERSION.
     assert plan.hash == "4040d7804a62300db23734a8187e7ef7"
 
@@ -103,13 +105,13 @@ def test_a_damaged_or_foreign_plan_is_refused(make_plan: MakePlan) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"images_per_caption": 0}, "images_per_caption is 0"),
-        ({"captions_per_shard": 0}, "captions_per_shard is 0"),
-        ({"stored_size": 0}, "stored_size is 0 pixels"),
+        ({"images_per_caption": 0}, "images_per_caption=0 draws nothing"),
+        ({"captions_per_shard": 0}, "captions_per_shard=0 draws nothing"),
+        ({"stored_size": 0}, "stored_size=0 leaves no pixel"),
         ({"captions": CaptionSet.from_texts([])}, "0 captions"),
         ({"prompt_templates": ()}, "no prompt template"),
         ({"prompt_templates": ("a photo",)}, "'a photo' has no {caption}"),
-        ({"image_format": "gif"}, "'gif' cannot be stored; use one of jpeg, png, webp"),
+        ({"image_format": "gif"}, "'gif' is not supported: use one of jpeg, png, webp"),
     ],
 )
 def test_impossible_plans_get_one_sentence(make_plan: MakePlan, settings: dict[str, Any], said: str) -> None:
@@ -120,7 +122,7 @@ def test_impossible_plans_get_one_sentence(make_plan: MakePlan, settings: dict[s
 
 def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch, make_plan: MakePlan) -> None:
     monkeypatch.setattr("stablerep_hf.synthesis.plan.MOST_SHARDS", 2)
-    with pytest.raises(InputError, match="make 3 files, more than 2; raise captions_per_shard"):
+    with pytest.raises(InputError, match="make 3 files, more than 2: raise `captions_per_shard`"):
         make_plan(10)
 
 

@@ -1,0 +1,96 @@
+"""From settings to a plan and what draws it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+
+import numpy as np
+
+from ..assets import EMBEDDED, captions_path, prompt_templates
+from ..captions import CaptionSet, read_captions
+from ..errors import InputError
+from .diffusers_generator import DiffusersGenerator
+from .plan import SynthesisPlan
+from .settings import GenerationSettings, GeneratorSettings
+from .signing import ContentSigner
+
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def plan_generation(
+    settings: GenerationSettings, signer: ContentSigner | None = None
+) -> tuple[SynthesisPlan, DiffusersGenerator]:
+    """Read the captions, find the generator, and plan what the settings say.
+
+    Args:
+        settings: See `GenerationSettings`.
+        signer: What will sign the images.
+
+    Raises:
+        InputError: Captions or generator cannot serve, or a number is impossible.
+    """
+    if settings.num_captions is not None and settings.num_captions < 1:
+        raise InputError(f"num_captions={settings.num_captions} leaves nothing to draw: give at least 1.")
+    source = captions_path() if settings.captions == EMBEDDED else settings.captions
+    captions = read_captions(source, settings.caption_column)
+    if settings.num_captions is not None:
+        if settings.num_captions > len(captions):
+            raise InputError(
+                f"num_captions={settings.num_captions} asks for more than the {len(captions)} different captions of "
+                f"{settings.captions}: give fewer, or leave it out to use them all."
+            )
+        captions = captions.select(np.linspace(0, len(captions) - 1, settings.num_captions).round().astype(np.int64))
+    names = [field.name for field in fields(GeneratorSettings)]
+    generator = DiffusersGenerator(**{name: getattr(settings, name) for name in names})
+    plan = SynthesisPlan(
+        captions,
+        generator,
+        images_per_caption=settings.images_per_caption,
+        prompt_templates=settings.prompt_templates,
+        base_seed=settings.seed,
+        image_format=settings.image_format,
+        stored_size=settings.stored_size,
+        captions_per_shard=settings.captions_per_shard,
+        signature=None if signer is None else signer.describe(),
+    )
+    return plan, generator
+
+
+@dataclass(frozen=True)
+class KnownWords:
+    """How much of some captions the embedded generator can have learned to draw.
+
+    Attributes:
+        known: Different words of the captions that were in its training captions or styles.
+        total: Different words of the captions.
+    """
+
+    known: int
+    total: int
+
+    def __str__(self) -> str:
+        return (
+            "The embedded generator draws small pictograms, to try out what this package does; it knows "
+            f"{self.known:,} of the {self.total:,} words of these captions."
+        )
+
+
+def known_words(captions: CaptionSet | Iterable[str]) -> KnownWords:
+    """Count the words of captions that the embedded generator ever saw."""
+    words = _words(captions)
+    return KnownWords(len(words & _vocabulary()), len(words))
+
+
+@cache
+def _vocabulary() -> frozenset[str]:
+    return frozenset(_words([*read_captions(captions_path()), *prompt_templates()]))
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for text in texts:
+        found.update(_WORD.findall(text.lower()))
+    return found

@@ -1,0 +1,147 @@
+"""What is drawn, with which defaults: one source for generator, plan, `datasets` builder and command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..assets import EMBEDDED
+
+ImageFormat = Literal["jpeg", "png", "webp"]
+
+
+@dataclass
+class GeneratorSettings:
+    """Which pipeline draws, and how. The fields' help says what each one means and what None stands for."""
+
+    generator: str = field(
+        default=EMBEDDED,
+        metadata={"help": "Text-to-image pipeline: Hub id or folder in diffusers format, or 'embedded'."},
+    )
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the generator's repository."}
+    )
+    guidance_scale: float | None = field(
+        default=None,
+        metadata={"help": "Classifier-free guidance, 0 or more; 2.0 (the release's) unless the model takes none."},
+    )
+    num_inference_steps: int | None = field(
+        default=None, metadata={"help": "Denoising steps; 50 (the release's) unless the embedded generator."}
+    )
+    scheduler: str | None = field(
+        default=None, metadata={"help": "Name of a diffusers scheduler; the pipeline's own if not given."}
+    )
+    negative_prompt: str | None = field(default=None, metadata={"help": "What the images should not show."})
+    height: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
+    width: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
+    lora: str | None = field(
+        default=None, metadata={"help": "LoRA to merge in: safetensors file, folder, Hub id or ID@REVISION."}
+    )
+    lora_scale: float = field(default=1.0, metadata={"help": "Weight of the LoRA."})
+    generator_license: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of the generator, for the rows; what its card says if not given. A folder keeps its own."
+        },
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] | None = field(
+        default=None,
+        metadata={
+            "help": "Data type of the weights; if not given float32, on a GPU the one that they were saved in, and "
+            "bfloat16 where that is float32."
+        },
+    )
+    device: str | None = field(
+        default=None,
+        metadata={
+            "help": "cuda, mps, cpu; the fastest there is if not given. Of several GPUs each worker takes its own."
+        },
+    )
+    attention: str | None = field(
+        default=None, metadata={"help": "'slicing' saves memory; or a backend of diffusers, such as native or flash."}
+    )
+    autoencoder: list[str] | None = field(
+        default=None,
+        metadata={"help": "'slicing' decodes image by image, 'tiling' tile by tile; slicing on a GPU if not given."},
+    )
+    offload: bool = field(default=False, metadata={"help": "Keep on the GPU only the part that is at work."})
+    compile: bool = field(default=False, metadata={"help": "Compile the denoiser: slow to start, then faster."})
+
+
+@dataclass
+class GenerationSettings(GeneratorSettings):
+    """A data set of drawn images: captions, generator, plan and folder."""
+
+    captions: str = field(
+        default=EMBEDDED, metadata={"help": "Text, CSV, JSONL or parquet file, a data set, or 'embedded'."}
+    )
+    caption_column: str | None = field(
+        default=None, metadata={"help": "Column of the captions, where the source has several text columns."}
+    )
+    num_captions: int | None = field(
+        default=None, metadata={"help": "Use so many captions, spread evenly over the source."}
+    )
+    images_per_caption: int = field(
+        default=4,
+        metadata={"help": "Images of each caption whose set does not say how many; the release drew 10."},
+    )
+    prompt_templates: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts with {caption} in them, one after another for siblings; '{caption}' unless embedded."
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "Every image's own seed follows from it."})
+    image_format: ImageFormat = field(default="jpeg", metadata={"help": "How images are stored."})
+    stored_size: int | None = field(
+        default=None, metadata={"help": "Pixels of a stored image's shorter side; the release drew 512, stored 256."}
+    )
+    captions_per_shard: int | None = field(
+        default=None,
+        metadata={"help": "Captions in one file, the unit of work and resume; 64, or more from 6.4 million captions."},
+    )
+    output: str = field(default="synthetic-images", metadata={"help": "Folder of the data set."})
+    batch_size: int | None = field(
+        default=None, metadata={"help": "Images drawn at once; changes no image. What should fit if not given."}
+    )
+    max_failed_captions: int = field(
+        default=0, metadata={"help": "Captions that may get no picture (skipped and counted) before the run stops."}
+    )
+
+
+@dataclass
+class SigningSettings:
+    """With what image files are signed (C2PA): by `stablerep generate` and by `stablerep verify --repair`."""
+
+    certificate: str | None = field(
+        default=None,
+        metadata={"help": "Sign image files (C2PA): PEM file of the signer's certificate and its issuers'."},
+    )
+    private_key: str | None = field(default=None, metadata={"help": "PEM file of the certificate's key."})
+    timestamp_url: str | None = field(
+        default=None, metadata={"help": "Time-stamping authority (RFC 3161) for the signatures, asked once an image."}
+    )
+
+
+@dataclass
+class ScoringSettings:
+    """Which models measure images: of `stablerep score`, and of `stablerep generate`."""
+
+    alignment_model: str | None = field(
+        default=None,
+        metadata={"help": "CLIP-like model for the column alignment: Hub id or folder, or 'embedded'."},
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer of the alignment model, where it has none itself."}
+    )
+    image_processor: str | None = field(
+        default=None, metadata={"help": "Image processor of the alignment model, where it has none itself."}
+    )
+    nsfw_model: str | None = field(default=None, metadata={"help": "Image classifier for the column nsfw."})
+    nsfw_labels: list[str] = field(
+        default_factory=lambda: ["nsfw"], metadata={"help": "Labels of that classifier that mean unsafe."}
+    )
+    diversity_encoder: str | None = field(
+        default=None,
+        metadata={"help": "Vision encoder for the column diversity (Vendi score of siblings), or 'embedded'."},
+    )
