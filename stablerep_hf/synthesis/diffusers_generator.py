@@ -75,10 +75,10 @@ class DiffusersGenerator(GeneratorSettings):
 
     def __post_init__(self) -> None:
         self._check_numbers()
-        self.device = find_device(self.device)
-        self._attention = _checked_attention(self.attention, self.device)
-        self._autoencoder = _checked_autoencoder(self.autoencoder, self.device)
-        if self.offload and not self.device.startswith("cuda"):
+        self.device = device = find_device(self.device)
+        self._attention = _checked_attention(self.attention, device)
+        self._autoencoder = _checked_autoencoder(self.autoencoder, device)
+        if self.offload and not device.startswith("cuda"):
             raise InputError(f"offload=True was given on device={self.device}, but it serves GPUs: leave it out.")
         self.folder, self.name, self.revision = find_pipeline(str(self.generator), self.revision)
         own = drawing_defaults() if self.generator == EMBEDDED else {}
@@ -91,7 +91,7 @@ class DiffusersGenerator(GeneratorSettings):
             self.guidance_scale = float(self.guidance_scale)
         self.pipeline_class = pipeline_class_name(self.folder)
         check_class(self.name, self.pipeline_class)
-        self.dtype = self.dtype or default_dtype(self.folder, self.pipeline_class, self.device)  # type: ignore[assignment]
+        self.dtype = self.dtype or default_dtype(self.folder, self.pipeline_class, device)  # type: ignore[assignment]
         self.license = self.generator_license or license_of(self.folder)
         pipelines_own = own_scheduler(self.folder)
         self._scheduler_override = None if self.scheduler == pipelines_own else self.scheduler
@@ -151,7 +151,7 @@ class DiffusersGenerator(GeneratorSettings):
         import torch
 
         gib = 8.0
-        if self.device.startswith("cuda"):
+        if str(self.device).startswith("cuda"):
             gib = torch.cuda.get_device_properties(self.device).total_memory / 2**30
         side = own_size(self.folder)
         pixels = (self.height or side) * (self.width or side)
@@ -323,7 +323,7 @@ class DiffusersGenerator(GeneratorSettings):
             pipeline.enable_model_cpu_offload(device=self.device)
         else:
             pipeline = pipeline.to(self.device)
-        if self.device.startswith("cuda") and getattr(pipeline, "unet", None) is not None:
+        if str(self.device).startswith("cuda") and getattr(pipeline, "unet", None) is not None:
             # What cuDNN's convolutions in half precision work in; else it transposes before and after each of them.
             pipeline.unet.to(memory_format=torch.channels_last)
         if self.compile and denoiser is not None:

@@ -103,7 +103,7 @@ class PromptEmbeddings:
     def _num_bytes(self) -> int:
         """Of what is kept; all prompts take the same."""
         one = next(iter(self._known.values()), {})
-        return len(self._known) * sum(part.numel() * part.element_size() for part in one.values())
+        return len(self._known) * int(sum(part.numel() * part.element_size() for part in one.values()))
 
     def _encode(self, prompts: Sequence[str], *, guided: bool) -> dict[str, Any]:
         arguments = {

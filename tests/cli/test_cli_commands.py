@@ -479,16 +479,17 @@ def test_places_that_cannot_be_told(monkeypatch, found, said):
 
 
 def test_each_worker_takes_its_own_gpu_unless_one_is_named(monkeypatch):
-    from stablerep_hf.runs.generation import _own_device
+    from stablerep_hf.synthesis.workers import find_device
 
     monkeypatch.setenv("LOCAL_RANK", "5")
-    assert [_own_device(name) for name in (None, "cuda", "cpu")] == [None, "cuda", "cpu"]  # no GPU here
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     names = [None, "cuda", "cuda:2", "cpu"]
-    assert [_own_device(name) for name in names] == ["cuda:1", "cuda:1", "cuda:2", "cpu"]
+    assert [find_device(name) for name in names] == ["cuda:1", "cuda:1", "cuda:2", "cpu"]
     monkeypatch.delenv("LOCAL_RANK")
-    assert [_own_device(name) for name in names] == names
+    assert [find_device(name) for name in names] == ["cuda", "cuda", "cuda:2", "cpu"]
+    with pytest.raises(InputError, match="device=cuda:4 was asked for, but there are 4 CUDA GPUs"):
+        find_device("cuda:4")
 
 
 def test_train_refuses_data_without_images(stablerep, tmp_path):

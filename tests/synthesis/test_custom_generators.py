@@ -40,7 +40,9 @@ def test_a_function_draws_resumes_and_gets_a_card(tmp_path: Path) -> None:
 
 def test_another_function_is_another_generator(tmp_path: Path) -> None:
     plan = SynthesisPlan(CAPTIONS, paint, images_per_caption=1)
-    with pytest.raises(InputError, match=r"The generator is not the plan's: name is \"paint\" there and \"paint_white"):
+    with pytest.raises(
+        InputError, match=r"The generator is not the plan's: name is \"paint\" there and \"paint_white"
+    ):
         synthesize(plan, paint_white, tmp_path, progress=False)
     assert describe_generator(lambda prompts, seeds: [])["revision"] != describe_generator(paint)["revision"]
     assert describe_generator(Painter()) == Painter().describe() == describe_generator(Painter().describe())
