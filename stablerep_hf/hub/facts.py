@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,10 +223,16 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
     return facts
 
 
-def check_license(license: str, license_name: str) -> None:
-    """The Hub wants a name beside "other"."""
+def check_license(license: object, license_name: str = "") -> None:
+    """Refuse what the Hub refuses in a card.
+
+    Raises:
+        InputError: It is no name of a licence, or "other" without a name beside it.
+    """
+    if not isinstance(license, str) or re.fullmatch(r"[\d.\s]+", license):
+        raise InputError(f"license={license} is a number and no licence: give the id of one, such as cc-by-4.0.")
     if not license or (license == "other" and not license_name):
         raise InputError(
-            f"The licence is {license!r} without a name, which the Hub refuses; give a licence id, or 'other' with "
-            "license_name."
+            f"license={license or repr(license)} names none, and the Hub refuses a card without: give the id of a "
+            "licence, such as cc-by-4.0, or leave it out."
         )

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..evaluation.results import EvaluationResult, write_atomically
 from ..evaluation.tables import measure_name, public_name, results_table
 from .facts import PLACEHOLDER, ModelFacts, check_license
-from .rendering import render, render_body
+from .rendering import plain, render, render_body
 
 _FROZEN = ("image-classification", "Image classification (frozen features)")
 _IMAGE_RETRIEVAL = ("image-feature-extraction", "Image retrieval")
@@ -127,7 +127,7 @@ def add_results(card: str, results: Sequence[EvaluationResult], weights: str) ->
         InputError: none of them is this model's, or some are of other weights under its name.
     """
     made = ModelCard(card, ignore_metadata_errors=True)
-    name = found[1] if (found := re.search(r"^# (.+)$", made.text, re.MULTILINE)) else ""
+    name = plain(found[1]) if (found := re.search(r"^# (.+)$", made.text, re.MULTILINE)) else ""
     shown, own = [], []
     for result in results:
         result = replace(result, dataset=public_name(result.dataset))

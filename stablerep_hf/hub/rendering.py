@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import CardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ..evaluation.tables import markdown_table, readable
 
@@ -37,15 +39,52 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,  # Markdown, not HTML
+        finalize=prose,  # of whatever a template writes out: much of it is names that came with somebody's data
     )
     environment.filters |= {"readable": readable, "facts_table": facts_table, "duration": duration, "size": size}
+    environment.filters |= {"code": code, "url": url, "table": table, "sentence": Markup}
     return environment
+
+
+def prose(value: Any) -> str:
+    """Text on one line that is no heading, no code, no link and no HTML, whatever stands in it; `Markup` stays."""
+    if isinstance(value, Markup):
+        return value
+    return Markup(re.sub(r"([\\`\[\]<>])", r"\\\1", _one_line(value)))
+
+
+def plain(markdown: str) -> str:
+    """What `prose` was given."""
+    return re.sub(r"\\([\\`\[\]<>])", r"\1", markdown)
+
+
+def code(value: Any) -> Markup:
+    """Text on one line for a place inside backticks or a block of code."""
+    return Markup(_one_line(value).replace("`", "'"))
+
+
+def url(value: Any) -> Markup:
+    """An address for a link."""
+    return Markup(quote(_one_line(value), safe=":/?#@!$&'*+,;=%~"))
+
+
+def table(markdown: str) -> Markup:
+    """A table whose cells may hold names that came with data: no HTML, no link."""
+    return Markup(markdown.replace("<", "\\<").replace("](", "]\\("))
+
+
+def _one_line(value: Any) -> str:
+    return re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", str(value))
 
 
 def facts_table(facts: Mapping[str, Any]) -> str:
     """Name and value of each fact that has a value."""
-    rows = [[name.replace("_", " "), readable(value)] for name, value in facts.items() if not _is_empty(value)]
-    return markdown_table([["what", "value"], *rows], align_right=False)
+    rows = [
+        [prose(name.replace("_", " ")), prose(readable(value))]
+        for name, value in facts.items()
+        if not _is_empty(value)
+    ]
+    return Markup(markdown_table([["what", "value"], *rows], align_right=False))
 
 
 def duration(seconds: float) -> str:

@@ -27,16 +27,14 @@ _OF_TEXTS = ("zero_shot", "text_retrieval")
 
 
 def check_license(license: str) -> None:
-    """Refuse a --license now that the card would not take at the end.
+    """Refuse a licence now that the card would not take at the end.
 
     Raises:
-        InputError: No licence is named.
+        InputError: It is no name of a licence.
     """
-    if license in ("", "other"):
-        raise InputError(
-            f"--license {license or repr(license)} names none, and the Hub refuses a card without: give the id of a "
-            "licence, or leave the flag out."
-        )
+    from ..hub.facts import check_license
+
+    check_license(license)
 
 
 def write_data_card(folder: str | Path, license: str | None = None) -> None:

@@ -160,7 +160,9 @@ def test_yaml_that_cannot_work_is_one_sentence(tmp_path, content, parts):
 
 def test_yaml_is_read_as_yaml_1_2(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("languages: [en, no]\nsplit: on\ncap: null\nnear-duplicates: 1e-1\nkeep_personal: true\nrepair: false\n")
+    file.write_text("languages: [en, no]\nsplit: on\ncap: null\nnear-duplicates: 1e-1\n")
+    with file.open("a") as more:
+        more.write("keep_personal: true\nrepair: false\n")
     _, settings, _ = command("captions").parse(["a", "--config", str(file)])
     assert (settings.languages, settings.near_duplicates) == (["en", "no"], 0.1)
     assert (settings.keep_personal, settings.repair) == (True, False)

@@ -12,6 +12,7 @@ from jinja2 import UndefinedError
 from stablerep_hf import assets
 from stablerep_hf.errors import InputError
 from stablerep_hf.hub import load_facts, render_dataset_card, render_model_card, save_facts
+from stablerep_hf.hub.facts import check_license
 from stablerep_hf.hub.rendering import render
 from stablerep_hf.runs.cards import estimated_energy, preset_of
 from stablerep_hf.training.presets import read_config
@@ -100,3 +101,9 @@ def test_energy_is_summed_over_the_starts_of_a_training(tmp_path):
     rows = ["timestamp,duration,emissions,energy_consumed", "2026-11-23,1.0,0.25,0.5", "2026-11-23,2.0,0.5,1.0"]
     (tmp_path / "emissions.csv").write_text("\n".join(rows))
     assert estimated_energy(tmp_path) == {"energy_kwh": 1.5, "emissions_kg": 0.75}
+
+
+@pytest.mark.parametrize("license", ["4", "4.0", 4, 4.0, None, "", "other"])
+def test_a_licence_has_a_name(license):
+    with pytest.raises(InputError, match=r"license=\S+ (is a number|names none)"):
+        check_license(license)

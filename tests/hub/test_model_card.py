@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel
 from stablerep_hf import assets
 from stablerep_hf.errors import InputError
 from stablerep_hf.hub import (
+    LicensedPart,
     ModelFacts,
+    TrainingData,
     describe_encoder,
     load_facts,
     model_index_results,
@@ -312,3 +315,34 @@ def test_the_lines_for_the_full_model_run_as_they_stand(model_facts, encoder_fol
     exec(code, names)
     assert names["features"].shape == (1, 24)  # type: ignore[attr-defined]
     assert describe_encoder(tmp_path / "full")["hidden_size"] == 24
+
+
+HOSTILE = (
+    "cat\n\n# Owned\n```python\nimport os\n```\n<script>alert(1)</script> [x](http://h/) ![y](http://h/z.png) `c` | \\"
+)
+
+
+def test_names_that_came_with_data_put_nothing_into_a_card():
+    part = LicensedPart(name=HOSTILE, role="labels", license=HOSTILE, url="http://h/a) [b](c", attribution=HOSTILE)
+    facts = ModelFacts(
+        name=HOSTILE, license="mit", form="classifier", base_model=HOSTILE, classes=("dog", HOSTILE),
+        data=TrainingData(name=HOSTILE, num_images=4, num_captions=0), training={HOSTILE: HOSTILE},
+        licensed_parts=(part,), versions={"torch": HOSTILE},
+    )  # fmt: skip
+    usual = ModelFacts(
+        name="a", license="mit", form="classifier", base_model="b", classes=("dog", "cat"),
+        data=TrainingData(name="c", num_images=4, num_captions=0), training={"d": "e"},
+        licensed_parts=(LicensedPart(name="f", role="labels", license="g", url="http://h/", attribution="i"),),
+        versions={"torch": "1"},
+    )  # fmt: skip
+
+    def skeleton(facts):
+        text = render_model_card(facts).text
+        kinds = ("# ", "## ", "### ", "```", "|", "- ")
+        lines = [line for line in text.splitlines() if line.strip()]
+        return [next((kind for kind in kinds if line.startswith(kind)), "text") for line in lines], text
+
+    shape, text = skeleton(facts)
+    assert shape == skeleton(usual)[0]
+    outside = re.sub(r"\\.", "", re.sub(r"```.*?```|(?<!\\)`[^`\n]*`", "", text, flags=re.DOTALL))
+    assert "<script" not in outside and "](http://h/)" not in outside and "![" not in outside
