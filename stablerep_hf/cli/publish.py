@@ -14,8 +14,8 @@ SPACE = "space"
 
 
 @dataclass
-class PublishCommand:
-    """Flags of `stablerep publish`, beside the folder and the repository."""
+class PublishSettings:
+    """How a folder is published."""
 
     private: bool = field(default=False, metadata={"help": "If the repository is made now, hide it from others."})
     create_pr: bool = field(default=False, metadata={"help": "Propose the change instead of making it."})
@@ -41,7 +41,7 @@ COMMAND = Command(
     "publish",
     "Push a data set, a model, a generator, its LoRA or a Space to the Hub, in one commit. The same command goes on "
     "after an interruption. `stablerep publish space OWNER/NAME` assembles the search page with all it needs.",
-    [PublishCommand],
+    [PublishSettings],
     {"FOLDER": "What to push; 'space' is the search page.", "OWNER/NAME": "Repository to push to."},
 )
 
@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> None:
     run(folder, repository, command)
 
 
-def run(folder: str, repository: str, command: PublishCommand) -> None:
-    """Upload, or say what would be uploaded.
+def run(folder: str, repository: str, command: PublishSettings) -> None:
+    """List what belongs there and upload it, or say what would be uploaded.
 
     Args:
         folder: What to publish; "space", or the folder it is made of, is the search page.
@@ -75,10 +75,10 @@ def run(folder: str, repository: str, command: PublishCommand) -> None:
         _publish(str(assemble_space(Path(temporary) / SPACE, variables)), repository, command, {})
 
 
-def _publish(folder: str, repository: str, command: PublishCommand, variables: dict[str, str]) -> None:
+def _publish(folder: str, repository: str, command: PublishSettings, variables: dict[str, str]) -> None:
     from ..evaluation import load_results
     from ..hub import plan_publication, publish
-    from ..hub.publishing import find_replaced
+    from ..hub.publishing import find_replaced, missing_on_hub
 
     results = [result for file in command.results for result in load_results(file)]
     publication = plan_publication(folder, results)
@@ -94,6 +94,11 @@ def _publish(folder: str, repository: str, command: PublishCommand, variables: d
             print("               removed there: unknown, since the Hub cannot be asked")
         for name in replaced or []:
             print(f"       removed  {name}")
+        missing = missing_on_hub(publication)
+        if missing is None:
+            print("               encoders and data sets of the Space: not looked for, since the Hub cannot be asked")
+        for name in missing or []:
+            print(f"       missing  {name}, which the Space shows: publish it first")
         print("\n" + publication.card(repository))
         return
     address = publish(
@@ -105,6 +110,8 @@ def _publish(folder: str, repository: str, command: PublishCommand, variables: d
         variables=variables,
     )
     print(address)
+    if not command.create_pr:
+        print(f"Published: {address.partition('/commit/')[0]}")
 
 
 def _variable(text: str) -> tuple[str, str]:

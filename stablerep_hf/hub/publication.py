@@ -66,6 +66,12 @@ _SECRET = re.compile(
 _LONGEST_SECRET = 256  # bytes of one that suffice to know it
 _MOST_FILES_IN_A_FOLDER = 10_000  # of the Hub: https://huggingface.co/docs/hub/storage-limits
 
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_PHOTOS = (
+    "; a folder of pictures is published by `datasets.load_dataset('imagefolder', data_dir=FOLDER)` and its "
+    "`push_to_hub(REPOSITORY)`, which needs no package of ours."
+)
+
 REPO_TYPES = {
     "model": "model",
     "adapter": "model",
@@ -152,7 +158,8 @@ def plan_publication(folder: str | Path, results: Sequence[EvaluationResult] = (
     if kind is None:
         raise InputError(
             f"{folder} holds none of {', '.join(_NAMED.values())}: give a folder that `stablerep generate` or "
-            "`stablerep train` finished, a diffusers pipeline or a Space."
+            "`stablerep train` finished, a diffusers pipeline or a Space"
+            + (_PHOTOS if any(PurePosixPath(path).suffix.lower() in _PICTURES for path in paths) else ".")
         )
     if "README.md" not in paths:
         raise InputError(f"{folder} has no card (README.md), so its making was not finished: run that command again.")
@@ -169,7 +176,7 @@ def plan_publication(folder: str | Path, results: Sequence[EvaluationResult] = (
     if count > _MOST_FILES_IN_A_FOLDER:
         raise InputError(
             f"{folder} has {count:,} files in {fullest!r}, and the Hub takes {_MOST_FILES_IN_A_FOLDER:,} in a folder: "
-            "draw with more --captions-per-shard."
+            "draw with more `captions_per_shard`."
         )
     if kind == "dataset":
         check_shards(root)
@@ -179,7 +186,7 @@ def plan_publication(folder: str | Path, results: Sequence[EvaluationResult] = (
     text, metadata = _read_card(root / "README.md")
     if results:
         if kind not in ("model", "adapter"):
-            raise InputError(f"{folder} is {_NAMED[kind]}, and results are of models: leave out --results.")
+            raise InputError(f"{folder} is {_NAMED[kind]}, and results are of models: leave out `results`.")
         text = add_results(text, results, weights_sha256(root))
     return Publication(root, kind, sizes, tuple(path for path in paths if path not in set(kept)), metadata, text)
 

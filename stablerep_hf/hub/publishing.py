@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
@@ -22,7 +23,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from ..errors import InputError
-from .publication import Publication, describe_kind, kind_of
+from ..evaluation.results import EvaluationResult
+from .publication import Publication, describe_kind, kind_of, plan_publication
 
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries of what huggingface_hub itself does not try again
 # Xet registers what it has sent at the end of a session: what a kill interrupts within one is sent again.
@@ -34,9 +36,10 @@ T = TypeVar("T")
 
 
 def publish(
-    publication: Publication,
+    publication: Publication | str | Path,
     repository: str,
     *,
+    results: Sequence[EvaluationResult] = (),
     private: bool = False,
     create_pr: bool = False,
     tag: str | None = None,
@@ -51,7 +54,8 @@ def publish(
     version already, the call does what is left to do.
 
     Args:
-        publication: From `plan_publication`.
+        publication: The folder, or what `plan_publication` says of it.
+        results: With a folder: measured numbers of a model, for its published card.
         repository: "owner/name"; made if it is not there.
         private: If it is made, whether it is hidden from others.
         create_pr: Propose the change instead of making it.
@@ -64,13 +68,20 @@ def publish(
     Raises:
         InputError: The Hub cannot be reached or refuses, or the repository holds something else.
     """
+    if not isinstance(publication, Publication):
+        publication = plan_publication(publication, results)
     if tag and create_pr:
-        raise InputError(f"--tag {tag} names a version and --create_pr only proposes one: tag it once it is merged.")
+        raise InputError(f"tag={tag} names a version and `create_pr` only proposes one: tag it once it is merged.")
     if variables and publication.kind != "space":
         raise InputError(f"{describe_kind(publication.kind)} has no variables, only a Space has: leave them out.")
     with explaining_refusals(repository, OSError, ValueError, RuntimeError):
         if get_token() is None:
             raise InputError(f"Publishing {repository} needs a token: run `hf auth login` or set HF_TOKEN.")
+        if missing := missing_on_hub(publication):
+            raise InputError(
+                f"{missing[0]}, which the Space shows, is not on the Hub, or your token may not read it: publish it "
+                "first."
+            )
         api = HfApi()
         _retrying(partial(_check_card, publication, repository))
         _prepare(api, publication, repository, private=private, create_pr=create_pr, tag=tag)
@@ -99,6 +110,23 @@ def _check_card(publication: Publication, repository: str) -> None:
         raise InputError(
             f"Publishing {repository} stopped: the Hub refuses its card: {reason}; correct README.md."
         ) from error
+
+
+def missing_on_hub(publication: Publication) -> list[str] | None:
+    """Which encoders and data sets the card of a Space names and the Hub does not have; None if it cannot be asked."""
+    if publication.kind != "space":
+        return []
+    missing = []
+    unreachable: tuple[type[Exception], ...] = (HFValidationError, OfflineModeIsEnabled, *_http_errors())
+    for repo_type in ("model", "dataset"):
+        for name in publication.metadata.get(f"{repo_type}s") or []:
+            try:
+                _retrying(partial(HfApi().repo_info, name, repo_type=repo_type))
+            except RepositoryNotFoundError:
+                missing.append(name)
+            except unreachable:
+                return None
+    return missing
 
 
 def find_replaced(publication: Publication, repository: str, *, create_pr: bool = False) -> list[str] | None:
@@ -133,7 +161,7 @@ def _refuse_others_work(api: HfApi, publication: Publication, repository: str, *
     if not any(_MADE_HERE in commit.message for commit in api.list_repo_commits(repository, repo_type=repo_type)):
         raise InputError(
             f"{repository} holds {describe_kind(kind)} that was not published with `stablerep publish` and would be "
-            "replaced: choose another name, propose the change with --create_pr, or delete that repository first."
+            "replaced: choose another name, propose the change with `create_pr`, or delete that repository first."
         )
     return there
 
@@ -148,7 +176,7 @@ def _prepare(
     except RepositoryNotFoundError:
         if create_pr:
             raise InputError(
-                f"There is no {repo_type} {repository} to propose a change to: leave out --create_pr to make it."
+                f"There is no {repo_type} {repository} to propose a change to: leave out `create_pr` to make it."
             ) from None
         sdk = publication.metadata.get("sdk") if kind == "space" else None
         make = partial(api.create_repo, repository, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
@@ -157,7 +185,7 @@ def _prepare(
     _retrying(partial(_refuse_others_work, api, publication, repository, create_pr=create_pr))
     if private and not info.private:
         raise InputError(
-            f"{repository} is there already and public, so --private cannot hide it: change its settings on the Hub, "
+            f"{repository} is there already and public, so `private` cannot hide it: change its settings on the Hub, "
             "or choose another name."
         )
     versions = _retrying(partial(api.list_repo_refs, repository, repo_type=repo_type)).tags if tag else []

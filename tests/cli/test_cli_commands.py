@@ -661,7 +661,7 @@ def test_publish_shows_what_evaluate_measured(stablerep, trained_copy, labelled_
     assert refused(stablerep("publish", trained_copy, "me/it", "--results", results), "'pretraining'", "its weights")
     assert refused(stablerep("publish", trained_copy, "me/it", "--results", tmp_path / "none.json"), "no results file")
     data = assets.pictograms_path()
-    assert refused(stablerep("publish", data, "me/it", "--results", results), "leave out --results")
+    assert refused(stablerep("publish", data, "me/it", "--results", results), "leave out `--results`")
 
 
 def test_publish_takes_the_full_model_as_a_repository_of_its_own(stablerep, trained):

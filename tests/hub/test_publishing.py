@@ -75,6 +75,37 @@ def test_what_ships_in_this_project_can_be_published(hub_here, tmp_path):
     assert set(there) - set(hub_here.files("alice/search", "spaces")) == {"stablerep_hf/space/map.js"}
 
 
+def test_a_folder_is_published_from_python_as_by_the_command(hub_here, tmp_path, capsys):
+    folder = write(tmp_path / "encoder", contents("model"))
+    address = publish(folder, "alice/python", tag="v1")
+    assert main(["publish", str(folder), "alice/command", "--tag", "v1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == f"Published: {hub_here.endpoint}/alice/command"
+    assert address.startswith(f"{hub_here.endpoint}/alice/python/commit/")
+    one, two = (hub_here.files(f"alice/{name}") for name in ("python", "command"))
+    assert {name: content.replace(b"alice/python", b"alice/command") for name, content in one.items()} == two
+
+
+def test_a_space_whose_encoder_is_nowhere_is_refused(hub_here, tmp_path, capsys, monkeypatch):
+    folder = assemble_space(tmp_path / "space", {"ENCODER": "alice/nowhere"})
+    with pytest.raises(InputError, match=r"alice/nowhere, which the Space shows, is not on the Hub"):
+        publish(folder, "alice/search")
+    assert not hub_here.requests("POST", "/api/repos/create")
+    words = ["publish", "space", "alice/search", "--variables", "ENCODER=alice/nowhere", "--dry-run"]
+    assert main(words) == 0
+    assert "missing  alice/nowhere" in capsys.readouterr().out
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(words) == 0
+    assert "not looked for, since the Hub cannot be asked" in capsys.readouterr().out
+
+
+def test_photos_are_told_what_publishes_them(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "train" / "cat" / "1.JPG").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"load_dataset\('imagefolder', data_dir=FOLDER\)` and its `push_to_hub"):
+        plan_publication(tmp_path)
+
+
 def test_what_must_never_be_published_is_not(hub_here, tmp_path):
     for kind in ("model", "dataset"):
         folder = write(tmp_path / kind, contents(kind) | dict.fromkeys(UNWANTED, b"unwanted"))
