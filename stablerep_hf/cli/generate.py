@@ -32,6 +32,7 @@ class GenerateFlags:
         default=None, metadata={"help": "With --dry-run: price of one worker's hour, for the cost."}
     )
 
+
 COMMAND = Command(
     "generate",
     "Draw several images of each caption into a data set.",

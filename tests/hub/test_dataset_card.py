@@ -155,7 +155,7 @@ def test_a_folder_without_provenance_has_no_facts(tmp_path):
 
 
 def test_the_hub_wants_a_name_for_another_licence(dataset_facts_by_hand):
-    with pytest.raises(InputError, match="'other' without a name"):
+    with pytest.raises(InputError, match="license=other names none"):
         render_dataset_card(dataclasses.replace(dataset_facts_by_hand, license="other"))
 
 

@@ -249,7 +249,7 @@ def test_an_estimate_of_energy_is_told_where_there_is_one(model_facts):
 def test_cards_that_would_be_wrong_are_refused(model_facts):
     with pytest.raises(InputError, match="its results are of 'StableRep on pictograms', 'untrained'"):
         render_model_card(dataclasses.replace(model_facts, name="another"))
-    with pytest.raises(InputError, match="'other' without a name"):
+    with pytest.raises(InputError, match="license=other names none"):
         render_model_card(dataclasses.replace(model_facts, license="other"))
 
 
