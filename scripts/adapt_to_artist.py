@@ -26,6 +26,7 @@ from stablerep_hf.evaluation import (
     Columns,
     EvaluationResult,
     EvaluationSettings,
+    Subject,
     VisionEncoder,
     combine_seeds,
     evaluate_encoder,
@@ -118,9 +119,12 @@ def measure(images: datasets.Dataset, name: str, seed: int, folder: Path) -> lis
     own = new.select(np.flatnonzero(np.asarray(new["artist"][:]) == ARTIST))
     shared = {
         "columns": Columns(label="group", group="concept", artist="artist", slices=("artist",)),
-        "settings": EvaluationSettings(knn_neighbours=(20,), probe_c_values=tuple(np.logspace(-5, 6, 12))),
-        "dataset_name": "embedded pictograms", "dataset_revision": content_digest(assets.pictograms_path()),
-        "split": "held_out_concepts", "seeds": (seed,), "progress": False,
+        "settings": EvaluationSettings(knn_neighbours=[20], probe_c_values=12),
+        "subject": Subject(
+            dataset="embedded pictograms", revision=content_digest(assets.pictograms_path()),
+            split="held_out_concepts", seeds=(seed,),
+        ),
+        "progress": False,
     }  # fmt: skip
     among_own = evaluate_encoder(vision, known, own, protocols=("knn", "linear_probe"), **shared)
     by_others = evaluate_encoder(vision, None, new, protocols=("retrieval",), **shared)

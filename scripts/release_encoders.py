@@ -26,11 +26,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablerep_hf import assets, models
-from stablerep_hf.cli import evaluate, facts, train
-from stablerep_hf.evaluation import EvaluationResult, load_results, pixel_encoder
+from stablerep_hf.cli import facts, train
+from stablerep_hf.evaluation import EvaluationResult, EvaluationSettings, load_results, pixel_encoder
 from stablerep_hf.evaluation.tables import measure_name
 from stablerep_hf.hub import Form, save_facts, write_model_card
 from stablerep_hf.models import export_encoder
+from stablerep_hf.runs.evaluation import NO_CACHE, MeasuringSettings, evaluate
 from stablerep_hf.runs.generation import GenerationRun
 from stablerep_hf.synthesis import GenerationSettings
 
@@ -60,6 +61,9 @@ def limits_of(name: str, form: Form, results: list[EvaluationResult]) -> tuple[s
         "are all cropped to their ink, and what is cropped alike can be compared point by point.",
     )
     return (LIMIT, *(baseline if above else ()), *((OF_WORDS,) if form == "pretraining" else ()))
+
+
+PROTOCOL_SETTINGS = EvaluationSettings(knn_neighbours=[20], probe_c_values=12)
 
 
 def train_all(output: Path) -> None:
@@ -94,14 +98,10 @@ def measure(folder: Path, name: str, kept: Path, texts: bool = False) -> list[Ev
     """Score an encoder, or read the scores it got before."""
     if kept.exists():
         return load_results(kept)
-    command = evaluate.EvaluateCommand(
-        protocols=OF_IMAGES + OF_TEXTS * texts,
-        knn_neighbours=[20],
-        probe_c_values=12,
-        cache=evaluate.NO_CACHE,
-        output=str(kept),
+    measuring = MeasuringSettings(
+        protocols=OF_IMAGES + OF_TEXTS * texts, cache=NO_CACHE, output=str(kept), pixels=False
     )
-    return evaluate.run(folder, command, name=name, seeds=(SEED,))
+    return evaluate({name: folder}, measuring, PROTOCOL_SETTINGS, seeds=(SEED,))
 
 
 def write_cards(output: Path) -> None:
@@ -111,9 +111,7 @@ def write_cards(output: Path) -> None:
         "StableRep": (assets.encoder_path(), "encoder"),
         "StableRep+": (assets.dual_encoder_path(), "pretraining"),
     }
-    results = evaluate.run(
-        pixel_encoder(), evaluate.EvaluateCommand(knn_neighbours=[20], probe_c_values=12, cache=evaluate.NO_CACHE)
-    )
+    results = evaluate(pixel_encoder(), MeasuringSettings(cache=NO_CACHE), PROTOCOL_SETTINGS)
     results += measure(output / "untrained", "untrained", output / "results" / "untrained.json")
     for name, (folder, form) in folders.items():
         results += measure(folder, name, output / "results" / f"{name.lower()}.json", texts=form == "pretraining")

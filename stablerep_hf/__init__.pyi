@@ -1,7 +1,14 @@
 __version__: str
 from .captions import CaptionSet as CaptionSet, caption_id as caption_id, read_captions as read_captions
 from .errors import InputError as InputError
-from .evaluation import EvaluationResult as EvaluationResult, evaluate_encoder as evaluate_encoder
+from .evaluation import (
+    Columns as Columns,
+    EvaluationResult as EvaluationResult,
+    Subject as Subject,
+    compare_encoders as compare_encoders,
+    embed_images as embed_images,
+    evaluate_encoder as evaluate_encoder,
+)
 from .losses import (
     ImageTextContrastiveLoss as ImageTextContrastiveLoss,
     MultiPositiveContrastiveLoss as MultiPositiveContrastiveLoss,

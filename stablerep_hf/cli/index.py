@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from ..runs.indexing import IndexCommand as IndexCommand, run as run
+from ..runs.indexing import IndexingSettings, index_dataset
 from .parsing import Command
 
 COMMAND = Command(
     "index",
     "Encode every image and index the vectors, for the search page and for `stablerep_hf.retrieval`. Started again, "
     "it goes on.",
-    [IndexCommand],
+    [IndexingSettings],
     {
         "DATASET": "Folder or Hub id of a data set, or 'embedded'.",
         "ENCODER": "Folder or Hub id of an encoder, 'embedded' or 'embedded-stablerep'.",
@@ -21,26 +21,26 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parse, run, say what came of it."""
-    data, encoder, command = COMMAND.parse(argv)
-    index = run(data, encoder, command)
+    """Parse, index, say what came of it."""
+    data, encoder, settings = COMMAND.parse(argv)
+    index = index_dataset(data, encoder, settings)
     for name, part in (("features", index.features), ("embeds", index.embeds)):
         if part is not None:
             facts = part.facts
             how = "exact" if facts.kind == "exact" else f"HNSW, recall@10 {facts.recall:.3f} of exact"
             print(f"{name:<9} {facts.count:>11,} x {facts.dimensions}  {how}")
-    if command.subset is None:  # which the page could not be told
-        print(f"{command.output}: search it in a browser with `{_page_command(data, encoder, command)}`")
+    if settings.subset is None:  # which the page could not be told
+        print(f"{settings.output}: search it in a browser with `{_page_command(data, encoder, settings)}`")
 
 
-def _page_command(data: str, encoder: str, command: IndexCommand) -> str:
+def _page_command(data: str, encoder: str, settings: IndexingSettings) -> str:
     """How the search page opens the index: with the images and the encoder that it was made of."""
-    words = ["stablerep", "demo-app", "--index", command.output, "--dataset", data, "--split", command.split]
+    words = ["stablerep", "demo-app", "--index", settings.output, "--dataset", data, "--split", settings.split]
     words += ["--encoder", encoder]
-    if command.image_column != "image":
-        words += ["--image-column", command.image_column]
-    if command.revision is not None:
-        words += ["--encoder-revision", command.revision]
-    if command.trust_remote_code:
+    if settings.image_column != "image":
+        words += ["--image-column", settings.image_column]
+    if settings.revision is not None:
+        words += ["--encoder-revision", settings.revision]
+    if settings.trust_remote_code:
         words.append("--trust-remote-code")
     return shlex.join(words)

@@ -30,13 +30,14 @@ _AMOUNT = Range(0, 1e300)
 _NAMES = {
     _COUNT: """
         batch_size cap captions_per_batch captions_per_shard crops_per_image dataloader_prefetch_factor
-        ddp_bucket_cap_mb ddp_timeout few_shot_episodes few_shot_shots few_shot_ways forward_chunk_size
-        gradient_accumulation_steps height image_size image_text_dim images_per_batch images_per_caption
-        jobs knn_neighbours max_images max_words most_results num_captions num_inference_steps num_seeds
-        patch_size per_class per_device_eval_batch_size per_device_train_batch_size probe_c_values projection_dim
-        projection_hidden_dim queue_size rank requests_per_minute results save_every save_total_limit sgd_epochs
-        shard_megabytes shots shuffle_buffer size steps stored_size target text_hidden_size text_max_tokens
-        text_num_layers torch_empty_cache_steps views_per_batch width eval_accumulation_steps
+        ddp_bucket_cap_mb ddp_timeout few_shot_episodes few_shot_queries few_shot_shots few_shot_ways
+        forward_chunk_size gradient_accumulation_steps height image_size image_text_dim images_per_batch
+        images_per_caption jobs knn_neighbours max_images max_words most_results num_captions
+        num_inference_steps num_seeds patch_size per_class per_device_eval_batch_size
+        per_device_train_batch_size probe_c_values projection_dim projection_hidden_dim queue_size rank
+        requests_per_minute results save_every save_total_limit sgd_epochs recall_at text_recall_at
+        num_resamples shard_megabytes shots shuffle_buffer size steps stored_size target text_hidden_size
+        text_max_tokens text_num_layers torch_empty_cache_steps views_per_batch width eval_accumulation_steps
         """,
     _COUNT_OR_NONE: """
         data_seed dataloader_num_workers exact_below image_index index_size map_size max_bad_images
@@ -48,12 +49,12 @@ _NAMES = {
     Range(1, 6): "claims",
     _SHARE: """
         adam_beta1 adam_beta2 caption_dropout downsample_probability ema_decay label_smoothing_factor layer_decay
-        max_unsafe min_crop_area near_duplicates
+        max_unsafe min_crop_area near_duplicates probe_validation_fraction
         """,
     _AMOUNT: """
         adam_epsilon base_learning_rate cutmix dollars_per_hour guidance_scale learning_rate max_grad_norm mixup
-        most_megapixels most_upload_megabytes neftune_noise_alpha num_train_epochs snr_gamma temperature
-        warmup_epochs weight_decay
+        knn_temperature most_megapixels most_upload_megabytes neftune_noise_alpha num_train_epochs
+        snr_gamma temperature warmup_epochs weight_decay
         """,
     Range(0, 1e9): "eval_delay eval_steps logging_steps save_steps warmup_steps",
     Range(-1000, 1000): "lora_scale",

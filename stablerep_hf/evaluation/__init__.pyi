@@ -1,6 +1,19 @@
+from .baselines import untrained_encoder as untrained_encoder
+from .catalogue import (
+    MEASURES as MEASURES,
+    PROTOCOLS as PROTOCOLS,
+    Measure as Measure,
+    default_protocols as default_protocols,
+)
 from .classifier import load_classifier as load_classifier
+from .comparison import compare_encoders as compare_encoders
+from .embedding import embed_images as embed_images
 from .encoder import VisionEncoder as VisionEncoder, load_encoder as load_encoder, pixel_encoder as pixel_encoder
-from .features import Features as Features, extract_features as extract_features
+from .features import (
+    ExtractionOptions as ExtractionOptions,
+    Features as Features,
+    extract_features as extract_features,
+)
 from .few_shot import FewShotResult as FewShotResult, few_shot_accuracy as few_shot_accuracy
 from .figures import image_grid as image_grid, score_plot as score_plot
 from .image_transforms import Displacement as Displacement
@@ -11,18 +24,11 @@ from .linear_probe import (
     ProbeResult as ProbeResult,
     logistic_regression_probe as logistic_regression_probe,
 )
-from .measures import MEASURES as MEASURES, Measure as Measure
 from .metrics import (
-    METRICS as METRICS,
     eleven_point_map as eleven_point_map,
     mean_per_class_accuracy as mean_per_class_accuracy,
 )
-from .protocols import (
-    DEFAULT_PROTOCOLS as DEFAULT_PROTOCOLS,
-    PROTOCOLS as PROTOCOLS,
-    evaluate_encoder as evaluate_encoder,
-    evaluate_features as evaluate_features,
-)
+from .protocols import evaluate_encoder as evaluate_encoder, evaluate_features as evaluate_features
 from .report import write_report as write_report
 from .results import (
     EvaluationResult as EvaluationResult,
@@ -31,7 +37,12 @@ from .results import (
     save_results as save_results,
 )
 from .retrieval import RetrievalRecall as RetrievalRecall, retrieval_recall as retrieval_recall
-from .scoring import Columns as Columns, EvaluationSettings as EvaluationSettings
+from .settings import (
+    METRICS as METRICS,
+    Columns as Columns,
+    EvaluationSettings as EvaluationSettings,
+    Subject as Subject,
+)
 from .sgd_probe import SGDProbeResult as SGDProbeResult, SGDProbeSettings as SGDProbeSettings, sgd_probe as sgd_probe
 from .sibling_retrieval import SiblingRetrieval as SiblingRetrieval, sibling_retrieval as sibling_retrieval
 from .tables import results_table as results_table

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .metrics import statistic_of
-from .results import EvaluationResult
 from .scoring import Finding, Scoring, check_label_values
 
 
-def classification(scoring: Scoring) -> list[EvaluationResult]:
+def classification(scoring: Scoring) -> list[Finding]:
     """What share of the test images the classifier gets right, or the metric that the settings name."""
     test, metric = scoring.test, scoring.settings.metric
     if not scoring.classes:
@@ -41,7 +40,7 @@ def classification(scoring: Scoring) -> list[EvaluationResult]:
         chance={"accuracy": _commonest(expected), "mean_per_class": 1 / len(classes)}.get(metric),
         settings={"label": scoring.columns.label, "num_labels": len(classes), **scoring.settings_of_data()},
     )
-    return scoring.results(finding)
+    return [finding]
 
 
 def class_indices(

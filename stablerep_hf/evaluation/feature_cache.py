@@ -99,7 +99,11 @@ def default_cache_dir() -> Path:
 
 
 def feature_identity(
-    vision: VisionEncoder, dataset: Dataset, image_column: str, transform: ImageTransform | None
+    vision: VisionEncoder,
+    dataset: Dataset,
+    image_column: str,
+    transform: ImageTransform | None,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """What features depend on: the encoder's weights and form, its preparation of images, the data, the transform.
 
@@ -124,6 +128,7 @@ def feature_identity(
         "transform": transform.describe() if transform is not None else None,
         "data": dataset._fingerprint,
         "rows": len(dataset),
+        "precision": precision,
         "image column": image_column,
         "shard rows": SHARD_ROWS,
     }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -16,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..errors import InputError
+from ..progress import Progress
 from .encoder import ImageProcessor, VisionEncoder, inference, load_encoder
 from .feature_cache import SHARD_ROWS, FeatureCache, Shard, feature_identity
 from .image_transforms import ImageTransform
@@ -26,8 +28,23 @@ from .images import decode_image
 
 logger = logging.getLogger(__name__)
 
+Precision = Literal["float32", "bfloat16", "float16"]
+
 # pixel values (B, 3, H, W), the rows that decoded, and (row, reason) of those that did not
 _Batch = tuple[Tensor | None, list[int], list[tuple[int, str]]]
+
+
+class ExtractionOptions(TypedDict, total=False):
+    """Arguments of `extract_features` that whoever calls it passes on."""
+
+    image_column: str
+    cache_dir: str | Path | None
+    batch_size: int
+    device: str | torch.device | None
+    precision: Precision
+    num_workers: int | None
+    max_bad_images: int
+    progress: bool
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,8 @@ def extract_features(
     cache_dir: str | Path | None = None,
     batch_size: int = 128,
     device: str | torch.device | None = None,
-    num_workers: int = 0,
+    precision: Precision = "float32",
+    num_workers: int | None = None,
     max_bad_images: int = 0,
     progress: bool = True,
 ) -> Features:
@@ -88,7 +106,9 @@ def extract_features(
         cache_dir: folder of the caches of all encoders and data sets; default none.
         batch_size: images a forward pass.
         device: where to compute; default where the model is, or the accelerator for an encoder loaded by name.
-        num_workers: processes that decode; 0 decodes in this one.
+        precision: "bfloat16" or "float16" for autocast to it, which is faster on a GPU and rounds the features.
+        num_workers: processes that decode; 0 decodes in this one. Default: a core each, up to 8, beside a GPU, which
+            they keep busy; else 0.
         max_bad_images: how many images may fail to decode; they are skipped, counted and named in the result.
         progress: show a bar on stderr.
 
@@ -96,74 +116,139 @@ def extract_features(
         InputError: a column is missing or holds no images, the data set is empty, too many images do not decode, or
             the cache was made from something else; a batch of no image or fewer than no workers.
     """
-    if batch_size < 1 or num_workers < 0:
+    if batch_size < 1 or (num_workers is not None and num_workers < 0):
         raise InputError(
             f"batch_size={batch_size} and num_workers={num_workers} encode nothing; give at least 1 image a batch "
             "and 0 workers or more."
         )
+    if precision not in get_args(Precision):
+        raise InputError(f"precision={precision!r} is not known; choose one of {', '.join(get_args(Precision))}.")
     vision = load_encoder(encoder, image_processor, device=device)
-    check_columns(dataset, image_column, [*columns, *([key_column] if key_column else [])])
-    plain = dataset.with_format(None)
-    images = plain.cast_column(image_column, Image(decode=False)).select_columns([image_column])
-    cache = None
-    if cache_dir is not None:
-        cache = FeatureCache(cache_dir, feature_identity(vision, plain, image_column, transform))
-    prepare = _Prepare(images, image_column, vision.image_processor, transform)
-    keys = plain[key_column] if key_column else None
+    keys = dataset.with_format(None)[key_column] if key_column in dataset.column_names else None
     shards: list[Shard] = []
     skipped: list[str] = []
-    with inference(vision.whole, device), tqdm(total=len(images), unit="image", disable=not progress) as bar:
-        bar.set_description(f"features of {vision.name}")
-        for shard in _shards(vision, prepare, len(images), cache, batch_size, num_workers):
+    encoded = encode_shards(
+        vision,
+        dataset,
+        columns=[*columns, *([key_column] if key_column else [])],
+        transform=transform,
+        image_column=image_column,
+        cache_dir=cache_dir,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    with closing(encoded):  # also where it is left in the middle: gradients are off inside
+        for shard in encoded:
             shards.append(shard)
             for row, reason in zip(shard.bad_rows, shard.reasons, strict=True):
                 skipped.append(str(keys[int(row)]) if keys is not None else f"row {row}")
-                if len(skipped) > max_bad_images:
-                    raise InputError(
-                        f"{len(skipped)} of the images in column {image_column!r} cannot be decoded, the last being "
-                        f"{skipped[-1]} ({reason}), and at most {max_bad_images} may be skipped; repair or remove "
-                        "them, or raise max_bad_images."
-                    )
-            bar.update(len(shard.rows) + len(shard.bad_rows))
+                check_bad_images(len(skipped), max_bad_images, skipped[-1], str(reason), image_column)
     if skipped:
         logger.warning("%d images could not be decoded and were left out: %s", len(skipped), ", ".join(skipped[:10]))
     index = np.concatenate([shard.rows for shard in shards])
     if not len(index):
         raise InputError(
-            f"None of the {len(images)} images in column {image_column!r} can be decoded; check the files."
+            f"None of the {len(dataset)} images in column {image_column!r} can be decoded; check the files."
         )
     whole = [shard for shard in shards if len(shard.rows)]
     embeds = np.concatenate([shard.embeds for shard in whole])
     return Features(
         np.concatenate([shard.features for shard in whole]),
         index,
-        {column: column_values(plain, column)[index] for column in columns},
+        {column: column_values(dataset.with_format(None), column)[index] for column in columns},
         tuple(skipped),
         embeds if embeds.shape[1] else None,
     )
 
 
-def _shards(
-    vision: VisionEncoder, prepare: _Prepare, length: int, cache: FeatureCache | None, batch_size: int, workers: int
-) -> Iterator[Shard]:
-    """The shards in order, from the cache or from the encoder and then into the cache."""
-    ranges = [range(start, min(start + SHARD_ROWS, length)) for start in range(0, length, SHARD_ROWS)]
-    kept = [cache.load(number) if cache is not None else None for number in range(len(ranges))]
+def check_bad_images(count: int, most: int, last: str, reason: str, image_column: str) -> None:
+    """Stop where more images cannot be decoded than are allowed.
+
+    Raises:
+        InputError: `count` is above `most`.
+    """
+    if count > most:
+        raise InputError(
+            f"{count} of the images in column {image_column!r} cannot be decoded, the last being {last} ({reason}), "
+            f"and at most {most} may be skipped; repair or remove them, or raise max_bad_images."
+        )
+
+
+def encode_shards(
+    vision: VisionEncoder,
+    dataset: Dataset,
+    *,
+    columns: Sequence[str] = (),
+    transform: ImageTransform | None = None,
+    image_column: str = "image",
+    cache_dir: str | Path | None = None,
+    batch_size: int = 128,
+    device: str | torch.device | None = None,
+    precision: Precision = "float32",
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> Generator[Shard, None, None]:
+    """The shards of a data set in order, from the cache or from the encoder and then into the cache.
+
+    One shard is held at a time. Arguments and errors as of `extract_features`; images that do not decode are in the
+    shards, and none is too many.
+    """
+    check_columns(dataset, image_column, columns)
+    plain = dataset.with_format(None)
+    images = plain.cast_column(image_column, Image(decode=False)).select_columns([image_column])
+    cache = None
+    if cache_dir is not None:
+        cache = FeatureCache(cache_dir, feature_identity(vision, plain, image_column, transform, precision))
+    prepare = _Prepare(images, image_column, vision.image_processor, transform)
+    ranges = [range(start, min(start + SHARD_ROWS, len(images))) for start in range(0, len(images), SHARD_ROWS)]
+    kept = [cache is not None and cache.load(number) is not None for number in range(len(ranges))]
     batches = [
         list(rows[start : start + batch_size])
-        for rows, shard in zip(ranges, kept, strict=True)
-        if shard is None
+        for rows, ready in zip(ranges, kept, strict=True)
+        if not ready
         for start in range(0, len(rows), batch_size)
     ]
-    # one loader for all of them: workers start once and run ahead from shard to shard
-    loader = iter(DataLoader(_Rows(length), batch_sampler=batches, num_workers=workers, collate_fn=prepare))
-    for number, (rows, ready) in enumerate(zip(ranges, kept, strict=True)):
-        shard = ready
-        if shard is None:
-            shard = _encode(vision, itertools.islice(loader, -(-len(rows) // batch_size)))
-            if cache is not None:
-                cache.save(number, shard)
-        yield shard
+    with (
+        inference(vision.whole, device),
+        autocast(vision, precision),
+        Progress(f"features of {vision.name}", len(images), shown=progress) as bar,
+    ):
+        on_cuda = device_of(vision).type == "cuda"
+        if num_workers is None:
+            num_workers = min(8, os.cpu_count() or 1) if on_cuda else 0
+        # one loader for all of them: workers start once and run ahead from shard to shard
+        loader = iter(
+            DataLoader(
+                _Rows(len(images)),
+                batch_sampler=batches,
+                num_workers=num_workers,
+                collate_fn=prepare,
+                pin_memory=on_cuda,
+            )
+        )
+        for number, (rows, ready) in enumerate(zip(ranges, kept, strict=True)):
+            shard = cache.load(number) if ready and cache is not None else None
+            if shard is None:
+                shard = _encode(vision, itertools.islice(loader, -(-len(rows) // batch_size)))
+                if cache is not None:
+                    cache.save(number, shard)
+            bar.advance(len(rows))
+            yield shard
+
+
+def device_of(vision: VisionEncoder) -> torch.device:
+    """Where an encoder computes."""
+    return next((parameter.device for parameter in vision.whole.parameters()), torch.device("cpu"))
+
+
+def autocast(vision: VisionEncoder, precision: Precision) -> AbstractContextManager[Any]:
+    """What a forward pass in this precision runs in."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device_of(vision).type, getattr(torch, precision))
 
 
 def _encode(vision: VisionEncoder, batches: Iterable[_Batch]) -> Shard:
@@ -175,8 +260,9 @@ def _encode(vision: VisionEncoder, batches: Iterable[_Batch]) -> Shard:
         bad += undecoded
         if pixel_values is not None:
             vectors, shared = vision.encode(pixel_values)
-            features.append(vectors.cpu().numpy())
-            embeds.append(shared.cpu().numpy() if shared is not None else np.empty((len(vectors), 0), np.float32))
+            features.append(vectors.float().cpu().numpy())
+            shared_space = np.empty((len(vectors), 0), np.float32) if shared is None else shared.float().cpu().numpy()
+            embeds.append(shared_space)
     return Shard(
         np.asarray(rows, dtype=np.int64),
         np.concatenate(features[1:] or features),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
-from .knn import as_unit_vectors, check_labels
+from .knn import as_array, as_unit_vectors, check_labels
 
 
 @dataclass(frozen=True)
@@ -20,25 +20,28 @@ class FewShotResult:
 
     Attributes:
         accuracies: (episodes,) float64, the share of each episode's queries that were right.
+        ways: classes an episode.
         num_classes: classes with enough images to be drawn.
         num_left_out: classes without.
     """
 
     accuracies: NDArray[np.float64]
+    ways: int
     num_classes: int
     num_left_out: int
 
 
 def few_shot_accuracy(
     features: ArrayLike | Tensor,
-    labels: ArrayLike,
+    labels: ArrayLike | Tensor,
     *,
-    groups: ArrayLike | None = None,
-    ways: int = 5,
+    groups: ArrayLike | Tensor | None = None,
+    ways: int | None = None,
     shots: int = 5,
     queries: int = 15,
     episodes: int = 600,
     seed: int = 0,
+    device: str | torch.device | None = None,
 ) -> FewShotResult:
     """Draw episodes; a query gets the class whose mean support feature is nearest by cosine.
 
@@ -51,29 +54,32 @@ def few_shot_accuracy(
         labels: (N,) integers.
         groups: (N,) ids; in an episode no two images of a class are of one group, so that no query has its like in
             the support of its class. A group that holds images of several classes may stand in each of them.
-        ways: classes an episode.
+        ways: classes an episode; default 5, or as many as have enough images where that is fewer.
         shots: labelled images a class.
         queries: images a class that are to be told.
         episodes: how many; the interval of their mean narrows with its root.
         seed: of the draws.
+        device: where to compute; default where the features are.
 
     Raises:
-        InputError: fewer than `ways` classes have `shots + queries` images (of groups of their own), or numbers below
-            1.
+        InputError: fewer than `ways` classes, or two, have `shots + queries` images (of groups of their own), or
+            numbers below 1.
     """
     vectors = as_unit_vectors(features)
+    vectors = vectors.to(vectors.device if device is None else device)
     codes = check_labels(labels, len(vectors))
-    if min(ways - 1, shots, queries, episodes) < 1:
+    if min((5 if ways is None else ways) - 1, shots, queries, episodes) < 1:
         raise InputError(
-            f"Episodes of {ways} ways, {shots} shots and {queries} queries, {episodes} of them, cannot be drawn; give "
-            "at least 2 ways and 1 of each other."
+            f"ways={ways}, shots={shots}, queries={queries} and episodes={episodes} cannot be drawn; give at least 2 "
+            "ways and 1 of each other."
         )
-    units = np.arange(len(codes)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    units = np.arange(len(codes)) if groups is None else np.unique(as_array(groups), return_inverse=True)[1]
     if units.shape != codes.shape:
         raise InputError(f"There are {len(codes)} labels and groups of shape {units.shape}; give one group an image.")
     need = shots + queries
     members = [_rows_by_group(units, np.flatnonzero(codes == label)) for label in np.unique(codes)]
     enough = [groups_of for groups_of in members if len(groups_of) >= need]
+    ways = max(2, min(5, len(enough))) if ways is None else ways
     if len(enough) < ways:
         raise InputError(
             f"{len(enough)} of {len(members)} classes have the {need} {'images' if groups is None else 'groups'} that "
@@ -81,17 +87,17 @@ def few_shot_accuracy(
             "shots, or give more images a class."
         )
     generator = np.random.default_rng(seed)
-    answers = torch.arange(ways).repeat_interleave(queries)
+    answers = torch.arange(ways, device=vectors.device).repeat_interleave(queries)
     accuracies = np.empty(episodes)
     for episode in range(episodes):
         rows = np.empty((ways, need), dtype=np.int64)
         for way, chosen in enumerate(generator.choice(len(enough), ways, replace=False)):
             drawn = generator.choice(len(enough[chosen]), need, replace=False)
             rows[way] = [generator.choice(enough[chosen][group]) for group in drawn]
-        centres = functional.normalize(vectors[torch.from_numpy(rows[:, :shots])].mean(1), dim=1)
-        asked = vectors[torch.from_numpy(rows[:, shots:].reshape(-1))]
-        accuracies[episode] = float(((asked @ centres.T).argmax(1) == answers).double().mean())
-    return FewShotResult(accuracies, len(enough), len(members) - len(enough))
+        centres = functional.normalize(vectors[torch.from_numpy(rows[:, :shots]).to(vectors.device)].mean(1), dim=1)
+        asked = vectors[torch.from_numpy(rows[:, shots:].reshape(-1)).to(vectors.device)]
+        accuracies[episode] = int(((asked @ centres.T).argmax(1) == answers).sum()) / len(answers)
+    return FewShotResult(accuracies, ways, len(enough), len(members) - len(enough))
 
 
 def _rows_by_group(units: NDArray[np.int64], rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

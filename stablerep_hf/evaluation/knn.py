@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +30,7 @@ def nearest_neighbours(
         k: neighbours a query, 1 to N.
         query_chunk: queries a tile.
         bank_chunk: rows of the bank a tile; the result does not depend on either.
-        device: where to compute; default the CPU.
+        device: where to compute; default where the queries are.
 
     Returns:
         Similarities (Q, k) float32 in [-1, 1], falling along a row, and rows of the bank (Q, k) int64, on the CPU.
@@ -43,6 +45,7 @@ def nearest_neighbours(
             "compared; extract both with the same encoder."
         )
     check_neighbours(k, len(bank_vectors))
+    device = query_vectors.device if device is None else device
     similarities = torch.empty(len(query_vectors), k)
     indices = torch.empty(len(query_vectors), k, dtype=torch.int64)
     for start in range(0, len(query_vectors), query_chunk):
@@ -72,7 +75,7 @@ def check_neighbours(k: int, bank_size: int) -> None:
 
 def knn_predict(
     train_features: ArrayLike | Tensor,
-    train_labels: ArrayLike,
+    train_labels: ArrayLike | Tensor,
     test_features: ArrayLike | Tensor,
     *,
     k: int = 20,
@@ -90,7 +93,7 @@ def knn_predict(
         test_features: (Q, D).
         k: neighbours that vote.
         temperature: of the weights, above 0.
-        device: where to compute; default the CPU.
+        device: where to compute; default where the test features are.
 
     Returns:
         (Q,) int64 labels.
@@ -98,25 +101,27 @@ def knn_predict(
     Raises:
         InputError: as `nearest_neighbours`, or labels that do not fit the features.
     """
-    labels, codes = np.unique(check_labels(train_labels, len(np.asarray(train_features))), return_inverse=True)
-    similarities, indices = nearest_neighbours(test_features, train_features, k, device=device)
+    train = as_matrix(train_features)
+    labels, codes = np.unique(check_labels(train_labels, len(train)), return_inverse=True)
+    similarities, indices = nearest_neighbours(test_features, train, k, device=device)
     votes = vote(similarities, torch.from_numpy(codes)[indices], len(labels), temperature)
     return labels[votes.argmax(1).numpy()]  # type: ignore[no-any-return]
 
 
 def knn_accuracy(
     train_features: ArrayLike | Tensor,
-    train_labels: ArrayLike,
+    train_labels: ArrayLike | Tensor,
     test_features: ArrayLike | Tensor,
-    test_labels: ArrayLike,
+    test_labels: ArrayLike | Tensor,
     *,
     k: int = 20,
     temperature: float = 0.07,
     device: str | torch.device | None = None,
 ) -> float:
     """Share of test images, in [0, 1], whose label `knn_predict` finds. Arguments and errors as there."""
-    expected = check_labels(test_labels, len(np.asarray(test_features)))
-    found = knn_predict(train_features, train_labels, test_features, k=k, temperature=temperature, device=device)
+    test = as_matrix(test_features)
+    expected = check_labels(test_labels, len(test))
+    found = knn_predict(train_features, train_labels, test, k=k, temperature=temperature, device=device)
     return float((found == expected).mean())
 
 
@@ -145,9 +150,14 @@ def as_matrix(features: ArrayLike | Tensor, dtype: torch.dtype = torch.float32) 
     return vectors
 
 
-def check_labels(labels: ArrayLike, length: int) -> NDArray[np.int64]:
+def as_array(values: ArrayLike | Tensor) -> NDArray[Any]:
+    """Values as NumPy's, wherever they are."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def check_labels(labels: ArrayLike | Tensor, length: int) -> NDArray[np.int64]:
     """Labels as (N,) int64, or an `InputError` when they are of another kind or number."""
-    array = np.asarray(labels)
+    array = as_array(labels)
     if array.shape != (length,) or array.dtype.kind not in "iub":
         raise InputError(
             f"Labels are {array.dtype} of shape {array.shape} and must be {length} integers, one for each image."

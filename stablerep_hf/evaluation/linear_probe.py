@@ -13,16 +13,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
-from .knn import as_matrix, check_labels
+from .knn import as_array, as_matrix, check_labels
 from .metrics import Statistic, statistic_of, value_of
 
-# the release's 45 values of l2 = 1 / C, log-spaced from 1e-6 to 1e5
-SYNCLR_C_VALUES = tuple(float(c) for c in np.logspace(-5, 6, 45))
 # Largest entry of the gradient at which a fit is done; scikit-learn's is 1e-4. Choosing needs no more than that, nor
 # more than single precision: accuracies then differ by less than those of scikit-learn do from the exact solution's.
 _CHOOSING_TOLERANCE = 1e-4
 _FINAL_TOLERANCE = 1e-5
 _ROUNDING = 1e-6  # of a float32 that an encoder gives, relative
+
+
+def c_values(count: int) -> tuple[float, ...]:
+    """`count` values of C, log-spaced from 1e-5 to 1e6."""
+    return tuple(float(c) for c in np.logspace(-5, 6, count))
+
+
+SYNCLR_C_VALUES = c_values(45)  # the release's values of l2 = 1 / C
 
 
 @dataclass(frozen=True)
@@ -57,13 +63,13 @@ class ProbeResult:
 
 def logistic_regression_probe(
     train_features: ArrayLike | Tensor,
-    train_labels: ArrayLike,
+    train_labels: ArrayLike | Tensor,
     test_features: ArrayLike | Tensor,
-    test_labels: ArrayLike,
+    test_labels: ArrayLike | Tensor,
     *,
     metric: str = "accuracy",
-    train_groups: ArrayLike | None = None,
-    held_out: ArrayLike | None = None,
+    train_groups: ArrayLike | Tensor | None = None,
+    held_out: ArrayLike | Tensor | None = None,
     c_values: Sequence[float] = SYNCLR_C_VALUES,
     validation_fraction: float = 0.2,
     max_iter: int = 1000,
@@ -100,7 +106,8 @@ def logistic_regression_probe(
     grid = sorted(float(c) for c in c_values)
     if not grid or grid[0] <= 0:
         raise InputError(f"The values of C are {tuple(c_values)} and must be above 0, at least one.")
-    several = np.asarray(train_labels).ndim == 2
+    train_labels, test_labels = as_array(train_labels), as_array(test_labels)
+    several = train_labels.ndim == 2
     target: NDArray[np.bool_]
     expected: NDArray[Any]
     labels: NDArray[Any]
@@ -129,7 +136,7 @@ def logistic_regression_probe(
     if held_out is None:
         chooses = validation_rows(codes, train_groups, validation_fraction, seed)
     else:
-        chooses = np.asarray(held_out, dtype=bool)
+        chooses = as_array(held_out).astype(bool)
     fit_rows, chooses_rows = torch.from_numpy(np.flatnonzero(~chooses)), torch.from_numpy(np.flatnonzero(chooses))
     one_against_rest = metric == "11_point_map"
     hot = torch.from_numpy(target.astype(np.float64))
@@ -161,7 +168,7 @@ def logistic_regression_probe(
 
 
 def validation_rows(
-    codes: NDArray[np.int64], groups: ArrayLike | None, fraction: float, seed: int
+    codes: NDArray[np.int64], groups: ArrayLike | Tensor | None, fraction: float, seed: int
 ) -> NDArray[np.bool_]:
     """Which of N training rows validate: about `fraction` of each class's groups, drawn at random.
 
@@ -180,7 +187,7 @@ def validation_rows(
     if groups is None:
         first, members = np.arange(len(codes)), np.arange(len(codes))
     else:
-        ids = np.asarray(groups)
+        ids = as_array(groups)
         if ids.shape != codes.shape:
             raise InputError(
                 f"There are {len(codes)} labels and groups of shape {ids.shape}; give one group an image."
@@ -219,6 +226,8 @@ class _Logistic:
         device: str | torch.device | None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
+        if device is not None and torch.device(device).type == "mps":  # which has no numbers of double precision
+            device = "cpu"
         features = features.to(device)
         curvature, axes = torch.linalg.eigh(features.T @ features / len(features))
         present = curvature > 1e-12 * curvature[-1]  # the best weights are 0 along an axis without variance
@@ -277,9 +286,9 @@ class _Logistic:
         return logits.double().cpu().numpy()
 
 
-def check_multi_labels(labels: ArrayLike, length: int) -> NDArray[np.bool_]:
+def check_multi_labels(labels: ArrayLike | Tensor, length: int) -> NDArray[np.bool_]:
     """Labels as (N, K) bool, or an `InputError`."""
-    array = np.asarray(labels)
+    array = as_array(labels)
     if array.ndim != 2 or len(array) != length or array.dtype != bool or not array.any():
         raise InputError(
             f"Labels are {array.dtype} of shape {array.shape} and must be bool of shape ({length}, classes), one row "

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from .settings import METRICS
 
 Weights = NDArray[np.float64]
 # weights (R, N), how often each of the N items counts in each of R samples -> (R,) scores; NaN where nothing counts
 Statistic = Callable[[Weights], NDArray[np.float64]]
-
-METRICS = ("accuracy", "mean_per_class", "11_point_map")
 
 
 @dataclass(frozen=True)

@@ -7,53 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from .catalogue import MEASURES
 from .figures import image_grid, png_bytes, score_plot
 from .results import EvaluationResult, save_results, write_atomically
 from .tables import markdown_table, readable, results_table
-
-_PROTOCOL_NOTES = {
-    "knn": (
-        "**kNN**: the most similar training images (cosine) vote for their label with weight exp(similarity / "
-        "temperature), as in DINO; nothing is trained."
-    ),
-    "linear_probe": (
-        "**Linear probe**: logistic regression on frozen, standardised features. C is chosen on a part held out of "
-        "the training set, the regression refitted on all of it, the test set scored once."
-    ),
-    "linear_probe_sgd": (
-        "**Linear probe (SGD)**: the release's linear heads, trained by SGD on frozen features at ten learning rates. "
-        "The rate is chosen on a part held out of the training set."
-    ),
-    "linear_probe_sgd_optimistic": (
-        "**Linear probe (SGD, chosen on the test set)**: the same heads, and the maximum over them and over "
-        "checkpoints on the very images that are reported, as in the release. Optimistic: it says something only "
-        "beside the release's own tables."
-    ),
-    "few_shot": (
-        "**Few-shot**: in each episode a few images of a few classes are labelled, and others get the class whose "
-        "mean feature is nearest."
-    ),
-    "zero_shot": (
-        "**Zero-shot**: sentences that name each class are embedded, normalised, averaged and normalised; an image "
-        "gets the class it is most similar to."
-    ),
-    "retrieval": (
-        "**Cross-artist retrieval**: each image ranks all images by other artists; a hit is the same concept among "
-        "the first k. Images whose concept nobody else drew are left out."
-    ),
-    "retrieval_displaced": (
-        "**Displaced cross-artist retrieval**: the same, but the image that asks is shrunk and moved on its ground by "
-        "a fixed random amount, so that things cannot be found by where they lie."
-    ),
-    "text_retrieval": (
-        "**Image-text retrieval**: images rank all captions and captions all images; a hit is one of its own among "
-        "the first k."
-    ),
-    "sibling_retrieval": (
-        "**Sibling retrieval**: each image ranks all others; the mean over images of the average precision at which "
-        "the other images of its caption come."
-    ),
-}
 
 
 def write_report(
@@ -87,7 +44,11 @@ def write_report(
         sections.append(introduction.strip())
     sections += ["## Scores", results_table(results).strip(), "![scores with 95 % intervals](scores.png)"]
     sections.append(
-        "\n".join(f"- {_PROTOCOL_NOTES[name]}" for name in _PROTOCOL_NOTES if any(r.protocol == name for r in results))
+        "\n".join(
+            f"- **{measure.title[0].upper()}{measure.title[1:]}**: {measure.note}"
+            for name, measure in MEASURES.items()
+            if any(result.protocol == name for result in results)
+        )
     )
     if caption_images:
         sections += ["## Images", "One caption a row, its images side by side.", "![captions and images](grid.png)"]

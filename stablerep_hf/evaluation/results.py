@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError
 from .intervals import seed_interval
 
@@ -41,6 +44,8 @@ class EvaluationResult:
         chance: what knowing nothing would give, if that is defined.
         settings: the protocol's settings and choices, JSON values.
         variant: which of several numbers of one protocol and metric this is: "with BatchNorm", "artist = fluent".
+        drawn: (R,) the number on each bootstrap sample, or in each episode: by it encoders that were measured on the
+            same items are compared. It is kept in memory only.
     """
 
     encoder: str
@@ -58,6 +63,7 @@ class EvaluationResult:
     chance: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
+    drawn: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         numbers = [self.value, self.low, self.high, *([] if self.chance is None else [self.chance])]
@@ -79,7 +85,9 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, in the order of the fields."""
-        return {**dataclasses.asdict(self), "seeds": list(self.seeds)}
+        values = dataclasses.asdict(dataclasses.replace(self, drawn=None))
+        del values["drawn"]
+        return {**values, "seeds": list(self.seeds)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvaluationResult:
@@ -88,7 +96,7 @@ class EvaluationResult:
         Raises:
             InputError: a field is unknown or missing.
         """
-        known = {entry.name for entry in dataclasses.fields(cls)}
+        known = {entry.name for entry in dataclasses.fields(cls)} - {"drawn"}
         needed = {
             entry.name
             for entry in dataclasses.fields(cls)
@@ -167,6 +175,7 @@ def _combine(runs: list[EvaluationResult]) -> EvaluationResult:
         low=low,
         high=high,
         interval=OVER_SEEDS,
+        drawn=None,
         seeds=seeds,
         settings={**common, "values": [run.value for run in runs]},
     )

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .knn import as_unit_vectors
+from .knn import as_array, as_unit_vectors
 from .text_retrieval import hit_by_chance
 
 
@@ -36,8 +36,8 @@ class RetrievalRecall:
 
 def retrieval_recall(
     features: ArrayLike | Tensor,
-    concept_ids: ArrayLike,
-    artist_ids: ArrayLike,
+    concept_ids: ArrayLike | Tensor,
+    artist_ids: ArrayLike | Tensor,
     ks: Sequence[int] = (1, 5),
     *,
     query_features: ArrayLike | Tensor | None = None,
@@ -57,12 +57,14 @@ def retrieval_recall(
         ks: the ranks to report.
         query_features: (N, D) of the same images in another state (`Displacement`), which ask in place of `features`.
         chunk_size: queries a tile, of chunk_size x N similarities.
-        device: where to compute; default the CPU.
+        device: where to compute; default where the features are.
 
     Raises:
         InputError: shapes do not fit, k below 1, a feature is not finite, or no concept is drawn by two artists.
     """
-    vectors = as_unit_vectors(features).to(device)
+    vectors = as_unit_vectors(features)
+    device = vectors.device if device is None else device
+    vectors = vectors.to(device)
     asking = vectors if query_features is None else as_unit_vectors(query_features).to(device)
     if asking.shape != vectors.shape:
         raise InputError(
@@ -94,8 +96,8 @@ def retrieval_recall(
     return RetrievalRecall(recall, chance, hits, queries, len(vectors) - len(queries))
 
 
-def _codes(values: ArrayLike, length: int, device: str | torch.device | None) -> Tensor:
-    array = np.asarray(values)
+def _codes(values: ArrayLike | Tensor, length: int, device: str | torch.device) -> Tensor:
+    array = as_array(values)
     if array.shape != (length,):
         raise InputError(f"There are {length} images and ids of shape {array.shape}; give one id for each image.")
     return torch.from_numpy(np.unique(array, return_inverse=True)[1].astype(np.int64)).to(device)

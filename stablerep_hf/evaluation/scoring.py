@@ -7,103 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from .features import Features
 from .intervals import bootstrap_values, percentile_interval, seed_interval
-from .linear_probe import SYNCLR_C_VALUES
-from .metrics import METRICS, Statistic, Weights
+from .metrics import MeanScore, Statistic, Weights
 from .results import BOOTSTRAP, CLUSTER_BOOTSTRAP, OVER_EPISODES, TEXT_BOOTSTRAP, EvaluationResult
+from .settings import Columns, EvaluationSettings, Subject
 from .sgd_probe import AugmentedFeatures
-from .zero_shot import DEFAULT_TEMPLATES, EmbedTexts, check_templates
-
-DINO_NEIGHBOURS = (10, 20, 100, 200)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What the columns of the data sets mean.
-
-    Attributes:
-        label: what kNN, the probes, few-shot and zero-shot predict; integers, strings, a ClassLabel, or, for the
-            logistic regression and 11-point mAP, lists of these.
-        group: the concept of an image: what cross-artist retrieval looks for, and what splits, episodes and the
-            bootstrap keep together. Without it every image stands for itself.
-        artist: who drew an image; cross-artist retrieval finds images by others.
-        caption: a text or several of each image, for image-text retrieval.
-        caption_id: which images are siblings.
-        image_id: rows of one id are one image with several captions; without it every row is an image.
-        slices: columns whose values part the test images; every score is also given for each part.
-    """
-
-    label: str | None = None
-    group: str | None = None
-    artist: str | None = None
-    caption: str | None = None
-    caption_id: str | None = None
-    image_id: str | None = None
-    slices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Settings of the protocols; the defaults are those of the functions they go to.
-
-    Attributes:
-        metric: of kNN, the logistic regression and zero-shot: "accuracy"; "mean_per_class" (the custom on Aircraft,
-            Caltech-101, Flowers-102 and Pets); "11_point_map" (on VOC2007).
-        knn_neighbours: the values of k, each of which gives a result; None: DINO's 10, 20, 100 and 200, as far as the
-            bank reaches.
-        knn_temperature: of the votes.
-        probe_c_values: inverse regularisations to choose from.
-        probe_validation_fraction: share of the training set that chooses.
-        sgd_epochs: passes of the release's probe.
-        sgd_augmentation: whether it sees a new crop of each image in each epoch, as in the release. Each epoch then
-            encodes the training set anew.
-        few_shot_ways: classes an episode.
-        few_shot_shots: labelled images a class.
-        few_shot_queries: images a class that are to be told.
-        few_shot_episodes: how many.
-        templates: sentences for zero-shot, `{}` where the class name goes.
-        recall_at: the ranks of cross-artist retrieval.
-        text_recall_at: the ranks of image-text retrieval.
-        num_resamples: bootstrap samples of each interval.
-        seed: of splits, episodes, displacements and the bootstrap; it changes no feature.
-    """
-
-    metric: str = "accuracy"
-    knn_neighbours: tuple[int, ...] | None = None
-    knn_temperature: float = 0.07
-    probe_c_values: tuple[float, ...] = SYNCLR_C_VALUES
-    probe_validation_fraction: float = 0.2
-    sgd_epochs: int = 90
-    sgd_augmentation: bool = False
-    few_shot_ways: int = 5
-    few_shot_shots: int = 5
-    few_shot_queries: int = 15
-    few_shot_episodes: int = 600
-    templates: tuple[str, ...] = DEFAULT_TEMPLATES
-    recall_at: tuple[int, ...] = (1, 5)
-    text_recall_at: tuple[int, ...] = (1, 5, 10)
-    num_resamples: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise InputError(f"There is no metric {self.metric!r} of labels; choose from {', '.join(METRICS)}.")
-        if self.knn_neighbours is not None and min(self.knn_neighbours, default=0) < 1:
-            raise InputError(
-                f"The numbers of neighbours {tuple(self.knn_neighbours)} must be 1 or more, and at least one number; "
-                "DINO uses 10, 20, 100 and 200."
-            )
-        if self.few_shot_episodes < 2:
-            raise InputError(
-                f"{self.few_shot_episodes} few-shot episodes have no spread to make an interval from; draw at least 2."
-            )
-        if self.seed < 0:
-            raise InputError(f"The seed {self.seed} is below 0, which no generator takes; give 0 or more.")
-        check_templates(self.templates)
+from .zero_shot import EmbedTexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +31,10 @@ class Finding:
         count: items.
         settings: the protocol's own.
         groups: (count,) ids of items that are drawn together; None: each for itself.
-        rows: (count,) the test image of each item; None if the items are texts, which have no slices.
+        rows: (count,) the test image of each item; None if the items are texts or episodes, which have no slices.
         chance: what knowing nothing would give.
         variant: which of several numbers this is.
+        episodes: whether the items are episodes, of which there may be any number.
     """
 
     protocol: str
@@ -131,6 +46,7 @@ class Finding:
     rows: NDArray[np.int64] | None = None
     chance: float | None = None
     variant: str = ""
+    episodes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +65,15 @@ class Scoring:
         embed_texts: of the dual encoder.
         augmented: the training features of an epoch of the release's probe.
         train_split: what results call the training set.
-        shared: the fields that all results have in common.
+        subject: what results are about.
         settings: of the protocols.
+        device: where similarities and probes are computed; None: the CPU.
     """
 
     train: Features | None
     test: Features
     columns: Columns
-    shared: dict[str, Any]
+    subject: Subject
     settings: EvaluationSettings
     validation: Features | None = None
     displaced: Features | None = None
@@ -166,6 +83,7 @@ class Scoring:
     embed_texts: EmbedTexts | None = None
     augmented: AugmentedFeatures | None = None
     train_split: str = "train"
+    device: str | torch.device | None = None
 
     def groups(self, features: Features) -> NDArray[Any] | None:
         """(N,) the group of each image, if there are groups."""
@@ -176,7 +94,7 @@ class Scoring:
         assert self.columns.label is not None
         values = [side.columns[self.columns.label] for side in sides]
         for side, column in zip(sides, values, strict=True):
-            check_label_values(self.columns.label, self.shared["split"] if side is self.test else "training", column)
+            check_label_values(self.columns.label, self.subject.split if side is self.test else "training", column)
         if len({column.dtype.kind for column in values}) > 1:
             raise InputError(
                 f"The label column {self.columns.label!r} holds {values[0].dtype} in one data set and "
@@ -190,7 +108,7 @@ class Scoring:
         assert self.columns.label is not None
         lists = [side.columns[self.columns.label] for side in sides]
         for side, column in zip(sides, lists, strict=True):
-            check_label_lists(self.columns.label, self.shared["split"] if side is self.test else "training", column)
+            check_label_lists(self.columns.label, self.subject.split if side is self.test else "training", column)
         shown = [label for column in lists for entry in column for label in entry]
         if not shown:
             raise InputError(f"The lists in column {self.columns.label!r} are all empty; name a column with labels.")
@@ -225,6 +143,11 @@ class Scoring:
         that hold together (each at 1 - 0.05 / K, Bonferroni), because the least of several noisy scores lies below
         the least of the true ones, and their spread above the true one: a bootstrap of either repeats that.
         """
+        if finding.episodes:
+            assert isinstance(finding.statistic, MeanScore)
+            each = finding.statistic.scores
+            ends = seed_interval([float(value) for value in each])
+            return [self._result(finding, each.mean(), ends, len(each), drawn=each)]
         parts = self._slices(finding)
         masks = [mask for slices in parts.values() for mask in slices.values()]
 
@@ -240,7 +163,7 @@ class Scoring:
             seed=self.settings.seed,
         )
         exact = whole_and_parts(np.ones((1, finding.count)))[0]
-        results = [self._result(finding, exact[0], percentile_interval(drawn[:, 0]), finding.count)]
+        results = [self._result(finding, exact[0], percentile_interval(drawn[:, 0]), finding.count, drawn=drawn[:, 0])]
         place = 1
         for column, slices in parts.items():
             own = range(place, place + len(slices))
@@ -265,25 +188,6 @@ class Scoring:
             results.append(self._result(finding, np.ptp(scores), ends, finding.count, f"gap over {column}", told))
         return results
 
-    def episode_result(
-        self, protocol: str, accuracies: NDArray[np.float64], chance: float, own: dict[str, Any], variant: str
-    ) -> EvaluationResult:
-        """The mean over episodes (E,) with its t interval; n counts episodes."""
-        low, high = seed_interval([float(value) for value in accuracies])
-        return EvaluationResult(
-            protocol=protocol,
-            metric="accuracy",
-            value=float(accuracies.mean()),
-            low=low,
-            high=high,
-            interval=OVER_EPISODES,
-            n=len(accuracies),
-            chance=chance,
-            settings={"label": self.columns.label, **own, **self.settings_of_data()},
-            variant=variant,
-            **self.shared,
-        )
-
     def _slices(self, finding: Finding) -> dict[str, dict[str, NDArray[np.bool_]]]:
         """Slice column -> value -> which items have it, (count,)."""
         parts: dict[str, dict[str, NDArray[np.bool_]]] = {}
@@ -301,21 +205,25 @@ class Scoring:
         count: int,
         part: str = "",
         told: Mapping[str, Any] | None = None,
+        drawn: NDArray[np.float64] | None = None,
     ) -> EvaluationResult:
         low, high = map(float, ends)
         interval = BOOTSTRAP if finding.groups is None else CLUSTER_BOOTSTRAP
+        if finding.rows is None:
+            interval = OVER_EPISODES if finding.episodes else TEXT_BOOTSTRAP
         return EvaluationResult(
             protocol=finding.protocol,
             metric=finding.metric,
             value=float(value),
             low=low,
             high=high,
-            interval=interval if finding.rows is not None else TEXT_BOOTSTRAP,
+            interval=interval,
             n=count,
             chance=None if part else finding.chance,
             settings={**finding.settings, **(told or {})},
             variant=", ".join(name for name in (finding.variant, part) if name),
-            **self.shared,
+            drawn=drawn,
+            **vars(self.subject),
         )
 
 

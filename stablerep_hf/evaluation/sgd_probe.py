@@ -73,12 +73,12 @@ class SGDProbeSettings:
 
 def sgd_probe(
     train_features: ArrayLike | Tensor,
-    train_labels: ArrayLike,
+    train_labels: ArrayLike | Tensor,
     test_features: ArrayLike | Tensor,
-    test_labels: ArrayLike,
+    test_labels: ArrayLike | Tensor,
     *,
     selection: Literal["validation", "test"] = "validation",
-    train_groups: ArrayLike | None = None,
+    train_groups: ArrayLike | Tensor | None = None,
     augmented: AugmentedFeatures | None = None,
     settings: SGDProbeSettings | None = None,
     device: str | torch.device | None = None,

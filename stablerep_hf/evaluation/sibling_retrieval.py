@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .knn import as_unit_vectors
+from .knn import as_array, as_unit_vectors
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SiblingRetrieval:
 
 def sibling_retrieval(
     features: ArrayLike | Tensor,
-    caption_ids: ArrayLike,
+    caption_ids: ArrayLike | Tensor,
     *,
     chunk_size: int = 512,
     device: str | torch.device | None = None,
@@ -44,13 +44,14 @@ def sibling_retrieval(
         features: (N, D).
         caption_ids: (N,) integers or strings.
         chunk_size: queries a tile, of chunk_size x N similarities.
-        device: where to compute; default the CPU.
+        device: where to compute; default where the features are.
 
     Raises:
         InputError: shapes do not fit, a feature is not finite, or no image has a sibling.
     """
-    vectors = as_unit_vectors(features).to(device)
-    ids = np.asarray(caption_ids)
+    vectors = as_unit_vectors(features)
+    vectors = vectors.to(vectors.device if device is None else device)
+    ids = as_array(caption_ids)
     if ids.shape != (len(vectors),):
         raise InputError(
             f"There are {len(vectors)} images and caption ids of shape {ids.shape}; give one for each image."
@@ -62,19 +63,21 @@ def sibling_retrieval(
         raise InputError(
             f"None of the {len(vectors)} images has a sibling, so there is nothing to find; check the caption ids."
         )
-    own = torch.from_numpy(codes).to(device)
+    own = torch.from_numpy(codes).to(vectors.device)
     precisions = []
-    for rows in torch.split(torch.from_numpy(queries), chunk_size):
+    for rows in torch.split(torch.from_numpy(queries).to(vectors.device), chunk_size):
         similarity = vectors[rows] @ vectors.T
         relevant = own[rows, None] == own[None]
-        similarity[torch.arange(len(rows)), rows] = -torch.inf  # the query itself, which is last and not counted
-        relevant[torch.arange(len(rows)), rows] = False
+        similarity[
+            torch.arange(len(rows), device=rows.device), rows
+        ] = -torch.inf  # the query itself, which is last and not counted
+        relevant[torch.arange(len(rows), device=rows.device), rows] = False
         # two stable sorts: by similarity, and among equals the relevant ones last
         order = relevant.to(torch.int8).sort(dim=1, stable=True).indices
         order = order.gather(1, similarity.gather(1, order).sort(dim=1, descending=True, stable=True).indices)
-        hit = relevant.gather(1, order).double()
-        place = torch.arange(1, hit.shape[1] + 1, device=hit.device, dtype=torch.float64)
-        precisions.append(((hit.cumsum(1) / place * hit).sum(1) / hit.sum(1)).cpu())
+        hit = relevant.gather(1, order).cpu().double()
+        place = torch.arange(1, hit.shape[1] + 1, dtype=torch.float64)
+        precisions.append((hit.cumsum(1) / place * hit).sum(1) / hit.sum(1))
     chance = _chance(siblings[queries], len(vectors) - 1)
     return SiblingRetrieval(torch.cat(precisions).numpy(), queries, chance)
 

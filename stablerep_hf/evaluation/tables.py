@@ -7,27 +7,16 @@ from pathlib import PurePath
 from typing import Any
 
 from ..errors import InputError
+from .catalogue import MEASURES
 from .results import OVER_EPISODES, TEXT_BOOTSTRAP, EvaluationResult
 
-_PROTOCOL_NAMES = {
-    "classification": "classification",
-    "knn": "kNN",
-    "linear_probe": "linear probe",
-    "linear_probe_sgd": "linear probe (SGD)",
-    "linear_probe_sgd_optimistic": "linear probe (SGD, chosen on the test set)",
-    "few_shot": "few-shot",
-    "zero_shot": "zero-shot",
-    "retrieval": "cross-artist retrieval",
-    "retrieval_displaced": "displaced cross-artist retrieval",
-    "text_retrieval": "image-text retrieval",
-    "sibling_retrieval": "sibling retrieval",
-}
 _UNITS = {TEXT_BOOTSTRAP: "texts", OVER_EPISODES: "episodes"}
 
 
 def measure_name(result: EvaluationResult) -> str:
     """The heading of a result's column: "kNN accuracy (k = 20)", "cross-artist retrieval recall@1"."""
-    name = f"{_PROTOCOL_NAMES.get(result.protocol, result.protocol)} {result.metric}"
+    known = MEASURES.get(result.protocol)
+    name = f"{known.title if known else result.protocol} {result.metric}"
     details = [f"k = {result.settings['k']}"] if "k" in result.settings else []
     details += [result.variant] if result.variant else []
     return f"{name} ({', '.join(details)})" if details else name
@@ -71,6 +60,31 @@ def results_table(results: Sequence[EvaluationResult], *, measures_as_rows: bool
         rows = [list(line) for line in zip(*rows, strict=True)]
         rows[0] = ["measure", *rows[0][1:]]
     return f"{markdown_table(rows)}\n\n{_note(results)}\n"
+
+
+def differences_table(results: Sequence[EvaluationResult]) -> str:
+    """The differences that `compare_encoders` found: one row a measure, one column a pair; empty if there is none.
+
+    Cells are percentage points with their paired 95 % intervals.
+    """
+    cells = {
+        (_column(result, several_sources=False), f"{result.encoder} - {other}"): found
+        for result in results
+        for other, found in result.settings.get("minus", {}).items()
+    }
+    if not cells:
+        return ""
+    pairs = list(dict.fromkeys(pair for _, pair in cells))
+    rows = [["difference", *pairs]]
+    for measure in dict.fromkeys(measure for measure, _ in cells):
+        row = [cells.get((measure, pair)) for pair in pairs]
+        rows.append([measure, *(_signed(found) if found else "" for found in row)])
+    return f"\n{markdown_table(rows)}\n\nPercentage points, paired 95 % intervals in brackets.\n"
+
+
+def _signed(found: Sequence[float]) -> str:
+    value, low, high = (f"{100 * number:+.1f}" for number in found)
+    return f"{value} [{low}, {high}]"
 
 
 def readable(value: Any) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .knn import as_unit_vectors
+from .knn import as_array, as_unit_vectors
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TextRetrievalRecall:
 def text_retrieval_recall(
     image_embeds: ArrayLike | Tensor,
     text_embeds: ArrayLike | Tensor,
-    pairs: ArrayLike,
+    pairs: ArrayLike | Tensor,
     ks: Sequence[int] = (1, 5, 10),
     *,
     chunk_size: int = 1024,
@@ -48,7 +48,7 @@ def text_retrieval_recall(
         pairs: (P, 2) int, the image and the text of each pair that belongs together.
         ks: the ranks to report.
         chunk_size: queries a tile, of chunk_size x candidates similarities.
-        device: where to compute; default the CPU.
+        device: where to compute; default where the images are.
 
     Returns:
         Images to texts, with the queries in the order of `image_embeds`, and texts to images.
@@ -56,7 +56,9 @@ def text_retrieval_recall(
     Raises:
         InputError: shapes do not fit, k below 1, or an image or text without a partner.
     """
-    images, texts = as_unit_vectors(image_embeds).to(device), as_unit_vectors(text_embeds).to(device)
+    images, texts = as_unit_vectors(image_embeds), as_unit_vectors(text_embeds)
+    device = images.device if device is None else device
+    images, texts = images.to(device), texts.to(device)
     if images.shape[1] != texts.shape[1]:
         raise InputError(
             f"Images have {images.shape[1]} dimensions and texts {texts.shape[1]}, so they cannot be compared; embed "
@@ -64,7 +66,7 @@ def text_retrieval_recall(
         )
     if not ks or min(ks) < 1:
         raise InputError(f"The ranks are {tuple(ks)} and must be whole numbers from 1 up, such as (1, 5, 10).")
-    belongs = np.unique(np.asarray(pairs, dtype=np.int64).reshape(-1, 2), axis=0)
+    belongs = np.unique(as_array(pairs).astype(np.int64).reshape(-1, 2), axis=0)
     for side, vectors, name in ((0, images, "images"), (1, texts, "texts")):
         lonely = len(vectors) - len(np.unique(belongs[:, side]))
         if lonely:
@@ -85,7 +87,8 @@ def _recall(
         similarity = queries[start : start + chunk_size] @ candidates.T
         first, last = np.searchsorted(pairs[:, 0], [start, start + len(similarity)])
         own = torch.zeros_like(similarity, dtype=torch.bool)
-        own[torch.from_numpy(pairs[first:last, 0] - start), torch.from_numpy(pairs[first:last, 1].copy())] = True
+        of_query, of_candidate = torch.from_numpy(pairs[first:last].copy()).to(own.device).T
+        own[of_query - start, of_candidate] = True
         best = similarity.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
         ranks.append((~own & (similarity >= best)).sum(1).cpu())  # wrong ones at or before the best right one
     rank = torch.cat(ranks).numpy()

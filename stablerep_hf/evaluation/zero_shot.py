@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from .knn import as_unit_vectors
-
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
+from .settings import check_templates
 
 EmbedTexts = Callable[[Sequence[str]], Tensor]
 
@@ -42,21 +41,6 @@ def zero_shot_weights(embed_texts: EmbedTexts, class_names: Sequence[str], templ
     return functional.normalize(sentences.reshape(len(names), len(templates), -1).mean(1), dim=1)
 
 
-def check_templates(templates: Sequence[str]) -> None:
-    """Refuse sentences that do not say where the class name goes, or have braces besides.
-
-    Raises:
-        InputError: there is such a one, or none at all.
-    """
-    if not templates or any(
-        template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")) for template in templates
-    ):
-        raise InputError(
-            f"The templates {list(templates)} must each hold '{{}}' once, where the class name goes, and no other "
-            f"brace; as in {DEFAULT_TEMPLATES[0]!r}."
-        )
-
-
 def zero_shot_scores(image_embeds: ArrayLike | Tensor, weights: Tensor) -> Tensor:
-    """Cosine similarities (N, K) float32 of images (N, E) with classes (K, E)."""
-    return as_unit_vectors(image_embeds) @ weights.T
+    """Cosine similarities (N, K) float32 of images (N, E) with classes (K, E), where the classes are."""
+    return as_unit_vectors(image_embeds).to(weights.device) @ weights.T

@@ -182,6 +182,8 @@ class DatasetFacts:
 def save_facts(path: str | Path, facts: ModelFacts | DatasetFacts) -> None:
     """Write facts as JSON, so that the card can be made again from the file."""
     values = {"facts": type(facts).__name__, **dataclasses.asdict(facts)}
+    if isinstance(facts, ModelFacts):
+        values["results"] = [result.to_dict() for result in facts.results]
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())
 

@@ -16,26 +16,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from safetensors import safe_open
 
 from ..errors import InputError
+from ..evaluation.catalogue import MEASURES
 from ..evaluation.results import EvaluationResult, write_atomically
 from ..evaluation.tables import measure_name, public_name, results_table
 from .facts import PLACEHOLDER, ModelFacts, check_license
 from .rendering import plain, render, render_body
 
-_FROZEN = ("image-classification", "Image classification (frozen features)")
-_IMAGE_RETRIEVAL = ("image-feature-extraction", "Image retrieval")
-_TASKS = {  # protocol -> (Hub task, its name in the index)
-    "classification": ("image-classification", "Image classification"),
-    "knn": _FROZEN,
-    "linear_probe": _FROZEN,
-    "linear_probe_sgd": _FROZEN,
-    "linear_probe_sgd_optimistic": _FROZEN,
-    "few_shot": ("image-classification", "Few-shot image classification (frozen features)"),
-    "zero_shot": ("zero-shot-image-classification", "Zero-shot image classification"),
-    "retrieval": _IMAGE_RETRIEVAL,
-    "retrieval_displaced": _IMAGE_RETRIEVAL,
-    "sibling_retrieval": _IMAGE_RETRIEVAL,
-    "text_retrieval": ("image-feature-extraction", "Image-text retrieval"),
-}
 _LIBRARIES = {  # form -> (library, pipeline)
     "encoder": ("transformers", "image-feature-extraction"),
     "pretraining": ("transformers", "image-feature-extraction"),
@@ -178,8 +164,8 @@ def model_index_results(results: Sequence[EvaluationResult]) -> list[EvalResult]
     """
     return [
         EvalResult(
-            task_type=_TASKS[result.protocol][0],
-            task_name=_TASKS[result.protocol][1],
+            task_type=MEASURES[result.protocol].task[0],
+            task_name=MEASURES[result.protocol].task[1],
             dataset_type=_dataset_id(result.dataset),
             dataset_name=result.dataset,
             dataset_split=result.split,

@@ -134,18 +134,17 @@ class CellRunner:
 
     def _measure(self, vision: VisionEncoder, cell: Cell) -> list[EvaluationResult]:
         """Scores on real drawings of held-out concepts; of a dual encoder also zero-shot."""
-        import numpy as np
-
         from .. import assets
-        from ..evaluation import Columns, EvaluationSettings, evaluate_features, extract_features
+        from ..evaluation import Columns, EvaluationSettings, Subject, evaluate_features, extract_features
 
         pictograms = assets.pictograms_path()
-        shared: dict[str, Any] = {
-            "encoder_name": vision.name,
-            "dataset_name": "embedded pictograms",
-            "dataset_revision": self.sets.revisions["pictograms"],
-            "seeds": (cell.seed,) if cell.setting.has_seeds else (),
-        }
+        subject = Subject(
+            encoder=vision.name,
+            dataset="embedded pictograms",
+            revision=self.sets.revisions["pictograms"],
+            split="held_out_concepts",
+            seeds=(cell.seed,) if cell.setting.has_seeds else (),
+        )
         learned = ["group", "concept"]
         bank = extract_features(vision, self.sets.load("real", pictograms, "train"), columns=learned, progress=False)
         columns = [*learned, "artist", "caption", "frequency"]
@@ -155,10 +154,9 @@ class CellRunner:
             test,
             columns=Columns(label="group", group="concept", artist="artist", slices=("frequency",)),
             protocols=("knn", "linear_probe", "retrieval"),
-            split="held_out_concepts",
             # one value of C a decade is near the best of 45
-            settings=EvaluationSettings(knn_neighbours=(20,), probe_c_values=tuple(np.logspace(-5, 6, 12))),
-            **shared,
+            settings=EvaluationSettings(knn_neighbours=[20], probe_c_values=12),
+            subject=subject,
         )
         results = [result for result in results if "worst" not in result.settings]
         if cell.setting.objective not in WITH_TEXT:
@@ -173,9 +171,8 @@ class CellRunner:
                 columns=Columns(label="caption", group="concept"),
                 protocols=("zero_shot",),
                 embed_texts=vision.embed_texts,
-                split=split,
-                settings=EvaluationSettings(templates=("{}",)),  # as the captions were in training
-                **shared,
+                subject=dataclasses.replace(subject, split=split),
+                settings=EvaluationSettings(templates=["{}"]),  # as the captions were in training
             )
             results.append(dataclasses.replace(result, variant=name))
         return results

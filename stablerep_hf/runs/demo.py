@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .. import progress
 from ..errors import InputError
 from ..synthesis.settings import GenerationSettings
-from .evaluation import NO_CACHE, EvaluateCommand
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult
@@ -155,27 +155,29 @@ def _make_untrained_twin(command: DemoSettings, output: Path) -> None:
 
 def _evaluate_pixels(file: Path) -> list[EvaluationResult]:
     from ..evaluation import load_results, pixel_encoder
-    from . import evaluation
 
     if file.exists():
         return load_results(file)
-    return evaluation.run(pixel_encoder(), _measuring(file), name=PIXELS)
+    return _measure({PIXELS: pixel_encoder()}, file)
 
 
 def _evaluate(command: DemoSettings, name: str, encoder: Path) -> list[EvaluationResult]:
     from ..evaluation import load_results
-    from . import evaluation
 
     file = encoder / "results.json"
     if file.exists():
         return load_results(file)
     seeds = () if name == UNTRAINED else (command.seed,)
-    return evaluation.run(encoder, _measuring(file), name=name, seeds=seeds)
+    return _measure({name: encoder}, file, seeds)
 
 
-def _measuring(file: Path) -> EvaluateCommand:
+def _measure(encoder: dict[str, Any], file: Path, seeds: Sequence[int] = ()) -> list[EvaluationResult]:
     """The headline numbers: k = 20, and one value of C a decade, which is near the best of them all."""
-    return EvaluateCommand(knn_neighbours=[20], probe_c_values=12, cache=NO_CACHE, output=str(file))
+    from ..evaluation import EvaluationSettings
+    from .evaluation import NO_CACHE, MeasuringSettings, evaluate
+
+    measuring = MeasuringSettings(cache=NO_CACHE, output=str(file), pixels=False)
+    return evaluate(encoder, measuring, EvaluationSettings(knn_neighbours=[20], probe_c_values=12), seeds=seeds)
 
 
 def _facts(command: DemoSettings, records: dict[str, dict[str, Any]]) -> dict[str, object]:

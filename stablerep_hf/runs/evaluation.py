@@ -1,24 +1,29 @@
-"""`stablerep evaluate`: any encoder, measured on images with labels, captions, or the hands that drew them."""
+"""Measuring encoders on a data set that is named: what `stablerep evaluate` does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..assets import EMBEDDED
 from ..errors import InputError
+from ..evaluation.settings import Columns, EvaluationSettings, Subject
+from .encoding import NO_CACHE as NO_CACHE, EncodingSettings, find_data
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from ..evaluation import EvaluationResult, VisionEncoder
 
-NO_CACHE = "none"
+PIXELS = "pixels"
+UNTRAINED = "untrained"
 
 
 @dataclass
-class EvaluateCommand:
-    """Flags of `stablerep evaluate`, beside the encoder's name."""
+class MeasuringSettings(EncodingSettings):
+    """Settings of `evaluate`, beside the encoders and the protocols' own."""
 
     data: str = field(default=EMBEDDED, metadata={"help": "Images: a folder, a Hub id, or 'embedded' (pictograms)."})
     subset: str | None = field(default=None, metadata={"help": "Configuration of a data set that has several."})
@@ -27,9 +32,12 @@ class EvaluateCommand:
         metadata={
             "help": "Some of knn, linear_probe, linear_probe_sgd, linear_probe_sgd_optimistic, few_shot, zero_shot "
             "(all of labels), classification (a fine-tuned classifier by itself), retrieval and retrieval_displaced "
-            "(of groups and artists), text_retrieval (of captions), sibling_retrieval (of caption ids); knn, "
-            "linear_probe and, if its columns are named, retrieval, if not given."
+            "(of groups and artists), text_retrieval (of captions), sibling_retrieval (of caption ids); if not given, "
+            "knn and linear_probe of labels, retrieval of groups and artists, or else those of captions."
         },
+    )
+    pixels: bool = field(
+        default=True, metadata={"help": "Measure the bare pixels beside the encoders: what colour and layout give."}
     )
     train_split: str = field(
         default="train", metadata={"help": "Split that is the bank of kNN and the training set of the probes."}
@@ -37,9 +45,16 @@ class EvaluateCommand:
     validation_split: str | None = field(
         default=None, metadata={"help": "Chooses linear_probe's C; a fifth of the training set if not given."}
     )
-    split: str | None = field(default=None, metadata={"help": "Split that is scored; 'test' unless embedded."})
-    image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    label_column: str | None = field(default=None, metadata={"help": "Column to predict; 'label' unless embedded."})
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Split that is scored; 'test' or else 'validation' if not given, and where there is neither a "
+            "fifth of the training split, held out by the seed class by class."
+        },
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column to predict; 'label' or the only column of classes if not given."}
+    )
     group_column: str | None = field(
         default=None,
         metadata={
@@ -49,9 +64,13 @@ class EvaluateCommand:
     artist_column: str | None = field(
         default=None, metadata={"help": "Column of artists: retrieval finds images by other artists only."}
     )
-    caption_column: str = field(default="caption", metadata={"help": "Column with a text or several of each image."})
-    caption_id_column: str = field(
-        default="caption_id", metadata={"help": "Column that tells which images are siblings."}
+    caption_column: str | None = field(
+        default=None,
+        metadata={"help": "Column with a text or several of each image; 'caption' or 'text' if not given."},
+    )
+    caption_id_column: str | None = field(
+        default=None,
+        metadata={"help": "Column that tells which images are siblings; 'caption_id', or the captions, if not given."},
     )
     image_id_column: str | None = field(
         default=None,
@@ -61,183 +80,194 @@ class EvaluateCommand:
         default_factory=list,
         metadata={"help": "Columns for whose every value each score is given too, with the worst and the gap."},
     )
-    metric: str = field(
-        default="accuracy",
-        metadata={
-            "help": "Score of labels: accuracy; mean_per_class, the custom on Aircraft, Caltech-101, Flowers-102 and "
-            "Pets; 11_point_map, on VOC2007."
-        },
-    )
-    knn_neighbours: list[int] | None = field(
-        default=None, metadata={"help": "Values of k; 10 20 100 200 if not given, as far as there are images."}
-    )
-    probe_c_values: int = field(
-        default=45, metadata={"help": "Regularisations that linear_probe tries, log-spaced over eleven decades."}
-    )
-    sgd_epochs: int = field(default=90, metadata={"help": "Epochs of linear_probe_sgd."})
-    sgd_augmentation: bool = field(
-        default=False, metadata={"help": "Encode a new crop of each training image in each epoch, as the release did."}
-    )
-    few_shot_ways: int = field(default=5, metadata={"help": "Classes in an episode of few_shot."})
-    few_shot_shots: int = field(default=5, metadata={"help": "Labelled images of each class in an episode."})
-    few_shot_episodes: int = field(default=600, metadata={"help": "Number of few_shot episodes."})
-    templates: list[str] | None = field(
-        default=None, metadata={"help": "Sentences for zero_shot with {} for the class, or a file with one a line."}
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of an encoder on the Hub."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
     output: str | None = field(default=None, metadata={"help": "File of the results; none is written if not given."})
-    cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder that keeps features, so that a killed run goes on; a folder in HF_HOME if not given, "
-            f"'{NO_CACHE}' for none."
-        },
-    )
-    batch_size: int = field(default=128, metadata={"help": "Images in a forward pass."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that decode images."})
-    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
-    max_bad_images: int = field(default=0, metadata={"help": "Images that may fail to decode before the run stops."})
-    seed: int = field(default=0, metadata={"help": "Seed of splits, episodes, displacements and the bootstrap."})
 
-    def __post_init__(self) -> None:
+    def columns(self, features: Mapping[str, Any]) -> Columns:
+        """What the columns of the data set mean: as named here, else as `Columns.of` finds them."""
         if self.data == EMBEDDED:
-            self.split = self.split or "held_out_concepts"
-            self.label_column = self.label_column or "group"
-            self.group_column = self.group_column or "concept"
-            self.artist_column = self.artist_column or "artist"
-        self.split = self.split or "test"
-        self.label_column = self.label_column or "label"
-        if self.protocols is None:
-            retrieval = ["retrieval"] if self.group_column and self.artist_column else []
-            self.protocols = ["knn", "linear_probe", *retrieval]
+            found = Columns(
+                label="group", group="concept", artist="artist", caption="caption", caption_id="caption_id"
+            )
+        else:
+            found = Columns.of(None, features)
+        named = {
+            name: value
+            for name in ("label", "group", "artist", "caption", "caption_id", "image_id")
+            if (value := getattr(self, f"{name}_column")) is not None
+        }
+        return replace(found, **named, slices=tuple(self.slice_columns))
 
 
-def run(
-    encoder: str | Path | VisionEncoder,
-    command: EvaluateCommand,
+def evaluate(
+    encoders: str | Path | VisionEncoder | Sequence[str | Path | VisionEncoder] | Mapping[str, Any],
+    measuring: MeasuringSettings | None = None,
+    settings: EvaluationSettings | None = None,
     *,
-    name: str | None = None,
     seeds: Sequence[int] = (),
 ) -> list[EvaluationResult]:
-    """Measure an encoder by the chosen protocols.
+    """Measure encoders side by side on a data set.
 
     Args:
-        encoder: Folder or Hub id, or an encoder that is loaded.
-        command: What to measure on.
-        name: What the results call it; its folder's name if not given.
-        seeds: Of the training behind it.
+        encoders: One or several, by the names of results or in order: folders, Hub ids, 'embedded',
+            'embedded-stablerep', encoders that are loaded; 'pixels' for the bare pixels, 'untrained' for the first
+            encoder with weights as before training.
+        measuring: What to measure on, and by what.
+        settings: Of the protocols.
+        seeds: Of the training behind the encoders.
 
     Returns:
-        The results, which also stand in `command.output` if given.
+        The results of the encoders in order, with the differences of each to those after it (see
+        `evaluation.compare_encoders`). They also stand in `measuring.output` if it is given.
 
     Raises:
         InputError: Encoder, data or columns are not there or do not fit.
     """
-    import numpy as np
+    from ..evaluation import save_results
+    from ..evaluation.comparison import compare_encoders
 
-    from .. import assets
-    from ..evaluation import (
-        MEASURES,
-        Columns,
-        EvaluationSettings,
-        evaluate_encoder,
-        load_classifier,
-        load_encoder,
-        save_results,
-    )
-    from ..evaluation.feature_cache import default_cache_dir
-    from ..files.places import check_place
-    from ..hub.model_card import weights_sha256
-    from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
-    from .content import content_revision, load_images
-
-    cache = command.cache if command.cache is not None else str(default_cache_dir())
-    if command.output is not None:
-        check_place("--output", command.output, is_file=True)
-    if cache != NO_CACHE:
-        check_place("--cache", cache)
-    source = assets.pictograms_path() if command.data == EMBEDDED else command.data
-    assert command.split is not None and command.protocols is not None  # filled in when the command was made
-    if command.probe_c_values < 2:
-        raise InputError(f"--probe_c_values {command.probe_c_values} leaves nothing to choose from; give 2 or more.")
-    trains = any(MEASURES[name].trains for name in command.protocols if name in MEASURES)
-    splits = [command.train_split, *([command.validation_split] if command.validation_split else []), command.split]
-    if trains and len(set(splits)) < len(splits):
-        raise InputError(
-            f"The splits of training, validation and test are {', '.join(splits)}, and a score on images that were "
-            "fitted to or chosen on says nothing; name another split for each."
-        )
-    train = load_images(source, command.train_split, command.subset) if trains else None
-    validation = None
-    if trains and command.validation_split is not None:
-        validation = load_images(source, command.validation_split, command.subset)
-    test = load_images(source, command.split, command.subset)
-    classifies = "classification" in command.protocols
-    if classifies and len(command.protocols) > 1:
+    measuring, settings = measuring or MeasuringSettings(), settings or EvaluationSettings()
+    measuring.check_places(measuring.output, is_file=True)
+    classifies = "classification" in (measuring.protocols or ())
+    if classifies and len(measuring.protocols or ()) > 1:
         raise InputError(
             "The protocol 'classification' scores a classifier's logits and the others an encoder's features: measure "
             "them in two commands."
         )
-    load: Any = load_classifier if classifies else load_encoder
-    if encoder in assets.ENCODERS:
-        name, encoder = name or str(encoder), assets.find_encoder(str(encoder))
-    vision = load(
-        encoder,
-        name=name,
-        revision=command.revision,
-        trust_remote_code=command.trust_remote_code,
-        device=command.device,
+    sides = load_sides(measuring, settings.seed)
+    named = _loaded(encoders, measuring, classifies)
+    results = compare_encoders(
+        {name: vision for name, (vision, _) in named.items()},
+        sides.train,
+        sides.test,
+        validation_dataset=sides.validation,
+        columns=sides.columns,
+        protocols=measuring.protocols,
+        train_split=sides.train_split,
+        subject=replace(sides.subject, seeds=tuple(seeds)),
+        settings=settings,
+        **measuring.options(),
     )
-    results = evaluate_encoder(
-        vision,
-        train,
-        test,
-        validation_dataset=validation,
-        columns=Columns(
-            label=command.label_column,
-            group=command.group_column,
-            artist=command.artist_column,
-            caption=command.caption_column,
-            caption_id=command.caption_id_column,
-            image_id=command.image_id_column,
-            slices=tuple(command.slice_columns),
-        ),
-        protocols=command.protocols,
-        encoder_name=name,
-        dataset_name="embedded pictograms" if command.data == EMBEDDED else command.data,
-        dataset_revision=content_revision(source, test),
-        train_split=command.train_split,
-        split=command.split,
-        seeds=seeds,
-        settings=EvaluationSettings(
-            metric=command.metric,
-            knn_neighbours=tuple(command.knn_neighbours) if command.knn_neighbours else None,
-            probe_c_values=tuple(float(c) for c in np.logspace(-5, 6, command.probe_c_values)),
-            sgd_epochs=command.sgd_epochs,
-            sgd_augmentation=command.sgd_augmentation,
-            few_shot_ways=command.few_shot_ways,
-            few_shot_shots=command.few_shot_shots,
-            few_shot_episodes=command.few_shot_episodes,
-            seed=command.seed,
-            **_templates(command.templates),
-        ),
-        image_column=command.image_column,
-        cache_dir=None if cache == NO_CACHE else cache,
-        batch_size=command.batch_size,
-        num_workers=command.num_workers,
-        device=command.device,
-        max_bad_images=command.max_bad_images,
-    )
-    if weights := weights_sha256(encoder) if isinstance(encoder, (str, Path)) else "":
-        results = [replace(result, settings={**result.settings, "weights_sha256": weights}) for result in results]
-    if command.output is not None:
-        save_results(command.output, results)
+    results = [replace(result, settings={**result.settings, **named[result.encoder][1]}) for result in results]
+    if measuring.output is not None:
+        save_results(measuring.output, results)
     return results
 
 
-def _templates(given: Sequence[str] | None) -> dict[str, Any]:
-    """The setting, if there is one: sentences, or the lines of the one file that is named."""
-    if given and len(given) == 1 and "{}" not in given[0] and Path(given[0]).is_file():
-        given = [line for line in Path(given[0]).read_text("utf-8").splitlines() if line.strip()]
-    return {"templates": tuple(given)} if given else {}
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """The splits of a data set that is measured on.
+
+    Attributes:
+        train: Training set; None if nothing is learned from one.
+        test: What is scored.
+        validation: Chooses the logistic regression's C, if there is one.
+        columns: What the columns mean.
+        train_split: What results call the training set.
+        subject: Of results, without an encoder.
+    """
+
+    train: Dataset | None
+    test: Dataset
+    validation: Dataset | None
+    columns: Columns
+    train_split: str
+    subject: Subject
+
+
+def load_sides(measuring: MeasuringSettings, seed: int = 0) -> Sides:
+    """Load what is trained on and what is scored; without a split to score a fifth of the training split is held out.
+
+    Raises:
+        InputError: There is no such data set or split, or one split is to serve twice.
+    """
+    from ..evaluation.catalogue import MEASURES, default_protocols
+    from ..evaluation.hold_out import hold_out
+    from ..evaluation.images import image_splits, load_images
+    from .content import content_revision
+
+    source, split, train_split = find_data(measuring.data), measuring.split, measuring.train_split
+    if measuring.data == EMBEDDED:
+        split = split or "held_out_concepts"
+    splits = [train_split, split] if split is not None else image_splits(source, measuring.subset)
+    if split is None:
+        split = next((name for name in ("test", "validation") if name in splits), None)
+    loaded = load_images(source, split or train_split, measuring.subset)
+    columns = measuring.columns(loaded.features)
+    protocols = measuring.protocols
+    if protocols is None:
+        protocols = list(default_protocols(columns, has_train=train_split in splits, has_texts=False))
+    trains = any(MEASURES[name].trains for name in protocols if name in MEASURES)
+    name, revision = split or train_split, content_revision(source, loaded)
+    train = validation = None
+    test = loaded
+    if trains and split is None:
+        check_columns_of(loaded, columns)
+        train, test = hold_out(loaded, columns.label, columns.group, seed=seed)
+        name, train_split = f"a fifth of {train_split} (seed {seed})", f"the rest of {train_split}"
+    elif trains:
+        of = [train_split, *([measuring.validation_split] if measuring.validation_split else []), name]
+        if len(set(of)) < len(of):
+            raise InputError(
+                f"The splits of training, validation and test are {', '.join(of)}, and a score on images that were "
+                "fitted to or chosen on says nothing; name another split for each."
+            )
+        train = load_images(source, train_split, measuring.subset)
+    if trains and measuring.validation_split is not None:
+        validation = load_images(source, measuring.validation_split, measuring.subset)
+    return Sides(
+        train=train,
+        test=test,
+        validation=validation,
+        columns=columns,
+        train_split=train_split,
+        subject=Subject(
+            dataset="embedded pictograms" if measuring.data == EMBEDDED else measuring.data,
+            revision=revision,
+            split=name,
+        ),
+    )
+
+
+def check_columns_of(dataset: Dataset, columns: Columns) -> None:
+    """Refuse columns that are named and not there, before the data set is split by them."""
+    for name in (columns.label, columns.group):
+        if name is not None and name not in dataset.column_names:
+            raise InputError(
+                f"The data set has no column {name!r}, it has {', '.join(map(repr, dataset.column_names))}; name one "
+                "of those."
+            )
+
+
+def _loaded(
+    encoders: Any, measuring: MeasuringSettings, classifies: bool
+) -> dict[str, tuple[VisionEncoder, dict[str, str]]]:
+    """Name -> encoder, and what else its results say."""
+    from .. import assets
+    from ..evaluation import VisionEncoder, pixel_encoder, untrained_encoder
+    from ..hub.model_card import weights_sha256
+
+    if isinstance(encoders, (str, Path, VisionEncoder)):
+        encoders = [encoders]
+    wanted = list(encoders.items()) if isinstance(encoders, Mapping) else [(None, encoder) for encoder in encoders]
+    if measuring.pixels and not classifies and all(encoder != PIXELS for _, encoder in wanted):
+        wanted.append((None, PIXELS))
+    found: dict[str, tuple[VisionEncoder, dict[str, str]]] = {}
+    for name, encoder in wanted:
+        said = {}
+        if isinstance(encoder, str) and encoder == PIXELS and not Path(PIXELS).exists():
+            vision = pixel_encoder()
+        elif isinstance(encoder, str) and encoder == UNTRAINED and not Path(UNTRAINED).exists():
+            if not found:
+                raise InputError("'untrained' is the first encoder before its training: name that one before it.")
+            vision = untrained_encoder(next(iter(found.values()))[0])
+        else:
+            vision = measuring.load(encoder, classifier=classifies)
+            place = assets.find_encoder(str(encoder)) if not isinstance(encoder, VisionEncoder) else ""
+            if digest := weights_sha256(place) if place else "":
+                said = {"weights_sha256": digest}
+        key = name or vision.name
+        key = str(encoder) if key in found and isinstance(encoder, (str, Path)) else key  # folders of one name
+        if key in found:
+            raise InputError(f"The encoder {key!r} is named twice: name each once.")
+        found[key] = (vision, said)
+    return found

@@ -280,7 +280,7 @@ def _score(
 ) -> list[EvaluationResult]:
     """Measure what was written, not what is in memory."""
     from .. import assets
-    from ..evaluation import Columns, EvaluationSettings, evaluate_encoder, load_classifier
+    from ..evaluation import Columns, EvaluationSettings, Subject, evaluate_encoder, load_classifier
     from .content import content_revision
 
     embedded = command.data == EMBEDDED
@@ -295,10 +295,12 @@ def _score(
             slices=tuple(command.slice_columns),
         ),
         protocols=("classification",),
-        dataset_name="embedded pictograms" if embedded else command.data,
-        dataset_revision=content_revision(source, test),
-        split=str(command.test_split),
-        seeds=(arguments.seed,),
+        subject=Subject(
+            dataset="embedded pictograms" if embedded else command.data,
+            revision=content_revision(source, test),
+            split=str(command.test_split),
+            seeds=(arguments.seed,),
+        ),
         settings=EvaluationSettings(metric=metric),
         max_bad_images=arguments.max_bad_images,
     )

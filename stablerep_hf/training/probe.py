@@ -70,7 +70,7 @@ class KnnProbe:
             self.test,
             columns=Columns(label=self.label_column),
             protocols=("knn",),
-            settings=EvaluationSettings(knn_neighbours=(self.k,)),
+            settings=EvaluationSettings(knn_neighbours=[self.k]),
             image_column=self.image_column,
             progress=False,
         )

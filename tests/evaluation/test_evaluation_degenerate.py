@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation import Columns, EvaluationSettings, Features, evaluate_features, logistic_regression_probe
+from stablerep_hf.evaluation import (
+    Columns,
+    EvaluationSettings,
+    Features,
+    Subject,
+    evaluate_features,
+    logistic_regression_probe,
+)
 
 COLUMNS = Columns(label="label", group="concept", artist="artist", caption_id="concept")
 SETTINGS = EvaluationSettings(few_shot_ways=4, few_shot_queries=4, few_shot_episodes=50, sgd_epochs=3)
+SUBJECT = Subject(encoder="e")
 OF_LABELS = ["knn", "linear_probe", "linear_probe_sgd", "few_shot"]
 
 
@@ -24,7 +32,7 @@ def constant(count, value=0.5, noise=0.0):
 def test_an_encoder_that_has_collapsed_gets_chance_and_a_warning(caplog, value, noise):
     train, test = constant(80, value, noise), constant(64, value, noise)
     results = evaluate_features(
-        train, test, columns=COLUMNS, protocols=OF_LABELS, settings=SETTINGS, encoder_name="collapsed"
+        train, test, columns=COLUMNS, protocols=OF_LABELS, settings=SETTINGS, subject=Subject(encoder="collapsed")
     )
     assert {result.protocol for result in results} == set(OF_LABELS)
     for result in results:
@@ -45,7 +53,7 @@ def test_a_probe_on_equal_features_names_the_commonest_class(metric):
 
 def test_features_that_differ_are_not_called_collapsed(caplog):
     train, test = constant(80, 0.5, 1e-3), constant(64, 0.5, 1e-3)
-    evaluate_features(train, test, columns=COLUMNS, protocols=["knn"], encoder_name="e")
+    evaluate_features(train, test, columns=COLUMNS, protocols=["knn"], subject=SUBJECT)
     assert "the same features" not in caplog.text
 
 
@@ -54,12 +62,12 @@ def test_features_that_are_no_numbers_are_refused(protocol):
     train, test = constant(80, 0.5, 0.1), constant(64, 0.5, 0.1)
     test.features[3, 2] = np.nan
     with pytest.raises(InputError, match="1 of 64 feature vectors hold NaN or infinity"):
-        evaluate_features(train, test, columns=COLUMNS, protocols=[protocol], settings=SETTINGS, encoder_name="e")
+        evaluate_features(train, test, columns=COLUMNS, protocols=[protocol], settings=SETTINGS, subject=SUBJECT)
 
 
 @pytest.mark.parametrize("protocol", OF_LABELS)
 def test_one_class_or_one_image_is_a_sentence_or_a_number(protocol):
-    arguments = {"columns": COLUMNS, "protocols": [protocol], "settings": SETTINGS, "encoder_name": "e"}
+    arguments = {"columns": COLUMNS, "protocols": [protocol], "settings": SETTINGS, "subject": SUBJECT}
     train, one = constant(80, 0.5, 0.1), constant(1, 0.5, 0.1)
     if protocol == "few_shot":
         with pytest.raises(InputError, match="classes"):

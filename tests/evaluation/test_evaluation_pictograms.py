@@ -16,6 +16,7 @@ from stablerep_hf.evaluation import (
     Columns,
     EvaluationSettings,
     Features,
+    Subject,
     evaluate_encoder,
     evaluate_features,
     extract_features,
@@ -75,8 +76,8 @@ def test_logistic_regression_is_sklearns(pixels):
 def test_pixels_score_what_was_committed(pixels):
     """The demo's row of bare pixels, to the last digit that is printed; a leak or a changed protocol would show."""
     committed = [result for result in load_results(COMMITTED) if result.encoder == "8 x 8 pixels"]
-    settings = EvaluationSettings(knn_neighbours=(20,), probe_c_values=tuple(10.0**e for e in range(-5, 7)))
-    found = evaluate_features(*pixels, columns=COLUMNS, settings=settings, encoder_name="8 x 8 pixels")
+    settings = EvaluationSettings(knn_neighbours=(20,), probe_c_values=12)
+    found = evaluate_features(*pixels, columns=COLUMNS, settings=settings, subject=Subject(encoder="8 x 8 pixels"))
     assert len(found) == len(committed) == 4
     for new, old in zip(found, committed, strict=True):
         assert (new.protocol, new.metric, new.n) == (old.protocol, old.metric, old.n)
@@ -97,8 +98,8 @@ def test_noise_in_place_of_pixels_gives_chance_by_every_protocol_of_labels(pixel
         *noise,
         columns=COLUMNS,
         protocols=["knn", "linear_probe", "linear_probe_sgd", "few_shot", "retrieval"],
-        settings=EvaluationSettings(knn_neighbours=(20,), probe_c_values=(1e-3, 1e-1), sgd_epochs=5),
-        encoder_name="noise",
+        settings=EvaluationSettings(knn_neighbours=(20,), probe_c_values=2, sgd_epochs=5),
+        subject=Subject(encoder="noise"),
     )
     for result in results:
         assert result.value <= result.chance + 0.04, result.protocol

@@ -12,6 +12,7 @@ from stablerep_hf.evaluation import (
     Columns,
     EvaluationSettings,
     Features,
+    Subject,
     bootstrap_interval,
     eleven_point_map,
     evaluate_encoder,
@@ -31,6 +32,7 @@ from stablerep_hf.evaluation.knn import as_unit_vectors
 COLUMNS = Columns(label="label", group="concept", artist="artist")
 ARTISTS = Columns(group="concept", artist="artist")
 LABEL = Columns(label="label")
+SUBJECT = Subject(encoder="e")
 
 
 class CountingProcessor:
@@ -53,11 +55,7 @@ def test_results_are_those_of_the_protocols_one_by_one(vit, image_processor, tra
         test_world,
         columns=COLUMNS,
         image_processor=counting,
-        encoder_name="tiny",
-        dataset_name="world",
-        dataset_revision="abc",
-        split="new concepts",
-        seeds=(7,),
+        subject=Subject(encoder="tiny", dataset="world", revision="abc", split="new concepts", seeds=(7,)),
         settings=EvaluationSettings(knn_neighbours=(3, 10)),
         progress=False,
     )
@@ -116,27 +114,27 @@ def make_features(num_concepts=40, artists=("ann", "bob", "cem"), seed=0, first=
 
 def test_labels_may_be_names_and_new_ones_count_as_wrong():
     train, test = make_features(), make_features(seed=1, first=100)
-    plain = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
+    plain = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], subject=SUBJECT)
     names = np.array(["zebra", "ant", "mole", "cat"])  # another order than their numbers
     for features in (train, test):
         features.columns["label"] = names[features.columns["label"]]
-    named = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
+    named = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], subject=SUBJECT)
     assert [r.value for r in named] == [r.value for r in plain]
     test.columns["label"] = np.where(test.columns["label"] == "ant", "aardvark", test.columns["label"])
-    unseen = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], encoder_name="e")
+    unseen = evaluate_features(train, test, columns=COLUMNS, protocols=["knn", "linear_probe"], subject=SUBJECT)
     assert all(new.value <= 0.75 < old.value for new, old in zip(unseen, plain, strict=True))
 
 
 def test_features_that_say_nothing_score_chance_by_every_protocol():
     train, test = make_features(200, signal=0.0), make_features(200, seed=1, first=1000, signal=0.0)
-    for result in evaluate_features(train, test, columns=COLUMNS, encoder_name="noise"):
+    for result in evaluate_features(train, test, columns=COLUMNS, subject=Subject(encoder="noise")):
         assert result.chance is not None
         assert result.low - 0.02 <= result.chance <= result.high + 0.02, result
 
 
 def test_chance_is_the_commonest_training_label_on_the_test_set():
     train, test = make_features(9, labels=4), make_features(9, first=101, labels=4)  # label 0 thrice in training
-    result = evaluate_features(train, test, columns=COLUMNS, protocols=["knn"], encoder_name="e")[0]
+    result = evaluate_features(train, test, columns=COLUMNS, protocols=["knn"], subject=SUBJECT)[0]
     assert result.chance == pytest.approx(np.mean(test.columns["label"] == 0))
 
 
@@ -144,9 +142,9 @@ def test_hands_join_artists_who_share_outlines():
     test = make_features(30, artists=("flat", "round", "bob"), seed=2)
     flat, solid = test.columns["artist"] == "flat", test.columns["artist"] == "round"
     test.features[flat] = test.features[solid]  # the same picture under two names
-    apart = evaluate_features(None, test, columns=ARTISTS, protocols=["retrieval"], encoder_name="e")[0]
+    apart = evaluate_features(None, test, columns=ARTISTS, protocols=["retrieval"], subject=SUBJECT)[0]
     joined = evaluate_features(
-        None, test, columns=ARTISTS, protocols=["retrieval"], hands={"flat": "round"}, encoder_name="e"
+        None, test, columns=ARTISTS, protocols=["retrieval"], hands={"flat": "round"}, subject=SUBJECT
     )[0]
     assert apart.value >= 2 / 3 > 0.3 > joined.value
     assert (apart.settings["hands"], joined.settings["hands"]) == (3, 2)
@@ -155,18 +153,20 @@ def test_hands_join_artists_who_share_outlines():
 def test_splits_of_one_name_are_not_confused(vit, image_processor, train_world, test_world):
     arguments = {"columns": COLUMNS, "protocols": ["knn"], "image_processor": image_processor, "progress": False}
     apart = evaluate_encoder(vit, train_world, test_world, **arguments)[0]
-    same = evaluate_encoder(vit, train_world, test_world, train_split="train", split="train", **arguments)[0]
+    same = evaluate_encoder(
+        vit, train_world, test_world, train_split="train", subject=Subject(split="train"), **arguments
+    )[0]
     assert (same.value, same.settings["train_images"], same.n) == (apart.value, len(train_world), len(test_world))
 
 
 def test_concepts_on_both_sides_are_counted_in_the_result():
     train, test = make_features(20), make_features(20, seed=1, first=15)
-    assert evaluate_features(train, test, columns=COLUMNS, encoder_name="e")[0].settings["groups_in_both"] == 5
+    assert evaluate_features(train, test, columns=COLUMNS, subject=SUBJECT)[0].settings["groups_in_both"] == 5
 
 
 def test_without_groups_images_stand_for_themselves():
     train, test = make_features(), make_features(seed=1, first=100)
-    result = evaluate_features(train, test, columns=LABEL, protocols=["knn"], encoder_name="e")[0]
+    result = evaluate_features(train, test, columns=LABEL, protocols=["knn"], subject=SUBJECT)[0]
     assert result.interval == "bootstrap over test images"
     assert "groups_in_both" not in result.settings
 
@@ -183,7 +183,7 @@ def test_retrieval_alone_needs_neither_labels_nor_a_training_set(vit, image_proc
 def test_skipped_images_are_reported_in_the_result():
     train, test = make_features(), make_features(seed=1, first=100)
     torn = Features(test.features, test.rows, test.columns, skipped=("row 3", "row 9"))
-    assert evaluate_features(train, torn, columns=COLUMNS, encoder_name="e")[0].settings["bad_images"] == 2
+    assert evaluate_features(train, torn, columns=COLUMNS, subject=SUBJECT)[0].settings["bad_images"] == 2
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_skipped_images_are_reported_in_the_result():
         ({"protocols": ["knn", "guess"]}, "no protocol 'guess'; choose from knn, linear_probe, linear_probe_sgd"),
         ({"protocols": "knn"}, "no list of names"),
         ({"protocols": []}, "no list of names"),
-        ({"columns": ARTISTS}, "'knn' was given no label column"),
-        ({"train_dataset": None}, "'knn' was given no training data set"),
-        ({"columns": Columns(label="label", group="concept")}, "'retrieval' was given no artist column"),
+        ({"protocols": ["knn"], "columns": ARTISTS}, "'knn' was given no label column"),
+        ({"protocols": ["knn"], "train_dataset": None}, "'knn' was given no training data set"),
+        ({"protocols": ["retrieval"], "columns": Columns(group="concept")}, "'retrieval' was given no artist column"),
         ({"protocols": ["sibling_retrieval"]}, "'sibling_retrieval' was given no caption id column"),
         ({"columns": Columns(label="kind", group="concept", artist="artist")}, "no column 'kind'"),
         (
@@ -285,7 +285,7 @@ def test_columns_that_cannot_mean_what_they_should_are_refused(vit, image_proces
             columns=LABEL,
             protocols=["linear_probe"],
             settings=EvaluationSettings(metric="11_point_map"),
-            encoder_name="e",
+            subject=SUBJECT,
         )
 
 
@@ -301,7 +301,7 @@ def objects(values):
 def test_every_slice_is_scored_as_its_images_alone_and_the_worst_and_the_gap_are_named():
     train, test = make_features(), make_features(60, seed=1, first=100, signal=0.6)
     columns = Columns(label="label", group="concept", slices=("artist",))
-    whole, *parts = evaluate_features(train, test, columns=columns, protocols=["linear_probe"], encoder_name="e")
+    whole, *parts = evaluate_features(train, test, columns=columns, protocols=["linear_probe"], subject=SUBJECT)
     assert [part.variant for part in parts] == [
         "artist = ann",
         "artist = bob",
@@ -341,7 +341,7 @@ def test_mean_per_class_and_the_map_reach_the_result():
         columns=LABEL,
         protocols=["knn", "linear_probe"],
         settings=EvaluationSettings(metric="mean_per_class", knn_neighbours=(20,)),
-        encoder_name="e",
+        subject=SUBJECT,
     )
     found = knn_predict(train.features, train.columns["label"], test.features)
     assert per_class[0].value == pytest.approx(mean_per_class_accuracy(found, test.columns["label"]))
@@ -352,7 +352,7 @@ def test_mean_per_class_and_the_map_reach_the_result():
         columns=LABEL,
         protocols=["linear_probe"],
         settings=EvaluationSettings(metric="11_point_map"),
-        encoder_name="e",
+        subject=SUBJECT,
     )[0]
     assert 0.25 < average.low <= average.value <= average.high <= 1
 
@@ -369,7 +369,7 @@ def test_images_with_several_labels_are_probed_one_class_at_a_time():
         return Features(values, np.arange(num), {"label": lists}), shown
 
     (train, _), (test, shown) = side(300), side(200)
-    arguments = {"columns": LABEL, "encoder_name": "e"}
+    arguments = {"columns": LABEL, "subject": SUBJECT}
     settings = EvaluationSettings(metric="11_point_map")
     result = evaluate_features(train, test, protocols=["linear_probe"], settings=settings, **arguments)[0]
     assert result.value == pytest.approx(eleven_point_map(test.features[:, :3], shown), abs=0.05)
@@ -384,7 +384,7 @@ def test_an_official_validation_split_chooses_c_and_is_then_fitted_too():
     train, validation = make_features(20), make_features(8, seed=5, first=300)
     test = make_features(30, seed=1, first=100, signal=0.5)
     result = evaluate_features(
-        train, test, validation=validation, columns=LABEL, protocols=["linear_probe"], encoder_name="e"
+        train, test, validation=validation, columns=LABEL, protocols=["linear_probe"], subject=SUBJECT
     )[0]
     assert result.settings["validation_images"] == 24
     both, labels = (
@@ -404,7 +404,7 @@ def test_the_releases_probe_gives_both_kinds_of_head_and_its_optimism_is_marked(
         columns=COLUMNS,
         protocols=["linear_probe_sgd", "linear_probe_sgd_optimistic"],
         settings=EvaluationSettings(sgd_epochs=20),
-        encoder_name="e",
+        subject=SUBJECT,
     )
     assert [result.variant for result in results] == ["without BatchNorm", "with BatchNorm"] * 2
     assert [result.settings["selection"][:7] for result in results] == ["held-ou"] * 2 + ["maximum"] * 2
@@ -417,7 +417,7 @@ def test_episodes_are_told_from_images_in_the_table():
     columns = Columns(label="label", group="concept")
     settings = EvaluationSettings(few_shot_ways=3, few_shot_shots=1, few_shot_episodes=40)
     result = evaluate_features(
-        None, test, columns=columns, protocols=["few_shot"], settings=settings, encoder_name="e"
+        None, test, columns=columns, protocols=["few_shot"], settings=settings, subject=SUBJECT
     )[0]
     assert (result.n, result.chance, result.variant) == (40, 1 / 3, "3-way 1-shot")
     assert result.low < result.value < result.high
@@ -429,10 +429,10 @@ def test_episodes_are_told_from_images_in_the_table():
 
 def test_few_neighbours_are_what_a_small_bank_holds():
     train, test = make_features(40), make_features(5, seed=1, first=100)  # 120 images
-    results = evaluate_features(train, test, columns=LABEL, protocols=["knn"], encoder_name="e")
+    results = evaluate_features(train, test, columns=LABEL, protocols=["knn"], subject=SUBJECT)
     assert [result.settings["k"] for result in results] == [10, 20, 100]
     tiny = make_features(2)
-    assert evaluate_features(tiny, test, columns=LABEL, protocols=["knn"], encoder_name="e")[0].settings["k"] == 6
+    assert evaluate_features(tiny, test, columns=LABEL, protocols=["knn"], subject=SUBJECT)[0].settings["k"] == 6
 
 
 def test_zero_shot_and_text_retrieval_are_what_the_two_towers_say(clip_folder, test_world):
@@ -495,7 +495,7 @@ def test_captions_of_an_image_are_drawn_together(group):
         protocols=["text_retrieval"],
         embed_texts=lambda texts: torch.tensor(np.array([named[text] for text in texts])),
         settings=EvaluationSettings(text_recall_at=(1,)),
-        encoder_name="e",
+        subject=SUBJECT,
     )
     found = results[1]
     assert (found.variant, found.value, found.n) == ("text to image", 0.5, 200)
@@ -507,7 +507,7 @@ def test_siblings_are_found_by_caption_id():
     test = make_features(30, signal=0.0, seed=3)
     test.features[:] = np.repeat(np.random.default_rng(0).normal(size=(30, 16)), 3, 0)
     result = evaluate_features(
-        None, test, columns=Columns(caption_id="concept"), protocols=["sibling_retrieval"], encoder_name="e"
+        None, test, columns=Columns(caption_id="concept"), protocols=["sibling_retrieval"], subject=SUBJECT
     )[0]
     assert (result.value, result.metric, result.n) == (1.0, "mAP", 90)
     assert 0 < result.chance < 0.1

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stablerep_hf.evaluation import Columns, EvaluationSettings, Features
+from stablerep_hf.evaluation import Columns, EvaluationSettings, Features, Subject
 from stablerep_hf.evaluation.metrics import MeanScore
 from stablerep_hf.evaluation.scoring import Finding, Scoring
 
-SHARED = {"encoder": "e", "dataset": "d", "revision": "", "split": "test", "seeds": ()}
+SUBJECT = Subject(encoder="e", dataset="d")
 
 
 def scored(right: np.ndarray, slices: np.ndarray, seed: int) -> dict:
@@ -17,7 +17,7 @@ def scored(right: np.ndarray, slices: np.ndarray, seed: int) -> dict:
         train=None,
         test=test,
         columns=Columns(slices=("hue",)),
-        shared=SHARED,
+        subject=SUBJECT,
         settings=EvaluationSettings(num_resamples=500, seed=seed),
     )
     finding = Finding(

@@ -1,0 +1,99 @@
+"""What `evaluate`, `embed` and `index` share: which images an encoder reads, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ..evaluation import ExtractionOptions, VisionEncoder
+
+NO_CACHE = "none"
+
+
+@dataclass
+class EncodingSettings:
+    """Settings of everything that encodes images."""
+
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of an encoder on the Hub."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
+    cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder that keeps features, so that a killed run goes on; a folder in HF_HOME if not given, "
+            f"'{NO_CACHE}' for none."
+        },
+    )
+    batch_size: int = field(default=128, metadata={"help": "Images in a forward pass."})
+    precision: Literal["float32", "bfloat16", "float16"] = field(
+        default="float32", metadata={"help": "Precision of the forward pass: a half one is faster on a GPU."}
+    )
+    num_workers: int | None = field(
+        default=None, metadata={"help": "Processes that decode images; by the cores beside a GPU, else 0."}
+    )
+    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
+    max_bad_images: int = field(default=0, metadata={"help": "Images that may fail to decode before the run stops."})
+
+    def check_places(self, output: str | None, *, is_file: bool) -> None:
+        """Refuse, before any work, an output or a cache that could not be written.
+
+        Raises:
+            InputError: There is such a one.
+        """
+        from ..files.places import check_place
+
+        if output is not None:
+            check_place("--output", output, is_file=is_file)
+        if self.cache_dir is not None:
+            check_place("--cache", self.cache_dir)
+
+    @property
+    def cache_dir(self) -> Path | None:
+        """Folder of the cache, if there is one."""
+        from ..evaluation.feature_cache import default_cache_dir
+
+        if self.cache == NO_CACHE:
+            return None
+        return default_cache_dir() if self.cache is None else Path(self.cache)
+
+    def load(self, encoder: str | Path | VisionEncoder, *, classifier: bool = False) -> VisionEncoder:
+        """Load an encoder, or a classifier: one that ships by its name, a folder or a Hub id.
+
+        Raises:
+            InputError: It is not there, or none.
+        """
+        from .. import assets
+        from ..evaluation import load_classifier, load_encoder
+        from ..models import StableRepModel  # noqa: F401  # importing it makes our model known to transformers
+
+        ships = isinstance(encoder, str) and encoder in assets.ENCODERS
+        loader: Any = load_classifier if classifier else load_encoder
+        vision: VisionEncoder = loader(
+            assets.find_encoder(str(encoder)) if ships else encoder,
+            name=str(encoder) if ships else None,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            device=self.device,
+        )
+        return vision
+
+    def options(self) -> ExtractionOptions:
+        """Arguments of `extract_features`."""
+        return {
+            "image_column": self.image_column,
+            "cache_dir": self.cache_dir,
+            "batch_size": self.batch_size,
+            "precision": self.precision,
+            "num_workers": self.num_workers,
+            "device": self.device,
+            "max_bad_images": self.max_bad_images,
+        }
+
+
+def find_data(data: str) -> str:
+    """The folder or id of a data set that may be called 'embedded'."""
+    from .. import assets
+
+    return str(assets.pictograms_path()) if data == assets.EMBEDDED else data
