@@ -87,7 +87,7 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         column_notes=COLUMN_NOTES,
         scores=_scores_table(facts.scores, facts.score_histograms),
         audit=_audit_tables(facts.caption_history.get("audit", {})),
-        pictures={"audit": AUDIT_PLOT, "scores": SCORES_PLOT},
+        pictures={"audit": AUDIT_PLOT if _audit(facts) else None, "scores": SCORES_PLOT},
     )
     return DatasetCard(text)
 
@@ -152,9 +152,9 @@ def write_dataset_card(
         write_atomically(root / facts.grid, png_bytes(image_grid(caption_images)))
     if facts.score_histograms:
         write_atomically(root / SCORES_PLOT, histogram_plot(facts.score_histograms))
-    if audit := facts.caption_history.get("audit"):
+    if audit := _audit(facts):
         plot = BytesIO()
-        CaptionAudit(audit["num_captions"], audit["concepts"], audit["demographics"]).write_plot(plot)
+        audit.write_plot(plot)
         write_atomically(root / AUDIT_PLOT, plot.getvalue())
     path = root / "README.md"
     text = str(render_dataset_card(facts)).strip()
@@ -239,6 +239,14 @@ def _scores_table(scores: Mapping[str, Mapping[str, float]], histograms: Mapping
         for column, summary in scores.items()
     ]
     return markdown_table([["column", *names, "measured by"], *rows])
+
+
+def _audit(facts: DatasetFacts) -> CaptionAudit | None:
+    """The audit of the captions, if it counted something that can be plotted."""
+    if summary := facts.caption_history.get("audit"):
+        audit = CaptionAudit(summary["num_captions"], summary["concepts"], summary["demographics"])
+        return audit if audit.has_counts else None
+    return None
 
 
 def _audit_tables(audit: Mapping[str, Any]) -> list[str]:

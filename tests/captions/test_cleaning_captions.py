@@ -39,6 +39,9 @@ from stablerep_hf.errors import InputError
         ("card 4111111111111111110", "card number"),
         ("no. 411111111117", None),  # right check digits of numbers that are too short and too long
         ("no. 41111111111111111115", None),
+        ("card 4222222222222", "card number"),
+        ("no. 12 345 678", None),
+        ("no. 12 345 6789", "phone number"),
         ("call +12345", None),
         ("call +123456789012345", "phone number"),
         ("call +1234567890123456", None),
@@ -108,6 +111,12 @@ def test_every_drop_is_counted_by_its_reason() -> None:
     }
     assert sum(dropped.values()) + len(cleaned) == len(captions)
     assert clean_captions(captions, CleaningRules(repair=False, keep_personal=True))[0].captions[0] == "schÃ¶ne Katze"
+
+
+def test_captions_of_ten_thousand_characters_are_the_longest() -> None:
+    captions = CaptionSet.from_texts(["x" * 10_000, "y" * 10_001])
+    cleaned, dropped = clean_captions(captions, CleaningRules())
+    assert (cleaned.captions, dropped) == (["x" * 10_000], {"too long": 1})
 
 
 def test_labels_survive_and_a_classifier_has_the_last_word() -> None:

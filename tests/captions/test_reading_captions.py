@@ -268,11 +268,13 @@ def pq_bytes(columns: dict[str, object]) -> bytes:
     return buffer.getvalue()
 
 
-def test_captions_of_a_folder_of_images_stand_in_its_table(tmp_path: Path) -> None:
+def test_captions_of_a_folder_of_images_stand_in_its_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("0.png", "1.png"):
         Image.new("RGB", (2, 2)).save(tmp_path / name)
     write(tmp_path / "metadata.csv", "file_name,caption\n0.png,None\n1.png,a dog\n")
     assert read_captions(tmp_path).captions == ["None", "a dog"]
+    assert "2 files in" in caplog.text
+    assert "2 .png" in caplog.text
 
 
 def test_captions_of_archives_are_streamed(tmp_path: Path) -> None:

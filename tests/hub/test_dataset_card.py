@@ -238,6 +238,20 @@ class Brightness:
         return [sum(image.resize((1, 1)).getpixel((0, 0))) / 765 for image in images]
 
 
+def test_an_audit_without_counts_has_no_picture(tmp_path):
+    captions = CaptionSet.from_texts(["a ball", "a tree"])
+    for evaluation_sets in ({}, {"val": captions}):
+        audit = audit_captions(captions, captions, evaluation_sets=evaluation_sets).summary()
+        folder = tmp_path / f"of {len(evaluation_sets)}"
+        plan = SynthesisPlan(captions.with_history(read=3, empty=1, audit=audit), Painter().describe())
+        synthesize(plan, Painter(), folder, progress=False)
+        card = write_dataset_card(folder, dataset_facts(folder, name="Painted", license="mit")).read_text()
+        assert "| empty | 1 |" in card
+        assert ("| val | 2 | 0 | 2 |" in card) == bool(evaluation_sets)
+        assert "audit.png" not in card
+        assert not (folder / "audit.png").exists()
+
+
 def test_captions_their_audit_and_the_scores_are_told_and_drawn(tmp_path):
     before = CaptionSet.from_texts(["a woman with a ball", "a ball", "a red tree", "x"])
     after = before.select([0, 1, 2])
