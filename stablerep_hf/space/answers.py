@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -300,13 +301,13 @@ class Answers:
         indexes = {name: vars(facts) for name, facts in first.facts().items()}
         settings = self._settings
         return {
-            "encoder": settings.encoder,
+            "encoder": _public_name(settings.encoder),
             "encoder_name": first.label,
             "parameters": sum(parameter.numel() for parameter in first.vision.whole.parameters()),
             "compare": self.encoders,
-            "dataset": settings.dataset,
+            "dataset": _public_name(settings.dataset),
             "split": settings.split,
-            "synthetic_dataset": settings.synthetic_dataset,
+            "synthetic_dataset": _public_name(str(settings.synthetic_dataset)),
             "synthetic_split": settings.synthetic_split,
             "collections": {name: len(part) for name, part in self.collections.parts.items()},
             "indexes": indexes,
@@ -329,6 +330,11 @@ class Answers:
         if not isinstance(source, str) or source not in self.collections.parts:
             raise InputError(f"There is no such source: choose one of {', '.join(self.sources)}.")
         return [source]
+
+
+def _public_name(name: str) -> str:
+    """A name of the settings as visitors may see it: of a folder of this machine only the last part."""
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def _picture(picture: Image.Image | None) -> Image.Image:

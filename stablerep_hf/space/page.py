@@ -102,7 +102,7 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
                     submit_btn="Search",
                     elem_id="words",
                 )
-                with gr.Row(elem_id="chips"):
+                with gr.Row(elem_id="chips", visible=bool(answers.example_texts)):
                     chips = [gr.Button(text, size="sm", min_width=40) for text in answers.example_texts]
             notice = gr.HTML(elem_id="notice", js_on_load=None)
             picture = _upload("Or a picture" if words is not None else "A picture", elem_id="picture")

@@ -49,7 +49,7 @@ def labelled(home):
     return settings, Answers(settings)
 
 
-def test_labels_stand_for_captions_and_promise_no_more(labelled):
+def test_labels_stand_for_captions_and_promise_no_more(labelled, home):
     _, answers = labelled
     assert answers.title() == "Find pictures by picture"
     assert answers.sources == ["all"]
@@ -65,6 +65,8 @@ def test_labels_stand_for_captions_and_promise_no_more(labelled):
     assert (note, siblings, provenance) == ("", "", "")
     assert answers.map()["groups"] == ["dog", "my cat"]
     assert "synthetic" not in answers.map()["note"] + answers.about_page()
+    assert answers.facts()["dataset"] == "labelled"
+    assert str(home) not in answers.about_page() + str(answers.facts()), "no path of this machine"
 
 
 def test_file_names_stand_for_captions_where_there_is_nothing_else(home):
