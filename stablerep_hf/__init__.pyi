@@ -24,4 +24,13 @@ from .synthesis import (
     SynthesisPlan as SynthesisPlan,
     synthesize as synthesize,
 )
-from .training import StableRepTrainer as StableRepTrainer, StableRepTrainingArguments as StableRepTrainingArguments
+from .training import (
+    FineTuningArguments as FineTuningArguments,
+    FineTuningTrainer as FineTuningTrainer,
+    KnnProbe as KnnProbe,
+    ModelSettings as ModelSettings,
+    StableRepTrainer as StableRepTrainer,
+    StableRepTrainingArguments as StableRepTrainingArguments,
+    build_model as build_model,
+    presets as presets,
+)

@@ -1,17 +1,26 @@
-"""`stablerep finetune`: an encoder and labelled images to a classifier, or adapters, or an encoder for retrieval."""
+"""`stablerep finetune`: an encoder and labelled images to a classifier, or to adapters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from ..runs.fine_tuning import ADAPTER as ADAPTER, RECORD as RECORD, FineTuneCommand as FineTuneCommand, run as run
+from ..runs.fine_tuning import FineTuningRun, FineTuningSettings
 from ..training.recipes import FineTuningRecipe
 from .parsing import Command, Extended
-from .train import TRAINER_FLAGS
+from .train import TRAINER_FLAGS, plan_of
 
-if TYPE_CHECKING:
-    from ..training import FineTuningArguments
+
+@dataclass
+class FineTuneFlags:
+    """Flags of `stablerep finetune` beside the settings and arguments of its run."""
+
+    output: str = field(
+        default="classifier", metadata={"help": "Folder of the classifier; checkpoints are saved below it."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Check everything, say what would be done and written, and train nothing."}
+    )
 
 
 def _arguments() -> type:
@@ -23,39 +32,38 @@ def _arguments() -> type:
 COMMAND = Command(
     "finetune",
     "Fine-tune an encoder on labelled images. The same command goes on after an interruption.",
-    [FineTuneCommand, Extended(FineTuningRecipe, _arguments, "transformers.TrainingArguments", TRAINER_FLAGS)],
+    [
+        FineTuneFlags,
+        FineTuningSettings,
+        Extended(FineTuningRecipe, _arguments, "transformers.TrainingArguments", TRAINER_FLAGS),
+    ],
     {"ENCODER": "Folder or Hub id of an encoder, 'embedded' or 'embedded-stablerep'."},
-    titles=("data, encoder and output", "training"),
+    titles=("output", "data and what is trained", "training"),
 )
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse, run, print the score."""
-    encoder, command, arguments = parse(argv)
-    from ..evaluation import results_table
+    flags, run = parse(argv)
+    if flags.dry_run:
+        print(plan_of(run))
+        return
+    run.run()
+    if run.results:
+        from ..evaluation import results_table
 
-    results = run(encoder, command, arguments)
-    if results:
-        print(results_table(results, measures_as_rows=True), end="")
+        print(results_table(run.results, measures_as_rows=True), end="")
     print(
-        f"The classifier stands in {command.output}: "
-        f"transformers.AutoModelForImageClassification.from_pretrained({command.output!r})"
+        f"The classifier is in {flags.output}: "
+        f"transformers.AutoModelForImageClassification.from_pretrained({flags.output!r})"
     )
 
 
-def parse(argv: Sequence[str]) -> tuple[str, FineTuneCommand, FineTuningArguments]:
-    """Flags to the encoder's name, the command and the arguments of its training.
+def parse(argv: Sequence[str]) -> tuple[FineTuneFlags, FineTuningRun]:
+    """Flags to a run.
 
     Raises:
-        InputError: A flag is unknown or cannot work, or no encoder is named.
+        InputError: A flag is unknown or cannot work, no encoder is named, or the output folder holds something else.
     """
-    encoder, command, arguments = COMMAND.parse(argv)
-    from .. import assets
-    from ..runs.record import place_training
-    from ..training.fine_tuning import LEARNING_RATES
-
-    if arguments.learning_rate is None:
-        arguments.learning_rate = LEARNING_RATES[command.mode]
-    place_training(arguments, command.output)
-    encoder = assets.find_encoder(encoder)  # adapters name a path that can be loaded
-    return encoder, command, arguments
+    encoder, flags, settings, arguments = COMMAND.parse(argv)
+    return flags, FineTuningRun(encoder, flags.output, settings, arguments)

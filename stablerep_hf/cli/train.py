@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..runs.training import (
-    PRETRAINING as PRETRAINING,
-    RECORD as RECORD,
-    TrainCommand as TrainCommand,
-    build_model as build_model,
-    run as run,
-)
+from ..runs.training import TrainingRun, TrainingSettings
 from ..training.presets import presets
 from ..training.recipes import PretrainingRecipe
 from .parsing import Command, Extended
 
 if TYPE_CHECKING:
-    from ..training import StableRepTrainingArguments
+    from ..runs.image_run import ImageTrainingRun
+
+
+@dataclass
+class TrainFlags:
+    """Flags of `stablerep train` beside the settings and arguments of its run."""
+
+    output: str = field(default="encoder", metadata={"help": "Folder of the encoder; checkpoints are saved below it."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "Check everything, say what would be done and written, and train nothing."}
+    )
 
 
 def _arguments() -> type:
@@ -31,26 +36,49 @@ COMMAND = Command(
     "train",
     "Train an encoder on caption-grouped images. The same command goes on after an interruption. --config takes the "
     f"name of a preset, too: {', '.join(presets())}.",
-    [TrainCommand, Extended(PretrainingRecipe, _arguments, "transformers.TrainingArguments", TRAINER_FLAGS)],
-    titles=("data, encoder and output", "training"),
+    [
+        TrainFlags,
+        TrainingSettings,
+        Extended(PretrainingRecipe, _arguments, "transformers.TrainingArguments", TRAINER_FLAGS),
+    ],
+    titles=("output", "model and data", "training"),
 )
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
-    command, arguments = parse(argv)
-    run(command, arguments)
-    print(f"The encoder stands in {command.output}: transformers.AutoModel.from_pretrained({command.output!r})")
+    flags, run = parse(argv)
+    if flags.dry_run:
+        print(plan_of(run))
+        return
+    run.run()
+    print(f"The encoder is in {flags.output}: transformers.AutoModel.from_pretrained({flags.output!r})")
 
 
-def parse(argv: Sequence[str]) -> tuple[TrainCommand, StableRepTrainingArguments]:
-    """Flags to the command and the arguments of its training.
+def parse(argv: Sequence[str]) -> tuple[TrainFlags, TrainingRun]:
+    """Flags to a run.
 
     Raises:
-        InputError: A flag is unknown or cannot work.
+        InputError: A flag is unknown or cannot work, or the output folder holds something else.
     """
-    command, arguments = COMMAND.parse(argv)
-    from ..runs.record import place_training
+    flags, settings, arguments = COMMAND.parse(argv)
+    return flags, TrainingRun(flags.output, settings, arguments)
 
-    place_training(arguments, command.output)
-    return command, arguments
+
+def plan_of(run: ImageTrainingRun) -> str:
+    """What a run would do and write, in lines."""
+    from ..runs.room import num_steps, size
+
+    if run.record.get("finished"):
+        return f"The run in {run.output} has finished: there is nothing left to do."
+    run.prepare()
+    trainer, room = run.trainer, run.room
+    steps, views = num_steps(trainer), trainer.views_per_batch
+    lines = [
+        f"data        {trainer.train_dataset.num_images:,} images in {len(trainer.train_dataset):,} groups",
+        f"training    {steps:,} steps of {views:,} images, {steps * views:,} in all",
+        f"learning    {trainer.args.learning_rate:.4g} at the peak",
+        f"checkpoints {room.checkpoints:,} of {size(room.checkpoint)} at once",
+        f"disk        {size(room.wanted)} to write, {size(room.free)} free",
+    ]
+    return "\n".join(lines)

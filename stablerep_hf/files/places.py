@@ -32,7 +32,7 @@ def check_place(flag: str, path: str | Path, *, is_file: bool = False) -> None:
 def check_owned(output: str | Path, record: str, data: str | None = None) -> None:
     """Refuse a folder that a command did not begin, before it puts its files over those of others.
 
-    Hidden files count for nothing, nor does a folder `checkpoints`: a training makes it before its record.
+    Hidden files count for nothing, nor does an empty folder `checkpoints`: a training run makes it before its record.
 
     Args:
         output: The folder; it may not exist.
@@ -49,7 +49,9 @@ def check_owned(output: str | Path, record: str, data: str | None = None) -> Non
         check_place("--output", output)
         return
     names = sorted(path.name for path in place.iterdir() if not path.name.startswith("."))
-    if record not in names and (others := [name for name in names if name != "checkpoints"]):
+    if record not in names and (
+        others := [name for name in names if name != "checkpoints" or any((place / name).iterdir())]
+    ):
         raise InputError(
             f"--output {output} holds {others[0]!r} and no {record!r}, so it was not begun by this command, which "
             "could overwrite it: name an empty folder or a new one."

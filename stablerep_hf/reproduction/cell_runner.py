@@ -102,21 +102,21 @@ class CellRunner:
         """The model of a cell, its tokenizer, and what its record says of the training."""
         import tempfile
 
-        from ..runs import training
-        from ..training import StableRepTrainer
+        from ..training import ModelSettings, StableRepTrainer, StableRepTrainingArguments, build_model
 
         setting = cell.setting
         preset = PRESETS[setting.objective]
+        model, tokenizer = build_model(ModelSettings.from_preset(preset), cell.seed)
         if setting.images is None:
-            command, arguments = training.from_preset(preset, seed=cell.seed)
-            return *training.build_model(command, arguments.seed), {}
+            return model, tokenizer, {}
         # an image under simclr counts once and is seen twice
         per_caption = 1 if setting.objective == "simclr" else setting.images.images_per_caption
         per_image = 2 if setting.objective == "simclr" else 1
+        images = self.sets[setting.images]
         with tempfile.TemporaryDirectory() as scratch:
-            command, arguments = training.from_preset(
+            arguments = StableRepTrainingArguments.from_preset(
                 preset,
-                output=scratch,
+                output_dir=scratch,
                 seed=cell.seed,
                 save_strategy="no",
                 report_to="none",
@@ -126,8 +126,6 @@ class CellRunner:
                 images_per_caption=per_caption,
                 captions_per_batch=setting.views // (per_caption * per_image),
             )
-            model, tokenizer = training.build_model(command, arguments.seed)
-            images = self.sets[setting.images]
             trainer = StableRepTrainer(model, arguments, images, tokenizer)
             loss = trainer.train().training_loss
         return model, tokenizer, {"images": len(images), "loss": round(loss, 4)}

@@ -187,21 +187,21 @@ class ImageSets:
         from filelock import FileLock
 
         from .. import assets
-        from ..runs import training
+        from ..runs.training import TrainingRun
 
         folder = self.work / f"judge-{self.judge_steps}-{self.scale.views}"
         self.work.mkdir(parents=True, exist_ok=True)
-        command, arguments = training.from_preset(
+        run = TrainingRun.from_preset(
             PRESETS["stablerep+"],
+            folder,
             data=str(assets.pictograms_path()),
-            output=str(folder),
             seed=_JUDGE_SEED,
             max_steps=self.judge_steps,
             disable_tqdm=True,
             captions_per_batch=self.scale.views // 4,
         )
         with FileLock(f"{folder}.lock"):
-            training.run(command, arguments)
+            run.run()
         return folder
 
     def load(self, name: str, folder: Path, split: str) -> datasets.Dataset:

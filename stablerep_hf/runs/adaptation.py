@@ -51,11 +51,11 @@ def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
     """
     from PIL import Image
 
+    from ..evaluation.images import load_images
     from ..extras import require
     from ..files.atomic import explaining
     from ..synthesis.adaptation import adapt_generator
     from .cards import check_license
-    from .content import load_images
 
     require("A LoRA", "lora", "peft")
     check_license(command.license)

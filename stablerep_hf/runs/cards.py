@@ -1,4 +1,4 @@
-"""What the runs of this package tell their cards."""
+"""Cards from the records of runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
     from ..evaluation import EvaluationResult
     from ..hub import Form, LicensedPart, ModelFacts, TrainingData
+    from ..training.arguments import ImageTrainingArguments
     from ..training.groups import GroupDataset
 
 CAPTIONS_SHOWN = 12
-_OF_TEXTS = ("zero_shot", "text_retrieval")
+_NEED_TEXTS = ("zero_shot", "text_retrieval")
 
 
 def check_license(license: str) -> None:
@@ -100,7 +101,7 @@ def encoder_facts(
 
     Args:
         folder: The model's, for its architecture.
-        record: Of its training, as `stablerep train` wrote it.
+        record: Of its run, as `TrainingRun` wrote it.
         name: What its results call it.
         results: Its own, and others' to compare.
         form: What the folder is.
@@ -108,7 +109,7 @@ def encoder_facts(
     """
     from ..hub import ModelFacts, TrainingData, describe_encoder
 
-    settings = record["settings"]
+    settings = {**record["settings"], **record.get("chosen", {})}
     data = TrainingData(**record["data"])
     return ModelFacts(
         name=name,
@@ -140,16 +141,16 @@ def write_converted_card(folder: Path, source: str, form: Form) -> None:
     from ..evaluation.tables import public_name
     from ..hub import ModelFacts, describe_encoder, write_model_card
     from ..hub.model_card import results_in_card
-    from .record import RECORD
+    from .training import TrainingRun
 
     name = folder.resolve().name
     card = _card_of(source)
     results = results_in_card(card, name) if card else []
     # The same features in another layout; a dual encoder gives others, and its image tower alone knows no texts.
-    results = [] if form == "sentence-transformers" else [r for r in results if r.protocol not in _OF_TEXTS]
+    results = [] if form == "sentence-transformers" else [r for r in results if r.protocol not in _NEED_TEXTS]
     encoder = Path(source).parent if Path(source).name == "pretraining" else Path(source)
-    if (encoder / RECORD).is_file():
-        record = json.loads((encoder / RECORD).read_text("utf-8"))
+    if (encoder / TrainingRun.RECORD).is_file():
+        record = json.loads((encoder / TrainingRun.RECORD).read_text("utf-8"))
         if record.get("finished"):
             write_encoder_card(folder, record, name, results, form)
             return
@@ -217,14 +218,14 @@ def classifier_facts(
 
     Args:
         folder: The model's, for its architecture.
-        record: Of its training, as `stablerep finetune` wrote it.
+        record: Of its run, as `FineTuningRun` wrote it.
         name: What its results call it.
         results: Its own.
         base: Of adapters alone, what they were trained on.
     """
     from ..hub import ModelFacts, TrainingData, describe_encoder
 
-    settings = record["settings"]
+    settings = {**record["settings"], **record.get("chosen", {})}
     return ModelFacts(
         name=name,
         license=settings["license"],
@@ -283,7 +284,7 @@ def siblings(dataset: datasets.Dataset) -> dict[str, list[Image.Image]]:
 
 
 def preset_of(settings: dict[str, Any]) -> str | None:
-    """The preset whose every value a training has, whatever it has besides; None if there is none."""
+    """The preset whose every value a training run has, whatever else it has; None if there is none."""
     from ..training.presets import presets, read_config
 
     for name in presets():
@@ -294,7 +295,7 @@ def preset_of(settings: dict[str, Any]) -> str | None:
 
 
 def estimated_energy(folder: str | Path) -> dict[str, float]:
-    """What codecarbon (`--report_to codecarbon`) wrote into the folder of a training, over all its starts.
+    """What codecarbon (`report_to` codecarbon) wrote into the folder of a training run, over all its starts.
 
     Returns:
         `energy_kwh` and `emissions_kg`; empty if it did not run.
@@ -311,7 +312,7 @@ def estimated_energy(folder: str | Path) -> dict[str, float]:
 
 
 def training_versions() -> dict[str, str]:
-    """The packages a training depends on."""
+    """Versions of the packages that training depends on."""
     return {name: version(name) for name in ("stablerep_hf", "transformers", "accelerate", "datasets", "torch")}
 
 
@@ -321,3 +322,25 @@ def embedded_parts() -> tuple[LicensedPart, ...]:
     from ..hub import LicensedPart
 
     return tuple(LicensedPart(**part) for part in assets.licensed_parts())
+
+
+def device_name(arguments: ImageTrainingArguments) -> str:
+    """What a run trains on, in words."""
+    import torch
+
+    if arguments.device.type == "cuda":
+        return torch.cuda.get_device_name(arguments.device)
+    threads = torch.get_num_threads()
+    return f"{arguments.device.type}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def peak_memory(arguments: ImageTrainingArguments) -> int:
+    """Most bytes that were taken at once: of the accelerator's memory, or by this process since it started."""
+    import resource
+    import sys
+
+    import torch
+
+    if arguments.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(arguments.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

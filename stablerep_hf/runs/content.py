@@ -1,4 +1,4 @@
-"""Opening what a flag names."""
+"""Naming the content of what a setting names, and what goes wrong while it is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..evaluation.images import load_images as load_images
 
 if TYPE_CHECKING:
     import datasets
@@ -86,6 +85,6 @@ def reading(source: str) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         said = lines[0].partition(" for url ")[0]  # which is long, and may be signed
         raise InputError(
-            f"Reading --data {source} stopped ({said[:200].rstrip('.')}): run the same command again, it goes on "
+            f"Reading data={source} stopped ({said[:200].rstrip('.')}): run the same command again, it goes on "
             "from its last checkpoint."
         ) from error

@@ -66,9 +66,9 @@ def run_demo(settings: DemoSettings | None = None) -> Demo:
         InputError: A number cannot work, or the folder holds a demo with other settings.
     """
     from ..evaluation import write_report
+    from ..evaluation.images import load_images
     from ..files.places import check_place
     from . import cards, generation
-    from .content import load_images
 
     command = settings or DemoSettings()
     if command.num_captions < 2 or command.images_per_caption < 2:
@@ -131,7 +131,7 @@ def _say(step: int, what: str) -> None:
 
 
 def _train(command: DemoSettings, preset: str, data: Path, output: Path) -> dict[str, Any]:
-    from . import training
+    from .training import TrainingRun
 
     captions, images = min(64, command.num_captions), min(4, command.images_per_caption)
     if preset == PRESETS["SimCLR"]:  # as many views: two of each image
@@ -139,17 +139,16 @@ def _train(command: DemoSettings, preset: str, data: Path, output: Path) -> dict
     settings: dict[str, Any] = {"captions_per_batch": captions, "images_per_caption": images, "seed": command.seed}
     if command.max_steps is not None:
         settings["max_steps"] = command.max_steps
-    return training.run(*training.from_preset(preset, data=str(data), output=str(output), **settings))
+    return TrainingRun.from_preset(preset, output, data=str(data), **settings).run()
 
 
 def _make_untrained_twin(command: DemoSettings, output: Path) -> None:
     """Save the encoder as a training with this seed finds it, to see what training adds."""
     from ..models import export_encoder
-    from . import training
+    from ..training import ModelSettings, build_model
 
     if not (output / "results.json").exists():  # made in no time, so made again unless it was measured
-        settings, arguments = training.from_preset(PRESETS["StableRep"], seed=command.seed)
-        model, _ = training.build_model(settings, arguments.seed)
+        model, _ = build_model(ModelSettings.from_preset(PRESETS["StableRep"]), command.seed)
         export_encoder(model, output)
 
 

@@ -9,7 +9,9 @@ from .fine_tuning import (
 )
 from .grouped_images import GroupedBatchSampler as GroupedBatchSampler, GroupedImages as GroupedImages
 from .groups import GroupCollator as GroupCollator
+from .model_settings import ModelSettings as ModelSettings, build_model as build_model, load_model as load_model
 from .objectives import ObjectiveLoss as ObjectiveLoss
+from .presets import presets as presets
 from .probe import KnnProbe as KnnProbe
 from .streamed_images import StreamedBatchSampler as StreamedBatchSampler, StreamedImages as StreamedImages
 from .trainer import StableRepTrainer as StableRepTrainer

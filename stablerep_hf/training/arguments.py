@@ -1,33 +1,37 @@
-"""Arguments of a training: those of transformers' Trainer and a handful of our own."""
+"""Arguments of a training run: those of transformers' Trainer and a few of our own."""
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import sys
 from dataclasses import dataclass, fields
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 import torch
 from transformers import TrainingArguments
 
 from ..errors import InputError
+from .presets import read_config
 from .recipes import ImageRecipe, PretrainingRecipe
 
-# Where a run goes and what it tells on the way change nothing that it learns; a resumed run may differ in these. None
-# of them is recorded: the record and the card are published, and `hub_token` is a secret.
+# Where a run writes and what it reports change nothing that it learns, so a resumed run may differ in these. None of
+# them is recorded: the record and the card are published, and `hub_token` is a secret.
 _FREE = re.compile(
     "output_dir|logging_.*|save_.*|report_to|run_name|project|disable_tqdm|dataloader_.*|per_device_.*|ddp_.*"
     "|accelerator_config|remove_unused_columns|max_bad_images|local_rank|use_cpu|push_to_hub|hub_.*"
 )
-# Said of every training, also where the value is transformers' default.
+# Recorded of every training run, also where the value is transformers' default.
 _ALWAYS = ("learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "seed")
 
 RELEASE_BASE_LEARNING_RATE = 2e-4
 """For 512 views in a batch (`--blr` in the README's commands; main_stablerep.py itself defaults to 1e-3)."""
 
 _FROM_0 = (0.0, sys.float_info.max, "a number from 0 on")
+_COUNT = (1, 2**31 - 1, "an integer from 1 on")
+_STEPS = (math.nextafter(0, 1), 2**31 - 1, "a number of steps above 0, or a share of all steps below 1")
 _RANGES = {
     "base_learning_rate": _FROM_0,
     "learning_rate": _FROM_0,
@@ -37,23 +41,31 @@ _RANGES = {
     "adam_epsilon": _FROM_0,
     "max_grad_norm": _FROM_0,
     "label_smoothing_factor": (0.0, 1.0, "a share in [0, 1]"),
-    "dataloader_num_workers": _FROM_0,
+    "dataloader_num_workers": (0, 2**16, "an integer from 0 on"),
+    "gradient_accumulation_steps": _COUNT,
+    "logging_steps": _STEPS,
+    "save_steps": _STEPS,
+    "eval_steps": _STEPS,
+    "warmup_steps": (0.0, 2**31 - 1, "a number of steps from 0 on, or a share of all steps below 1"),
+    "max_steps": (-sys.float_info.max, 2**31 - 1, "an integer"),
+    "num_train_epochs": (-sys.float_info.max, 2**31 - 1, "a number"),
+    "max_bad_images": (0, 2**63 - 1, "an integer from 0 on"),
     "seed": (0, 2**32 - 1, "an integer from 0 to 2**32 - 1"),
 }
 """Lowest, highest, and in words."""
 
-# Of transformers, but without effect on batches of groups, or against what a training promises.
+# Arguments of transformers that have no effect on batches of groups, or break what a training run promises.
 _UNUSED = {
-    "per_device_train_batch_size": "the batch is counted over all processes: give --captions_per_batch, or "
-    "--images_per_batch of a fine-tuning",
-    "auto_find_batch_size": "a batch has the size that is asked for: give a smaller one, or --forward_chunk_size",
+    "per_device_train_batch_size": "the batch is counted over all processes: give `captions_per_batch`, or "
+    "`images_per_batch` in fine-tuning",
+    "auto_find_batch_size": "a batch has the size that is asked for: give a smaller one, or `forward_chunk_size`",
     "train_sampling_strategy": "the order follows from the seed",
-    "data_seed": "--seed is that of the data too",
+    "data_seed": "`seed` is that of the data too",
     "dataloader_drop_last": "an incomplete batch is always dropped",
     "remove_unused_columns": "the images are columns that the model does not name",
-    "save_only_model": "no training goes on exactly from weights alone: limit how many checkpoints are kept with "
-    "--save_total_limit",
-    "resume_from_checkpoint": "the same command goes on from the newest checkpoint, and Trainer.train takes one",
+    "save_only_model": "training cannot go on exactly from weights alone: limit how many checkpoints are kept with "
+    "`save_total_limit`",
+    "resume_from_checkpoint": "the same command goes on from the newest checkpoint, and `train` takes one",
 }
 
 
@@ -70,7 +82,7 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):
         kinds = {field.name: field for field in fields(self)}
         for name, reason in _UNUSED.items():
             if getattr(self, name) != kinds[name].default:
-                raise InputError(f"{name}={getattr(self, name)} cannot be had: {reason}.")
+                raise InputError(f"{name}={getattr(self, name)} is not supported: {reason}.")
         for name, (lowest, highest, words) in _RANGES.items():
             value = getattr(self, name, None)
             if value is not None and not lowest <= value <= highest:
@@ -94,12 +106,32 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):
         if not torch.accelerator.is_available():
             # Unless it is said, processes of a launcher each take themselves for the only one, and bf16 is refused.
             self.use_cpu = True
+        if self.bf16:  # over a preset's fp16
+            self.fp16 = False
+        best = self.metric_for_best_model, self.greater_is_better
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if best[0] is None:  # transformers would take "loss", which no probe measures; the trainer asks its probe
+            self.metric_for_best_model, self.greater_is_better = best
         if self.fp16 and self.device.type == "cpu":
             raise InputError(
-                "fp16 does nothing on a CPU, where Accelerate trains in float32 without a word: give --bf16, or "
-                "--fp16 false where a preset asks for it."
+                "fp16=True does nothing on a CPU, where Accelerate trains in float32 without a word: give `bf16`, or "
+                "set `fp16` to false where a preset asks for it."
             )
+
+    @classmethod
+    def from_preset(cls, preset: str, **arguments: Any) -> Self:
+        """Arguments of a preset that ships, or of a YAML file.
+
+        Args:
+            preset: Name of a preset, see `presets`, or path of a YAML file. What it says of the model is passed over.
+            arguments: Fields of this class that replace the preset's.
+
+        Raises:
+            InputError: There is no such preset, or a value cannot work.
+        """
+        known = {entry.name for entry in fields(cls) if entry.init}
+        values = {name: value for name, value in read_config(preset).items() if name in known}
+        return cls(**{**values, **arguments})
 
     @property
     def groups_per_batch(self) -> int:
@@ -109,43 +141,47 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):
 
 @dataclass
 class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # type: ignore[misc]  # learning_rate=None
-    """Arguments of a StableRep training.
+    """Arguments of a StableRep training run: those of `transformers.TrainingArguments` and these.
 
-    All of `transformers.TrainingArguments` holds; the batch is described by captions instead of by
-    `per_device_train_batch_size`. Defaults that differ from transformers' are the release's: the learning rate by
-    batch size, AdamW betas (0.9, 0.98), weight decay 0.1, cosine schedule, no gradient clipping
-    (`StableRep/main_stablerep.py` and the README's commands). Three depart from the recipe, which the presets follow:
-    `captions_per_batch`, a batch for one device, and transformers' `num_train_epochs` of 3 and no warm-up.
+    The batch is described by captions instead of by `per_device_train_batch_size`. Defaults that differ from
+    transformers' are the release's: the learning rate by batch size, AdamW betas (0.9, 0.98), weight decay 0.1, cosine
+    schedule, no gradient clipping (`StableRep/main_stablerep.py` and the README's commands). Some depart from the
+    recipe, which the presets follow: the batch suits one device and the data (`for_data`), `num_train_epochs` is 3 and
+    there is no warm-up, as in transformers.
     """
 
     def __post_init__(self) -> None:
-        """Check the values and fix what a contrastive training cannot do without.
+        """Check the values and set what contrastive training depends on.
 
         Raises:
             InputError: A value cannot work; the sentence says why.
         """
         if self.label_smoothing_factor:
             raise InputError(
-                f"label_smoothing_factor={self.label_smoothing_factor} smooths the labels of a classification, and "
-                "here is none: leave it out."
+                f"label_smoothing_factor={self.label_smoothing_factor} smooths the labels of a classifier, and there "
+                "is none here: leave it out."
             )
         if not 0 < self.temperature < math.inf:
             raise InputError(
                 f"temperature={self.temperature} divides the similarities: give a number above 0, say 0.1."
             )
         for name in ("captions_per_batch", "images_per_caption", "crops_per_image"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and not 1 <= getattr(self, name) < 2**31:
                 raise InputError(f"{name}={getattr(self, name)} leaves no image in the batch: give at least 1.")
-        if self.objective in ("stablerep", "stablerep+") and self.images_per_caption * self.crops_per_image < 2:
-            raise InputError(
-                "images_per_caption=1 with crops_per_image=1 gives no image a positive, so the loss is 0 whatever the "
-                "model does: raise either, or choose --objective simclr or clip."
-            )
+        self._check_positives()
         if self.objective == "simclr" and self.crops_per_image < 2:
             raise InputError(
                 f"crops_per_image={self.crops_per_image} gives no view a positive under simclr: give at least 2."
             )
-        self._follow_release_rules()
+        if self.warmup_epochs is not None:
+            if self.max_steps > 0 or not 0 <= self.warmup_epochs < self.num_train_epochs:
+                raise InputError(
+                    f"warmup_epochs={self.warmup_epochs} is a part of num_train_epochs={self.num_train_epochs}: give "
+                    "fewer epochs of warm-up than of training, and no `max_steps`; or give `warmup_steps`."
+                )
+            self.warmup_steps = self.warmup_epochs / self.num_train_epochs
+        if self.captions_per_batch is not None and self.images_per_caption is not None:
+            self._set_learning_rate()
         if self.forward_chunk_size is not None and self.forward_chunk_size < 1:
             raise InputError(
                 f"forward_chunk_size={self.forward_chunk_size} leaves the backbone no image: give at least 1."
@@ -154,29 +190,54 @@ class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # 
             raise InputError(
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} does not make a contrastive batch "
                 "larger, since each part would see only its own negatives: leave it at 1 and give "
-                "--forward_chunk_size, which takes a batch of any size through the backbone in parts."
+                "`forward_chunk_size`, which takes a batch of any size through the backbone in parts."
             )
         super().__post_init__()
 
     @property
     def groups_per_batch(self) -> int:
         """Captions, under simclr and supcon images, in a batch over all processes."""
+        assert self.captions_per_batch is not None  # `for_data` sets it
         return self.captions_per_batch
 
-    def _follow_release_rules(self) -> None:
-        """Learning rate by batch size (main_stablerep.py: `lr`, `--blr`) and warm-up in epochs (`--warmup_epochs`)."""
+    @property
+    def single_images(self) -> bool:
+        """Whether a group of the batch is one image, as under simclr and supcon."""
+        return self.objective in ("simclr", "supcon")
+
+    def for_data(self, num_groups: int, images_per_caption: int) -> Self:
+        """A copy in which the batch, and the learning rate by its size, suit the data where they were not given.
+
+        Args:
+            num_groups: Captions, under simclr and supcon images, that the data has.
+            images_per_caption: Images of a caption that a batch can have.
+
+        Raises:
+            InputError: No image has a positive.
+        """
+        chosen = copy.copy(self)
+        chosen.images_per_caption = self.images_per_caption or images_per_caption
+        if chosen.captions_per_batch is None:
+            most = min(128, num_groups)
+            chosen.captions_per_batch = max(most - most % self.world_size, 1)
+        chosen._check_positives()
+        chosen._set_learning_rate()
+        return chosen
+
+    def _check_positives(self) -> None:
+        if self.objective in ("stablerep", "stablerep+") and self.images_per_caption == self.crops_per_image == 1:
+            raise InputError(
+                "images_per_caption=1 with crops_per_image=1 gives no image a positive, so the loss is 0 whatever the "
+                "model does: raise either, or choose `objective` simclr or clip."
+            )
+
+    def _set_learning_rate(self) -> None:
+        """Follow the release's rule (main_stablerep.py: `lr`, `--blr`) unless a learning rate was given."""
         if self.learning_rate is None:
             base = RELEASE_BASE_LEARNING_RATE if self.base_learning_rate is None else self.base_learning_rate
-            images = 1 if self.objective in ("simclr", "supcon") else self.images_per_caption
-            views = self.captions_per_batch * images * self.crops_per_image
-            self.learning_rate = base * views / 512
-        if self.warmup_epochs is not None:
-            if self.max_steps > 0 or not 0 <= self.warmup_epochs < self.num_train_epochs:
-                raise InputError(
-                    f"warmup_epochs={self.warmup_epochs} is a part of num_train_epochs={self.num_train_epochs}: give "
-                    "fewer epochs of warm-up than of training, and no max_steps; or give warmup_steps."
-                )
-            self.warmup_steps = self.warmup_epochs / self.num_train_epochs
+            assert self.images_per_caption is not None
+            images = 1 if self.single_images else self.images_per_caption
+            self.learning_rate = base * self.groups_per_batch * images * self.crops_per_image / 512
 
 
 def recipe_of(arguments: ImageTrainingArguments) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What happens around the steps of a training."""
+"""What happens around the steps of a training run."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState, ProgressCallback
+from transformers.trainer_callback import ExportableState
 
 from ..errors import InputError
+from ..progress import Progress, readable, say
 from .checkpoints import latest_checkpoint
 from .grouped_images import GroupedBatchSampler
 from .objectives import MAX_LOGIT_SCALE
@@ -46,15 +48,23 @@ class FollowEpoch(TrainerCallback):
 
 
 class StopAtNotANumber(TrainerCallback):
-    """Stops before a loss that is not a number reaches the weights.
+    """Stops before a loss that is not finite reaches the weights, and before weights that are not finite are saved.
 
     The losses of a step are looked at only before the optimiser's step. Asked for after the forward pass, they would
     have a GPU idle until the backward pass is launched.
+
+    Attributes:
+        loss: Of the last step, as the weights had it before the step; NaN before the first.
+        zero_means: Why a loss of exactly 0 teaches nothing, for a warning; "" where it may be right.
+        others: Further tensors that must be finite when something is saved, such as the average of the weights.
     """
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []  # since the last step: several if gradients are accumulated
         self._arrived: torch.cuda.Event | None = None
+        self.loss = float("nan")
+        self.zero_means = ""
+        self.others: Callable[[], Iterable[Tensor]] = tuple
 
     def watch(self, loss: Tensor) -> None:
         """Fetch a loss that is the same on all ranks, so that all stop, without waiting for it."""
@@ -66,33 +76,49 @@ class StopAtNotANumber(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Raise `InputError` if a loss is not a number."""
+        """Raise `InputError` if a loss is not finite; warn once if it is 0 for want of positives."""
         if self._arrived is not None:
             self._arrived.synchronize()
         losses, self._losses = self._losses, []
-        bad = [loss for loss in losses if not torch.isfinite(loss)]
-        if bad:
-            good = latest_checkpoint(str(args.output_dir), finite=True)
-            raise InputError(
-                f"The loss is {bad[0].item()} at step {state.global_step + 1}: lower the learning rate or train "
-                f"in bf16, not fp16; {f'{good} is the last good checkpoint' if good else 'there is no checkpoint'}."
-            )
+        self.loss = sum(loss.item() for loss in losses) / max(len(losses), 1)
+        if not math.isfinite(self.loss):
+            raise InputError(f"The loss is {self.loss} at step {state.global_step + 1}: {_remedy(args)}")
+        if self.loss == 0 and self.zero_means and state.is_world_process_zero:
+            _LOGGER.warning("The loss of step %d is 0: %s.", state.global_step + 1, self.zero_means)
+            self.zero_means = ""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Raise `InputError` if a weight is not finite; what was saved then never counts as a checkpoint."""
+        tensors = [*kwargs["model"].state_dict().values(), *self.others()]
+        finite = torch.stack([local(tensor).isfinite().all() for tensor in tensors if tensor.is_floating_point()])
+        if not all(gather_object([bool(finite.all())])):
+            raise InputError(f"Step {state.global_step} left weights that are not finite numbers: {_remedy(args)}")
+
+    on_train_end = on_save  # the last step too, whether or not it is saved
+
+
+def _remedy(args: TrainingArguments) -> str:
+    good = latest_checkpoint(str(args.output_dir))
+    return "lower the learning rate or train in bf16, not fp16; " + (
+        f"{good} is the last good checkpoint." if good else "there is no checkpoint."
+    )
 
 
 class SeenImages(TrainerCallback, ExportableState):
-    """Counts views, and images that are skipped since they cannot be decoded; in the checkpoints, for a resumed run.
+    """Counts views, and images that are skipped since they cannot be decoded; a resumed run goes on counting.
 
     Args:
-        limit: More skipped images than these stop the training.
+        limit: More skipped images than these stop the training run.
 
     Attributes:
-        views: Seen so far, of all processes after `gather` and at the end.
-        skipped: What the skipped images are called, in order; likewise.
+        views: Views seen so far, of all processes after `gather` and at the end.
+        views_before: Views that an interrupted run had seen when this process went on with it.
+        skipped: Names of the skipped images, in order, of all processes after `gather` and at the end.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.views = 0
+        self.views = self.views_before = 0
         self.skipped: list[str] = []
         self._new = 0  # views since the last gathering, of this process
 
@@ -125,6 +151,7 @@ class SeenImages(TrainerCallback, ExportableState):
         callbacks: Any = state.stateful_callbacks  # a dictionary by now
         for name, value in callbacks.setdefault(type(self).__name__, self.state())["attributes"].items():
             setattr(self, name, value)
+        self.views_before = self.views
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -157,6 +184,10 @@ class AverageWeights(TrainerCallback):
 
     Args:
         decay: In [0, 1).
+
+    Attributes:
+        average: The average by the weights' names; empty before training begins.
+        resumed_from: Folder of the checkpoint that training goes on from, if it does.
     """
 
     FILE = "ema.safetensors"
@@ -164,6 +195,7 @@ class AverageWeights(TrainerCallback):
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self.average: dict[str, Tensor] = {}
+        self.resumed_from: str | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -171,8 +203,8 @@ class AverageWeights(TrainerCallback):
         """Start from the weights, or from the checkpoint that is resumed."""
         trained = _trained(kwargs["model"])
         self.average = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        if state.global_step:
-            self._read(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        if self.resumed_from is not None:
+            self._read(Path(self.resumed_from))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -231,21 +263,48 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-class ImageProgress(ProgressCallback):
-    """Trainer's progress bar, in images instead of steps.
+class ImageProgress(TrainerCallback):
+    """Shows the progress of training in images, with the loss, and each log as a readable line.
 
     Args:
         views_per_batch: Views in a step, over all processes.
+        watcher: Knows the loss of the last step.
     """
 
-    def __init__(self, views_per_batch: int) -> None:
-        super().__init__()
-        self.views_per_batch = views_per_batch
+    def __init__(self, views_per_batch: int, watcher: StopAtNotANumber) -> None:
+        self.views_per_batch, self.watcher = views_per_batch, watcher
+        self._progress: Progress | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open the bar."""
-        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
-        if self.training_bar is not None:
-            self.training_bar.unit, self.training_bar.unit_scale = " images", self.views_per_batch
+        """Start at the step that the run goes on from."""
+        views = self.views_per_batch
+        shown = state.is_world_process_zero and not args.disable_tqdm
+        self._progress = Progress("training", state.max_steps * views, done=state.global_step * views, shown=shown)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count the step."""
+        if self._progress is not None:
+            self._progress.advance(self.views_per_batch, loss=self.watcher.loss)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write a log as one line."""
+        if state.is_world_process_zero and not args.disable_tqdm:
+            values = {name: value for name, value in kwargs["logs"].items() if name != "total_flos"}
+            line = ", ".join(f"{name} {readable(value)}" for name, value in values.items())
+            say(f"step {state.global_step} of {state.max_steps}: {line}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Show the end."""
+        self.close()
+
+    def close(self) -> None:
+        """Show nothing more, also when training stopped with an error."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None

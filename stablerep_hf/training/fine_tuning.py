@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections import defaultdict
@@ -24,7 +25,7 @@ from ..evaluation.classification import class_indices
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments
 from .grouped_images import GroupedBatchSampler, GroupedImages
-from .groups import GroupCollator, check_labels
+from .groups import GroupCollator, check_dataset, check_labels
 from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
 from .recipes import FineTuningRecipe
 
@@ -36,7 +37,7 @@ LEARNING_RATES = {"full": 5e-4, "linear": 1e-2, "lora": 2e-3, "dora": 2e-3}
 
 @dataclass
 class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):  # type: ignore[misc]  # learning_rate=None
-    """Arguments of a fine-tuning: those of `transformers.TrainingArguments` and these.
+    """Arguments of a fine-tuning run: those of `transformers.TrainingArguments` and these.
 
     The defaults are those of fine-tuning a ViT after self-supervision (BEiT, Bao et al. 2021, appendix H; MAE, He et
     al. 2021, table 9), made milder where those are for a million images: the weak augmentation, no mixing.
@@ -49,7 +50,7 @@ class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):  # type: ig
         Raises:
             InputError: A value cannot work; the sentence says why.
         """
-        if self.images_per_batch < 1:
+        if self.images_per_batch is not None and not 1 <= self.images_per_batch < 2**31:
             raise InputError(f"images_per_batch={self.images_per_batch} leaves the batch empty: give at least 1.")
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"layer_decay={self.layer_decay} is a share from layer to layer: give one in (0, 1].")
@@ -61,6 +62,7 @@ class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):  # type: ig
     @property
     def groups_per_batch(self) -> int:
         """Images in a batch over all processes."""
+        assert self.images_per_batch is not None  # the trainer sets it
         return self.images_per_batch
 
 
@@ -68,14 +70,14 @@ class FineTuningTrainer(ImageTrainer):
     """Trains a `StableRepForImageClassification`, whole, its classifier alone, or adapters on it, on labelled images.
 
     What has `requires_grad` is trained: freeze the encoder for a linear classifier, or pass the `PeftModel` of
-    `lora_config`. Interrupted and resumed, it goes on bit for bit (on a CPU); several processes train as one does but
-    for mixup and cutmix, which mix the images of each process among themselves.
+    `lora_config`. A run that was interrupted and goes on ends with the same bits, on a CPU. Several processes train as
+    one does, except for mixup and cutmix, which mix the images of each process among themselves.
 
     Args:
         model: Its `config.id2label` names the classes, its `config.problem_type` says whether an image has several.
-        args: As `FineTuningArguments`.
+        args: Arguments; the defaults if not given.
         train_dataset: Map-style, with a column `image` and the labels.
-        label_column: One integer or string an image, or a list of them.
+        label_column: Column with one integer or string for each image, or a list of them.
         callbacks: As for `transformers.Trainer`.
         probe: Measures the model wherever `eval_strategy` says.
 
@@ -90,13 +92,27 @@ class FineTuningTrainer(ImageTrainer):
     def __init__(
         self,
         model: nn.Module,
-        args: FineTuningArguments,
-        train_dataset: datasets.Dataset,
+        args: FineTuningArguments | None = None,
+        train_dataset: datasets.Dataset | None = None,
         label_column: str = "label",
-        callbacks: Sequence[TrainerCallback] = (),
+        callbacks: Sequence[TrainerCallback] | None = None,
         probe: ClassifierProbe | None = None,
     ) -> None:
-        config: Any = model.config
+        args = FineTuningArguments() if args is None else copy.copy(args)
+        config: Any = getattr(model, "config", None)
+        if not (hasattr(config, "id2label") and hasattr(config, "vision_config")):
+            raise InputError(
+                f"model is a {type(model).__name__}, and this trainer trains a StableRepForImageClassification: make "
+                "one with `StableRepForImageClassification.from_encoder`."
+            )
+        check_dataset(train_dataset)
+        if not isinstance(train_dataset, datasets.Dataset):
+            raise InputError(
+                "train_dataset is a stream, and fine-tuning reads labels first: load it without streaming."
+            )
+        if args.images_per_batch is None:
+            most = min(64, len(train_dataset))
+            args.images_per_batch = max(most - most % args.world_size, 1)
         check_processes(args, "images_per_batch")
         if args.learning_rate is None:
             args.learning_rate = LEARNING_RATES[_mode(model)]
@@ -129,7 +145,7 @@ class FineTuningTrainer(ImageTrainer):
             positives="image",
         )
         batches = GroupedBatchSampler(len(groups), args.images_per_batch, args.seed)
-        super().__init__(model, args, groups, batches, GroupCollator(), callbacks=callbacks, probe=probe)
+        super().__init__(model, args, groups, batches, GroupCollator(), callbacks=callbacks or (), probe=probe)
         if self.is_fsdp_enabled and _mode(model) == "lora":
             raise InputError(
                 "FSDP cuts weights among processes, and adapters are saved whole: start with the configuration "
@@ -204,12 +220,12 @@ class FineTuningTrainer(ImageTrainer):
 class ClassifierProbe:
     """Accuracy, or another metric of `stablerep evaluate`, of a classifier in training.
 
-    What chooses a checkpoint by it must not be what is reported.
+    Do not choose a checkpoint by the images that you report on: give others.
 
     Attributes:
         dataset: Labelled images that are classified.
         label_column: Its labels.
-        metric: As `EvaluationSettings.metric`; results are called by it.
+        metric: As `EvaluationSettings.metric`; the name of the result.
     """
 
     dataset: datasets.Dataset
@@ -256,7 +272,7 @@ def classes_of(dataset: datasets.Dataset, column: str) -> tuple[list[str], bool]
 def _labels(dataset: datasets.Dataset, column: str) -> tuple[list[str], NDArray[Any], bool]:
     if column not in dataset.column_names:
         raise InputError(
-            f"The data has the columns {dataset.column_names} but no {column!r}: name the labels with --label_column."
+            f"The data has the columns {dataset.column_names} but no {column!r}: name the labels with `label_column`."
         )
     kind = dataset.features[column]
     kind = getattr(kind, "feature", kind)

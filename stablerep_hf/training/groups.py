@@ -52,7 +52,8 @@ class GroupDataset(Dataset[Group]):
     Args:
         group_ids: int64 (C,), by group.
         sizes: (C,), images that each group has.
-        images_per_caption: m, drawn without replacement in each epoch; a caption with fewer gives all it has.
+        images_per_caption: m, drawn without replacement in each epoch; a caption with fewer gives all it has. None for
+            as many as at least half of the captions have, at most the 6 of the paper.
         crops_per_image: Views of each image.
         image_size: Edge of a view in pixels.
         recipe: Distribution of the views.
@@ -67,13 +68,16 @@ class GroupDataset(Dataset[Group]):
         group_ids: Int64Array,
         sizes: npt.NDArray[np.integer[Any]],
         *,
-        images_per_caption: int,
+        images_per_caption: int | None,
         crops_per_image: int,
         image_size: int,
         recipe: AugmentationRecipe,
         seed: int,
     ) -> None:
         largest = int(sizes.max(initial=0))
+        if images_per_caption is None:
+            usual = int(np.sort(sizes)[len(sizes) // 2]) if len(sizes) else 1
+            images_per_caption = min(6, max(usual, min(2, largest)))
         if images_per_caption > largest:
             raise InputError(
                 f"images_per_caption={images_per_caption} is more than any caption has ({largest}{self._counted}): "
@@ -140,6 +144,16 @@ class GroupDataset(Dataset[Group]):
         )
 
 
+def check_dataset(dataset: Any) -> None:
+    """Raise `InputError` if something is no data set of `datasets`."""
+    if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
+        kind = "not given" if dataset is None else f"a {type(dataset).__name__}"
+        raise InputError(
+            f"train_dataset is {kind}: pass a split of a data set, such as datasets.load_dataset(folder, "
+            "split='train')."
+        )
+
+
 def key_column(columns: Sequence[str], positives: Positives, label_column: str, *, text: bool = False) -> str | None:
     """Return the column that says which views are positives of one another; None if each image is on its own.
 
@@ -151,7 +165,7 @@ def key_column(columns: Sequence[str], positives: Positives, label_column: str, 
     if text and "caption" not in columns:
         raise InputError(
             f"The data has the columns {columns} but no 'caption' to learn from: rename the column of its texts to "
-            "'caption', or train with --objective stablerep."
+            "'caption', or choose `objective` stablerep."
         )
     if positives == "image":
         return None
@@ -159,7 +173,7 @@ def key_column(columns: Sequence[str], positives: Positives, label_column: str, 
         if label_column not in columns:
             raise InputError(
                 f"The data has the columns {columns} but no {label_column!r}, so nothing says which images are of "
-                "one label: name the column with --label_column."
+                "one label: name the column with `label_column`."
             )
         return label_column
     for column in ("caption_id", "caption"):
@@ -167,7 +181,7 @@ def key_column(columns: Sequence[str], positives: Positives, label_column: str, 
             return column
     raise InputError(
         f"The data has the columns {columns} but neither 'caption_id' nor 'caption', so nothing says which images are "
-        "siblings: rename the column that does, or train with --objective simclr."
+        "siblings: rename the column that does, or choose `objective` simclr."
     )
 
 

@@ -1,4 +1,4 @@
-"""What `push_to_hub` sends while a model trains and when it has."""
+"""What `push_to_hub` sends during a training run and at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
-from transformers.utils.hub import PushInProgress, hf_api
+from transformers.utils.hub import hf_api
 
 from ..hub import ModelFacts, TrainingData, describe_encoder, plan_publication, write_model_card
 from ..hub.publishing import explaining_refusals
@@ -28,19 +28,13 @@ from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments, recipe_of
 from .callbacks import AverageWeights
-from .checkpoints import IN_PROGRESS, RECIPE
+from .checkpoints import IN_PROGRESS, MANIFEST
 from .groups import GroupDataset
 
-_STATE = (
-    "*.pt",
-    "*.pth",
-    "*.bin",
-    "trainer_state.json",
-    RECIPE,
-    AverageWeights.FILE,
-)  # of a training; only a resume needs it
+# Files of a checkpoint that only a resume needs.
+_STATE = ("*.pt", "*.pth", "*.bin", "trainer_state.json", MANIFEST, AverageWeights.FILE)
 _STAGED = ".to-hub-"
-# Those that an unfinished training pushed in other files must not stay: `from_pretrained` may read them.
+# Weights that an unfinished run pushed in other files must not stay: `from_pretrained` may read them.
 _WEIGHTS = re.compile(r"[^/]+\.safetensors(\.index\.json)?")
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,17 +48,20 @@ def push_folder(
     revision: str | None = None,
     private: bool | None = None,
 ) -> CommitInfo:
-    """Push the finished model in a folder, and of that what `plan_publication` lists, in one commit.
+    """Push a finished model, the files that `plan_publication` lists, in one commit.
 
-    Weights that the repository has beside it and the folder lacks go: they are of an earlier state of the training.
+    Files of weights that the repository has and the folder lacks are removed: an earlier state of the run pushed them.
 
     Args:
-        folder: Of the model and its card.
-        repository: "name" or "owner/name"; made if it is not there.
+        folder: Holds the model and its card.
+        repository: "name" or "owner/name"; created if it does not exist.
         message: Title of the commit.
-        token: Of the Hub; the machine's own if not given.
-        revision: Branch; "main" if not given.
-        private: If the repository is made, whether it is hidden from others.
+        token: Token of the Hub; the machine's own by default.
+        revision: Branch; "main" by default.
+        private: Whether a repository that is created is private.
+
+    Returns:
+        The commit.
 
     Raises:
         InputError: See `plan_publication`.
@@ -88,43 +85,43 @@ def push_folder(
 
 
 class HubPushTrainer(Trainer):
-    """transformers' Trainer, but what it saves and pushes loads by itself and holds no pickled arguments.
+    """transformers' Trainer whose saved and pushed models load by themselves and hold no pickled arguments.
 
     Beside the weights stand the model's code, its image processor and a card made from facts. With `hub_strategy`
-    "checkpoint" or "all_checkpoints" the state of the optimiser goes along, since a resume needs it: PyTorch files
-    that Trainer reads with `weights_only`.
+    "checkpoint" or "all_checkpoints" the optimiser's state goes along, since a resume needs it: PyTorch files that
+    Trainer reads with `weights_only`.
 
     Attributes:
-        identity: What tells this training from others beside its recipe, as JSON values: its data, what it started
-            from.
-        describe: What the card says of the model in a folder, from whoever knows more of the run than the trainer.
+        identity: What distinguishes this training run beside its recipe, as JSON values: its data, its start.
+        describe: Makes what the card says of the model in a folder, for callers that know more than the trainer.
     """
 
     args: ImageTrainingArguments
     model: StableRepModel
     train_dataset: GroupDataset
     hub_model_id: str | None  # type: ignore[assignment]  # declared None there until it is set
-    push_in_progress: Any
     identity: Mapping[str, Any] = MappingProxyType({})
     describe: Callable[[Path], ModelFacts] | None = None
+    pushing: PushCheckpoints
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What a checkpoint says of its training, as JSON values: no other goes on from it."""
+        """What a checkpoint says of its training run, as JSON values: no other run goes on from it."""
         data = {"num_groups": len(self.train_dataset), "num_images": self.train_dataset.num_images}
-        return {**recipe_of(self.args), **data, **self.identity}
+        recipe: dict[str, Any] = json.loads(json.dumps({**recipe_of(self.args), **data, **self.identity}))
+        return recipe
 
     def kind_of_model(self) -> dict[str, Any]:
         """What the card says of the model's kind: fields of `ModelFacts`."""
         raise AttributeError(f"{type(self).__name__} does not say what kind of model it trains")
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository.
+        """Create the repository `hub_model_id`, named after the output folder if it is not given.
 
         Raises:
             InputError: The Hub cannot be reached or refuses.
         """
-        with explaining_refusals(str(self.args.hub_model_id)):
+        with explaining_refusals(self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name):
             super().init_hf_repo(token=token, private=private)
 
     def create_model_card(  # type: ignore[override]
@@ -139,12 +136,12 @@ class HubPushTrainer(Trainer):
 
         Args:
             license: Hub licence id of the weights.
-            tags: Of the Hub, beside those every such model has.
-            model_name: The heading; the repository's name if not given.
+            tags: Tags of the Hub, beside those that every such model has.
+            model_name: Heading; the repository's name by default.
             dataset: Repository of the training data.
-            _others: What else transformers' cards know; taken and not used.
+            _others: Arguments that transformers' cards have; ignored.
         """
-        self._write_card(Path(str(self.args.output_dir)), license, tags, model_name, dataset)
+        self.write_card(Path(str(self.args.output_dir)), license, tags, model_name, dataset)
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -159,14 +156,14 @@ class HubPushTrainer(Trainer):
         dataset: str | None = None,
         **_others: Any,
     ) -> CommitInfo | Future[CommitInfo] | None:
-        """Push the model as it stands, with our card and nothing else; every process calls it.
+        """Push the model as it is now, with our card and nothing else; every process calls it.
 
         Args:
             commit_message: Title of the commit.
-            blocking: Wait until it has arrived.
-            token: Of the Hub; that of the arguments if not given.
-            revision: Branch; that of the arguments if not given.
-            private: If the repository is made, whether it is hidden from others.
+            blocking: Wait until the push has ended.
+            token: Token of the Hub; that of the arguments by default.
+            revision: Branch; that of the arguments by default.
+            private: Whether a repository that is created is private.
             license: As `create_model_card`.
             tags: As `create_model_card`.
             model_name: As `create_model_card`.
@@ -174,7 +171,7 @@ class HubPushTrainer(Trainer):
             _others: As `create_model_card`.
 
         Returns:
-            The commit, or with `blocking=False` what becomes of it; None in all processes but the first.
+            The commit, with `blocking=False` its future; None in all processes but the first.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
@@ -188,8 +185,8 @@ class HubPushTrainer(Trainer):
         for pattern in _STATE:
             for file in staged.glob(pattern):
                 file.unlink()
-        self._write_card(staged, license, tags, model_name, dataset)
-        self._finish_current_push()
+        self.write_card(staged, license, tags, model_name, dataset)
+        self.pushing.wait()
 
         def send() -> CommitInfo:
             to: dict[str, Any] = {"token": token, "revision": revision or self.args.hub_revision, "private": private}
@@ -200,7 +197,7 @@ class HubPushTrainer(Trainer):
 
         return send() if blocking else hf_api().run_as_future(send)
 
-    def _write_card(
+    def write_card(
         self,
         folder: Path,
         license: str | None = None,
@@ -208,6 +205,7 @@ class HubPushTrainer(Trainer):
         name: str | None = None,
         dataset: str | None = None,
     ) -> None:
+        """Write the card of the model in a folder; the arguments are those of `create_model_card`."""
         facts = (self.describe or self._facts)(folder)
         facts = replace(
             facts,
@@ -234,43 +232,62 @@ class HubPushTrainer(Trainer):
             versions={package: version(package) for package in ("stablerep_hf", "transformers", "torch")},
         )
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the weights, the model's code and its image processor."""
+        super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
             encoder_image_processor(self.model.config.vision_config).save_pretrained(folder)
-            if folder != Path(str(self.args.output_dir)):  # a checkpoint
-                (folder / RECIPE).write_text(json.dumps(self.recipe, indent=2) + "\n", "utf-8")
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint; Trainer's own would add `training_args.bin` and forget the model's code."""
-        strategy = self.args.hub_strategy
-        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+
+class PushCheckpoints(TrainerCallback):
+    """Pushes checkpoints, and the models in them, while training goes on.
+
+    It takes the place of Trainer's own push, which would add pickled arguments and leave out the model's code.
+
+    Args:
+        trainer: Whose checkpoints are pushed.
+        strategy: `hub_strategy`.
+    """
+
+    def __init__(self, trainer: HubPushTrainer, strategy: HubStrategy) -> None:
+        self.trainer, self.strategy = trainer, strategy
+        self._jobs: list[Future[Any]] = []
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start to push the checkpoint of this step, unless an earlier push is still going on."""
+        if not args.push_to_hub or self.strategy == HubStrategy.END or not state.is_world_process_zero:
             return
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if busy and not self.args.hub_always_push:
+        if not args.hub_always_push and not all(job.done() for job in self._jobs):
             return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        folder = self._staged(Path(checkpoint_folder))
-        self._write_card(folder)
-        message = f"{IN_PROGRESS} {self.state.global_step}"
-        jobs = []
-        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else Path(checkpoint_folder).name
-            # before the model, so that wherever a model of an unfinished training stands, its state does
-            jobs.append(self._upload(folder, f"{message}, checkpoint", place, []))
-        jobs.append(self._upload(folder, message, "", list(_STATE)))
-        jobs.append(hf_api().run_as_future(shutil.rmtree, folder, ignore_errors=True))  # they run one after another
-        if busy:
-            self.push_in_progress.jobs.extend(jobs)
-        else:
-            self.push_in_progress = PushInProgress(jobs)  # type: ignore[arg-type]
+        self.trainer.callback_handler.on_push_begin(args, state, control)
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        folder = self._staged(checkpoint)
+        self.trainer.write_card(folder)
+        message = f"{IN_PROGRESS} {state.global_step}"
+        if self.strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            place = "last-checkpoint" if self.strategy == HubStrategy.CHECKPOINT else checkpoint.name
+            # before the model, so that wherever the model of an unfinished run stands, its state does too
+            self._upload(args, folder, f"{message}, checkpoint", place, [])
+        self._upload(args, folder, message, "", list(_STATE))
+        self._jobs.append(hf_api().run_as_future(shutil.rmtree, folder, ignore_errors=True))  # one after another
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Wait for the last push."""
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until every push has ended."""
+        wait(self._jobs)
+        self._jobs = []
 
     def _staged(self, checkpoint: Path) -> Path:
         """The same files under another name: with `save_total_limit` the checkpoint may go before it has arrived."""
         root = checkpoint.parent
-        if self.push_in_progress is None:  # the first push, so what lies there is of a process that was killed
+        if not self._jobs:  # the first push, so what lies there is of a process that was killed
             for left in root.glob(f"{_STAGED}*"):
                 shutil.rmtree(left)
         staged = root / f"{_STAGED}{checkpoint.name}"
@@ -278,19 +295,19 @@ class HubPushTrainer(Trainer):
         shutil.copytree(checkpoint, staged, copy_function=_link)
         return staged
 
-    def _upload(self, folder: Path, message: str, place: str, ignored: list[str]) -> Future[Any]:
+    def _upload(self, args: TrainingArguments, folder: Path, message: str, place: str, ignored: list[str]) -> None:
         job: Future[Any] = hf_api().upload_folder(
-            repo_id=str(self.hub_model_id),
+            repo_id=str(self.trainer.hub_model_id),
             folder_path=folder,
             path_in_repo=place,
             commit_message=message,
-            token=self.args.hub_token,
-            revision=self.args.hub_revision,
+            token=args.hub_token,
+            revision=args.hub_revision,
             ignore_patterns=ignored,
             run_as_future=True,
         )
-        job.add_done_callback(_tell_failure)
-        return job
+        job.add_done_callback(_report_failure)
+        self._jobs.append(job)
 
 
 def _link(source: str, target: str) -> None:
@@ -300,7 +317,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _tell_failure(job: Future[Any]) -> None:
-    """A push that failed does not stop the training, but must not go unseen either."""
+def _report_failure(job: Future[Any]) -> None:
+    """Warn of a push that failed; it does not stop the training run."""
     if not job.cancelled() and (error := job.exception()) is not None:
         _LOGGER.warning("A push to the Hub failed; training goes on: %s", str(error).strip())

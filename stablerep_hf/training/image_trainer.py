@@ -1,7 +1,8 @@
-"""What pre-training and fine-tuning share: batches of views, a probe, and what must never pass in silence."""
+"""What pre-training and fine-tuning share: batches of views, a probe, checkpoints, and checks of what goes wrong."""
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
-from transformers.trainer_callback import ProgressCallback
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_utils import HubStrategy, TrainOutput
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from .arguments import ImageTrainingArguments
 from .augmentation import RECIPES, AugmentationRecipe
 from .callbacks import AverageWeights, FollowEpoch, ImageProgress, SeenImages, StopAtNotANumber
+from .checkpoints import KeepCheckpoints, checkpoint_to_resume, damage
 from .color import ColorAugmentation
 from .grouped_images import GroupedBatchSampler
 from .groups import GroupCollator, GroupDataset
-from .hub_push import HubPushTrainer
+from .hub_push import HubPushTrainer, PushCheckpoints
 from .probe import Probe
 from .sharding import gathered
 
@@ -34,18 +37,19 @@ class ImageTrainer(HubPushTrainer):
     The batch is global: one process and several see the same images and the same views.
 
     Args:
-        model: Any that the subclass knows a loss for.
-        args: Of the subclass.
+        model: A model that the subclass knows a loss for.
+        args: Arguments of the subclass; a copy is kept, so they can serve another trainer.
         groups: The images.
-        batches: Which of them come together; made before this, since it refuses what cannot be.
+        batches: Which of them come together.
         collator: Makes batches of them.
-        tokenizer: Saved with the model.
+        processing_class: Tokenizer; saved with the model.
         callbacks: As for `transformers.Trainer`.
-        probe: Measures the model wherever `eval_strategy` says, as "eval_..."; `load_best_model_at_end` can go by it.
+        probe: Measures the model wherever `eval_strategy` says, as "eval_..."; `load_best_model_at_end` goes by it.
 
     Raises:
-        InputError: The batch does not fit the data or the processes. In `train`: the loss is not a number, or more
-            images than `max_bad_images` cannot be decoded.
+        InputError: The batch does not fit the data or the processes, or the probe does not measure
+            `metric_for_best_model`. In `train`: the loss or a weight is not finite, more images than `max_bad_images`
+            cannot be decoded, or a checkpoint is damaged.
     """
 
     loss_is_scaled_for_ga = False  # the losses are means over the global batch
@@ -58,34 +62,86 @@ class ImageTrainer(HubPushTrainer):
         groups: GroupDataset,
         batches: GroupedBatchSampler,
         collator: GroupCollator,
-        tokenizer: Any | None = None,
+        processing_class: Any | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         probe: Probe | None = None,
     ) -> None:
         self._groups = groups
-        self._batches = batches
+        self.batches = batches
+        args = copy.copy(args)
         args.per_device_train_batch_size = args.groups_per_batch // args.world_size
+        choose_best_metric(args, probe)
         self.get_optimizer_cls_and_kwargs(args)  # refuses one that is not installed, before a folder is made
         self._not_a_number = StopAtNotANumber()
         self.seen = SeenImages(args.max_bad_images)
+        # Our callbacks remove old checkpoints and push, so Trainer must not.
+        self.save_total_limit = args.save_total_limit
+        keep = KeepCheckpoints(self, args.save_total_limit)
+        self.pushing = PushCheckpoints(self, HubStrategy(args.hub_strategy))
+        args.save_total_limit, args.hub_strategy = None, HubStrategy.END
         super().__init__(
             model=model,
             args=args,
             train_dataset=groups,
             eval_dataset=probe,
             data_collator=collator,
-            processing_class=tokenizer,
-            callbacks=[FollowEpoch(batches), self._not_a_number, self.seen, *callbacks],
+            processing_class=processing_class,
+            callbacks=[FollowEpoch(batches), self._not_a_number, self.seen],
         )
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(ImageProgress(self.views_per_batch))
+        for theirs in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
+            self.pop_callback(theirs)
+        self._progress = ImageProgress(self.views_per_batch, self._not_a_number)
+        for callback in (keep, self.pushing, self._progress, *callbacks):
+            self.add_callback(callback)
         self.average: AverageWeights | None = None
         if args.ema_decay is not None:
-            self.average = AverageWeights(args.ema_decay)
-            self.add_callback(self.average)
+            average = self.average = AverageWeights(args.ema_decay)
+            self._not_a_number.others = lambda: average.average.values()
+            self.add_callback(average)
         self.probe = probe
         self.augment = ColorAugmentation()
         self._parts: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train from the beginning or from a checkpoint.
+
+        Args:
+            resume_from_checkpoint: Folder of a checkpoint; True for the newest whole one in `output_dir` or, with
+                `push_to_hub`, on the Hub, and the beginning if there is none.
+            trial: As for `transformers.Trainer`.
+            ignore_keys_for_eval: As for `transformers.Trainer`.
+
+        Raises:
+            InputError: The checkpoint is damaged or of another training run, or see the class.
+        """
+        checkpoint = checkpoint_to_resume(self) if resume_from_checkpoint is True else resume_from_checkpoint or None
+        if checkpoint is not None and resume_from_checkpoint is not True and (fault := damage(Path(str(checkpoint)))):
+            raise InputError(f"resume_from_checkpoint={checkpoint} cannot be used: {fault}. Name an older checkpoint.")
+        if self.average is not None:
+            self.average.resumed_from = None if checkpoint is None else str(checkpoint)
+        try:
+            return super().train(checkpoint, trial, ignore_keys_for_eval)
+        finally:
+            self._progress.close()
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Make the learning rate schedule.
+
+        Raises:
+            InputError: It lacks arguments, or they cannot work.
+        """
+        try:
+            return super().create_scheduler(num_training_steps, optimizer)
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(
+                f"lr_scheduler_type={_value(self.args.lr_scheduler_type)} cannot be made ({one_line(error)}): give "
+                "what it needs in `lr_scheduler_kwargs`, or choose another."
+            ) from error
 
     @property
     def views_per_batch(self) -> int:
@@ -97,7 +153,7 @@ class ImageTrainer(HubPushTrainer):
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
             self._groups,
-            batch_sampler=self._batches,
+            batch_sampler=self.batches,
             collate_fn=self.data_collator,
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
@@ -110,28 +166,40 @@ class ImageTrainer(HubPushTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure the encoder with the probe, with `ema_decay` the average of its weights, which is what is exported.
+        """Measure the encoder with the probe; with `ema_decay`, the average of its weights, which is what is exported.
 
-        The arguments are Trainer's, and of them the prefix alone matters.
+        Every process measures: what follows from the numbers, such as the best checkpoint, must be the same on all.
 
-        Every process does so: what follows from the numbers, such as the best checkpoint, must be the same on all.
+        Args:
+            eval_dataset: Not used.
+            ignore_keys: Not used.
+            metric_key_prefix: What the names of the numbers begin with.
 
         Raises:
-            InputError: The trainer was made without a probe.
+            InputError: The trainer was made without a probe, or it does not measure `metric_for_best_model`.
         """
         if self.probe is None:
-            raise InputError("There is nothing to evaluate on: give the trainer a probe (--probe_data).")
+            raise InputError("There is nothing to evaluate on: give the trainer a `probe` (`probe_data`).")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         averaged = nullcontext() if self.average is None else self.average.standing_in(self.model)
         with averaged, gathered(model):
             measured = self.probe(model)
+        if self.args.load_best_model_at_end:
+            _check_metric(self.args, list(measured))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the parts of the loss, averaged since the last log, and how many images were skipped so far, if any."""
+        """Add the parts of the loss, averaged since the last log, and the number of skipped images if there are any.
+
+        At the end of training, `train_samples_per_second` counts views, whatever the objective.
+        """
+        if "train_runtime" in logs:
+            self.seen.gather()
+            views = self.seen.views - self.seen.views_before
+            logs["train_samples_per_second"] = round(views / logs["train_runtime"], 3)
         if "loss" in logs:
             self.seen.gather()
             if self.seen.skipped:
@@ -146,11 +214,6 @@ class ImageTrainer(HubPushTrainer):
         super().save_model(output_dir, _internal_call)
         if self.average is not None and self.average.average:
             self.average.save(Path(output_dir or str(self.args.output_dir)), write=self.args.should_save)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Wait for all: a checkpoint counts as whole once one process has written the state, which comes next."""
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()
 
     def whole_model(self) -> nn.Module:
         """The trained model, nothing wrapped around it and no weight cut; every process calls it.
@@ -178,9 +241,42 @@ class ImageTrainer(HubPushTrainer):
         """
         if load_result.missing_keys or load_result.unexpected_keys:
             raise InputError(
-                f"The checkpoint is of another architecture: it lacks {_named(load_result.missing_keys)} and has "
-                f"{_named(load_result.unexpected_keys)} besides; resume with the model it was made by."
+                f"The checkpoint is of another architecture: it lacks {_named(load_result.missing_keys)} and also has "
+                f"{_named(load_result.unexpected_keys)}: resume with the model that it was saved from."
             )
+
+
+def choose_best_metric(args: ImageTrainingArguments, probe: Probe | None) -> None:
+    """Let `load_best_model_at_end` and `save_strategy="best"` go by what the probe measures unless told otherwise.
+
+    Raises:
+        InputError: There is no probe, or it does not measure `metric_for_best_model`.
+    """
+    if not (args.load_best_model_at_end or _value(args.save_strategy) == "best"):
+        return
+    if probe is None:
+        raise InputError(
+            "load_best_model_at_end=True and save_strategy=best need something to measure the model on: give the "
+            "trainer a `probe` (`probe_data`), or leave them out."
+        )
+    metric = getattr(probe, "metric", None)
+    if args.metric_for_best_model is None and metric is not None:
+        args.metric_for_best_model, args.greater_is_better = metric, True
+    if metric is not None:
+        _check_metric(args, [metric])
+
+
+def _check_metric(args: ImageTrainingArguments, measured: list[str]) -> None:
+    if str(args.metric_for_best_model).removeprefix("eval_") not in measured:
+        raise InputError(
+            f"metric_for_best_model={args.metric_for_best_model} is not measured in training: choose "
+            f"{' or '.join(measured)}, or leave it out."
+        )
+
+
+def _value(setting: Any) -> Any:
+    """What a user writes for a setting that transformers may have made an enumeration of."""
+    return getattr(setting, "value", setting)
 
 
 def recipe_for(args: ImageTrainingArguments) -> AugmentationRecipe:

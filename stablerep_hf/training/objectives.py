@@ -1,4 +1,4 @@
-"""Which losses a training adds up, and what they need from model and data."""
+"""Which losses an objective adds up, and what they need from model and data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OBJECTIVES = {
     "supcon": Objective(image=True, text=False, positives="label"),
     "clip": Objective(image=False, text=True),
 }
-"""The published losses, by what `--objective` calls them, and how ours differ from where they were published.
+"""The published losses, by their names as `objective`, and how ours differ from where they were published.
 
 - **stablerep** (Tian et al. 2023, equations 1 to 3): cross-entropy between the softmax over the other images and the
   uniform distribution over those of the same caption. The release numbers captions by their place in the batch; here

@@ -32,19 +32,20 @@ class ImageRecipe:
     )
     max_bad_images: int = field(
         default=0,
-        metadata={"help": "Images that may fail to decode before it stops; skipped, counted in the log, and named."},
+        metadata={"help": "Stop after more images than these fail to decode; those are skipped, counted and named."},
     )
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "Stays off: a loss that is not a number stops the training."}
+        default=False, metadata={"help": "Stays off: a loss that is not a number stops the training run."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
     hub_strategy: str = field(
         default="checkpoint",
         metadata={
             "help": "What --push_to_hub sends at each save; transformers' every_save would push the model alone, and "
-            "no training could go on from it."
+            "no training run could go on from it."
         },
     )
+    disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress and no logs."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "Must stay off: the images are columns the model does not name."}
     )
@@ -68,14 +69,19 @@ class PretrainingRecipe(ImageRecipe):
         },
     )
     label_column: str = field(default="label", metadata={"help": "Column that supcon takes its positives from."})
-    captions_per_batch: int = field(
-        default=128,
+    captions_per_batch: int | None = field(
+        default=None,
         metadata={
-            "help": "Captions (n), under simclr and supcon images in a batch over all processes; 1,376 in the release."
+            "help": "Captions (n), under simclr and supcon images, in a batch over all processes; 1,376 in the "
+            "release. If not given, 128, or all that the data has if those are fewer."
         },
     )
-    images_per_caption: int = field(
-        default=6, metadata={"help": "Images (m) of each caption in a batch; 6 in the paper."}
+    images_per_caption: int | None = field(
+        default=None,
+        metadata={
+            "help": "Images (m) of each caption in a batch. If not given, the 6 of the paper, or as many as half of "
+            "the captions have if those are fewer."
+        },
     )
     crops_per_image: int = field(
         default=1, metadata={"help": "Views of each image in a batch; 1 in the paper, 2 for simclr."}
@@ -124,7 +130,10 @@ class PretrainingRecipe(ImageRecipe):
 class FineTuningRecipe(ImageRecipe):
     """The batch, the learning rates and the regularisation of a fine-tuning run."""
 
-    images_per_batch: int = field(default=64, metadata={"help": "Images in a batch over all processes."})
+    images_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "Images in a batch over all processes; 64, or all if those are fewer, if not given."},
+    )
     layer_decay: float = field(
         default=0.75,
         metadata={

@@ -15,8 +15,9 @@ from ..models import StableRepModel
 from .arguments import StableRepTrainingArguments
 from .callbacks import ClampLogitScale
 from .grouped_images import GroupedBatchSampler, GroupedImages
-from .groups import GroupCollator, GroupDataset
+from .groups import GroupCollator, GroupDataset, check_dataset
 from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
+from .model_settings import load_model
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 from .probe import KnnProbe
 from .streamed_images import StreamedBatchSampler, StreamedImages
@@ -26,24 +27,24 @@ class StableRepTrainer(ImageTrainer):
     """Trains a `StableRepModel` on caption-grouped images.
 
     The batch is global: one process and several see the same captions, the same images and the same views, and reach
-    the same weights. A run interrupted at any checkpoint and resumed goes on bit for bit.
+    the same weights. A run that was interrupted at a checkpoint and goes on from it ends with the same bits, on a CPU.
 
     Args:
-        model: With a text tower if the objective has a text side.
-        args: As `StableRepTrainingArguments`.
-        train_dataset: Columns `image` and `caption_id` or `caption`; of a stream, siblings one after another.
-        tokenizer: Of the text tower, if the objective has a text side.
+        model: A `StableRepModel`, with a text tower if the objective has a text side; or the name of one: a size such
+            as "small", or a folder or Hub id of a StableRep model or a Vision Transformer (see `load_model`).
+        args: Arguments; the defaults if not given.
+        train_dataset: Columns `image` and `caption_id` or `caption`; in a stream, siblings one after another.
+        processing_class: Tokenizer of the text tower, if the objective has a text side.
         callbacks: As for `transformers.Trainer`.
         probe: Measures the encoder wherever `eval_strategy` says, as "eval_knn_accuracy"; `load_best_model_at_end`
-            can go by it.
+            goes by it.
         train_keys: Of a stream, its column of keys alone, to be counted sooner; see `StreamedImages`.
 
     Logged with the loss: its parts by name, the logit scale, and of the last batch the mean similarity of positives
     and of negatives and the number of positives an image has.
 
     Raises:
-        InputError: Model, data and objective do not fit; the sentence says how. In `train`: the loss is not a number,
-            or more images than `max_bad_images` cannot be decoded.
+        InputError: Model, data and objective do not fit; the sentence says how. In `train`: see `ImageTrainer`.
     """
 
     args: StableRepTrainingArguments
@@ -51,16 +52,20 @@ class StableRepTrainer(ImageTrainer):
 
     def __init__(
         self,
-        model: StableRepModel,
-        args: StableRepTrainingArguments,
-        train_dataset: datasets.Dataset | datasets.IterableDataset,
-        tokenizer: Any | None = None,
+        model: StableRepModel | str,
+        args: StableRepTrainingArguments | None = None,
+        train_dataset: datasets.Dataset | datasets.IterableDataset | None = None,
+        processing_class: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
         probe: KnnProbe | None = None,
         train_keys: datasets.IterableDataset | None = None,
     ) -> None:
+        args = StableRepTrainingArguments() if args is None else args
+        check_dataset(train_dataset)
         objective = OBJECTIVES[args.objective]
-        _check_fit(model, args, tokenizer)
+        if isinstance(model, str):
+            model = load_model(model, args.seed, processing_class if objective.text else None)
+        _check_fit(model, args, processing_class)
         freeze_unreached(model, objective)
         settings: dict[str, Any] = {
             "images_per_caption": args.images_per_caption if objective.positives == "caption" else 1,
@@ -73,12 +78,15 @@ class StableRepTrainer(ImageTrainer):
             "text": objective.text,
         }
         # Checked here, before a model is moved or a file written.
+        groups: GroupDataset
+        batches: GroupedBatchSampler
         if isinstance(train_dataset, datasets.IterableDataset):
-            stream = StreamedImages(train_dataset, train_keys, **settings)
-            groups: GroupDataset = stream
-            batches: GroupedBatchSampler = StreamedBatchSampler(
+            groups = stream = StreamedImages(train_dataset, train_keys, **settings)
+            args = args.for_data(len(groups), groups.images_per_caption)
+            check_processes(args, "captions_per_batch")
+            batches = StreamedBatchSampler(
                 stream,
-                args.captions_per_batch,
+                args.groups_per_batch,
                 args.seed,
                 shuffle_buffer=args.shuffle_buffer,
                 process_index=args.process_index,
@@ -86,7 +94,9 @@ class StableRepTrainer(ImageTrainer):
             )
         else:
             groups = GroupedImages(train_dataset, **settings)
-            batches = GroupedBatchSampler(len(groups), args.captions_per_batch, args.seed)
+            args = args.for_data(len(groups), groups.images_per_caption)
+            check_processes(args, "captions_per_batch")
+            batches = GroupedBatchSampler(len(groups), args.groups_per_batch, args.seed)
         if (
             objective.positives == "label"
             and args.crops_per_image < 2
@@ -94,23 +104,29 @@ class StableRepTrainer(ImageTrainer):
         ):
             raise InputError(
                 f"Each of the {len(groups)} images has a {args.label_column!r} of its own, so none has a positive and "
-                "the loss is 0 whatever the model does: name a column with --label_column in which images are "
-                "alike, or give --crops_per_image 2."
+                "the loss is 0 whatever the model does: name a `label_column` in which images are alike, or give "
+                "crops_per_image=2."
             )
         collator = GroupCollator()
         if objective.text:
-            collator = GroupCollator(tokenizer, model.config.text_config.max_position_embeddings)
+            collator = GroupCollator(processing_class, model.config.text_config.max_position_embeddings)
         super().__init__(
             model,
             args,
             groups,
             batches,
             collator,
-            tokenizer=tokenizer,
+            processing_class=processing_class,
             callbacks=[ClampLogitScale(), *(callbacks or [])],
             probe=probe,
         )
         self.criterion = ObjectiveLoss(args.objective, args.temperature)
+        self._not_a_number.zero_means = (
+            "no image of the batch has another one of its "
+            f"{'label' if objective.positives == 'label' else 'caption'} beside it, so nothing is learned from it"
+            if objective.image
+            else "the batch has a single caption, so nothing is learned from it"
+        )
         self._last_images: tuple[Tensor, Tensor] | None = None
 
     def compute_loss(
@@ -162,11 +178,18 @@ class StableRepTrainer(ImageTrainer):
 
 
 def _check_fit(model: StableRepModel, args: StableRepTrainingArguments, tokenizer: Any | None) -> None:
+    parts = ("config", "vision_model", "projection_head")  # of a StableRepModel, also where it is remote code
+    if lacking := [name for name in parts if not hasattr(model, name)]:
+        raise InputError(
+            f"model is a {type(model).__name__} without {lacking[0]!r}, and this trainer trains a StableRepModel: "
+            "pass one, or the name of a size or of a Vision Transformer; for a network of your own, use "
+            "`MultiPositiveContrastiveLoss` in your own loop."
+        )
     if OBJECTIVES[args.objective].text and (model.config.text_config is None or tokenizer is None):
         raise InputError(
             f"objective={args.objective} learns from captions, but the model has no text tower or no tokenizer was "
-            "given: build the model with a text_config and pass its tokenizer, or choose --objective stablerep."
+            "given: build the model with a `text_config` and pass its tokenizer as `processing_class`, or choose "
+            "`objective` stablerep."
         )
     if OBJECTIVES[args.objective].text and getattr(tokenizer, "pad_token", "") is None:
         raise InputError("The tokenizer has no padding token, so captions make no batch: set tokenizer.pad_token.")
-    check_processes(args, "captions_per_batch")

@@ -148,7 +148,8 @@ def test_a_configuration_file_stands_below_the_flags(tmp_path, stablerep):
 def test_the_presets_of_the_release_say_what_the_release_did(preset, epochs, warmup, downsample, objective):
     from stablerep_hf.cli.train import parse
 
-    command, arguments = parse(["--config", preset, "--fp16", "false"])
+    run = parse(["--config", preset, "--fp16", "false"])[1]
+    command, arguments = run.settings, run.arguments
     assert (command.size, command.image_size, command.patch_size) == ("base", 224, 16)
     assert arguments.captions_per_batch * arguments.images_per_caption == 8256
     assert arguments.learning_rate == pytest.approx(3.225e-3)
@@ -176,7 +177,7 @@ def test_every_preset_parses():
     from stablerep_hf.training.presets import presets
 
     for preset in presets():
-        _, arguments = parse(["--config", preset, "--fp16", "false"])
+        arguments = parse(["--config", preset, "--fp16", "false"])[1].arguments
         assert arguments.captions_per_batch * arguments.images_per_caption * arguments.crops_per_image in (256, 8256)
 
 
@@ -186,7 +187,7 @@ def test_a_configuration_file_can_extend_a_preset(tmp_path):
 
     file = tmp_path / "mine.yaml"
     file.write_text("extends: cc12m-2x\nwarmup_epochs: null\nwarmup_steps: 7\nfp16: false\n")
-    _, arguments = parse(["--config", str(file)])
+    arguments = parse(["--config", str(file)])[1].arguments
     assert (arguments.num_train_epochs, arguments.warmup_steps, arguments.warmup_epochs) == (31, 7, None)
     file.write_text("extends: cc99m\n")
     with pytest.raises(InputError, match=r"extends 'cc99m'.*cc12m-1x"):
@@ -369,7 +370,7 @@ PROBED = ["--probe_data", "LABELLED", "--eval_strategy", "steps"]
         (["--images_per_caption", "9"], ["--images-per-caption 9"]),
         (["--size", "huge"], ["huge"]),
         (["--image_size", "20"], ["20"]),
-        (["--objective", "clip"], ["text tower", "--tokenizer"]),
+        (["--objective", "clip"], ["text tower", "`--tokenizer`"]),
         (["--load_best_model_at_end"], ["but found - Evaluation strategy: ", "- Save strategy: "]),
         (["--gradient_accumulation_steps", "2"], ["--gradient-accumulation-steps 2"]),
         (["--output_dir", "elsewhere"], ["--output"]),
@@ -417,15 +418,14 @@ def test_a_mapping_in_a_configuration_file_is_one(tmp_path):
 
     file = tmp_path / "run.yaml"
     file.write_text("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.25}\n")
-    assert parse([*TRAIN_FLAGS, "--config", str(file)])[1].lr_scheduler_kwargs == {"min_lr": 0.25}
+    assert parse([*TRAIN_FLAGS, "--config", str(file)])[1].arguments.lr_scheduler_kwargs == {"min_lr": 0.25}
 
 
 def test_secrets_are_not_recorded():
     from stablerep_hf.cli.train import parse
-    from stablerep_hf.runs.record import settings_of
 
-    command, arguments = parse([*TRAIN_FLAGS, "--hub_token", "hf_secret", "--hub_model_id", "me/encoder"])
-    assert "hf_secret" not in json.dumps(settings_of(command, arguments))
+    _, run = parse([*TRAIN_FLAGS, "--hub_token", "hf_secret", "--hub_model_id", "me/encoder"])
+    assert "hf_secret" not in json.dumps(run.asked) and run.arguments.hub_token == "hf_secret"
 
 
 @pytest.mark.parametrize(("task", "first", "place"), [("0", "0", (0, 8)), ("8", "1", (7, 8)), ("1", "1", (0, 8))])

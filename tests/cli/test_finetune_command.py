@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from transformers import AutoModelForImageClassification
 
-from stablerep_hf.cli.finetune import parse
+from stablerep_hf.training import FineTuningTrainer
 
 FLAGS = ["--max_steps", "4", "--save_steps", "2", "--images_per_batch", "8", "--logging_steps", "1", "--use_cpu"]
 
@@ -38,10 +38,10 @@ def test_a_classifier_comes_out_with_its_score_and_card(stablerep, encoder, labe
     card = (output / "README.md").read_text()
     assert "pipeline_tag: image-classification" in card and "model-index" in card and "Classes: 0, 1, 2." in card
     again = finetune(stablerep, encoder, labelled_folder, output, "--mode", mode, "--license", "mit")
-    assert again[0] == 0 and "train_loss" in out and "train_loss" not in again[1]  # told again, not done again
-    assert again[1] == out[out.index("| measure") :]
+    assert again[0] == 0 and "train_loss" in error and "train_loss" not in again[2], "reported again, not done again"
+    assert again[1] == out
     code, _, error = finetune(stablerep, encoder, labelled_folder, output, "--license", "mit", "--seed", "7")
-    assert code == 2 and "holds a training with" in error
+    assert code == 2 and "holds a training run with" in error
     code, out, _ = stablerep(
         "evaluate", output, "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
     )
@@ -84,12 +84,19 @@ def test_adapters_come_out_alone_and_merged_and_their_card_s_example_runs(
     assert code == 0 and "adapter_model" not in out.partition("left out")[0], error
 
 
-def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled_folder, tmp_path):
+def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled_folder, tmp_path, monkeypatch):
     output = tmp_path / "pets"
-    (output / "checkpoints").mkdir(parents=True)
-    (output / "checkpoints" / "emissions.csv").write_text(
-        "emissions,energy_consumed\n0.25,0.5\n"
-    )  # as codecarbon does
+
+    def save(trainer, *args):  # and write what codecarbon does
+        (output / "checkpoints" / "emissions.csv").write_text("emissions,energy_consumed\n0.25,0.5\n")
+        save_model(trainer, *args)
+
+    save_model = FineTuningTrainer.save_model
+    monkeypatch.setattr(
+        FineTuningTrainer,
+        "save_model",
+        lambda trainer, folder=None, _internal_call=False: save(trainer, folder, _internal_call),
+    )
     assert finetune(stablerep, encoder, labelled_folder, output, "--mode", "lora")[0] == 0
     record = json.loads((output / "finetuning.json").read_text())
     assert record["energy"] == {"energy_kwh": 0.5, "emissions_kg": 0.25}
@@ -110,8 +117,14 @@ def test_energy_and_another_licence_reach_the_cards(stablerep, encoder, labelled
         (["--mode", "lora", "--learning_rate", "5e-4"], 5e-4),
     ],
 )
-def test_a_learning_rate_is_taken_as_given_and_else_follows_the_mode(flags, rate):
-    assert parse(["encoder", *flags, "--use_cpu"])[2].learning_rate == rate
+def test_a_learning_rate_is_taken_as_given_and_else_follows_the_mode(
+    stablerep, encoder, labelled_folder, tmp_path, flags, rate
+):
+    code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "out", *flags, "--max_steps", "1")
+    assert code == 0, error
+    record = json.loads((tmp_path / "out" / "finetuning.json").read_text())
+    assert (record["settings"] | record["chosen"])["learning_rate"] == rate
+    assert f"| learning rate | {rate} |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_few_images_a_class(stablerep, encoder, labelled_folder, tmp_path):
@@ -132,7 +145,7 @@ def test_it_goes_on_after_an_interruption(stablerep, encoder, labelled_folder, t
         assert finetune(stablerep, encoder, labelled_folder, cut)[0] == 130
     shutil.rmtree(cut / "checkpoints" / "checkpoint-4")
     code, _, error = finetune(stablerep, encoder, labelled_folder, cut, "--seed", "7")
-    assert code == 2 and "holds a training with" in error
+    assert code == 2 and "holds a training run with" in error
     # what is measured at the end may be thought over
     assert finetune(stablerep, encoder, labelled_folder, cut, "--slice_columns", "caption")[0] == 0
     assert len(json.loads((cut / "results.json").read_text())) > 1
@@ -193,7 +206,7 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--test_split", "secret"], "cannot give the split 'secret'"),
         (["--shots", "0"], "--shots 0"),
         (["--shots", "9"], "--shots 9 asks for more images than the class 0 has, 8"),
-        (["--slice_columns", "captoin"], "--slice-columns names 'captoin'"),
+        (["--slice_columns", "captoin"], "`--slice-columns` names 'captoin'"),
         (["--metric", "11_point_map"], "--metric 11_point_map does not go with one label"),
         (["--metric", "nope"], "no metric 'nope'"),
         (["--optim", "lomo"], "training arguments cannot work"),

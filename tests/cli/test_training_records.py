@@ -78,7 +78,7 @@ def test_the_checkpoint_of_another_training_is_not_taken_from_the_hub(train, gro
     output = tmp_path / "there" / "encoder"
     error = train("--push_to_hub", *flags, data=others, output=output, code=2)
     other = "--projection-dim 8" if flags else "--data "
-    assert f"alice/encoder holds a checkpoint of a training with {other}" in error
+    assert f"alice/encoder holds a checkpoint of a training run with {other}" in error
     assert not (output / "training.json").exists()
     assert HfApi().model_info("alice/encoder").sha == head, "nothing was pushed over it"
 
@@ -159,6 +159,6 @@ def test_data_that_stops_coming_is_no_failed_push(train, monkeypatch):
 def test_a_pipe_that_breaks_is_no_data_that_stops_coming():
     with pytest.raises(BrokenPipeError), reading("alice/drawings"):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-    sentence = r"Reading --data alice/drawings stopped \(Server Disconnected\): run"
+    sentence = r"Reading data=alice/drawings stopped \(Server Disconnected\): run"
     with pytest.raises(InputError, match=sentence), reading("alice/drawings"):
         raise ConnectionError("Server Disconnected")  # what `datasets` says after its last try

@@ -15,11 +15,11 @@ from stablerep_hf.errors import InputError
 from stablerep_hf.hub import ModelFacts, TrainingData, describe_encoder
 from stablerep_hf.models import StableRepConfig, StableRepModel
 from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
-from stablerep_hf.training.checkpoints import checkpoint_to_resume, pushed_checkpoint
+from stablerep_hf.training.checkpoints import checkpoint_to_resume, pushed_checkpoint, write_manifest
 
 REPOSITORY = "alice/encoder"
 MODEL = {"model.safetensors", "config.json", "modeling_stablerep.py", "preprocessor_config.json", "README.md"}
-STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "recipe.json"}
+STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"}
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_a_run_goes_on_from_the_hub_on_another_machine(hub_here, dataset, tmp_pa
     cut = make_trainer(dataset, tmp_path / "cut", [StopAfter(4)], **settings)
     with pytest.raises(RuntimeError, match="cut off"):
         cut.train()
-    cut._finish_current_push()
+    cut.pushing.wait()
 
     files = set(hub_here.files(REPOSITORY))
     assert files >= MODEL | {f"{place}/{name}" for name in MODEL | STATE}
@@ -80,11 +80,11 @@ def test_every_save_pushes_the_model_of_that_step_and_no_state(hub_here, dataset
     cut = make_trainer(dataset, tmp_path / "cut", [StopAfter(4)], **settings)
     with pytest.raises(RuntimeError, match="cut off"):
         cut.train()
-    cut._finish_current_push()
+    cut.pushing.wait()
     files = set(hub_here.files(REPOSITORY))
     assert files >= MODEL
     assert not {name for name in files if name.endswith((".bin", ".pt", ".pth")) or name in STATE}
-    with pytest.raises(InputError, match=f"{REPOSITORY} holds the model of a training that was cut off .*step 4"):
+    with pytest.raises(InputError, match=f"{REPOSITORY} holds the model of an unfinished training run .*step 4"):
         pushed_checkpoint(cut)
     downloaded = HfApi().snapshot_download(REPOSITORY, cache_dir=tmp_path / "cache")
     pushed = StableRepModel.from_pretrained(downloaded)
@@ -94,7 +94,7 @@ def test_every_save_pushes_the_model_of_that_step_and_no_state(hub_here, dataset
     assert titles == ["Training in progress, step 4", "Training in progress, step 2", "initial commit"]
     resumed = make_trainer(dataset, tmp_path / "cut", **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
-    resumed._finish_current_push()
+    resumed.pushing.wait()
     assert HfApi().list_repo_commits(REPOSITORY)[0].title == "Training in progress, step 6", "it goes on pushing"
 
 
@@ -184,22 +184,26 @@ def test_a_repository_without_a_checkpoint_gives_none(hub_here, dataset, tmp_pat
     assert pushed_checkpoint(make_trainer(dataset, tmp_path)) is None
 
 
-def push_checkpoint(place, step, recipe):
-    """As a training leaves it, but without weights."""
-    for name, content in (("trainer_state.json", {"global_step": step}), ("recipe.json", recipe)):
-        if content is not None:
-            HfApi().upload_file(
-                repo_id=REPOSITORY, path_in_repo=f"{place}/{name}", path_or_fileobj=json.dumps(content).encode()
-            )
+def write_checkpoint(folder, step, recipe):
+    """As a training run leaves it, but without weights."""
+    folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    if recipe is not None:
+        write_manifest(folder, recipe)
+
+
+def push_checkpoint(scratch, place, step, recipe):
+    write_checkpoint(scratch / place, step, recipe)
+    HfApi().upload_folder(repo_id=REPOSITORY, path_in_repo=place, folder_path=scratch / place)
 
 
 @pytest.mark.parametrize(
     ("theirs", "sentence"),
     [
-        ({"learning_rate": 2e-2}, r"with learning_rate=0.02, not 0.01: name another"),
-        ({"num_images": 44}, r"with num_images=44, not 48: name another"),
-        ({"data": "others"}, r"with data=others, not mine: name another"),
-        (None, r"without a last-checkpoint/recipe.json that can be read"),
+        ({"learning_rate": 2e-2}, r"with learning_rate=0.02, not 0.01: give another"),
+        ({"num_images": 44}, r"with num_images=44, not 48: give another"),
+        ({"data": "others"}, r"with data=others, not mine: give another"),
+        (None, r"cannot be used \(it has no manifest.json that can be read\)"),
     ],
 )
 def test_the_checkpoint_of_another_training_is_refused_and_leaves_nothing(
@@ -207,11 +211,10 @@ def test_the_checkpoint_of_another_training_is_refused_and_leaves_nothing(
 ):
     trainer = make_trainer(dataset, tmp_path, push_to_hub=True)
     trainer.identity = {"data": "mine"}
-    push_checkpoint("last-checkpoint", 4, None if theirs is None else trainer.recipe | theirs)
-    for step_here in (None, 6):  # also where the training here is further: it would push over the other
+    push_checkpoint(tmp_path / "scratch", "last-checkpoint", 4, None if theirs is None else trainer.recipe | theirs)
+    for step_here in (None, 6):  # also where the run here is further: it would push over the other
         if step_here:
-            (tmp_path / f"checkpoint-{step_here}").mkdir()
-            (tmp_path / f"checkpoint-{step_here}" / "trainer_state.json").write_text("{}")
+            write_checkpoint(tmp_path / f"checkpoint-{step_here}", step_here, trainer.recipe)
         with pytest.raises(InputError, match=f"^{REPOSITORY} holds a checkpoint .*{sentence}"):
             checkpoint_to_resume(trainer)
         assert not list(tmp_path.glob(".*"))
@@ -225,10 +228,37 @@ def test_the_newest_checkpoint_wins_wherever_it_is(hub_here, dataset, tmp_path, 
     trainer = make_trainer(dataset, tmp_path, push_to_hub=True)
     for place, step in ((f"checkpoint-{numbered}", numbered), ("last-checkpoint", last), ("checkpoint-2", 2)):
         if step is not None:
-            push_checkpoint(place, step, trainer.recipe)
+            push_checkpoint(tmp_path / "scratch", place, step, trainer.recipe)
     if here is not None:
-        (tmp_path / f"checkpoint-{here}").mkdir()
-        (tmp_path / f"checkpoint-{here}" / "trainer_state.json").write_text("{}")
+        write_checkpoint(tmp_path / f"checkpoint-{here}", here, trainer.recipe)
     assert checkpoint_to_resume(trainer) == str(tmp_path / f"checkpoint-{newest}")
     came = json.loads((tmp_path / f"checkpoint-{newest}" / "trainer_state.json").read_text())
-    assert came == ({} if newest == here else {"global_step": newest})
+    assert came == {"global_step": newest}
+
+
+def test_a_checkpoint_that_is_damaged_on_the_hub_is_refused_and_one_that_is_damaged_here_replaced(
+    hub_here, dataset, tmp_path
+):
+    trainer = make_trainer(dataset, tmp_path, push_to_hub=True)
+    push_checkpoint(tmp_path / "scratch", "last-checkpoint", 4, trainer.recipe)
+    write_checkpoint(tmp_path / "checkpoint-4", 4, None)
+    (tmp_path / "checkpoint-4" / "note.txt").write_text("mine")
+    assert checkpoint_to_resume(trainer) == str(tmp_path / "checkpoint-4")
+    assert (tmp_path / "checkpoint-4" / "manifest.json").exists()
+    (aside,) = tmp_path.glob("damaged-checkpoint-4-*")
+    assert (aside / "note.txt").read_text() == "mine"
+    HfApi().upload_file(
+        repo_id=REPOSITORY, path_in_repo="last-checkpoint/trainer_state.json", path_or_fileobj=b'{"global_step": 5}'
+    )
+    with pytest.raises(InputError, match=r"last-checkpoint that cannot be used \(trainer_state.json is not as it was"):
+        checkpoint_to_resume(trainer)
+    HfApi().upload_file(repo_id=REPOSITORY, path_in_repo="last-checkpoint/trainer_state.json", path_or_fileobj=b"[]")
+    with pytest.raises(InputError, match=r"last-checkpoint that cannot be used \(its trainer_state.json"):
+        checkpoint_to_resume(trainer)
+
+
+def test_without_an_id_the_repository_is_named_after_the_output_folder(hub_here, dataset, tmp_path):
+    trainer = make_trainer(dataset, tmp_path / "pictures", hub_model_id=None, max_steps=1, save_strategy="no")
+    trainer.train()
+    trainer.push_to_hub()
+    assert set(hub_here.files("alice/pictures")) >= MODEL

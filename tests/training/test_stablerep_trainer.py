@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 
 import pytest
 import torch
@@ -133,11 +134,6 @@ def test_the_average_of_the_weights_is_theirs_and_survives_an_interruption(datas
     assert largest_difference(whole.average.average, resumed.average.average) == 0.0
     resumed.average.load_into(model := make_model())
     assert torch.equal(weights(model)[name], whole.average.average[name])
-    (tmp_path / "checkpoint-2" / "ema.safetensors").unlink()
-    with pytest.raises(InputError, match=r"ema.safetensors is missing"):
-        StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), dataset).train(
-            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
-        )
 
 
 def labelled(rows):
@@ -222,37 +218,6 @@ def test_resume_with_other_weights_is_refused(dataset, tmp_path):
         other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
-def test_a_checkpoint_cut_off_while_saved_is_passed_over(tmp_path):
-    assert latest_checkpoint(tmp_path) is None
-    for step, state in [(2, "{}"), (10, '{"global_step": 1'), (9, None), ("best1", "{}")]:
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if state is not None:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
-    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
-def test_a_checkpoint_with_a_file_that_a_disk_cut_off_is_passed_over(dataset, tmp_path, name):
-    arguments = make_arguments(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
-    StableRepTrainer(make_model(), arguments, dataset).train()
-    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    file = tmp_path / "checkpoint-2" / name
-    file.write_bytes(file.read_bytes()[:-100])
-    assert latest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-1")
-
-
-def test_a_checkpoint_counts_as_whole_only_once_all_processes_have_written_theirs(dataset, tmp_path, monkeypatch):
-    arguments = make_arguments(tmp_path, max_steps=1, save_strategy="steps", save_steps=1)
-    trainer, written = StableRepTrainer(make_model(), arguments, dataset), []
-    checkpoint = tmp_path / "checkpoint-1"
-    monkeypatch.setattr(
-        trainer.accelerator, "wait_for_everyone", lambda: written.append({path.name for path in checkpoint.iterdir()})
-    )
-    trainer.train()
-    assert any("rng_state.pth" in names and "trainer_state.json" not in names for names in written)
-    assert latest_checkpoint(tmp_path) == str(checkpoint)
-
-
 def train_on_ranks(folder, resume, settings, norm="batch_per_sibling"):
     # float64, where a mistake in the arithmetic stands out from the rounding that batch statistics of four amplify
     model = make_model(head_norm=norm).double()
@@ -293,7 +258,7 @@ def test_chunks_reach_the_weights_of_whole_batches(dataset, tmp_path, objective)
     for size in (None, 5):
         model = make_model(text=True).double()
         arguments = make_arguments(tmp_path, objective=objective, max_steps=4, forward_chunk_size=size)
-        trainer = StableRepTrainer(model, arguments, dataset, tokenizer=letters)
+        trainer = StableRepTrainer(model, arguments, dataset, processing_class=letters)
         augment = trainer.augment.forward
         trainer.augment.forward = lambda pixels, color, augment=augment: augment(pixels, color).double()
         trainer.train()
@@ -341,7 +306,7 @@ def test_tensorboard_gets_the_parts_of_the_loss_by_name(dataset, tmp_path, monke
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     arguments = make_arguments(tmp_path, objective="stablerep+", max_steps=4, report_to=["tensorboard"])
-    trainer = StableRepTrainer(make_model(text=True), arguments, dataset, tokenizer=letters)
+    trainer = StableRepTrainer(make_model(text=True), arguments, dataset, processing_class=letters)
     trainer.train()
     events = event_accumulator.EventAccumulator(str(tmp_path / "board"))
     events.Reload()
@@ -382,7 +347,10 @@ def test_each_objective_trains_what_it_reaches_and_logs_its_parts(
     model = make_model(text=True)
     before = weights(model)
     trainer = StableRepTrainer(
-        model, make_arguments(tmp_path, objective=objective, max_steps=4, **settings), dataset, tokenizer=letters
+        model,
+        make_arguments(tmp_path, objective=objective, max_steps=4, **settings),
+        dataset,
+        processing_class=letters,
     )
     trainer.train()
     logged = trainer.state.log_history[0]
@@ -425,8 +393,8 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(dataset, t
             return parts | {"loss": parts["loss"] * (torch.nan if len(calls) == 5 else 1.0)}
 
         trainer.criterion.forward = forward
-    good = 2 if poison_weights else 4
-    with pytest.raises(InputError, match=rf"loss is nan at step 5.*checkpoint-{good} is the last good checkpoint"):
+    stopped = r"Step 4 left weights that are not.*checkpoint-2" if poison_weights else r"loss is nan at step 5.*-4"
+    with pytest.raises(InputError, match=rf"{stopped} is the last good checkpoint"):
         trainer.train()
     if not poison_weights:
         assert all(value.isfinite().all() for value in weights(trainer.model).values()), (
@@ -434,10 +402,26 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(dataset, t
         )
 
 
-def test_the_progress_bar_counts_images(dataset, tmp_path, capsys):
-    StableRepTrainer(make_model(), make_arguments(tmp_path, disable_tqdm=False), dataset).train()
-    shown = capsys.readouterr().err
-    assert " 72/72 " in shown and " images/s" in shown  # 6 steps of 4 captions x 3 images
+def test_progress_counts_images_and_shows_the_loss_from_the_first_step(dataset, tmp_path, capsys):
+    trainer = StableRepTrainer(make_model(), make_arguments(tmp_path, disable_tqdm=False), dataset)
+    metrics = trainer.train().metrics
+    out, shown = capsys.readouterr()
+    lines = shown.splitlines()
+    assert re.fullmatch(r"training: 12 of 72 images, .* images/s, .* left, loss \d\.\d+", lines[0])  # 4 captions x 3
+    assert re.match(r"step 2 of 6: loss \d\.\d+, grad_norm", lines[1]) and not out
+    assert re.match(r"training: 72 of 72 images, .*, took 0:", lines[-1])
+    assert metrics["train_samples_per_second"] == pytest.approx(72 / metrics["train_runtime"], rel=0.01)
+
+
+def test_throughput_counts_views_under_each_objective_and_those_of_this_run_alone(dataset, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    twice = make_arguments(tmp_path, objective="simclr", crops_per_image=2, **settings)
+    metrics = StableRepTrainer(make_model(), twice, dataset).train().metrics
+    assert metrics["train_samples_per_second"] == pytest.approx(4 * 8 / metrics["train_runtime"], rel=0.01)
+    resumed = StableRepTrainer(make_model(), twice, dataset)
+    metrics = resumed.train(str(tmp_path / "checkpoint-2")).metrics
+    assert metrics["train_samples_per_second"] == pytest.approx(2 * 8 / metrics["train_runtime"], rel=0.01)
+    assert resumed.seen.views == 4 * 8
 
 
 def test_the_loss_of_a_step_is_the_loss_of_its_parts_by_hand(dataset, tmp_path):
@@ -457,7 +441,7 @@ def test_the_logit_scale_stays_in_its_range(dataset, tmp_path):
     with torch.no_grad():
         model.logit_scale.fill_(9.0)
     arguments = make_arguments(tmp_path, objective="stablerep+", max_steps=1)
-    StableRepTrainer(model, arguments, dataset, tokenizer=letters).train()
+    StableRepTrainer(model, arguments, dataset, processing_class=letters).train()
     assert 0 <= float(model.logit_scale.detach()) <= 4.6052
 
 
@@ -493,9 +477,12 @@ def test_warm_up_in_epochs(tmp_path):
 def test_defaults_are_the_release_s(tmp_path):
     arguments = StableRepTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert (arguments.adam_beta1, arguments.adam_beta2, arguments.weight_decay) == (0.9, 0.98, 0.1)
-    assert (arguments.images_per_caption, arguments.crops_per_image, arguments.temperature) == (6, 1, 0.1)
+    assert (arguments.crops_per_image, arguments.temperature) == (1, 0.1)
     assert arguments.max_grad_norm == 0
-    assert arguments.learning_rate == pytest.approx(2e-4 * 128 * 6 / 512), "the release's rule, not transformers' 5e-5"
+    chosen = arguments.for_data(1000, 6)
+    assert (chosen.captions_per_batch, chosen.images_per_caption) == (128, 6)
+    assert chosen.learning_rate == pytest.approx(2e-4 * 128 * 6 / 512), "the release's rule, not transformers' 5e-5"
+    assert arguments.captions_per_batch is None, "it is a copy"
     assert arguments.warmup_steps == 0
     assert arguments.lr_scheduler_type == "cosine"
     assert arguments.accelerator_config.split_batches
@@ -514,7 +501,7 @@ def test_defaults_are_the_release_s(tmp_path):
         ({"ema_decay": 1.0}, "ema_decay=1.0"),
         ({"warmup_epochs": 1}, "warmup_epochs=1"),
         ({"warmup_epochs": 9, "max_steps": -1}, "warmup_epochs=9"),
-        ({"fp16": True}, "fp16 does nothing on a CPU"),
+        ({"fp16": True}, "fp16=True does nothing on a CPU"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0 cannot work: give a number from 0 on"),
         ({"base_learning_rate": float("nan")}, "base_learning_rate=nan"),
@@ -524,16 +511,22 @@ def test_defaults_are_the_release_s(tmp_path):
         ({"max_steps": 0}, "max_steps=0 trains nothing"),
         ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs=0 with max_steps=-1 trains nothing"),
         ({"max_steps": -1, "num_train_epochs": -2.0}, "trains nothing"),
-        ({"per_device_train_batch_size": 2}, "per_device_train_batch_size=2 cannot be had: .*captions_per_batch"),
+        ({"per_device_train_batch_size": 2}, "per_device_train_batch_size=2 is not supported: .*captions_per_batch"),
         ({"resume_from_checkpoint": "runs/a"}, "resume_from_checkpoint=runs/a"),
-        ({"save_only_model": True}, "save_only_model=True cannot be had: no training goes on"),
+        ({"save_only_model": True}, "save_only_model=True is not supported: training cannot go on"),
         ({"data_seed": 7}, "data_seed=7"),
         ({"train_sampling_strategy": "sequential"}, "train_sampling_strategy=sequential"),
         ({"dataloader_drop_last": False}, "dataloader_drop_last=False"),
         ({"remove_unused_columns": True}, "remove_unused_columns=True"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size=True"),
         ({"label_smoothing_factor": 0.3}, "label_smoothing_factor=0.3"),
-        ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger.*--forward_chunk_size"),
+        ({"gradient_accumulation_steps": -1}, "gradient_accumulation_steps=-1 cannot work: give an integer from 1"),
+        ({"warmup_steps": float("nan")}, "warmup_steps=nan"),
+        ({"logging_steps": float("inf")}, "logging_steps=inf"),
+        ({"save_steps": -3}, "save_steps=-3"),
+        ({"max_steps": 10**21}, "max_steps=1000000000000000000000"),
+        ({"captions_per_batch": 10**21}, "captions_per_batch=1000000000000000000000"),
+        ({"gradient_accumulation_steps": 4}, "does not make a contrastive batch larger.*`forward_chunk_size`"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):
@@ -619,7 +612,7 @@ def test_a_batch_without_a_good_image_moves_nothing(tmp_path, objective, size):
     data = spoiled(make_dataset([4, 4]), range(4))  # in one of the two batches of the epoch
     arguments = make_arguments(tmp_path, objective=objective, forward_chunk_size=size, weight_decay=0, **settings)
     course = Course()
-    trainer = StableRepTrainer(make_model(text=True), arguments, data, tokenizer=letters, callbacks=[course])
+    trainer = StableRepTrainer(make_model(text=True), arguments, data, processing_class=letters, callbacks=[course])
     start = weights(trainer.model)
     trainer.train()
     parameters = [name for name, _ in trainer.model.named_parameters()]

@@ -1,0 +1,198 @@
+"""Making the model that a training run starts from."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from .. import assets
+from ..assets import EMBEDDED
+from ..errors import InputError
+from .presets import read_config
+
+if TYPE_CHECKING:
+    from ..models import StableRepModel
+
+
+@dataclass
+class ModelSettings:
+    """Sizes of a model, and what its weights start from."""
+
+    size: Literal["micro", "tiny", "small", "base", "large"] = field(
+        default="base", metadata={"help": "Size of the Vision Transformer."}
+    )
+    image_size: int = field(default=224, metadata={"help": "Edge of a training crop, in pixels."})
+    patch_size: int = field(default=16, metadata={"help": "Edge of a patch, in pixels."})
+    projection_hidden_dim: int = field(default=4096, metadata={"help": "Width of the projection head."})
+    projection_dim: int = field(default=256, metadata={"help": "Width of the space that the image loss compares in."})
+    head_norm: Literal["batch_per_sibling", "batch", "layer"] = field(
+        default="batch_per_sibling", metadata={"help": "Normalisation in the projection head; the paper's by default."}
+    )
+    init_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "Vision Transformer to start from, of the size given: a folder or Hub id of transformers or timm, "
+            "'embedded' or 'embedded-stablerep'."
+        },
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "Tokenizer of the text tower, for stablerep+ and clip: a Hub id, a folder, or 'embedded'."},
+    )
+    text_hidden_size: int = field(
+        default=512, metadata={"help": "Width of the text tower, a multiple of 64; 512 in the release."}
+    )
+    text_num_layers: int = field(default=12, metadata={"help": "Layers of the text tower; 12 in the release."})
+    text_max_tokens: int = field(
+        default=77, metadata={"help": "Longest caption in tokens, the rest is cut; 77 in the release."}
+    )
+    image_text_dim: int = field(
+        default=512, metadata={"help": "Width of the space that images and captions meet in; 512 in the release."}
+    )
+
+    @classmethod
+    def from_preset(cls, preset: str, **settings: Any) -> Self:
+        """The model of a preset that ships, or of a YAML file.
+
+        Args:
+            preset: Name of a preset, see `presets`, or path of a YAML file. What it says of training is passed over.
+            settings: Fields of this class that replace the preset's.
+
+        Raises:
+            InputError: There is no such preset.
+        """
+        known = {entry.name for entry in fields(cls)}
+        values = {name: value for name, value in read_config(preset).items() if name in known}
+        return cls(**{**values, **settings})
+
+
+def build_model(settings: ModelSettings, seed: int, tokenizer: Any | None = None) -> tuple[StableRepModel, Any | None]:
+    """Make the model that a training run with this seed starts from.
+
+    Args:
+        settings: Its sizes.
+        seed: Of its random weights.
+        tokenizer: Of its text tower; the one that `settings` names by default. Its `model_max_length` is set to
+            `text_max_tokens`.
+
+    Returns:
+        The model, and the tokenizer if it has a text tower.
+
+    Raises:
+        InputError: Sizes that do not fit each other or the encoder to start from, or no such encoder or tokenizer.
+    """
+    import transformers
+
+    from ..models import StableRepConfig, StableRepModel, load_vision_encoder
+
+    text: dict[str, Any] = {}
+    if tokenizer is None and settings.tokenizer is not None:
+        tokenizer = _load_tokenizer(settings.tokenizer)
+    if tokenizer is not None:
+        text = {"text_config": _text_config(settings, tokenizer), "image_text_dim": settings.image_text_dim}
+    transformers.set_seed(seed)
+    try:
+        config = StableRepConfig.from_size(
+            settings.size,
+            image_size=settings.image_size,
+            patch_size=settings.patch_size,
+            projection_hidden_dim=settings.projection_hidden_dim,
+            projection_dim=settings.projection_dim,
+            head_norm=settings.head_norm,
+            **text,
+        )
+        encoder = None if settings.init_from is None else load_vision_encoder(assets.find_encoder(settings.init_from))
+    except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
+        raise InputError(str(error)) from error
+    if encoder is None:
+        return StableRepModel(config), tokenizer
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "image_size"):
+        asked, given = getattr(config.vision_config, name), getattr(encoder.config, name)
+        if asked != given:
+            raise InputError(
+                f"init_from={settings.init_from} has {name} {given}, but `size`, `image_size` and `patch_size` ask "
+                f"for {asked}: give the sizes of the encoder to start from."
+            )
+    config.vision_config = encoder.config
+    model = StableRepModel(config)
+    model.vision_model.load_state_dict(encoder.state_dict())
+    return model, tokenizer
+
+
+def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepModel:
+    """Load or make a model by a single name.
+
+    Args:
+        name: A size of `StableRepConfig.from_size` for random weights, or a folder or Hub id: of a `StableRepModel`,
+            which is loaded whole, or of a Vision Transformer, which gets a new projection head.
+        seed: Of random weights.
+        tokenizer: Of the text tower of a new model; none if not given.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    import transformers
+
+    from ..models import StableRepConfig, StableRepModel, load_vision_encoder
+    from ..models.configuration_stablerep import SIZES
+
+    if name in SIZES:
+        size: Any = name
+        return build_model(ModelSettings(size=size), seed, tokenizer)[0]
+    source = assets.find_encoder(name)
+    try:
+        config: Any = None
+        with suppress(OSError, ValueError):  # a checkpoint of timm, or none
+            config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if config is not None and config.model_type == "stablerep":
+            model: StableRepModel = StableRepModel.from_pretrained(source, trust_remote_code=False)
+            return model
+        encoder = load_vision_encoder(source)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"model={name} is not a size ({', '.join(SIZES)}) and cannot be loaded: {str(error).rstrip('.')}."
+        ) from error
+    text = {} if tokenizer is None else {"text_config": _text_config(ModelSettings(), tokenizer)}
+    transformers.set_seed(seed)
+    model = StableRepModel(StableRepConfig(vision_config=encoder.config, **text))
+    model.vision_model.load_state_dict(encoder.state_dict())
+    return model
+
+
+def _load_tokenizer(name: str) -> Any:
+    import transformers
+
+    source = assets.generator_path() / "tokenizer" if name == EMBEDDED else name
+    try:
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"tokenizer={name} is neither a folder nor a repository within reach: check it.") from error
+
+
+def _text_config(settings: ModelSettings, tokenizer: Any) -> Any:
+    """The text tower for a tokenizer, which is set to cut where the tower ends."""
+    import transformers
+
+    if settings.text_hidden_size < 64 or settings.text_hidden_size % 64:
+        raise InputError(
+            f"text_hidden_size={settings.text_hidden_size} cannot be cut into attention heads of 64: give a multiple "
+            "of 64."
+        )
+    special = tokenizer.num_special_tokens_to_add()
+    if settings.text_max_tokens <= special:
+        raise InputError(
+            f"text_max_tokens={settings.text_max_tokens} leaves no room for text beside the {special} tokens that the "
+            "tokenizer adds: give more."
+        )
+    tokenizer.model_max_length = settings.text_max_tokens
+    return transformers.CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        hidden_size=settings.text_hidden_size,
+        intermediate_size=4 * settings.text_hidden_size,
+        num_attention_heads=settings.text_hidden_size // 64,
+        num_hidden_layers=settings.text_num_layers,
+        max_position_embeddings=settings.text_max_tokens,
+    )
