@@ -1,7 +1,6 @@
 """Training runs from Python: what the command does, what they refuse, and what they choose."""
 
 import json
-import multiprocessing
 import shutil
 
 import pytest
@@ -132,25 +131,11 @@ def test_other_sources_of_a_run_are_known_by_their_content_too(grouped_folder, t
         make_run(tmp_path / "run", grouped_folder, init)
 
 
-def _hold(folder, locked, leave):
-    with lock_folder(folder):
-        locked.set()
-        leave.wait(60)
-
-
 def test_two_runs_on_one_folder_do_not_meet(grouped_folder, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    locked, leave = context.Event(), context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path / "run", locked, leave))
-    holder.start()
-    try:
-        assert locked.wait(60)
-        with pytest.raises(InputError, match="Another process is writing to"):
-            make_run(tmp_path / "run", grouped_folder).run()
-    finally:
-        leave.set()
-        holder.join()
-    assert make_run(tmp_path / "run", grouped_folder).run()["finished"]
+    run = make_run(tmp_path / "run", grouped_folder)
+    with lock_folder(tmp_path / "run"), pytest.raises(InputError, match="Another process is writing to"):
+        run.run()
+    assert run.run()["finished"]
 
 
 def test_a_folder_of_somebody_else_with_checkpoints_in_it_is_left_alone(grouped_folder, tmp_path):
