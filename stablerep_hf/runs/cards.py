@@ -141,7 +141,7 @@ def write_converted_card(folder: Path, source: str, form: Form) -> None:
     from ..evaluation.tables import public_name
     from ..hub import ModelFacts, describe_encoder, write_model_card
     from ..hub.model_card import results_in_card
-    from .training import TrainingRun
+    from .record import TRAINING
 
     name = folder.resolve().name
     card = _card_of(source)
@@ -149,8 +149,8 @@ def write_converted_card(folder: Path, source: str, form: Form) -> None:
     # The same features in another layout; a dual encoder gives others, and its image tower alone knows no texts.
     results = [] if form == "sentence-transformers" else [r for r in results if r.protocol not in _NEED_TEXTS]
     encoder = Path(source).parent if Path(source).name == "pretraining" else Path(source)
-    if (encoder / TrainingRun.RECORD).is_file():
-        record = json.loads((encoder / TrainingRun.RECORD).read_text("utf-8"))
+    if (encoder / TRAINING).is_file():
+        record = json.loads((encoder / TRAINING).read_text("utf-8"))
         if record.get("finished"):
             write_encoder_card(folder, record, name, results, form)
             return

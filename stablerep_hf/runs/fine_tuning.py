@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..assets import EMBEDDED
 from ..errors import InputError
 from .image_run import ImageTrainingRun
-from .record import settings_of, write_record
+from .record import FINE_TUNING, settings_of, write_record
 
 if TYPE_CHECKING:
     import datasets
@@ -95,7 +95,7 @@ class FineTuningRun(ImageTrainingRun):
         results: Scores on the test split of a finished run; empty without a test split.
     """
 
-    RECORD = "finetuning.json"
+    RECORD = FINE_TUNING
     settings: FineTuningSettings
     arguments: FineTuningArguments
 

@@ -13,6 +13,11 @@ from ..errors import InputError, refuse_other_settings
 if TYPE_CHECKING:
     from ..training.arguments import ImageTrainingArguments
 
+TRAINING = "training.json"
+"""Record of a pre-training run."""
+FINE_TUNING = "finetuning.json"
+"""Record of a fine-tuning run."""
+
 _NOT_LEARNED = ("license",)
 _MEASURED_LAST = ("test_split", "slice_columns")  # settings that matter once training is over
 SOURCES = ("data", "probe_data", "init_from", "tokenizer", "encoder")

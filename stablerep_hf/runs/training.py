@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..progress import say
 from ..training.model_settings import ModelSettings, build_model
 from .image_run import ImageTrainingRun
+from .record import TRAINING
 
 if TYPE_CHECKING:
     import datasets
@@ -74,7 +75,7 @@ class TrainingRun(ImageTrainingRun):
         >>> record = run.run()
     """
 
-    RECORD = "training.json"
+    RECORD = TRAINING
     settings: TrainingSettings
     arguments: StableRepTrainingArguments
 
