@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from stablerep_hf import assets
-from stablerep_hf.cli import adapt_generator, train
+from stablerep_hf.cli import train
 from stablerep_hf.evaluation import (
     Columns,
     EvaluationResult,
@@ -36,9 +36,10 @@ from stablerep_hf.evaluation import (
 )
 from stablerep_hf.evaluation.images import load_images
 from stablerep_hf.models.export import encoder_image_processor
+from stablerep_hf.runs.adaptation import adapt as adapt_pipeline
 from stablerep_hf.runs.generation import GenerationRun
 from stablerep_hf.synthesis import GenerationSettings
-from stablerep_hf.synthesis.adaptation import AdaptationSettings
+from stablerep_hf.synthesis.adaptation_settings import AdaptationInputs, AdaptationSettings
 from stablerep_hf.synthesis.pipeline_folder import content_digest
 from stablerep_hf.training import StableRepTrainer
 
@@ -61,8 +62,8 @@ def adapt(output: Path) -> Path:
         drawings = datasets.load_dataset(str(assets.pictograms_path()), split="held_out_artist")
         chosen = np.random.default_rng(0).permutation(len(drawings))[:EXAMPLES]
         drawings.select(chosen).to_parquet(data / "train.parquet")
-    adapt_generator.run(
-        adapt_generator.AdaptCommand(data=str(data), prompt_template=TEMPLATE, output=str(lora)),
+    adapt_pipeline(
+        AdaptationInputs(data=str(data), prompt_template=TEMPLATE, output=str(lora)),
         AdaptationSettings(learning_rate=1e-3),  # the default is for networks a hundred times as large
     )
     return lora

@@ -30,6 +30,7 @@ PLAN = "plan.json"
 CAPTIONS = "captions.parquet"
 MANIFEST = "manifest"
 FILES = "files.json"
+UNFINISHED = "unfinished.json"
 
 
 def shard_path(folder: Path, shard: int, num_shards: int) -> Path:
@@ -113,6 +114,9 @@ def check_shards(folder: str | Path) -> None:
     if any((root / PROVENANCE).glob("*.json")):
         problems = _drawn_problems(root, known)
         remedy = f"`stablerep verify {folder} --repair` draws again what is wrong"
+    elif (root / MANIFEST / UNFINISHED).is_file():
+        problems = iter([(UNFINISHED, "says that this export was interrupted")])
+        remedy = "run the same `stablerep export` again, which goes on with it"
     elif (root / MANIFEST / FILES).is_file():
         problems = _exported_problems(root, known)
         remedy = "export the data set again"

@@ -1,135 +1,143 @@
-"""`stablerep adapt-generator`: a text-to-image pipeline and a few captioned images to a LoRA of their domain."""
+"""A text-to-image pipeline and a few captioned images to a LoRA of their domain, with its card."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
+
+from datasets import Image
 
 from ..assets import EMBEDDED
-from ..errors import InputError
+from ..errors import InputError, one_line
+from ..evaluation.images import decode_image, load_images
+from ..extras import require
+from ..files.atomic import explaining
+from ..files.locks import lock_folder
+from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
+from ..synthesis.adaptation import adapt_generator
+from ..synthesis.adaptation_settings import AdaptationInputs, AdaptationSettings
+from ..synthesis.pipeline_folder import find_pipeline, license_of
+from ..synthesis.workers import rank_and_world_size
+from .cards import check_license, embedded_parts
+from .content import content_revision
 
 if TYPE_CHECKING:
     import datasets
-
-    from ..synthesis.adaptation_settings import AdaptationSettings
-
-
-@dataclass
-class AdaptCommand:
-    """Flags of `stablerep adapt-generator`, beside those of `AdaptationSettings`."""
-
-    data: str = field(default="captioned-images", metadata={"help": "Captioned images: a folder or a Hub id."})
-    split: str = field(default="train", metadata={"help": "Split of the data set."})
-    image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    caption_column: str = field(default="caption", metadata={"help": "Column of the captions, one an image."})
-    prompt_template: str = field(
-        default="{caption}",
-        metadata={"help": "What is asked for an image, such as '{caption}, my style'; ask so afterwards."},
-    )
-    generator: str = field(
-        default=EMBEDDED, metadata={"help": "Hub id or folder of a Stable Diffusion pipeline (1, 2, XL, 3)."}
-    )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a generator on the Hub."})
-    size: int | None = field(default=None, metadata={"help": "Edge of the images in pixels; the pipeline's own."})
-    mixed_precision: Literal["no", "fp16", "bf16"] = field(
-        default="no", metadata={"help": "Precision of the frozen weights and the forward pass; bf16 for a GPU."}
-    )
-    output: str = field(default="lora", metadata={"help": "Folder of the LoRA; the same command goes on with it."})
-    license: str = field(default="unknown", metadata={"help": "Licence of the LoRA, for its card: a Hub licence id."})
+    import PIL.Image
 
 
-def run(command: AdaptCommand, settings: AdaptationSettings) -> list[float]:
-    """Train the adapters and write their card.
+def adapt(
+    inputs: AdaptationInputs, settings: AdaptationSettings | None = None, *, progress: bool = True
+) -> list[float]:
+    """Train the adapters and write their card. The same call goes on after an interruption.
+
+    Args:
+        inputs: Images, generator and output.
+        settings: Of the training.
+        progress: Whether to show a bar.
 
     Returns:
-        The loss of each step.
+        The loss of each step of this call.
 
     Raises:
-        InputError: Data, pipeline or settings cannot serve.
+        InputError: Data, pipeline or settings cannot serve, or another process writes to the output.
     """
-    from PIL import Image
-
-    from ..evaluation.images import load_images
-    from ..extras import require
-    from ..files.atomic import explaining
-    from ..synthesis.adaptation import adapt_generator
-    from .cards import check_license
-
+    settings = settings or AdaptationSettings()
     require("A LoRA", "lora", "peft")
-    check_license(command.license)
-    if "{caption}" not in command.prompt_template:
+    check_license(inputs.license)
+    if "{caption}" not in inputs.prompt_template:
         raise InputError(
-            f"--prompt_template {command.prompt_template!r} leaves the caption out: write {{caption}} where it goes."
+            f"prompt_template={inputs.prompt_template!r} leaves the caption out: write {{caption}} where it goes."
         )
-    dataset = load_images(command.data, command.split)
-    for column in (command.image_column, command.caption_column):
+    dataset = load_images(inputs.data, inputs.split)
+    for column in (inputs.image_column, inputs.caption_column):
         if column not in dataset.column_names:
             raise InputError(
-                f"--data {command.data} has the columns {dataset.column_names} but no {column!r}: name them with "
-                "--image_column and --caption_column."
+                f"data={inputs.data} has the columns {dataset.column_names} but no {column!r}: name them with "
+                "`image_column` and `caption_column`."
             )
-    images, captions = dataset[command.image_column][:], dataset[command.caption_column][:]
-    for column, flag, values, kind, what in (
-        (command.image_column, "--image_column", images, Image.Image, "picture"),
-        (command.caption_column, "--caption_column", captions, str, "caption"),
-    ):
-        if missing := sum(value is None or value == "" for value in values):
-            raise InputError(f"{missing} of {len(values)} rows have no {what}: complete them or leave them out.")
-        if values and not isinstance(values[0], kind):
-            raise InputError(
-                f"The column {column!r} of --data {command.data} holds {values[0]!r:.40}, no {what}: name another by "
-                f"{flag}."
-            )
-    with explaining(Path(command.output)):
+    if isinstance(dataset.features[inputs.image_column], Image):  # bytes, to be read as everywhere
+        dataset = dataset.cast_column(inputs.image_column, Image(decode=False))
+    images = [
+        _read(content, f"row {row} of data={inputs.data}")
+        for row, content in enumerate(_column(inputs, dataset, "image_column", dict, "picture"))
+    ]
+    captions = _column(inputs, dataset, "caption_column", str, "caption")
+    is_first = rank_and_world_size()[0] == 0
+    with explaining(Path(inputs.output)), lock_folder(inputs.output) if is_first else nullcontext():
         losses = adapt_generator(
-            command.generator,
+            inputs.generator,
             images,
-            [command.prompt_template.replace("{caption}", caption) for caption in captions],
-            command.output,
+            [inputs.prompt_template.replace("{caption}", caption) for caption in captions],
+            inputs.output,
             settings,
-            revision=command.revision,
-            size=command.size,
-            mixed_precision=command.mixed_precision,
+            revision=inputs.revision,
+            size=inputs.size,
+            mixed_precision=inputs.mixed_precision,
+            progress=progress,
         )
-        if losses or not (Path(command.output) / "README.md").exists():
-            _write_card(command, settings, dataset)
+        if losses or not (Path(inputs.output) / "README.md").exists():
+            _write_card(inputs, settings, dataset)
     return losses
 
 
-def _write_card(command: AdaptCommand, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:
-    """Write the card of a LoRA of a generator into its folder."""
-    from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
-    from ..synthesis.pipeline_folder import find_pipeline, license_of
-    from . import cards
-    from .content import content_revision
+def _column(inputs: AdaptationInputs, dataset: datasets.Dataset, name: str, kind: type, what: str) -> list[Any]:
+    """The values of the column that a setting names.
 
-    folder, generator, _ = find_pipeline(command.generator, command.revision)
-    local = Path(command.data)
+    Raises:
+        InputError: Some are missing, or they are of another kind.
+    """
+    column = getattr(inputs, name)
+    values: list[Any] = dataset[column][:]
+    if missing := sum(value is None or value == "" for value in values):
+        raise InputError(f"{missing} of {len(values)} rows have no {what}: complete them or leave them out.")
+    if values and not isinstance(values[0], kind):
+        raise InputError(
+            f"The column {column!r} of data={inputs.data} holds {values[0]!r:.40}, no {what}: name another by "
+            f"`{name}`."
+        )
+    return values
+
+
+def _read(content: dict[str, Any], where: str) -> PIL.Image.Image:
+    try:
+        return decode_image(content)
+    except Exception as error:  # Pillow raises anything
+        raise InputError(
+            f"The picture of {where} cannot be read ({one_line(error)[:200]}): replace it or leave it out."
+        ) from error
+
+
+def _write_card(inputs: AdaptationInputs, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:
+    """Write the card of a LoRA of a generator into its folder."""
+    folder, generator, _ = find_pipeline(inputs.generator, inputs.revision)
+    local = Path(inputs.data)
     license = license_of(folder) or "unknown"
     facts = ModelFacts(
-        name=Path(command.output).resolve().name,
-        license=command.license,
+        name=Path(inputs.output).resolve().name,
+        license=inputs.license,
         form="lora",
         base_model=generator,
         data=TrainingData(
-            name=local.resolve().name if local.exists() else command.data,
-            num_captions=len(set(dataset[command.caption_column][:])),
+            name=local.resolve().name if local.exists() else inputs.data,
+            num_captions=len(set(dataset[inputs.caption_column][:])),
             num_images=len(dataset),
-            revision=content_revision(command.data, dataset),
-            hub_id="" if local.exists() else command.data,
+            revision=content_revision(inputs.data, dataset),
+            hub_id="" if local.exists() else inputs.data,
         ),
         training={
-            "prompt_template": command.prompt_template,
-            "revision of the pipeline": command.revision,
-            "size": command.size,
+            "prompt_template": inputs.prompt_template,
+            "revision of the pipeline": inputs.revision,
+            "size": inputs.size,
             **{name: value for name, value in asdict(settings).items() if name != "save_every"},
         },
         licensed_parts=(
             LicensedPart(name=generator, role="the pipeline that it adapts", license=license),
-            *(cards.embedded_parts() if generator == EMBEDDED else ()),
+            *(embedded_parts() if generator == EMBEDDED else ()),
         ),
         versions={package: version(package) for package in ("stablerep_hf", "diffusers", "peft", "torch")},
     )
-    write_model_card(command.output, facts)
+    write_model_card(inputs.output, facts)

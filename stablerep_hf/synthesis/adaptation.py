@@ -14,15 +14,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError, refuse_other_settings
-from ..files.atomic import leftovers, remove_leftovers, replacing
+from ..evaluation.images import to_rgb
+from ..files.atomic import remove_leftovers, replacing
 from .adaptation_settings import AdaptationSettings
-from .pipeline_folder import check_size, find_pipeline, own_size
+from .pipeline_folder import check_size, find_pipeline, first_line, own_size
 from .prompt_embeddings import PromptEmbeddings
 
 SETTINGS = "adaptation.json"
 _STATE = "state.pt"
 # Attention of UNets and of transformers alike; what diffusers' own LoRA training scripts adapt.
 _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+# Settings that may change when an adaptation goes on.
+_FREE = ("steps", "save_every", "gradient_checkpointing")
 
 
 def adapt_generator(
@@ -82,17 +85,26 @@ def adapt_generator(
     check_size(folder, str(name), edge, edge)
     record = {"generator": pinned, "size": edge, "mixed_precision": mixed_precision}
     record["images"] = _digest(images, prompts)
-    record |= {key: value for key, value in asdict(settings).items() if key not in ("steps", "save_every")}
+    record |= {key: value for key, value in asdict(settings).items() if key not in _FREE}
     _check_folder(output, record)
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
-    load: Any = diffusers.DiffusionPipeline.from_pretrained
-    pipeline: Any = load(folder, local_files_only=True, dtype=dtype)
-    denoiser = _denoiser(pipeline, str(name))
-    pipeline.to(accelerator.device)
+    pipeline = _load(diffusers.DiffusionPipeline, folder, str(name), dtype)
+    denoiser: Any = _denoiser(pipeline, str(name))
+    others = [part for part in pipeline.components.values() if isinstance(part, nn.Module) and part is not denoiser]
+    for part in others:
+        part.to(accelerator.device)
     latents = _encode(pipeline, images, edge, settings.flip)
     embedded = PromptEmbeddings(pipeline, 1.0, None)
     texts = {prompt: {key: part.cpu() for key, part in embedded([prompt]).items() if part is not None}
              for prompt in dict.fromkeys([*prompts, ""])}  # fmt: skip
+    for part in others:  # what they made is kept, so the device is the denoiser's alone
+        part.to("cpu")
+    del embedded
+    denoiser.to(accelerator.device)
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+    if settings.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
     _add_adapters(denoiser, settings)
     trained = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=1e-2)
@@ -113,16 +125,26 @@ def adapt_generator(
     for step in steps:
         rng = torch.Generator().manual_seed(_step_seed(settings.seed, step))
         batch = _draw_batch(rng, latents, prompts, settings)
-        with accelerator.autocast():
-            loss = objective(denoiser, {key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
-                                        for key, part in batch.items()}, texts, accelerator.device)  # fmt: skip
-        accelerator.backward(loss)
+        try:
+            with accelerator.autocast():
+                loss = objective(denoiser, {key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
+                                            for key, part in batch.items()}, texts, accelerator.device)  # fmt: skip
+            accelerator.backward(loss)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"A step of batch_size={settings.batch_size} at size={edge} does not fit {accelerator.device} "
+                f"({first_line(error)}): lower `batch_size` or `size`, or set `gradient_checkpointing`; what was "
+                "saved is kept."
+            ) from error
         accelerator.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(accelerator.reduce(loss.detach(), "mean")))
-        if not losses[-1] < float("inf"):
-            raise InputError(f"The loss is {losses[-1]} at step {step + 1}: lower the learning rate or use bf16.")
+        if not losses[-1] < float("inf") or not all(bool(torch.isfinite(part).all()) for part in trained):
+            raise InputError(
+                f"The loss is {losses[-1]} at step {step + 1} and the adapters may be no numbers: lower "
+                f"learning_rate={settings.learning_rate}, or use mixed_precision=bf16."
+            )
         steps.set_postfix(loss=f"{losses[-1]:.4f}")
         if accelerator.is_main_process and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
             _save_state(output, record, trained, optimizer, accelerator, step + 1)
@@ -130,6 +152,17 @@ def adapt_generator(
         _save_adapters(pipeline, accelerator.unwrap_model(denoiser), output)
     accelerator.wait_for_everyone()
     return losses
+
+
+def _load(kind: Any, folder: Path, name: str, dtype: torch.dtype) -> Any:
+    try:
+        return kind.from_pretrained(
+            folder, local_files_only=True, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except Exception as error:  # a damaged file makes libraries raise anything
+        raise InputError(
+            f"The pipeline {name!r} cannot be loaded ({first_line(error)[:300]}): download or save it again."
+        ) from error
 
 
 def _denoiser(pipeline: Any, name: str) -> nn.Module:
@@ -167,7 +200,7 @@ def _encode(pipeline: Any, images: Sequence[Image.Image], edge: int, flip: bool)
 
     squares = []
     for image in images:
-        image = image.convert("RGB")
+        image = to_rgb(image)
         side = min(image.size)
         square = F.center_crop(image, [side, side]).resize((edge, edge), Image.Resampling.BICUBIC)
         squares.append(F.pil_to_tensor(square))
@@ -273,7 +306,7 @@ def _step_seed(seed: int, step: int) -> int:
 def _check_folder(output: Path, record: dict[str, Any]) -> None:
     file = output / SETTINGS
     if not file.is_file():
-        if output.exists() and set(output.iterdir()) - set(leftovers(output)):
+        if output.exists() and any(not path.name.startswith(".") for path in output.iterdir()):
             raise InputError(f"{output} holds files of something else: choose another folder.")
         return
     try:
@@ -301,7 +334,8 @@ def _save_state(
     state = {"step": step, "adapters": [p.detach().cpu() for p in trained], "optimizer": optimizer.state_dict()}
     if accelerator.scaler is not None:  # with fp16: the scale of the loss, found by trial
         state["scaler"] = accelerator.scaler.state_dict()
-    with replacing(folder / _STATE) as file:
+    num_bytes = 3 * sum(parameter.numel() * parameter.element_size() for parameter in trained)  # Adam keeps two more
+    with replacing(folder / _STATE, num_bytes) as file:
         torch.save(state, file)
 
 
@@ -309,7 +343,13 @@ def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, accel
     file = output / "checkpoints" / _STATE
     if not file.is_file():
         return 0
-    state = torch.load(file, map_location=accelerator.device, weights_only=True)
+    try:
+        state = torch.load(file, map_location=accelerator.device, weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise anything
+        raise InputError(
+            f"The state {str(file)!r} cannot be read ({first_line(error)[:200]}): remove it to begin again, or choose "
+            "another folder."
+        ) from error
     with torch.no_grad():
         for parameter, value in zip(trained, state["adapters"], strict=True):
             parameter.copy_(value)

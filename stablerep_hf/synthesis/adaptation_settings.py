@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from ..assets import EMBEDDED
 from ..errors import InputError
 
 
@@ -22,6 +24,8 @@ class AdaptationSettings:
         flip: Whether images are also seen mirrored.
         seed: Of noise, timesteps and the order of images, each a function of it and the step alone.
         save_every: Steps between two states that an interrupted adaptation goes on from.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory,
+            about a third more time, the same numbers.
     """
 
     steps: int = field(default=500, metadata={"help": "Steps of the optimiser."})
@@ -35,6 +39,9 @@ class AdaptationSettings:
     flip: bool = field(default=False, metadata={"help": "See images mirrored too."})
     seed: int = field(default=0, metadata={"help": "Seed of noise, noise levels and the order of images."})
     save_every: int = field(default=100, metadata={"help": "Steps between two states to go on from."})
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Take less memory and a third more time, for the same numbers."}
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "rank", "save_every"):
@@ -47,3 +54,27 @@ class AdaptationSettings:
             )
         if self.snr_gamma is not None and not self.snr_gamma > 0:
             raise InputError(f"snr_gamma={self.snr_gamma} weighs every step 0: give a number above 0, say 5, or none.")
+
+
+@dataclass
+class AdaptationInputs:
+    """What a generator is adapted to, and where the LoRA goes."""
+
+    data: str = field(default="captioned-images", metadata={"help": "Captioned images: a folder or a Hub id."})
+    split: str = field(default="train", metadata={"help": "Split of the data set."})
+    image_column: str = field(default="image", metadata={"help": "Column of the images."})
+    caption_column: str = field(default="caption", metadata={"help": "Column of the captions, one an image."})
+    prompt_template: str = field(
+        default="{caption}",
+        metadata={"help": "What is asked for an image, such as '{caption}, my style'; ask so afterwards."},
+    )
+    generator: str = field(
+        default=EMBEDDED, metadata={"help": "Hub id or folder of a Stable Diffusion pipeline (1, 2, XL, 3)."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a generator on the Hub."})
+    size: int | None = field(default=None, metadata={"help": "Edge of the images in pixels; the pipeline's own."})
+    mixed_precision: Literal["no", "fp16", "bf16"] = field(
+        default="no", metadata={"help": "Precision of the frozen weights and the forward pass; bf16 for a GPU."}
+    )
+    output: str = field(default="lora", metadata={"help": "Folder of the LoRA; the same command goes on with it."})
+    license: str = field(default="unknown", metadata={"help": "Licence of the LoRA, for its card: a Hub licence id."})

@@ -7,56 +7,50 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..files.atomic import explaining, replacing
-from ..files.shards import CAPTIONS, DATA, FILES, MANIFEST, PLAN, PROVENANCE
-from .schema import image_features
+from ..files.atomic import explaining, remove_leftovers, replacing
+from ..files.locks import lock_folder
+from ..files.sealing import content_hash, seal, unseal
+from ..files.shards import CAPTIONS, DATA, FILES, MANIFEST, PLAN, PROVENANCE, UNFINISHED, sha256_of
+from .schema import parquet_writer
 from .store import ShardStore
 from .verification import open_store
 
 HUB_SHARD_BYTES = 500_000_000  # what `datasets` makes; the Hub wants files far below 20 GB and few of them
 _COPIED = ("README.md", "grid.png", "scores.png", "audit.png")
+Records = list[dict[str, Any]]
 
 
 def export_parquet(folder: str | Path, output_dir: str | Path, *, shard_bytes: int = HUB_SHARD_BYTES) -> list[Path]:
     """Join the small shards of a store, which are units of work, into large ones, which the Hub prefers.
 
     Besides `data/train-00000-of-0000N.parquet` the folder gets the card, and in `manifest/` the plan, its captions and
-    size, rows and sha256 of every file.
+    size, rows and sha256 of every file. An export that was interrupted goes on: files that are whole are kept.
 
     Args:
         folder: A finished store.
-        output_dir: A folder that is empty or does not exist.
+        output_dir: A folder that is empty, does not exist, or holds a part of this export.
         shard_bytes: About how large the files are to be.
 
     Returns:
         The files of images.
 
     Raises:
-        InputError: If the store is not whole, the output folder holds something, or the disk is full.
+        InputError: If the store is not whole, the output folder holds something else, another process writes to it,
+            or the disk is full.
     """
-    store, records, output = _prepare(folder, output_dir, shard_bytes)
-    groups = _group(records, shard_bytes)
-    schema = image_features().arrow_schema
-    facts, paths = [], []
-    for number, group in enumerate(groups):
-        path = output / DATA / f"train-{number:05d}-of-{len(groups):05d}.parquet"
-        with replacing(path) as file:
-            with pq.ParquetWriter(file, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
-                for record in group:
-                    with pq.ParquetFile(store.shard_path(record["shard"])) as shard:
-                        for row_group in range(shard.num_row_groups):
-                            writer.write_table(shard.read_row_group(row_group).cast(schema))
-            facts.append(_describe(path, file, group))
-        paths.append(path)
-    _finish(store, output, facts)
-    return paths
+    with _Export(folder, output_dir, shard_bytes, "parquet") as export:
+        total = len(export.groups)
+        for number, group in enumerate(export.groups):
+            export.write(f"train-{number:05d}-of-{total:05d}.parquet", group, _write_parquet)
+        return export.finish(*_COPIED)
 
 
 def export_webdataset(folder: str | Path, output_dir: str | Path, *, shard_bytes: int = HUB_SHARD_BYTES) -> list[Path]:
@@ -67,7 +61,7 @@ def export_webdataset(folder: str | Path, output_dir: str | Path, *, shard_bytes
 
     Args:
         folder: A finished store.
-        output_dir: A folder that is empty or does not exist.
+        output_dir: As for `export_parquet`, which also says what else is written.
         shard_bytes: About how large the files are to be.
 
     Returns:
@@ -76,45 +70,116 @@ def export_webdataset(folder: str | Path, output_dir: str | Path, *, shard_bytes
     Raises:
         InputError: As `export_parquet`.
     """
-    store, records, output = _prepare(folder, output_dir, shard_bytes)
-    facts, paths = [], []
-    for number, group in enumerate(_group(records, shard_bytes)):
-        path = output / DATA / f"train-{number:05d}.tar"
-        with replacing(path) as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                for row in _rows(store, group):
-                    image = row.pop("image")
-                    stem, _, suffix = image["path"].rpartition(".")
-                    _add(tar, f"{stem}.{suffix}", image["bytes"])
-                    _add(tar, f"{stem}.txt", row["caption"].encode())
-                    _add(tar, f"{stem}.json", json.dumps(row, ensure_ascii=False).encode())
-            facts.append(_describe(path, file, group))
-        paths.append(path)
-    _finish(store, output, facts)
-    (output / "README.md").unlink(missing_ok=True)  # it tells of parquet
-    return paths
+    with _Export(folder, output_dir, shard_bytes, "webdataset") as export:
+        for number, group in enumerate(export.groups):
+            export.write(f"train-{number:05d}.tar", group, _write_tar)
+        return export.finish(*_COPIED[1:])  # the card tells of parquet
 
 
-def _prepare(
-    folder: str | Path, output_dir: str | Path, shard_bytes: int
-) -> tuple[ShardStore, list[dict[str, Any]], Path]:
-    if shard_bytes < 1:
-        raise InputError(f"shard_bytes is {shard_bytes}, which holds no image; set it to 1 or more.")
-    output = Path(output_dir)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"The output {str(output_dir)!r} is there and not an empty folder; name another.")
-    store = open_store(folder)
-    found = [store.find_record(shard) for shard in range(store.plan.num_shards)]
-    records = [record for record in found if record is not None]
-    if len(records) < len(found):
-        raise InputError(
-            f"{len(found) - len(records)} of {len(found)} shards of {str(folder)!r} are missing or damaged; finish or "
-            "repair the folder first."
-        )
-    for name in (DATA, MANIFEST):
-        with explaining(output / name):
-            (output / name).mkdir(parents=True, exist_ok=True)
-    return store, records, output
+class _Export:
+    """The output folder of one export, locked; what is finished of it is written down file by file."""
+
+    def __init__(self, folder: str | Path, output_dir: str | Path, shard_bytes: int, kind: str) -> None:
+        if shard_bytes < 1:
+            raise InputError(f"shard_bytes={shard_bytes} holds no image: give 1 or more.")
+        self.store = open_store(folder)
+        found = [self.store.find_record(shard) for shard in range(self.store.plan.num_shards)]
+        records = [record for record in found if record is not None]
+        if len(records) < len(found):
+            raise InputError(
+                f"{len(found) - len(records)} of {len(found)} shards of {str(folder)!r} are missing or damaged: "
+                "finish or repair the folder first."
+            )
+        self.groups = _group(records, shard_bytes)
+        self.output, self._lock = Path(output_dir), lock_folder(output_dir)
+        self._settings = {"plan_hash": self.store.plan.hash, "format": kind, "shard_bytes": shard_bytes}
+        self._done: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> _Export:
+        self._lock.__enter__()
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.__exit__(None, None, None)
+
+    def _begin(self) -> None:
+        """Read what an interrupted export finished, or begin one.
+
+        Raises:
+            InputError: The folder holds something else.
+        """
+        unfinished = self.output / MANIFEST / UNFINISHED
+        visible = [path for path in self.output.rglob("[!.]*") if path.is_file()]
+        try:
+            begun = unseal(unfinished.read_bytes())
+            self._done = begun.pop("files")
+        except (OSError, ValueError, KeyError):
+            begun = {}
+        if visible and begun != self._settings:
+            raise InputError(
+                f"The output {str(self.output)!r} is not empty and holds no part of this export: name another folder."
+            )
+        for name in (MANIFEST, DATA):
+            with explaining(self.output / name):
+                (self.output / name).mkdir(parents=True, exist_ok=True)
+                remove_leftovers(self.output / name, even_fresh=True)
+        self._save()
+
+    def write(self, name: str, group: Records, write: Callable[[BufferedRandom, ShardStore, Records], None]) -> None:
+        """Write one file, unless it is whole already."""
+        path, sources = self.output / DATA / name, content_hash({"sha256": [record["sha256"] for record in group]})
+        known = self._done.get(name)
+        if known and known["sources"] == sources and path.is_file() and sha256_of(path) == known["sha256"]:
+            return
+        with replacing(path, sum(record["bytes"] for record in group)) as file:
+            write(file, self.store, group)
+            size = file.seek(0, 2)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        rows = sum(record["rows"] for record in group)
+        self._done[name] = {"name": name, "bytes": size, "sha256": sha256, "rows": rows, "sources": sources}
+        self._save()
+
+    def _save(self) -> None:
+        with replacing(self.output / MANIFEST / UNFINISHED) as file:
+            file.write(seal({**self._settings, "files": self._done}).encode())
+
+    def finish(self, *copied: str) -> list[Path]:
+        """Write what stands beside the files of images, and give these."""
+        store, manifest = self.store, self.output / MANIFEST
+        pairs = [(store.folder / PROVENANCE / name, manifest / name) for name in (PLAN, CAPTIONS)]
+        pairs += [(store.folder / name, self.output / name) for name in copied if (store.folder / name).exists()]
+        for source, target in pairs:
+            with replacing(target, source.stat().st_size) as file, source.open("rb") as content:
+                shutil.copyfileobj(content, file)
+        facts = [{key: value for key, value in fact.items() if key != "sources"} for fact in self._done.values()]
+        with replacing(manifest / FILES) as file:
+            file.write((json.dumps({"plan_hash": store.plan.hash, "files": facts}, indent=2) + "\n").encode())
+        (manifest / UNFINISHED).unlink()
+        return [self.output / DATA / name for name in self._done]
+
+
+def _write_parquet(file: BufferedRandom, store: ShardStore, group: Records) -> None:
+    with parquet_writer(file) as writer:
+        for record in group:
+            with pq.ParquetFile(store.shard_path(record["shard"])) as shard:
+                for row_group in range(shard.num_row_groups):
+                    writer.write_table(shard.read_row_group(row_group).cast(writer.schema))
+
+
+def _write_tar(file: BufferedRandom, store: ShardStore, group: Records) -> None:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for row in _rows(store, group):
+            image = row.pop("image")
+            stem, _, suffix = image["path"].rpartition(".")
+            _add(tar, f"{stem}.{suffix}", image["bytes"])
+            _add(tar, f"{stem}.txt", row["caption"].encode())
+            _add(tar, f"{stem}.json", json.dumps(row, ensure_ascii=False).encode())
 
 
 def _group(records: list[dict[str, Any]], shard_bytes: int) -> list[list[dict[str, Any]]]:
@@ -141,20 +206,3 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)  # owner and time stay zero
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-
-
-def _describe(path: Path, file: io.BufferedRandom, group: list[dict[str, Any]]) -> dict[str, Any]:
-    size = file.seek(0, 2)
-    file.seek(0)
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": size, "sha256": sha256, "rows": sum(record["rows"] for record in group)}
-
-
-def _finish(store: ShardStore, output: Path, facts: list[dict[str, Any]]) -> None:
-    with replacing(output / MANIFEST / FILES) as file:
-        file.write((json.dumps({"plan_hash": store.plan.hash, "files": facts}, indent=2) + "\n").encode())
-    for name in (PLAN, CAPTIONS):
-        shutil.copyfile(store.folder / PROVENANCE / name, output / MANIFEST / name)
-    for name in _COPIED:
-        if (store.folder / name).exists():
-            shutil.copyfile(store.folder / name, output / name)

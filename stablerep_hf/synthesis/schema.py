@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 import pyarrow as pa
@@ -49,9 +50,55 @@ def write_rows(file: IO[bytes], rows: Sequence[dict[str, Any]]) -> None:
         file: Open for writing, binary.
         rows: At least none; every key is a column.
     """
-    schema = image_features().arrow_schema
     mean_bytes = sum(len(row["image"]["bytes"]) for row in rows) / max(1, len(rows))
     group = max(1, int(_ROW_GROUP_BYTES / max(1.0, mean_bytes)))
-    with pq.ParquetWriter(file, schema, use_content_defined_chunking=True, write_page_index=True) as writer:
+    with parquet_writer(file) as writer:
         for start in range(0, len(rows), group):
-            writer.write_table(pa.Table.from_pylist(list(rows[start : start + group]), schema=schema))
+            writer.write_table(pa.Table.from_pylist(list(rows[start : start + group]), schema=writer.schema))
+
+
+@contextmanager
+def parquet_writer(file: IO[bytes]) -> Iterator[pq.ParquetWriter]:
+    """A writer of tables with the columns of `image_features`, whose errors are Python's.
+
+    pyarrow ends the whole process if a write fails while it cuts chunks by content, as on a full disk. So it is told
+    that all went well, and what the file said is raised afterwards.
+
+    Raises:
+        OSError: Of the file.
+    """
+    sink = _Sink(file)
+    try:
+        with pq.ParquetWriter(
+            sink, image_features().arrow_schema, use_content_defined_chunking=True, write_page_index=True
+        ) as writer:
+            yield writer
+    finally:
+        if sink.error is not None:
+            raise sink.error
+
+
+class _Sink:
+    """A file that keeps the first error of a write to itself."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._position = file, file.tell()
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        size = memoryview(content).nbytes
+        if self.error is None:
+            try:
+                self._file.write(content)
+            except OSError as error:
+                self.error = error
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        """`replacing` does that."""

@@ -114,7 +114,9 @@ class ShardStore:
             InputError: If the disk is full, or another plan took the folder meanwhile.
         """
         self._refuse_other_plan(claimed=True)
-        facts = write_at_once(self.shard_path(shard), lambda file: _write_and_digest(file, drawn.rows))
+        facts = write_at_once(
+            self.shard_path(shard), lambda file: _write_and_digest(file, drawn.rows), _size(drawn.rows)
+        )
         record = {
             "plan_hash": self.plan.hash,
             "shard": shard,
@@ -154,7 +156,7 @@ class ShardStore:
             self._write_record(shard, {**record, "coming": coming})
             return coming
 
-        self._write_record(shard, {**record, **write_at_once(self.shard_path(shard), write)})
+        self._write_record(shard, {**record, **write_at_once(self.shard_path(shard), write, _size(rows))})
 
     def _write_record(self, shard: int, record: Mapping[str, Any]) -> None:
         write_at_once(self.record_path(shard), lambda file: file.write(seal(record).encode()))
@@ -205,6 +207,11 @@ class ShardStore:
                 yield unseal(path.read_bytes())
             except ValueError:  # a torn record says nothing
                 continue
+
+
+def _size(rows: list[dict[str, Any]]) -> int:
+    """About how many bytes rows take: their images do."""
+    return sum(len(row["image"]["bytes"]) for row in rows)
 
 
 def _write_and_digest(file: BufferedRandom, rows: list[dict[str, Any]]) -> dict[str, Any]:

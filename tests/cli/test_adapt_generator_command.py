@@ -35,10 +35,10 @@ def test_captioned_images_become_a_lora(stablerep, pipeline, captioned, tmp_path
     ("flag", "column", "said"),
     [
         ("--caption_column", "number", "The column 'number' of --data"),
-        ("--caption_column", "kind", "holds 0, no caption: name another by --caption-column"),
+        ("--caption_column", "kind", "holds 0, no caption: name another by `--caption-column`"),
         ("--caption_column", "blank", "1 of 2 rows have no caption"),
         ("--caption_column", "text", "but no 'text'"),
-        ("--image_column", "caption", "holds 'a red thing', no picture: name another by --image-column"),
+        ("--image_column", "caption", "holds 'a red thing', no picture: name another by `--image-column`"),
         ("--image_column", "patchy", "1 of 2 rows have no picture"),
     ],
 )
@@ -47,3 +47,14 @@ def test_columns_of_something_else_are_refused(stablerep, pipeline, captioned, t
     code, _, err = stablerep("adapt-generator", *flags)
     assert (code, said in err, err.strip().count("\n")) == (2, True, 0), err
     assert not (tmp_path / "lora").exists()
+
+
+def test_a_picture_that_cannot_be_read_is_named(stablerep, pipeline, captioned, tmp_path):
+    rows = datasets.load_dataset(str(captioned), split="train").cast_column("image", datasets.Image(decode=False))
+    rows = rows.map(lambda row, place: {"image": {"bytes": b"no" * place, "path": None}}, with_indices=True)
+    rows = rows.select([1])
+    rows.to_parquet(captioned / "train.parquet")
+    code, _, err = stablerep(
+        "adapt-generator", "--data", captioned, "--generator", pipeline, "--output", tmp_path / "o"
+    )
+    assert (code, "picture of row 0 of --data" in err, err.strip().count("\n")) == (2, True, 0), err

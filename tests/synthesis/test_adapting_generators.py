@@ -232,3 +232,58 @@ def test_what_cannot_be_adapted_is_refused(folder: Path, tmp_path: Path) -> None
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files of something else"):
         adapt(folder, tmp_path / "full")
+
+
+def test_the_device_holds_the_denoiser_alone_while_it_learns(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    moves: list[tuple[str, str]] = []
+    move = torch.nn.Module.to
+
+    def to(module: Any, *places: Any, **settings: Any) -> Any:
+        if places and isinstance(places[0], (str, torch.device)):
+            moves.append((type(module).__name__, str(places[0])))
+        return move(module, *places, **settings)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    monkeypatch.setattr(adaptation, "_add_adapters", lambda *_: (_ for _ in ()).throw(InterruptedError))
+    with pytest.raises(InterruptedError):
+        adapt(folder, tmp_path / "lora")
+    names = [name for name, _ in moves]
+    assert moves[names.index("AutoencoderKL")][0] == "AutoencoderKL"
+    assert names[-1] == "UNet2DConditionModel"  # last of all, after the others were moved away
+    assert names.count("CLIPTextModel") == names.count("AutoencoderKL") >= 2
+
+
+def test_gradient_checkpointing_changes_no_number(folder: Path, tmp_path: Path) -> None:
+    plain = adapt(folder, tmp_path / "plain")
+    frugal = adapt(folder, tmp_path / "frugal", replace(SETTINGS, gradient_checkpointing=True))
+    assert plain == pytest.approx(frugal, abs=1e-6)
+
+
+def test_a_step_that_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def objective(*_: Any) -> Any:
+        def fail(*_: Any) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+        return fail
+
+    monkeypatch.setattr(adaptation, "_objective", objective)
+    with pytest.raises(InputError, match=r"A step of batch_size=4 at size=16 does not fit .*`gradient_checkpointing`"):
+        adapt(folder, tmp_path / "lora")
+
+
+def test_no_weight_that_is_no_number_is_saved(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lower learning_rate=1e\+308"):
+        adapt(folder, tmp_path / "lora", replace(SETTINGS, steps=1, learning_rate=1e308))
+    assert not (tmp_path / "lora" / WEIGHTS).exists() and not (tmp_path / "lora" / "checkpoints").exists()
+
+
+def test_a_damaged_state_and_transparent_parts(folder: Path, tmp_path: Path) -> None:
+    adapt(folder, tmp_path / "lora")
+    (tmp_path / "lora" / "checkpoints" / "state.pt").write_bytes(b"torn")
+    with pytest.raises(InputError, match="cannot be read"):
+        adapt(folder, tmp_path / "lora")
+    clear = Image.new("RGBA", (24, 24), (0, 0, 0, 0))
+    white = Image.new("RGB", (24, 24), "white")
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    one, other = (adaptation._encode(pipeline, [picture], 16, False) for picture in (clear, white))
+    assert torch.equal(one, other)

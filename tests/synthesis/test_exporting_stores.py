@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
@@ -11,13 +15,16 @@ import pytest
 from painters import Painter
 
 from stablerep_hf.errors import InputError
+from stablerep_hf.files.shards import check_shards
 from stablerep_hf.synthesis import (
     SynthesisPlan,
+    export as exporting,
     export_parquet,
     export_webdataset,
     image_features,
     synthesize,
 )
+from stablerep_hf.synthesis.schema import write_rows
 
 MakePlan = Callable[..., SynthesisPlan]
 
@@ -82,13 +89,62 @@ def test_other_engines_read_the_shards(folder: Path, tmp_path: Path) -> None:
     assert set(pandas.read_parquet(folder / "data")["seed"]) == set(frame["seed"])
 
 
+@pytest.mark.parametrize(("export", "writer"), [(export_parquet, "_write_parquet"), (export_webdataset, "_write_tar")])
+@pytest.mark.parametrize("ending", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_an_export_that_was_interrupted_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Any, writer: str, ending: BaseException
+) -> None:
+    whole = export(folder, tmp_path / "whole", shard_bytes=1)
+    write, written = getattr(exporting, writer), []
+
+    def write_three(file: Any, store: Any, group: Any) -> None:
+        if len(written) == 3:
+            file.write(b"begun")
+            raise ending
+        written.append(group)
+        write(file, store, group)
+
+    with monkeypatch.context() as patch, pytest.raises((InputError, KeyboardInterrupt)) as caught:
+        patch.setattr(exporting, writer, write_three)
+        export(folder, tmp_path / "out", shard_bytes=1)
+    if isinstance(ending, OSError):
+        assert re.search(
+            r"takes about 0\.0 MB while .* are free: free some and run the same command", str(caught.value)
+        )
+    with pytest.raises(InputError, match=r"unfinished.json.*interrupted: run the same `stablerep export` again"):
+        check_shards(tmp_path / "out")
+    with pytest.raises(InputError, match="holds no part of this export"):
+        export(folder, tmp_path / "out", shard_bytes=2)
+    (tmp_path / "out/data/.left.tmp").touch()  # what a kill leaves
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/data").glob("train*")}
+    assert len(kept) == 3
+    paths = export(folder, tmp_path / "out", shard_bytes=1)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    files = [
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "whole", tmp_path / "out")
+    ]
+    assert files[0] == files[1] and len(paths) == len(whole) == 6
+    check_shards(tmp_path / "out")
+
+
+def test_a_failing_write_of_parquet_is_an_error_and_no_abort() -> None:
+    class Full(BytesIO):
+        def write(self, content: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    row = dict.fromkeys(image_features()) | {"image": {"bytes": b"x" * 2_000_000, "path": "x"}}
+    with pytest.raises(OSError, match="No space left"):
+        write_rows(Full(), [row])
+
+
 def test_exports_that_cannot_work(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").write_text("x")
     for write in (export_parquet, export_webdataset):
-        with pytest.raises(InputError, match="not an empty folder"):
+        with pytest.raises(InputError, match="is not empty and holds no part of this export"):
             write(folder, tmp_path / "full")
-        with pytest.raises(InputError, match="shard_bytes is 0"):
+        with pytest.raises(InputError, match="shard_bytes=0 holds"):
             write(folder, tmp_path / "new", shard_bytes=0)
     next((folder / "data").iterdir()).write_bytes(b"")
     with pytest.raises(InputError, match=r"1 of 6 shards .* missing or damaged"):
