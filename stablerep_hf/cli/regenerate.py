@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..errors import InputError
 from .parsing import Command
-
-if TYPE_CHECKING:
-    from ..synthesis import RedrawnImage
+from .show import ImageFlags
 
 
 @dataclass
-class RegenerateCommand:
-    """Flags of `stablerep regenerate`, beside the folder."""
+class RegenerateFlags:
+    """Flags of `stablerep regenerate` beside those that name the image."""
 
-    caption_id: int | None = field(default=None, metadata={"help": "Id of the caption whose image to draw."})
-    image_index: int = field(default=0, metadata={"help": "Which of the caption's images, from 0."})
     generator: str | None = field(
         default=None, metadata={"help": "Where the pipeline is that drew the folder, if not on the Hub."}
     )
@@ -30,16 +24,29 @@ class RegenerateCommand:
 
 COMMAND = Command(
     "regenerate",
-    "Draw the image of a data set that --caption-id and --image-index name again, and compare.",
-    [RegenerateCommand],
+    "Draw the image of a data set that --caption and --image-index name again, and compare.",
+    [ImageFlags, RegenerateFlags],
     {"DIR": "Folder of a data set."},
+    titles=("the image", "drawing"),
 )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parse, draw, say whether it is the same."""
-    folder, command = COMMAND.parse(argv)
-    redrawn = run(folder, command)
+    """Parse, draw, say whether it is the same, and write the image if asked."""
+    folder, which, flags = COMMAND.parse(argv)
+    from ..files.atomic import check_output_file, replacing
+    from ..synthesis import find_row, generator_of, open_store, redraw_image
+    from ..synthesis.inspection import find_caption
+
+    if flags.output is not None:
+        check_output_file(Path(flags.output))
+    caption_id = find_caption(folder, which.caption, which.caption_id)
+    find_row(folder, caption_id, which.image_index)  # before a pipeline is loaded
+    generator = generator_of(open_store(folder).plan, flags.generator, flags.lora, device=flags.device)
+    redrawn = redraw_image(folder, caption_id, which.image_index, generator)
+    if flags.output is not None:
+        with replacing(Path(flags.output), len(redrawn.encoded)) as file:
+            file.write(redrawn.encoded)
     if redrawn.is_same_file:
         print("The same: byte by byte.")
     elif redrawn.max_difference == 0:
@@ -49,25 +56,3 @@ def main(argv: Sequence[str]) -> None:
         print(f"The same up to rounding: pixels differ by at most {redrawn.max_difference} of 255.")
     else:
         print(f"Not the same: pixels differ by up to {redrawn.max_difference} of 255.")
-
-
-def run(folder: str, command: RegenerateCommand) -> RedrawnImage:
-    """Draw the image again, and write it if asked.
-
-    Raises:
-        InputError: There is no such row, the generator is not the one that drew it, or the output cannot be written.
-    """
-    from ..files.atomic import check_output_file, replacing
-    from ..synthesis import find_row, generator_of, open_store, redraw_image
-
-    if command.caption_id is None:
-        raise InputError(f"{folder} has many images: say which one with --caption-id and --image-index.")
-    if command.output is not None:
-        check_output_file(Path(command.output))
-    find_row(folder, command.caption_id, command.image_index)  # before a pipeline is loaded
-    generator = generator_of(open_store(folder).plan, command.generator, command.lora, device=command.device)
-    redrawn = redraw_image(folder, command.caption_id, command.image_index, generator)
-    if command.output is not None:
-        with replacing(Path(command.output)) as file:
-            file.write(redrawn.encoded)
-    return redrawn

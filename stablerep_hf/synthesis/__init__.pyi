@@ -2,6 +2,7 @@ from .caption_grouped_images import (
     CaptionGroupedImages as CaptionGroupedImages,
     CaptionGroupedImagesConfig as CaptionGroupedImagesConfig,
 )
+from .comparison import write_comparison as write_comparison
 from .diffusers_generator import DiffusersGenerator as DiffusersGenerator
 from .estimate import SynthesisEstimate as SynthesisEstimate, estimate_synthesis as estimate_synthesis
 from .export import export_parquet as export_parquet, export_webdataset as export_webdataset
@@ -12,6 +13,12 @@ from .filters import (
     parse_filter as parse_filter,
 )
 from .grouping import CaptionGroups as CaptionGroups, group_rows as group_rows
+from .inspection import (
+    describe_file as describe_file,
+    describe_image as describe_image,
+    find_caption as find_caption,
+    list_captions as list_captions,
+)
 from .labelling import read_label as read_label
 from .plan import SynthesisPlan as SynthesisPlan
 from .planning import KnownWords as KnownWords, known_words as known_words, plan_generation as plan_generation

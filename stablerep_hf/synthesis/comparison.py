@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from ..evaluation.intervals import bootstrap_interval
+from ..files.atomic import check_output_file, replacing
 from ..files.shards import shard_path
 from .pipeline_folder import first_line
 from .provenance import read_provenance
@@ -101,6 +102,38 @@ def _mean(column: pa.ChunkedArray, ids: np.ndarray, *, per_caption: bool) -> Int
         values = values[np.unique(ids, return_index=True)[1]]
         return float(values.mean()), *bootstrap_interval(values)
     return float(values.mean()), *bootstrap_interval(values, ids)
+
+
+def write_comparison(folders: Sequence[str | Path], plot: str | Path | None = None) -> str:
+    """Compare folders, and write the table and a plot of it if asked.
+
+    Args:
+        folders: Two or more, see `compare_folders`.
+        plot: PNG to write; the table goes beside it as `.md`.
+
+    Returns:
+        The table, Markdown.
+
+    Raises:
+        InputError: Fewer than two folders, as `compare_folders` and `plot_comparison`, or an output that cannot be
+            written.
+    """
+    if len(folders) < 2:
+        raise InputError(f"{len(folders)} folders were named: give two or more to compare.")
+    place = None if plot is None else Path(plot)
+    if place is not None:
+        if place.suffix.lower() == ".md":
+            raise InputError(f"The output {str(plot)!r} is where the table goes: name the plot, such as plot.png.")
+        for path in (place, place.with_suffix(".md")):
+            check_output_file(path)
+    measures = compare_folders(folders)
+    table = comparison_table(measures)
+    if place is not None:
+        with replacing(place) as file:
+            plot_comparison(measures, file)
+        with replacing(place.with_suffix(".md")) as file:
+            file.write(table.encode())
+    return table
 
 
 def comparison_table(measures: Sequence[FolderMeasures]) -> str:

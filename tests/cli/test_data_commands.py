@@ -161,7 +161,16 @@ def test_an_image_says_how_it_came_to_be_and_is_drawn_again(stablerep, folder, p
     out = stablerep("show", tmp_path / "image.jpg")[1]
     assert str(row["caption_id"]) in out
     assert "trainedAlgorithmicMedia" in out
-    assert refused(stablerep("show", folder), "--caption-id")
+    code, listed, err = stablerep("show", folder)
+    assert (code, listed.count(" 2 images  a ")) == (0, 3), err
+    assert "3 captions: --caption TEXT" in listed
+    assert (
+        stablerep("show", folder, "--caption", f" {row['caption']} ", "--image-index", 1)[1]
+        == (stablerep("show", folder, "--caption-id", row["caption_id"], "--image-index", 1)[1])
+    )
+    assert refused(stablerep("show", folder, "--caption", "a red bal"), "did you mean 'a red ball'?")
+    assert refused(stablerep("show", folder, "--caption", "xyz"), "no caption 'xyz' among its 3")
+    assert refused(stablerep("regenerate", folder), "`--caption`", "`stablerep show")
     assert refused(stablerep("show", tmp_path / "none.jpg"), "none.jpg")
 
     again = ["regenerate", folder, *key, "--generator", pipeline, "--output", tmp_path / "again.jpg"]
@@ -287,7 +296,7 @@ def test_export_writes_large_shards_or_tars(stablerep, folder, tmp_path):
     assert (code, "train-00000-of-00001.parquet" in out) == (0, True), err
     assert datasets.load_dataset(str(tmp_path / "hub"), split="train").num_rows == 6
     assert "train-00000.tar" in stablerep("export", folder, "--format", "webdataset", "--output", tmp_path / "wds")[1]
-    assert refused(stablerep("export", folder, "--output", tmp_path / "hub"), "not an empty folder")
+    assert refused(stablerep("export", folder, "--output", tmp_path / "hub"), "is not empty")
 
 
 def test_embedded_models_score_and_the_record_names_no_path(stablerep, folder):
