@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +18,8 @@ class ServingCommand:
 
     host: str = field(default="127.0.0.1", metadata={"help": "Address to listen at; 0.0.0.0 for all of this machine."})
     port: int | None = field(
-        default=None, metadata={"help": "The port; the first free one of the hundred from 7860 if not given."}
+        default=None,
+        metadata={"help": "The port, 0 for any free one; the first free one of the hundred from 7860 if not given."},
     )
     open_browser: bool = field(default=False, metadata={"help": "Open the page in a browser."})
 
@@ -38,6 +41,8 @@ def main(argv: Sequence[str]) -> None:
     require("The page", "space", "gradio", "limits", "usearch")
     from ..space import build_demo, launch
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log file has the address at once
     page = build_demo(settings)
     try:
         launch(page, settings, server_name=command.host, server_port=command.port, inbrowser=command.open_browser)

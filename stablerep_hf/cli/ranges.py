@@ -45,7 +45,7 @@ _NAMES = {
         """,
     Range(-1, _MOST): "local_rank max_steps",
     Range(0, 2**63 - 1): "caption_id seed",
-    Range(1, 65535): "port",
+    Range(0, 65535): "port",
     Range(1, 6): "claims",
     _SHARE: """
         adam_beta1 adam_beta2 caption_dropout downsample_probability ema_decay label_smoothing_factor layer_decay

@@ -83,7 +83,7 @@ def test_the_refusal_of_a_number_names_the_flag_as_typed_with_dashes():
         f"--max-steps {10**21} is out of range: give -1 or more;"
     )
     assert refusal("generate", "--guidance_scale=nan").startswith("--guidance-scale 'nan' is not a finite number;")
-    assert refusal("demo-app", "--port", "0").startswith("--port 0 is out of range: give a number from 1 to 65535;")
+    assert refusal("demo-app", "--port", "-1").startswith("--port -1 is out of range: give a number from 0 to 65535;")
 
 
 def test_a_home_folder_is_written_out_once_in_every_flag_that_takes_a_path(monkeypatch):
