@@ -39,6 +39,7 @@ class TiffTags(IntEnum):
 _SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
 # What its builders raise about files, cards and settings that they cannot read.
 _OF_DATASETS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, TarError, BadZipFile)
+_ON_HUB = re.compile(r"hf://datasets/[^:]+")
 _IN_ARCHIVE = r"^zip://[^:]*::"  # how `datasets` names a file in a zip archive: before the path of the archive
 
 
@@ -182,10 +183,10 @@ def read_content(stored: Mapping[str, Any]) -> bytes:
 
     Args:
         stored: As `datasets.Image(decode=False)` gives it: `bytes`, or if they are None the `path` of a file of this
-            machine or of a zip archive on it.
+            machine or of a zip archive on it, or of a data set on the Hub, as streams of image folders name theirs.
 
     Raises:
-        ValueError: Neither is there, or the path is an address; nothing is fetched.
+        ValueError: Neither is there, or the path is another address; nothing else is fetched.
         OSError: The file cannot be read; zipfile.BadZipFile and KeyError of an archive.
     """
     if stored["bytes"] is not None:
@@ -194,6 +195,11 @@ def read_content(stored: Mapping[str, Any]) -> bytes:
         raise ValueError("neither the bytes of an image nor a file of its data set")
     path = str(stored["path"])
     place = re.sub(_IN_ARCHIVE, "", path)
+    if place == path and _ON_HUB.fullmatch(path):
+        from datasets.utils.file_utils import xopen
+
+        with xopen(path, "rb") as file:
+            return bytes(file.read())
     if "://" in place or "::" in place:
         raise ValueError(f"{path[:100]!r} is an address and no file; images are not fetched one by one")
     if place == path:

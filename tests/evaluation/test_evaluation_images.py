@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets.utils import file_utils
 from PIL import ExifTags, Image
 
 from stablerep_hf.errors import InputError
@@ -100,9 +101,27 @@ def test_rows_reach_no_file_outside_their_data_set_and_no_address(hostile, monke
 
 def test_a_decoder_fetches_no_address_whoever_hands_it_over(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it was fetched"))
-    for path in (path for path in FOREIGN if "://" in path):
+    for path in (path for path in FOREIGN if "://" in path and not path.startswith("hf://")):
         with pytest.raises(ValueError, match="is an address and no file"):
             decode_image({"bytes": None, "path": path})
+
+
+def test_a_stream_s_own_files_on_the_hub_are_read(monkeypatch):
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(stream, "PNG")
+    opened = []
+
+    def on_the_hub(path, mode):
+        opened.append(path)
+        return io.BytesIO(stream.getvalue())
+
+    monkeypatch.setattr(file_utils, "xopen", on_the_hub)
+    path = "hf://datasets/me/photos@0123abc/train/cat/0.png"
+    assert decode_image({"bytes": None, "path": path}).getpixel((0, 0)) == (255, 0, 0)
+    assert opened == [path]
+    with pytest.raises(ValueError, match="is an address"):
+        decode_image({"bytes": None, "path": f"{path}::http://127.0.0.1:9/x"})
+    assert opened == [path]
 
 
 def test_pictures_in_a_folder_and_in_an_archive_are_its_own(tmp_path, monkeypatch):
