@@ -266,8 +266,9 @@ def _loaded(
             if digest := weights_sha256(place) if place else "":
                 said = {"weights_sha256": digest}
         key = name or vision.name
-        key = str(encoder) if key in found and isinstance(encoder, (str, Path)) else key  # folders of one name
-        if key in found:
+        if key in found and isinstance(encoder, (str, Path)) and encoder != PIXELS:
+            key = str(encoder)  # folders of one name
+        if key in found or [other for _, other in wanted].count(encoder) > 1:
             raise InputError(f"The encoder {key!r} is named twice: name each once.")
         found[key] = (vision, said)
     return found

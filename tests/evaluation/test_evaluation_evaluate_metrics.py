@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import evaluate
 import numpy as np
 import pytest
 
@@ -50,6 +51,24 @@ def test_batches_add_up(problem):
     for rows in (slice(0, 25), slice(25, 60)):
         metric.add_batch(predictions=features[rows].argmax(1), references=labels[rows])
     assert metric.compute()["mean_per_class_accuracy"] == mean_per_class_accuracy(features.argmax(1), labels)
+
+
+def test_they_combine_with_metrics_of_others(problem):
+    """As users of the library put them together: one call, one dictionary."""
+    found, labels = problem[0].argmax(1), problem[1]
+
+    class Accuracy(evaluate.Metric):
+        def _info(self):
+            return evaluate_metrics.MeanPerClassAccuracy()._info()
+
+        def _compute(self, predictions, references):
+            return {"accuracy": float(np.mean(np.equal(predictions, references)))}
+
+    together = evaluate.combine([evaluate_metrics.MeanPerClassAccuracy(), Accuracy()])
+    assert together.compute(predictions=found, references=labels) == {
+        "mean_per_class_accuracy": mean_per_class_accuracy(found, labels),
+        "accuracy": pytest.approx((found == labels).mean()),
+    }
 
 
 def test_the_package_does_not_import_evaluate():
