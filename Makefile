@@ -1,18 +1,23 @@
 # Everything from a fresh clone: `make demo`, `make test`. Needs Python >= 3.11 and a package index; no Hub, no GPU.
 PYTHON ?= python3
 BIN := .venv/bin
+# A worker holds torch: as many as there are cores, and no more than four. A file's tests share what they made.
+SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile
 LOWEST_TRANSFORMERS = $(shell sed -n 's/^LOWEST_TRANSFORMERS = "\([0-9.]*\)".*/\1/p' stablerep_hf/models/configuration_stablerep.py)
 
-.PHONY: help demo test test-lowest check-remote-code lint docs app clean
+.PHONY: help demo test test-slow test-lowest check-remote-code lint docs app clean
 
 demo: .venv/installed  ## captions to images to encoder to scores, in minutes; started again it goes on
 	$(BIN)/stablerep demo
 
-test: .venv/installed-dev  ## the whole test suite, offline
-	$(BIN)/python -m pytest
+test: .venv/installed-dev  ## the quick tests, offline: every capability
+	$(BIN)/python -m pytest -m "not live and not slow" $(SIDE_BY_SIDE)
+
+test-slow: .venv/installed-dev  ## the tests that take long: kills, several processes, the guides
+	$(BIN)/python -m pytest -m "slow and not live" $(SIDE_BY_SIDE)
 
 test-lowest: .venv-lowest/installed  ## the same on the lowest versions that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest
+	.venv-lowest/bin/python -m pytest $(SIDE_BY_SIDE)
 
 check-remote-code:  ## the models that ship, on the lowest transformers that their code claims, without the package
 	$(PYTHON) -m venv .venv-remote

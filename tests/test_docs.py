@@ -100,6 +100,7 @@ def tasks(tmp_path_factory):
 
 
 @pytest.mark.timeout(900)  # a dozen commands, each of which loads PyTorch anew
+@pytest.mark.slow
 def test_the_guide_by_task_runs_as_it_stands(tasks):
     commands = "\n".join(blocks("bash", TASKS))
     scripts = Path(sysconfig.get_path("scripts"))

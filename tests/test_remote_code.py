@@ -115,6 +115,7 @@ COMMANDS = [
 
 @pytest.mark.xfail(bool(PENDING), reason="files of PENDING are not mended yet")
 @pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.slow
 def test_no_command_asks_or_runs_code(evil, line, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")

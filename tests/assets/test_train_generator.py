@@ -123,6 +123,7 @@ class Killed(BaseException):
     """Stands for `kill -9`: nothing catches it."""
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_bit_for_bit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +175,7 @@ def test_the_last_checkpoint_is_exported_without_the_pictures(data: Path, tmp_pa
         assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "pipeline" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_folder_is_a_stock_pipeline_and_looking_changes_no_weight(data: Path, tmp_path: Path) -> None:
     asked = world({"data": "classes"}, shown=["trilobite", "goldfish"], look_every=2)
     train(asked, data, tmp_path / "looked", tmp_path / "pipeline")
@@ -266,6 +268,7 @@ def test_bad_input_is_one_sentence(
     assert not (data / "work").exists()
 
 
+@pytest.mark.slow
 def test_a_work_folder_of_other_settings_is_refused(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

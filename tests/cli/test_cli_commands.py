@@ -341,6 +341,7 @@ def test_train_again_is_done_and_other_settings_are_refused(stablerep, trained, 
     assert stablerep(*flags, "--logging_steps", "3")[0] == 0, "how often a run reports changes nothing it learns"
 
 
+@pytest.mark.slow
 def test_train_killed_and_started_again_reaches_the_same_weights(trained, grouped_folder, tmp_path):
     flags = ["train", "--data", grouped_folder, "--output", tmp_path / "encoder", *TRAIN_FLAGS]
     process = in_a_process(*flags, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -624,7 +625,7 @@ def test_evaluate_measures_the_whole_pretraining_model_with_its_texts(
 
 
 def test_evaluate_needs_an_encoder_that_is_there(stablerep, labelled_folder):
-    assert refused(stablerep("evaluate", "--data", labelled_folder), "ENCODER")
+    assert refused(stablerep("evaluate", "--data", labelled_folder), "required: ENCODER")
     assert refused(stablerep("evaluate", "no-such-encoder", "--data", labelled_folder), "no-such-encoder")
 
 

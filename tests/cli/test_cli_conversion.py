@@ -160,7 +160,7 @@ def test_a_folder_that_is_still_being_drawn_is_not_trained_on(tmp_path, stablere
 def test_a_training_is_probed_with_the_embedded_pictograms(tmp_path, stablerep, grouped_folder):
     flags = ["--data", grouped_folder, "--output", tmp_path / "out", *TRAIN_FLAGS, "--max_steps", 2]
     assert refused(stablerep("train", *flags, "--probe_data", "embedded"), "--eval-strategy")
-    assert refused(stablerep("train", *flags, "--eval_strategy", "steps"), "--probe_data")
+    assert refused(stablerep("train", *flags, "--eval_strategy", "steps"), "--probe-data")
     assert not (tmp_path / "out").exists()
     assert (
         stablerep("train", *flags, "--probe_data", "embedded", "--eval_strategy", "steps", "--eval_steps", 2)[0] == 0

@@ -48,6 +48,7 @@ def test_a_demo_that_cannot_work_does_not_begin(stablerep, tmp_path, monkeypatch
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_demo_killed_twice_goes_on_and_leaves_what_it_promises(tmp_path):
     folder, log = tmp_path / "demo", tmp_path / "log.txt"
     dataset, stablerep = folder / "dataset", folder / "encoders" / "stablerep"

@@ -40,6 +40,7 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.setattr(assets, "pictograms_path", lambda: folder)
 
 
+@pytest.mark.slow
 def test_cells_are_drawn_trained_and_measured_and_images_are_judged(small_world, tmp_path):
     """On the embedded generator: a dual encoder, and the best-aligned images, for which a judge is trained."""
     runner = CellRunner(tmp_path / "work", SCALE, "float32")
@@ -214,6 +215,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_processes_end_at_once_with_the_first_one(tmp_path, number):
     (tmp_path / "parent.py").write_text(PARENT)
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])

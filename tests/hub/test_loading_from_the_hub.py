@@ -173,6 +173,7 @@ print(json.dumps(titles))
 """
 
 
+@pytest.mark.slow
 def test_a_second_version_is_published_and_proposed(shelf, tmp_path):
     folder = shutil.copytree(shelf.folders["data"], tmp_path / "drawn")
     shelf.run(PUBLISH, tmp_path / "home", f"data={shelf.names['again']}={folder}", without_us=False)
@@ -190,6 +191,7 @@ def lines_under_use(name, repo_type):
 """
 
 
+@pytest.mark.slow
 def test_the_data_set_loads_and_streams(shelf, tmp_path):
     code = (
         USE
@@ -212,6 +214,7 @@ print(json.dumps(images["caption_id"][:]))
     assert json.loads(shelf.run(code, tmp_path / "home", shelf.names["data"])) == local["caption_id"][:]
 
 
+@pytest.mark.slow
 def test_the_encoder_loads(shelf, tmp_path):
     code = (
         USE
@@ -229,6 +232,7 @@ torch.save(features, "features.pt")
     assert torch.equal(features, encoder(pixels(shelf, tmp_path)).pooler_output)
 
 
+@pytest.mark.slow
 def test_the_full_model_loads_with_its_code_pinned(shelf, tmp_path):
     code = (
         USE
@@ -254,6 +258,7 @@ with torch.no_grad():
     assert torch.equal(got["image_embeds"], expected.image_embeds)
 
 
+@pytest.mark.slow
 def test_the_timm_checkpoint_loads(shelf, tmp_path):
     code = (
         USE
@@ -274,6 +279,7 @@ torch.save((features.shape, encoder(pixels)), "features.pt")
     torch.testing.assert_close(features, encoder(pixels(shelf, tmp_path)).pooler_output)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_and_pipelines_load_the_dual_encoder(shelf, tmp_path):
     code = (
         USE
@@ -304,6 +310,7 @@ torch.save(kept | {"scores": torch.tensor([scores[text] for text in ("a red hear
     torch.testing.assert_close(found["scores"], (outputs.logit_scale.exp() * images @ texts.T).softmax(-1)[0])
 
 
+@pytest.mark.slow
 def test_the_generator_draws(shelf, tmp_path):
     code = """
 import sys, torch

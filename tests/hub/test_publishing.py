@@ -313,7 +313,7 @@ def somebody_commits(hub):
         ("PUT", "/storage/upload/", {"status": 500, "times": 99}, "injected 500"),
         ("PUT", "/storage/upload/", {"drop_after": 65_536, "times": 99}, "what has arrived is kept"),
         ("POST", "/commit/", {"status": 429, "times": 99}, "injected 429"),
-        ("POST", "/commit/", {"before": somebody_commits}, "somebody changed the repository"),
+        ("POST", "/commit/", {"before": "somebody commits"}, "somebody changed the repository"),
     ],
     ids=lambda value: str(value),
 )

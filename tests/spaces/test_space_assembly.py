@@ -65,6 +65,7 @@ def required(file: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_published_page_runs_from_its_own_copy(hub, tmp_path):
     environment = hub.environment(tmp_path / "home")
     arguments = ["publish", "space", "alice/search", "--variables", "INDEX_SIZE=40", "COMPARE=pixels"]

@@ -10,7 +10,7 @@ import pytest
 from attack_space import bomb, picture
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 TABS = ("Compare", "Map", "Guidance", "About")
 
 

@@ -47,6 +47,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
         ("fsync", 17, 3, 3),  # data of the last shard
     ],
 )
+@pytest.mark.slow
 def test_kill_and_resume_equals_an_uninterrupted_run(
     tmp_path: Path, uninterrupted: dict[str, bytes], what: str, number: int, whole: int | None, visible: int
 ) -> None:
@@ -70,6 +71,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(
 
 
 @pytest.mark.parametrize("ranks", [[(0, 2), (1, 2)], [(0, 1), (0, 1)]])
+@pytest.mark.slow
 def test_workers_at_once_neither_wait_nor_tear(
     tmp_path: Path, uninterrupted: dict[str, bytes], ranks: list[tuple[int, int]]
 ) -> None:

@@ -206,6 +206,7 @@ def train_with_a_rank_that_diverges(folder):
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_on_one_process_stops_all(run_on_gloo, tmp_path):
     run_on_gloo(train_with_a_rank_that_diverges, tmp_path, fresh=True)
 
@@ -242,6 +243,7 @@ def test_two_processes_reach_the_weights_of_one(run_on_gloo, tmp_path):
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_a_process_without_a_good_image_keeps_in_step(run_on_gloo, tmp_path):
     (one, skipped), (other, skipped_there) = run_on_gloo(train_with_a_rank_without_images, tmp_path, fresh=True)
     assert largest_difference(one, other) == 0.0

@@ -73,6 +73,7 @@ def test_accelerate_reads_the_configurations_as_they_are_meant():
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_a_training_launched_over_two_machines_is_that_of_one_process(data, tmp_path):
     interface = "lo" if sys.platform != "darwin" else "lo0"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": interface}

@@ -66,6 +66,7 @@ def train_each_way(folder):
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_sharded_weights_learn_what_replicated_ones_do(run_on_gloo, tmp_path):
     first, _ = run_on_gloo(train_each_way, tmp_path, fresh=True)
     expected = first["replicated"]
@@ -108,6 +109,7 @@ def fine_tune_each_way(folder):
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_sharded_weights_are_fine_tuned_as_replicated_ones_are(run_on_gloo, tmp_path):
     first, _ = run_on_gloo(fine_tune_each_way, tmp_path, fresh=True)
     assert largest_difference(first["replicated"], weights(fine_tuning.make_model().double())) > 1e-3

@@ -244,6 +244,7 @@ def test_two_processes_reach_the_weights_of_one(run_on_gloo, tmp_path, norm):
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_two_processes_resume_in_the_order_of_their_epoch(run_on_gloo, tmp_path):
     # step 4 is the first of epoch 1: Trainer's own set_epoch does not reach a sampler that is wrapped twice
     settings = {"save_strategy": "steps", "save_steps": 4, "max_steps": 6}

@@ -257,6 +257,7 @@ def train_streaming(folder, output, resume=None):
 
 
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_two_processes_stream_to_the_weights_of_one_and_resume(run_on_gloo, folder, tmp_path):
     one = train_streaming(folder, tmp_path / "one")
     two = run_on_gloo(train_streaming, folder, tmp_path / "two", fresh=True)
