@@ -33,24 +33,17 @@ def unsafe_calls(path):
             yield node.lineno
 
 
+# File -> calls that load no code: a scheduler of diffusers is one of its own classes.
+ALLOWED = {"synthesis/pipeline_folder.py": 1}
 # File -> calls that are not mended yet.
-PENDING = {
-    "captions/cleaning.py": 2,
-    "captions/language_model.py": 2,
-    "evaluation/classifier.py": 1,
-    "models/conversion.py": 1,
-    "runs/conversion.py": 3,
-    "runs/training.py": 1,
-    "synthesis/diffusers_generator.py": 1,
-    "synthesis/pipeline_folder.py": 1,
-    "synthesis/scorers.py": 1,
-}
+PENDING = {"models/conversion.py": 1, "runs/conversion.py": 2}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_call_says_whether_remote_code_may_run(path):
     found = list(unsafe_calls(path))
-    assert len(found) <= PENDING.get(str(path.relative_to(PACKAGE)), 0), f"lines {found} of {path}"
+    name = str(path.relative_to(PACKAGE))
+    assert len(found) <= ALLOWED.get(name, 0) + PENDING.get(name, 0), f"lines {found} of {path}"
 
 
 EVIL = """
@@ -113,10 +106,11 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.xfail(bool(PENDING), reason="files of PENDING are not mended yet")
 @pytest.mark.parametrize("line", COMMANDS)
 @pytest.mark.slow
 def test_no_command_asks_or_runs_code(evil, line, monkeypatch, capsys):
+    if line.split()[0] in ("convert", "train", "finetune") and PENDING:
+        pytest.xfail("files of PENDING are not mended yet")
     asked = []
     monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
     words = line.split()

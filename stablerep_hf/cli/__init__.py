@@ -43,7 +43,6 @@ _SURROUNDINGS = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime reports to its maker as soon as it is imported
 }
 
 USAGE = "\n".join(

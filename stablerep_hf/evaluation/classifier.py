@@ -97,7 +97,9 @@ def _load_adapters(folder: Path) -> tuple[nn.Module, str]:
         ) from error
     head = weights.get("base_model.model.classifier.weight")
     try:
-        encoder = AutoModelForImageClassification.from_pretrained(base, num_labels=0 if head is None else len(head))
+        encoder = AutoModelForImageClassification.from_pretrained(
+            base, num_labels=0 if head is None else len(head), trust_remote_code=False
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{folder} holds adapters for {base!r}, which cannot be loaded ({first_line(error)}): name the encoder in "

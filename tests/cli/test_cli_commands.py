@@ -224,6 +224,15 @@ def test_generate_makes_a_data_set_that_stock_datasets_loads(stablerep, captions
     assert (output / "grid.png").exists()
 
 
+def test_generate_looks_no_name_up(stablerep, captions, pipeline, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *names, **more: asked.append(names) or [])
+    monkeypatch.setattr("socket.socket.connect", lambda self, address: asked.append(address))
+    assert stablerep(*generate_flags(captions, pipeline, tmp_path / "images"))[0] == 0
+    assert not asked
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"  # what onnxruntime sends, it sends by sockets of its own
+
+
 def test_generate_again_draws_nothing_and_other_settings_are_refused(stablerep, captions, pipeline, tmp_path):
     flags = generate_flags(captions, pipeline, tmp_path / "images")
     assert stablerep(*flags)[0] == 0
