@@ -136,6 +136,21 @@ def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BufferedRand
         _sync_folder(path.parent)
 
 
+def clear(path: Path) -> None:
+    """Remove a file, a link or an empty folder, so that a file can take its place; nothing if there is none.
+
+    Raises:
+        InputError: It is a folder with files in it, or may not be removed.
+    """
+    with explaining(path):
+        try:
+            path.unlink(missing_ok=True)
+        except (IsADirectoryError, PermissionError):
+            if not path.is_dir():
+                raise
+            path.rmdir()
+
+
 def write_at_once(path: Path, write: Callable[[BufferedRandom], T], num_bytes: int | None = None) -> T:
     """Write a file by `replacing`, and anew if another worker sweeps it up meanwhile: each does so once, at its end.
 

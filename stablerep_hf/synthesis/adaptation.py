@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError, refuse_other_settings
 from ..evaluation.images import to_rgb
 from ..files.atomic import remove_leftovers, replacing
+from ..progress import Progress
 from .adaptation_settings import AdaptationSettings
 from .pipeline_folder import check_size, find_pipeline, first_line, own_size
 from .prompt_embeddings import PromptEmbeddings
@@ -55,7 +56,7 @@ def adapt_generator(
         revision: Of a Hub repository.
         size: Edge in pixels to train at; the pipeline's own if not given.
         mixed_precision: "no", "fp16" or "bf16": of the frozen weights too; adapters are float32.
-        progress: Show a bar on stderr.
+        progress: Show it on stderr.
 
     Returns:
         The loss of each step of this run.
@@ -66,7 +67,6 @@ def adapt_generator(
     """
     import diffusers
     from accelerate import Accelerator
-    from tqdm.auto import tqdm
 
     settings = settings or AdaptationSettings()
     if len(images) != len(prompts) or not images:
@@ -117,37 +117,35 @@ def adapt_generator(
         )
     objective = _objective(pipeline, settings)
     losses = []
-    steps = tqdm(
-        range(done, settings.steps), initial=done, total=settings.steps, desc="adapting", unit="step",
-        disable=not (progress and accelerator.is_main_process),
-    )  # fmt: skip
     own = slice(accelerator.process_index, None, accelerator.num_processes)
-    for step in steps:
-        rng = torch.Generator().manual_seed(_step_seed(settings.seed, step))
-        batch = _draw_batch(rng, latents, prompts, settings)
-        try:
-            with accelerator.autocast():
-                loss = objective(denoiser, {key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
-                                            for key, part in batch.items()}, texts, accelerator.device)  # fmt: skip
-            accelerator.backward(loss)
-        except torch.OutOfMemoryError as error:
-            raise InputError(
-                f"A step of batch_size={settings.batch_size} at size={edge} does not fit {accelerator.device} "
-                f"({first_line(error)}): lower `batch_size` or `size`, or set `gradient_checkpointing`; what was "
-                "saved is kept."
-            ) from error
-        accelerator.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(float(accelerator.reduce(loss.detach(), "mean")))
-        if not losses[-1] < float("inf") or not all(bool(torch.isfinite(part).all()) for part in trained):
-            raise InputError(
-                f"The loss is {losses[-1]} at step {step + 1} and the adapters may be no numbers: lower "
-                f"learning_rate={settings.learning_rate}, or use mixed_precision=bf16."
-            )
-        steps.set_postfix(loss=f"{losses[-1]:.4f}")
-        if accelerator.is_main_process and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
-            _save_state(output, record, trained, optimizer, accelerator, step + 1)
+    shown = progress and accelerator.is_main_process
+    with Progress("adapting", settings.steps, unit="step", done=done, shown=shown) as bar:
+        for step in range(done, settings.steps):
+            rng = torch.Generator().manual_seed(_step_seed(settings.seed, step))
+            batch = _draw_batch(rng, latents, prompts, settings)
+            try:
+                with accelerator.autocast():
+                    loss = objective(denoiser, {key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
+                                                for key, part in batch.items()}, texts, accelerator.device)  # fmt: skip
+                accelerator.backward(loss)
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"A step of batch_size={settings.batch_size} at size={edge} does not fit {accelerator.device} "
+                    f"({first_line(error)}): lower `batch_size` or `size`, or set `gradient_checkpointing`; what was "
+                    "saved is kept."
+                ) from error
+            accelerator.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(accelerator.reduce(loss.detach(), "mean")))
+            if not losses[-1] < float("inf") or not all(bool(torch.isfinite(part).all()) for part in trained):
+                raise InputError(
+                    f"The loss is {losses[-1]} at step {step + 1} and the adapters may be no numbers: lower "
+                    f"learning_rate={settings.learning_rate}, or use mixed_precision=bf16."
+                )
+            bar.advance(loss=losses[-1])
+            if accelerator.is_main_process and ((step + 1) % settings.save_every == 0 or step + 1 == settings.steps):
+                _save_state(output, record, trained, optimizer, accelerator, step + 1)
     if accelerator.is_main_process:
         _save_adapters(pipeline, accelerator.unwrap_model(denoiser), output)
     accelerator.wait_for_everyone()

@@ -91,9 +91,9 @@ def read_provenance(folder: str | Path) -> Provenance:
     root = Path(folder) / PROVENANCE
     try:
         settings = parse_plan((root / PLAN).read_bytes())
-    except FileNotFoundError as error:
+    except OSError as error:
         raise InputError(
-            f"The folder {str(folder)!r} has no {PROVENANCE}/{PLAN}, so nothing says how its images were made; "
+            f"The folder {str(folder)!r} has no readable {PROVENANCE}/{PLAN} ({error.strerror}), so nothing says how its images were made; "
             "give a folder that `synthesize` drew into."
         ) from error
     records = []
@@ -107,7 +107,7 @@ def read_provenance(folder: str | Path) -> Provenance:
                 if name in record:
                     record[name] = shared.setdefault(repr(record[name]), record[name])
             records.append(record)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"The record {path.name!r} is damaged ({error}); draw again into the folder, which repairs it."
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections import deque
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ..captions import CaptionSet
 from ..errors import InputError
+from ..files.atomic import clear
+from ..progress import Progress, track
 from .drawing import MOST_REDRAWS, DrawnShard, draw_shard
 from .plan import SynthesisPlan, describe_difference
 from .protocol import ImageGenerator, PlainGenerator, TokenizingGenerator, describe_generator
@@ -119,7 +121,7 @@ def synthesize(
     unscored: list[int] = []
     num_kept = num_drawn = num_redrawn = num_scored = 0
     shards = range(rank, plan.num_shards, world_size)
-    for shard in tqdm(shards, desc="Checking shards", unit="shard", leave=False, disable=not progress):
+    for shard in track(shards, "checking shards", unit="shard", shown=progress and sys.stderr.isatty()):
         record = store.find_record(shard)
         if record is None:
             missing.append(shard)
@@ -139,11 +141,13 @@ def synthesize(
     store.claim()
     for shard in damaged:
         # Its record no longer holds; without it nobody takes the folder for finished while the shard is drawn again.
-        store.record_path(shard).unlink(missing_ok=True)
+        clear(store.record_path(shard))
+        if not store.shard_path(shard).is_file():
+            clear(store.shard_path(shard))
     total = num_kept + sum(map(plan.num_images_in, missing))
-    label = "Drawing" if world_size == 1 else f"Drawing ({rank} of {world_size})"
+    label = "drawing" if world_size == 1 else f"drawing ({rank} of {world_size})"
     with (
-        tqdm(total=total, initial=num_kept, desc=label, unit="image", disable=not (progress and missing)) as bar,
+        Progress(label, total, done=num_kept, shown=progress and bool(missing)) as bar,
         ThreadPoolExecutor(_ENCODERS, "encoder") as encoders,
         _Writer(store, scorers) as writer,
     ):
@@ -155,7 +159,7 @@ def synthesize(
                 captions,
                 generator,
                 batch_size,
-                on_images=bar.update,
+                on_images=bar.advance,
                 encoders=encoders,
                 signer=signer,
                 num_truncated=truncated.get(shard, 0),
@@ -166,7 +170,7 @@ def synthesize(
             writer.write(shard, drawn, time.perf_counter() - shard_begin)
             num_drawn += drawn.num_rows
             num_redrawn += drawn.num_redrawn
-    for shard in tqdm(unscored, desc="Scoring", unit="shard", leave=False, disable=not (progress and unscored)):
+    for shard in track(unscored, "scoring", unit="shard", shown=progress and bool(unscored)):
         record = store.find_record(shard)
         if record is not None and score_shard(store, shard, record, scorers):
             num_scored += record["rows"]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
-from tqdm import tqdm
 
 from ..errors import InputError
 from ..files.shards import shard_path
+from ..progress import track
 from .provenance import Provenance, read_provenance
 from .scorers import DiversityScorer, Scorer
 from .store import ShardStore
@@ -61,7 +61,7 @@ def score_store(folder: str | Path, scorers: Sequence[Scorer], *, progress: bool
         )
     num_images = num_kept = 0
     sums = {scorer.column: 0.0 for scorer in scorers}
-    for shard, record in enumerate(tqdm(records, desc="Scoring", unit="shard", leave=False, disable=not progress)):
+    for shard, record in enumerate(track(records, "scoring", unit="shard", shown=progress)):
         assert record is not None
         if score_shard(store, shard, record, scorers):
             num_images += record["rows"]

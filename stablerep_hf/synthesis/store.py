@@ -34,12 +34,13 @@ class ShardStore:
         """
         self.folder = Path(folder)
         self.plan = plan
-        for place in (self.folder, *self.folder.parents):
-            if place.is_file():
-                raise InputError(
-                    f"The output {str(folder)!r} cannot be written: {place.name!r} is a file; name another folder."
-                )
-        settings = self._refuse_other_plan(claimed=False)
+        with explaining(self.folder):
+            for place in (self.folder, *self.folder.parents):
+                if place.is_file():
+                    raise InputError(
+                        f"The output {str(folder)!r} cannot be written: {place.name!r} is a file; name another folder."
+                    )
+            settings = self._refuse_other_plan(claimed=False)
         if settings is not None and settings["generator"] != plan.settings["generator"]:
             self.plan = replace(plan, generator=settings["generator"])
 
@@ -67,8 +68,9 @@ class ShardStore:
                 remove_leftovers(self.folder / name, even_fresh=False)
         if not self._has_captions():
             write_at_once(captions_path, self.plan.captions.write_parquet)
-        if not plan_path.exists() or plan_path.read_bytes() != text.encode():
-            write_at_once(plan_path, lambda file: file.write(text.encode()))
+        with explaining(plan_path):
+            if not plan_path.exists() or plan_path.read_bytes() != text.encode():
+                write_at_once(plan_path, lambda file: file.write(text.encode()))
 
     def _has_captions(self) -> bool:
         try:
@@ -178,7 +180,7 @@ class ShardStore:
             return None
         try:
             settings = parse_plan((self.folder / PROVENANCE / PLAN).read_bytes())
-        except (FileNotFoundError, InputError) as error:
+        except (OSError, InputError) as error:
             if self._recorded_plans() == {self.plan.hash}:
                 return None
             raise InputError(
@@ -205,7 +207,7 @@ class ShardStore:
         for path in (self.folder / PROVENANCE).glob("shard-*.json"):
             try:
                 yield unseal(path.read_bytes())
-            except ValueError:  # a torn record says nothing
+            except (OSError, ValueError):  # a torn record says nothing
                 continue
 
 

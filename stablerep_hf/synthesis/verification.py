@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 from PIL import Image
-from tqdm import tqdm
 
 from ..errors import InputError
-from ..files.atomic import leftovers
+from ..files.atomic import clear, leftovers
 from ..files.shards import DATA, PLAN, PROVENANCE
+from ..progress import track
 from .plan import SynthesisPlan
 from .store import ShardStore, stored_captions
 
@@ -113,7 +113,7 @@ def verify_store(folder: str | Path, *, decode: bool = True, progress: bool = Tr
     store = open_store(folder)
     problems: list[StoreProblem] = []
     num_images = 0
-    for shard in tqdm(range(store.plan.num_shards), desc="Verifying", unit="shard", leave=False, disable=not progress):
+    for shard in track(range(store.plan.num_shards), "verifying", unit="shard", shown=progress):
         record, name = store.find_record(shard), store.shard_path(shard).name
         if record is None:
             kind: ProblemKind = "damaged shard" if store.is_damaged(shard) else "missing shard"
@@ -139,11 +139,11 @@ def remove_problems(folder: str | Path, report: VerificationReport) -> list[int]
     shards = sorted({problem.shard for problem in report.problems if problem.shard is not None})
     for shard in shards:
         # The record first: a shard without one is drawn again, a record without its shard is only noticed later.
-        store.record_path(shard).unlink(missing_ok=True)
-        store.shard_path(shard).unlink(missing_ok=True)
+        clear(store.record_path(shard))
+        clear(store.shard_path(shard))
     for problem in report.problems:
         if problem.kind in ("orphan file", "leftover file"):
-            (store.folder / problem.where).unlink(missing_ok=True)
+            clear(store.folder / problem.where)
     return shards
 
 
