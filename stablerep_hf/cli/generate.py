@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 import warnings
 from collections.abc import Sequence
@@ -61,7 +62,14 @@ def main(argv: Sequence[str]) -> None:
     if result.is_complete:
         say_unscored(settings.output, result.unscored)
     what = "The data set stands" if rank_and_world_size()[1] == 1 else "This worker's part of the data set stands"
-    print(f"{what} in {settings.output}: datasets.load_dataset({settings.output!r})")
+    print(f"{what} in {settings.output}: {loading_line(settings.output)}")
+
+
+def loading_line(folder: str) -> str:
+    """The Python that loads a data set's folder; `datasets` would take brackets in its name for a pattern."""
+    if glob.escape(folder) == folder:
+        return f"datasets.load_dataset({folder!r})"
+    return f"datasets.load_dataset('parquet', data_files={glob.escape(f'{folder}/data/') + '*.parquet'!r})"
 
 
 def _estimate(estimate: SynthesisEstimate, free: int, dollars_per_hour: float | None) -> str:

@@ -124,9 +124,12 @@ def adapt_generator(
             rng = torch.Generator().manual_seed(_step_seed(settings.seed, step))
             batch = _draw_batch(rng, latents, prompts, settings)
             try:
+                own_batch = {
+                    key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
+                    for key, part in batch.items()
+                }
                 with accelerator.autocast():
-                    loss = objective(denoiser, {key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
-                                                for key, part in batch.items()}, texts, accelerator.device)  # fmt: skip
+                    loss = objective(denoiser, own_batch, texts, accelerator.device)
                 accelerator.backward(loss)
             except torch.OutOfMemoryError as error:
                 raise InputError(

@@ -93,8 +93,8 @@ def read_provenance(folder: str | Path) -> Provenance:
         settings = parse_plan((root / PLAN).read_bytes())
     except OSError as error:
         raise InputError(
-            f"The folder {str(folder)!r} has no readable {PROVENANCE}/{PLAN} ({error.strerror}), so nothing says how its images were made; "
-            "give a folder that `synthesize` drew into."
+            f"The folder {str(folder)!r} has no readable {PROVENANCE}/{PLAN} ({error.strerror}), so nothing says how "
+            "its images were made: give a folder that `stablerep generate` drew into."
         ) from error
     records = []
     shared: dict[str, Any] = {}

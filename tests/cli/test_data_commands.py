@@ -274,8 +274,8 @@ def test_training_keeps_what_fulfils_a_condition(stablerep, folder, tmp_path):
         *flags, *keep, "--captions_per_batch", 2, "--images_per_caption", 2, "--output", tmp_path / "encoder"
     )
     assert code == 0, err
-    assert "kept 4 rows, dropped 2; 1 captions have none left" in out
-    assert "ball: dropped 2 of 2" in out
+    assert "kept 4 rows, dropped 2; 1 captions have none left" in out + err
+    assert "ball: dropped 2 of 2" in out + err
     assert refused(stablerep(*flags, "--keep", "alignment > 0.2", "--output", tmp_path / "x"), "`stablerep score`")
     streaming = [*flags, "--streaming"]
     code, out, err = stablerep(
@@ -337,3 +337,11 @@ def test_the_embedded_generator_says_what_it_knows_in_the_card_too(stablerep, tm
     said = re.search(r"it knows (\d) of the 7 words of these captions", out)
     assert 3 <= int(said[1]) <= 5
     assert said[0] in (tmp_path / "o" / "README.md").read_text()
+
+
+def test_the_printed_line_loads_a_folder_with_brackets(stablerep, captions, pipeline, tmp_path):
+    flags = ["--captions", captions, "--generator", pipeline, *FLAGS, "--output", tmp_path / "a[1]" / "d[b]"]
+    code, out, err = stablerep("generate", *flags)
+    assert code == 0, err
+    line = out.splitlines()[-1].partition(": ")[2]
+    assert eval(line, {"datasets": datasets})["train"].num_rows == 6

@@ -489,7 +489,7 @@ def test_provenance_gives_the_facts_of_the_card(make_plan: MakePlan, tmp_path: P
 
 
 def test_provenance_of_what_is_no_store(make_plan: MakePlan, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no provenance/plan.json"):
+    with pytest.raises(InputError, match=r"has no readable provenance/plan.json"):
         read_provenance(tmp_path)
     draw(make_plan(), tmp_path)
     (tmp_path / "provenance/shard-00002.json").write_text("{")
