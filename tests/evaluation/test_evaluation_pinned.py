@@ -15,8 +15,10 @@ from stablerep_hf.evaluation import (
     Features,
     SGDProbeSettings,
     Subject,
+    evaluate_encoder,
     evaluate_features,
     logistic_regression_probe,
+    pixel_encoder,
 )
 from stablerep_hf.evaluation.images import to_rgb
 from stablerep_hf.evaluation.retrieval import retrieval_recall
@@ -96,3 +98,12 @@ def test_chance_of_one_candidate_is_certain():
     assert (found.chance, found.recall) == ({1: 1.0, 5: 1.0}, {1: 1.0, 5: 1.0})
     three = retrieval_recall(np.eye(3), ["a", "a", "b"], ["me", "you", "you"], ks=(1,))
     assert three.chance[1] == pytest.approx((0.5 + 1.0) / 2)
+
+
+def test_two_classes_are_enough_to_train_on_and_one_is_not(train_world, test_world):
+    two = [side.filter(lambda label: label < 2, input_columns="label") for side in (train_world, test_world)]
+    results = evaluate_encoder(pixel_encoder(), *two, protocols=["knn", "linear_probe"], progress=False)
+    assert {result.settings["num_labels"] for result in results} == {2}
+    one = two[0].filter(lambda label: label < 1, input_columns="label")
+    with pytest.raises(InputError, match="Every label in column 'label' of split 'train' is 0"):
+        evaluate_encoder(pixel_encoder(), one, two[1], protocols=["knn"], progress=False)
