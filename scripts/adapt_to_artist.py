@@ -114,7 +114,7 @@ def measure(images: datasets.Dataset, name: str, seed: int, folder: Path) -> lis
     command, arguments = train.parse(flags)
     model, tokenizer = train.build_model(command, arguments.seed)
     StableRepTrainer(model, arguments, images, tokenizer).train()
-    vision = VisionEncoder(model.vision_model, encoder_image_processor(model.config.vision_config), name)
+    vision = VisionEncoder(model.vision_model, encoder_image_processor(model.config), name)
     pictograms = str(assets.pictograms_path())
     known, new = (datasets.load_dataset(pictograms, split=split) for split in ("held_out_artist", "held_out_concepts"))
     own = new.select(np.flatnonzero(np.asarray(new["artist"][:]) == ARTIST))

@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers import set_seed
 
 from stablerep_hf.losses import MultiPositiveContrastiveLoss
-from stablerep_hf.models import StableRepConfig, StableRepModel
+from stablerep_hf.models import StableRepConfig, StableRepModel, encode_images
 from stablerep_hf.training import StableRepTrainer, StableRepTrainingArguments
 
 
@@ -53,13 +53,13 @@ def step(model: StableRepModel, pixels: Tensor, ids: Tensor, siblings: Tensor, c
 def step_by_hand(model: StableRepModel, pixels: Tensor, ids: Tensor, siblings: Tensor, chunk: int) -> float:
     """The same, with nothing of the model but its parts."""
     with torch.no_grad():
-        features = torch.cat([model.vision_model(part).pooler_output for part in pixels.split(chunk)])
+        features = torch.cat([encode_images(model.vision_model, part).pooler_output for part in pixels.split(chunk)])
     features.requires_grad_()
     loss = MultiPositiveContrastiveLoss()(model.project(features, siblings), ids)
     loss.backward()
     assert features.grad is not None
     for part, gradient in zip(pixels.split(chunk), features.grad.split(chunk), strict=True):
-        model.vision_model(part).pooler_output.backward(gradient)
+        encode_images(model.vision_model, part).pooler_output.backward(gradient)
     return loss.item()
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from transformers import set_seed
 
 from stablerep_hf import StableRepConfig, StableRepModel, assets
+from stablerep_hf.models import encode_images
 from stablerep_hf.models.onnx_export import export_onnx
 
 Way = Callable[[], NDArray[np.float32]]
@@ -65,7 +66,7 @@ def bench(name: str, model: StableRepModel, batches: Sequence[int], threads: int
     model.eval()
     size = model.config.vision_config.image_size
     with tempfile.TemporaryDirectory() as folder:
-        files = export_onnx(model, folder, int8=True)
+        files = {name: file.path for name, file in export_onnx(model, folder, int8=True).items()}
         sessions = {part: session(file, threads) for part, file in files.items()}
     for batch in batches:
         for part in (part for part in ("model", "vision_model", "text_model") if part in files):
@@ -80,7 +81,7 @@ def bench(name: str, model: StableRepModel, batches: Sequence[int], threads: int
             def by_torch(part: str = part, inputs: dict[str, torch.Tensor] = inputs) -> NDArray[np.float32]:
                 if part == "text_model":
                     return model.get_text_features(**inputs).pooler_output.numpy()
-                features = model.vision_model(**inputs).pooler_output
+                features = encode_images(model.vision_model, **inputs).pooler_output
                 return (features if part == "model" else model.image_projection(features)).numpy()
 
             ways: dict[str, Way] = {"torch": by_torch}

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, ViTImageProcessor
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, Siglip2ImageProcessor, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
+from ..models.backbones import BACKBONES, image_shape, read_feature, tower_inputs
 from .timm_encoder import is_timm, load_timm
 
 ImageProcessor = Callable[..., Any]
+_REPEATABLE = 1e-2  # half precision and other kernels differ by less, a masked quarter of the patches by 0.38
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,10 @@ class VisionEncoder:
     """A vision model with the processor its weights were trained with.
 
     Attributes:
-        model: any model that takes `pixel_values` (B, 3, H, W) and returns `pooler_output` or `last_hidden_state`, or
-            the features themselves.
+        model: a vision model of a type in `stablerep_hf.models.BACKBONES`, or one of others' code that takes
+            `pixel_values` (B, 3, H, W) and returns `pooler_output`, or the features themselves.
         image_processor: called as `image_processor(images=[PIL, ...], return_tensors="pt")`, returns `pixel_values`.
         name: what results call this encoder.
-        has_pooler: whether `pooler_output`, if the model gives one, comes of weights of its own.
         dual: the dual encoder (CLIP and its kin) whose vision tower `model` is, if it is one.
         tokenizer: of its texts; None if none was found.
         classes: the class of each feature, if the features are a classifier's logits.
@@ -38,7 +41,6 @@ class VisionEncoder:
     model: nn.Module
     image_processor: ImageProcessor
     name: str
-    has_pooler: bool = True
     dual: nn.Module | None = None
     tokenizer: Any | None = None
     classes: tuple[str, ...] = ()
@@ -52,19 +54,22 @@ class VisionEncoder:
         """One forward pass of `pixel_values` (B, 3, H, W), which are moved to the model's device and dtype.
 
         Returns:
-            Features (B, D) float32: `pooler_output` of the vision tower where it gives one, else the first token (CLS)
-            of `last_hidden_state`. And, from a dual encoder, the images (B, E) float32 in the space it shares with
-            texts, not normalised.
+            Features (B, D) float32, read as `stablerep_hf.models.BACKBONES` says of the type. And, from a dual
+            encoder, the images (B, E) float32 in the space it shares with texts, not normalised.
         """
         parameter = next(self.model.parameters(), pixel_values)
         pixel_values = pixel_values.to(parameter.device, parameter.dtype)
+        inputs = tower_inputs(getattr(self.model, "config", None), pixel_values)
         if self.dual is None:
-            return self._features(self.model(pixel_values=pixel_values)), None
+            return self._features(self.model(**inputs)), None
+        # ours cuts patches by itself
+        ours = getattr(self.dual.config, "model_type", None) == "stablerep"
+        own = {"pixel_values": pixel_values} if ours else inputs
         features: list[Tensor] = []
         # the dual encoder runs its tower and replaces the pooled output by its projection: look in between
         handle = self.model.register_forward_hook(lambda *call: features.append(self._features(call[-1])))
         try:
-            projected = self.dual.get_image_features(pixel_values=pixel_values)  # type: ignore[operator]
+            projected = self.dual.get_image_features(**own)  # type: ignore[operator]
         finally:
             handle.remove()
         return features[0], _pooled(projected)
@@ -84,7 +89,7 @@ class VisionEncoder:
             )
         config: Any = self.dual.config
         # SigLIP learned with every text padded to 64 tokens and no mask; the others know what padding is
-        siglip = str(config.model_type).startswith("siglip")
+        siglip = str(config.text_config.model_type).startswith("siglip")
         taken = ("input_ids",) if siglip else ("input_ids", "attention_mask")
         length = getattr(config.text_config, "max_position_embeddings", None)
         device = next(self.dual.parameters()).device
@@ -102,19 +107,28 @@ class VisionEncoder:
                 chunks.append(_pooled(self.dual.get_text_features(**known)).cpu())  # type: ignore[operator]
         return torch.cat(chunks)
 
+    @property
+    def feature(self) -> str:
+        """How the feature of an image is read, for people."""
+        known = BACKBONES.get(str(getattr(getattr(self.model, "config", None), "model_type", None)))
+        return known.description if known else f"what {type(self.model).__name__} returns"
+
     def _features(self, outputs: Any) -> Tensor:
+        config: Any = getattr(self.model, "config", None)
         if isinstance(outputs, Tensor):
             return outputs.flatten(1).float()
-        pooled = getattr(outputs, "pooler_output", None) if self.has_pooler else None
+        if getattr(config, "model_type", None) in BACKBONES:
+            return read_feature(config, outputs).float()
+        pooled = getattr(outputs, "pooler_output", None)
+        if type(self.model).__module__.startswith("transformers.models."):
+            pooled = None  # some are random, others of weights that nobody trained
         if pooled is None:
-            hidden = getattr(outputs, "last_hidden_state", None)
-            if hidden is None or hidden.ndim != 3:
-                raise InputError(
-                    f"The encoder {self.name!r} returns {type(outputs).__name__}, which has neither pooler_output nor "
-                    "a last_hidden_state of tokens to take features from; give its vision tower instead."
-                )
-            pooled = hidden[:, 0]
-        return pooled.flatten(1).float()  # type: ignore[no-any-return]  # convolutional models pool to (B, D, 1, 1)
+            raise InputError(
+                f"The encoder {self.name!r} is a {type(self.model).__name__}, and how it gives the feature of an "
+                f"image is not known; give a model of one of the types {', '.join(sorted(BACKBONES))}, or of code "
+                "that returns pooler_output."
+            )
+        return pooled.flatten(1).float()  # type: ignore[no-any-return]
 
 
 def load_encoder(
@@ -129,9 +143,9 @@ def load_encoder(
     """Bring whatever names an encoder into the one form that is measured.
 
     Of a dual encoder (CLIP and its kin, the pre-training model of this package) the vision tower gives the features;
-    protocols with texts use its shared space. The output of a pooler that the checkpoint has no weights for is not
-    used, because transformers fills it with random numbers; any other missing weight is an error. timm's models give
-    what their classifier would read (`num_classes=0`), prepared as their own evaluation prepares images.
+    protocols with texts use its shared space. A weight that the features depend on and the checkpoint lacks is an
+    error. timm's models give what their classifier would read (`num_classes=0`), prepared as their own evaluation
+    prepares images.
 
     Args:
         encoder: a folder or Hub id of transformers; `timm/NAME`, `hf-hub:OWNER/NAME` or a folder that timm saved; a
@@ -143,7 +157,8 @@ def load_encoder(
         device: where a loaded encoder goes; default the accelerator if there is one. A given model stays where it is.
 
     Raises:
-        InputError: no such folder or repository, weights are missing, no image input, or a model without processor.
+        InputError: no such folder or repository, weights are missing, no image input, a model without processor, one
+            of a type without a known feature, or one whose features of an image differ from call to call.
     """
     if isinstance(encoder, VisionEncoder):
         return encoder
@@ -154,14 +169,13 @@ def load_encoder(
                 f"A {type(encoder).__name__} came without an image processor, so its input size and normalisation are "
                 "unknown; pass image_processor, or the folder that holds both."
             )
-        model, has_pooler = encoder, True
+        model = encoder
     else:
         source = str(encoder)
         if timm_model := is_timm(source):
             model, loaded_processor = load_timm(source, revision)
-            has_pooler = True
         else:
-            model, has_pooler = _load_model(source, revision, trust_remote_code)
+            model = _load_model(source, revision, trust_remote_code)
         move(model, device)
         if image_processor is None:
             image_processor = (
@@ -175,9 +189,35 @@ def load_encoder(
         else:
             name = Path(encoder).resolve().name if Path(encoder).is_dir() else str(encoder)
     tower = _vision_tower(model, name)
-    return VisionEncoder(
-        tower, image_processor, name, has_pooler, model if _is_dual(model) and tower is not model else None, tokenizer
+    whole = model if _is_dual(model) and tower is not model else None
+    config: Any = getattr(tower, "config", None)
+    if isinstance(image_processor, Siglip2ImageProcessor):
+        image_processor = _of_one_size(config, image_processor)
+    vision = VisionEncoder(tower, image_processor, name, whole, tokenizer)
+    _check_repeatable(vision)
+    return vision
+
+
+def _of_one_size(config: Any, processor: Any) -> ViTImageProcessor:
+    """SigLIP 2's patches are cut where the model is called: its processor would hand over patches of any shape."""
+    _, height, width = image_shape(config)
+    return ViTImageProcessor(
+        size={"height": height, "width": width}, image_mean=processor.image_mean, image_std=processor.image_std
     )
+
+
+def _check_repeatable(vision: VisionEncoder) -> None:
+    """Refuse an encoder that reads another part of an image at each call, as masked autoencoders do."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels = vision.image_processor(images=[Image.fromarray(noise)], return_tensors="pt")["pixel_values"]
+    with inference(vision.whole):
+        one, other = vision.encode(pixels)[0], vision.encode(pixels)[0]
+    difference = float((one - other).norm() / one.norm().clamp(min=1e-12))
+    if difference > _REPEATABLE:
+        raise InputError(
+            f"The encoder {vision.name!r} gives features of one image that differ by {difference:.2g} of their length "
+            "from call to call, so its scores would be chance; give an encoder that reads the whole image each time."
+        )
 
 
 def pixel_encoder(size: int = 8) -> VisionEncoder:
@@ -236,8 +276,8 @@ def inference(model: nn.Module, device: str | torch.device | None = None) -> Ite
             module.training = training  # train() would also reach frozen sub-modules that were in eval mode
 
 
-def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> tuple[nn.Module, bool]:
-    """The model, and whether all weights of its pooler were in the checkpoint."""
+def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> nn.Module:
+    """The model, with all weights that its features depend on."""
     try:
         model, report = AutoModel.from_pretrained(
             source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
@@ -247,13 +287,17 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> t
             f"The encoder {source!r} cannot be loaded ({first_line(error)}); give a folder written by "
             "save_pretrained or the id of a Hub repository that this machine can reach."
         ) from error
-    poolers = {key for key in report["missing_keys"] if "pooler" in key.split(".")}
-    if missing := set(report["missing_keys"]) - poolers:
+    tower: Any = _vision_tower(model, source)
+    known = BACKBONES.get(str(getattr(getattr(tower, "config", None), "model_type", None)))
+    prefix = "" if tower is model else "vision_model."
+    unread = tuple(prefix + name for name in (("pooler.",) if known and known.options else ()))
+    unread += tuple(prefix + name for name in (known.unused if known else ()))
+    if missing := {name for name in report["missing_keys"] if not name.startswith(unread)}:
         raise InputError(
             f"The encoder {source!r} lacks weights for {len(missing)} tensors such as {min(missing)!r}, which would "
             "be random; give a checkpoint whose architecture matches its config.json."
         )
-    return model, not poolers
+    return model  # type: ignore[no-any-return]
 
 
 def load_image_processor(source: str, revision: str | None, trust_remote_code: bool) -> ImageProcessor:

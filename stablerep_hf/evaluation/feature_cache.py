@@ -122,7 +122,7 @@ def feature_identity(
     return {
         "weights": weights_digest(vision.whole),
         "form": _digest(f"{vision.whole!r}\n{config.to_json_string() if config is not None else ''}".encode()),
-        "pooler": vision.has_pooler,
+        "feature": vision.feature,
         "pictures": "RGB, transparent parts on white, more than 8 bits scaled",
         "image processor": _digest(describe().encode()),
         "transform": transform.describe() if transform is not None else None,

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 
+from .backbones import BACKBONES, encode_images
 from .configuration_stablerep import StableRepConfig
-from .conversion import convert_official_checkpoint, load_vision_encoder
+from .conversion import convert_official_checkpoint
 from .export import export_classifier, export_dual_encoder, export_encoder
 from .modeling_classification import StableRepForImageClassification
-from .modeling_stablerep import StableRepModel, StableRepOutput, StableRepVisionModel
+from .modeling_stablerep import StableRepModel, StableRepOutput
 from .onnx_export import export_onnx
+from .pretrained import load_backbone
 from .sibling_batch_norm import SiblingBatchNorm1d
 
 __all__ = [
+    "BACKBONES",
     "SiblingBatchNorm1d",
     "StableRepConfig",
     "StableRepForImageClassification",
     "StableRepModel",
     "StableRepOutput",
-    "StableRepVisionModel",
     "convert_official_checkpoint",
+    "encode_images",
     "export_classifier",
     "export_dual_encoder",
     "export_encoder",
     "export_onnx",
-    "load_vision_encoder",
+    "load_backbone",
 ]
 
 AutoConfig.register("stablerep", StableRepConfig)

@@ -6,7 +6,10 @@ from typing import Any, Literal
 import transformers
 from huggingface_hub.dataclasses import strict
 from packaging.version import Version
-from transformers import CLIPTextConfig, PreTrainedConfig, ViTConfig
+from transformers import CONFIG_MAPPING, AutoConfig, CLIPTextConfig, PreTrainedConfig, ViTConfig
+
+from .backbones import check_vision_config
+from .text_towers import TextPooling, check_text_config, default_pooling
 
 LOWEST_TRANSFORMERS = "5.9"  # that the model runs on where the package is not: its weights have had these names since
 if Version(transformers.__version__) < Version(LOWEST_TRANSFORMERS):
@@ -16,6 +19,8 @@ if Version(transformers.__version__) < Version(LOWEST_TRANSFORMERS):
     )
 
 LAYER_NORM_EPS = 1e-6  # of timm's ViT, on which the release trains; ViTConfig's own default is 1e-12
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 SIZES: dict[str, tuple[int, int, int]] = {
     # hidden_size, num_hidden_layers, num_attention_heads; the MLP is four times as wide
@@ -32,8 +37,10 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """What a `StableRepModel` is made of.
 
     Args:
-        vision_config: The Vision Transformer, a `ViTConfig` or its fields. None: ViT-B/16 at 224 pixels.
-        text_config: The text tower of StableRep+, a `CLIPTextConfig` or its fields. None: no text tower.
+        vision_config: The vision tower, of a type in `backbones.BACKBONES`, or its fields with their `model_type`
+            (a ViT's without). None: ViT-B/16 at 224 pixels.
+        text_config: The text tower of StableRep+, of a type in `text_towers.TEXT_TOWERS`, or its fields with their
+            `model_type` (CLIP's without). None: no text tower.
         projection_dim: Width of `image_embeds`, the space of the loss between images. Release: `--ssl-emb-dim` 256.
         projection_hidden_dim: Width of the projection head's two hidden layers. Release: `--ssl-mlp-dim` 4096.
         head_norm: Normalisation of the projection head's hidden layers. "batch_per_sibling": batch statistics of the
@@ -42,6 +49,10 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         image_text_dim: Width of `image_text_embeds` and `text_embeds`, the space of the image-text loss. Release: 512.
         logit_scale_init_value: Initial logarithm of 1 / temperature of the image-text loss. CLIP and the release:
             ln(1 / 0.07).
+        text_pooling: How the feature of a text is read. None: as its type does; a BERT can also give its "first"
+            token.
+        image_mean: Mean of each channel that images are normalised with, of values in [0, 1]. Release: ImageNet's.
+        image_std: Standard deviation of each channel.
 
     Raises:
         ValueError: Values that do not fit one another, or a value of a wrong type
@@ -49,7 +60,7 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """
 
     model_type = "stablerep"
-    sub_configs = {"vision_config": ViTConfig, "text_config": CLIPTextConfig}  # noqa: RUF012
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012
 
     vision_config: dict[str, Any] | PreTrainedConfig | None = None
     text_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -58,16 +69,20 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     head_norm: Literal["batch_per_sibling", "batch", "layer"] = "batch_per_sibling"
     image_text_dim: int = 512
     logit_scale_init_value: float = 2.6592
+    text_pooling: TextPooling | None = None
+    image_mean: list[float] | tuple[float, ...] = IMAGENET_MEAN
+    image_std: list[float] | tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Turn dictionaries into configurations and check that all fits."""
         if not isinstance(self.vision_config, PreTrainedConfig):
-            self.vision_config = ViTConfig(**{"layer_norm_eps": LAYER_NORM_EPS, **(self.vision_config or {})})
+            self.vision_config = _config_of({"model_type": "vit", **(self.vision_config or {})})
+        check_vision_config(self.vision_config)
         if isinstance(self.text_config, dict):
-            self.text_config = CLIPTextConfig(**self.text_config)
-        _check_vision(self.vision_config)
+            self.text_config = _config_of({"model_type": "clip_text_model", **self.text_config})
         if self.text_config is not None:
-            _check_text(self.text_config)
+            self.text_pooling = self.text_pooling or default_pooling(self.text_config)
+            check_text_config(self.text_config, self.text_pooling)
         for name in ("projection_dim", "projection_hidden_dim", "image_text_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it is a number of features: give 1 or more.")
@@ -113,50 +128,14 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         return cls(vision_config=vision_config, **fields)
 
 
-def height_and_width(size: Any) -> tuple[int, int]:
-    """Both edges of an `image_size` or a `patch_size`, which is a number or a pair."""
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _check_vision(config: PreTrainedConfig) -> None:
-    if config.model_type != "vit":
+def _config_of(fields: dict[str, Any]) -> PreTrainedConfig:
+    model_type = fields["model_type"]
+    if model_type not in CONFIG_MAPPING:
         raise ValueError(
-            f"vision_config is of model type {config.model_type!r}, but the encoder is a Vision Transformer: give "
-            "a ViTConfig."
+            f"transformers {transformers.__version__} knows no model of type {model_type!r}: check the name, or "
+            "install a newer transformers."
         )
-    _check_tower("vision_config", config, ("num_channels",))
-    sizes, patches = height_and_width(config.image_size), height_and_width(config.patch_size)
-    if any(patch < 1 or size < patch or size % patch for size, patch in zip(sizes, patches, strict=True)):
-        raise ValueError(
-            f"image_size {config.image_size} cannot be cut into patches of {config.patch_size} pixels: choose a "
-            "multiple of patch_size."
-        )
-
-
-def _check_tower(name: str, config: Any, more: tuple[str, ...]) -> None:
-    for size in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", *more):
-        if getattr(config, size) < 1:
-            raise ValueError(
-                f"{size} is {getattr(config, size)} in {name}, which leaves nothing of it: give 1 or more."
-            )
-    if config.hidden_size % config.num_attention_heads:
-        raise ValueError(
-            f"hidden_size {config.hidden_size} cannot be shared out among {config.num_attention_heads} attention "
-            "heads: choose a multiple of num_attention_heads."
-        )
-
-
-def _check_text(config: PreTrainedConfig) -> None:
-    if config.model_type != "clip_text_model":
-        raise ValueError(
-            f"text_config is of model type {config.model_type!r}, but the text tower is CLIP's: give a CLIPTextConfig."
-        )
-    _check_tower("text_config", config, ("vocab_size", "max_position_embeddings"))
-    if config.eos_token_id == 2 and config.vocab_size == 49408:
-        # OpenAI's CLIP checkpoints name a wrong end-of-text token: CLIPTextModel knows them by this 2
-        config.eos_token_id = 49407
-    if not isinstance(config.eos_token_id, int) or not 0 <= config.eos_token_id < config.vocab_size:
-        raise ValueError(
-            f"eos_token_id is {config.eos_token_id} with a vocabulary of {config.vocab_size} tokens, but the feature "
-            "of a text is read at its end-of-text token: give the id that the tokenizer ends a text with."
-        )
+    if model_type == "vit":
+        fields = {"layer_norm_eps": LAYER_NORM_EPS, **fields}
+    config: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(fields)
+    return config

@@ -1,21 +1,20 @@
-"""Checkpoints of others as models of ours: the release's, timm's and transformers' Vision Transformers."""
+"""Checkpoints of the release as models of ours."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, CLIPTextConfig, ViTConfig, ViTModel
+from transformers import CLIPTextConfig, ViTConfig
 
 from .configuration_stablerep import LAYER_NORM_EPS, StableRepConfig
-from .modeling_stablerep import StableRepModel, StableRepVisionModel
+from .modeling_stablerep import StableRepModel
+from .pretrained import first_line
 from .timm_layout import from_timm
 
 _HEAD = {"layer1": "fc1", "bn1": "norm1", "layer2": "fc2", "bn2": "norm2", "layer3": "fc3"}
@@ -88,121 +87,13 @@ def convert_official_checkpoint(path: str | Path) -> StableRepModel:
     return model
 
 
-def load_vision_encoder(source: str) -> StableRepVisionModel:
-    """Read a plain Vision Transformer of transformers or timm, to train it on or to export it.
-
-    Args:
-        source: A folder or Hub id of a transformers `ViTModel` (or of a model of ours), or a timm checkpoint:
-            "timm/...", "hf-hub:...", "local-dir:..." or a folder that timm wrote.
-
-    Returns:
-        The encoder, without a pooler or head that the checkpoint may have.
-
-    Raises:
-        ValueError: No such checkpoint, one of another architecture, or one that lacks weights of the encoder.
-    """
-    if source.startswith(("timm/", "hf-hub:", "local-dir:")) or _is_timm_folder(Path(source)):
-        return _from_timm_checkpoint(source)
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{source} is neither a folder nor a repository within reach with a model in it ({_first_line(error)})."
-        ) from error
-    if config.model_type == "stablerep":
-        whole: StableRepModel = _load_whole(StableRepModel, source, "vision_model.")
-        return whole.vision_model
-    if config.model_type != "vit":
-        raise ValueError(
-            f"{source} is a model of type {config.model_type!r}, but the encoder is a plain Vision Transformer: give "
-            "a ViT checkpoint."
-        )
-    stock = _load_whole(ViTModel, source, add_pooling_layer=False)
-    for name in ("image_size", "patch_size"):
-        size = getattr(stock.config, name)
-        if not isinstance(size, int) and size[0] == size[1]:
-            setattr(stock.config, name, size[0])
-    encoder = StableRepVisionModel(stock.config)
-    encoder.load_state_dict(stock.state_dict())
-    return encoder
-
-
-def _load_whole(kind: Any, source: str, part: str = "", **settings: Any) -> Any:
-    """`kind.from_pretrained`, but a weight of `part` that the checkpoint lacks is not made up at random."""
-    try:
-        model, report = kind.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=True, **settings
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{source} holds no weights that can be read ({_first_line(error)}).") from error
-    lost = {*report["missing_keys"], *(name for name, *_shapes in report["mismatched_keys"])}
-    if missing := sorted(name for name in lost if name.startswith(part)):
-        raise ValueError(
-            f"{source} lacks {len(missing)} weights of its Vision Transformer, or has them in another shape "
-            f"({missing[0]!r} and so on), and they would be random: give a whole checkpoint."
-        )
-    return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-def _from_timm_checkpoint(source: str) -> StableRepVisionModel:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError(f"{source} is a timm checkpoint and timm is not installed: pip install timm.") from error
-    name = f"hf-hub:{source}" if source.startswith("timm/") else source
-    name = name if name.startswith(("hf-hub:", "local-dir:")) else f"local-dir:{name}"
-    try:
-        model: Any = timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ValueError(
-            f"{source} is no timm checkpoint within reach ({_first_line(error)}): check the name."
-        ) from error
-    weights = from_timm(model.state_dict())
-    activation = type(model.blocks[0].mlp.act).__name__
-    if activation != "GELU":
-        raise ValueError(f"{source} activates by {activation}, a plain Vision Transformer by GELU: give another one.")
-    hidden_size, _, _, patch_size = weights["embeddings.patch_embeddings.projection.weight"].shape
-    height, width = model.patch_embed.img_size
-    config = ViTConfig(
-        hidden_size=hidden_size,
-        num_hidden_layers=len(model.blocks),
-        num_attention_heads=model.blocks[0].attn.num_heads,
-        intermediate_size=weights["layers.0.mlp.fc1.weight"].shape[0],
-        image_size=height if height == width else [height, width],
-        patch_size=patch_size,
-        layer_norm_eps=model.norm.eps,
-    )
-    encoder = StableRepVisionModel(config)
-    positions, expected = (
-        tensors["embeddings.position_embeddings"].shape[1] for tensors in (weights, encoder.state_dict())
-    )
-    if positions != expected:
-        raise ValueError(
-            f"{source} has {positions} position embeddings, a plain Vision Transformer of its size {expected}, the "
-            "class token's among them: give another checkpoint."
-        )
-    encoder.load_state_dict(weights)
-    return encoder
-
-
-def _is_timm_folder(folder: Path) -> bool:
-    try:
-        return "architecture" in json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):  # none, or a torn one, which transformers names
-        return False
-
-
 def _read_official(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             # mapped, so that the optimiser's state, twice as large as the weights, is not read
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # of a damaged pickle anything at all
-        raise ValueError(f"{path} cannot be read as a checkpoint of the release ({_first_line(error)}).") from error
+        raise ValueError(f"{path} cannot be read as a checkpoint of the release ({first_line(error)}).") from error
     weights = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()

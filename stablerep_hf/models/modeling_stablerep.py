@@ -14,12 +14,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedModel, ViTConfig, ViTModel, initialization as init
+from transformers import PreTrainedConfig, PreTrainedModel, initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import ModelOutput, can_return_tuple
 
+from .backbones import encode_images, feature_size, freeze_unused, has_batch_norm, make_vision_tower
 from .configuration_stablerep import StableRepConfig
 from .sibling_batch_norm import SiblingBatchNorm1d
+from .text_towers import encode_texts, make_text_tower
 
 
 @dataclass
@@ -27,9 +29,9 @@ class StableRepOutput(ModelOutput):
     """What `StableRepModel` returns; N images, C texts.
 
     Attributes:
-        last_hidden_state: (N, 1 + patches, hidden_size), after the final norm; the class token comes first. None
-        with `forward_chunk_size`.
-        pooler_output: (N, hidden_size), the class token of it: the feature of an image.
+        last_hidden_state: What the vision tower returns last; of a ViT (N, 1 + patches, hidden_size) after the final
+        norm, the class token first. None with `forward_chunk_size`.
+        pooler_output: (N, feature_size), the feature of an image: see `BACKBONES` for how its type reads it.
         image_embeds: (N, projection_dim), for the loss between images; not normalised (the loss does that).
         image_text_embeds: (N, image_text_dim), images in the space shared with texts; not normalised. None without
         text.
@@ -49,65 +51,23 @@ class StableRepOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class StableRepVisionModel(ViTModel):  # type: ignore[no-untyped-call]
-    """transformers' ViT whose `pooler_output` is the class token after the final norm; (N, hidden_size).
-
-    A subclass of our own because saving the stock class renames its weights on the way to the disk, and
-    `Trainer`'s resume, which reads the file as it stands, then leaves the encoder as it was. Names on the disk are
-    those that transformers has used in memory since 5.9; `export_encoder` writes the stock names.
-    """
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config, add_pooling_layer=False)
-        self.pooler = ClassToken()  # type: ignore[assignment]
-
-    def forward(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As `ViTModel.forward`, and of a batch without an image, too.
-
-        A process whose images all failed to decode has such a batch. One blank image is looked at for it and left out
-        of what is returned, so that each weight is in the graph, as DistributedDataParallel expects, with gradient 0.
-        """
-        if pixel_values.shape[0]:
-            return super().forward(pixel_values, *args, **kwargs)
-        outputs: Any = super().forward(pixel_values.new_zeros(1, *pixel_values.shape[1:]), *args, **kwargs)
-        return type(outputs)(
-            **{
-                name: value[:0] if isinstance(value, Tensor) else tuple(part[:0] for part in value)
-                for name, value in outputs.items()
-            }
-        )
-
-
-class StableRepTextModel(CLIPTextModel):  # type: ignore[no-untyped-call]
-    """CLIP's text tower; a subclass of our own so that no renaming on the way to the disk can reach it either."""
-
-
-class ClassToken(nn.Module):
-    """(N, L, D) -> (N, D): the first token. No weights."""
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """Take the first token of each row; a copy, for a view would keep all tokens in memory."""
-        return hidden_states[:, 0].contiguous()
-
-
 class StableRepProjectionHead(nn.Module):
     """Linear, norm, ReLU, Linear, norm, ReLU, Linear (StableRep/models_stablerep.py, `image_mlp`)."""
 
-    def __init__(self, config: StableRepConfig) -> None:
+    def __init__(self, config: StableRepConfig, feature_size: int) -> None:
         super().__init__()
-        vision: Any = config.vision_config
         hidden = config.projection_hidden_dim
         norm: type[nn.LayerNorm] | type[SiblingBatchNorm1d]
         norm = nn.LayerNorm if config.head_norm == "layer" else SiblingBatchNorm1d
         self.head_norm = config.head_norm
-        self.fc1 = nn.Linear(vision.hidden_size, hidden)
+        self.fc1 = nn.Linear(feature_size, hidden)
         self.norm1 = norm(hidden)
         self.fc2 = nn.Linear(hidden, hidden)
         self.norm2 = norm(hidden)
         self.fc3 = nn.Linear(hidden, config.projection_dim)
 
     def forward(self, features: Tensor, sibling_index: Tensor | None = None) -> Tensor:
-        """(N, hidden_size), (N,) int64 -> (N, projection_dim), not normalised."""
+        """(N, feature_size), (N,) int64 -> (N, projection_dim), not normalised."""
         siblings = {"sibling_index": sibling_index} if self.head_norm == "batch_per_sibling" else {}
         hidden = torch.relu(self.norm1(self.fc1(features), **siblings))
         hidden = torch.relu(self.norm2(self.fc2(hidden), **siblings))
@@ -130,9 +90,25 @@ class StableRepPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
     _supports_attention_backend = True
 
     def get_input_embeddings(self) -> nn.Module:
-        """What turns pixels into tokens; transformers cannot tell it by itself, and FSDP2 asks."""
-        embeddings: nn.Module = self.get_submodule("vision_model.embeddings")
-        return embeddings
+        """What turns pixels into tokens; transformers cannot tell it by itself, and FSDP2 asks; None if nothing."""
+        return getattr(self.get_submodule("vision_model"), "embeddings", None)  # type: ignore[return-value]
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As transformers does it, with the names of the weights left as they are.
+
+        For many types transformers renames weights on the way to the disk, and `Trainer`'s resume, which reads the
+        file as it stands, then leaves the encoder as it was. `export_encoder` writes the names that the stock class
+        has on the disk.
+        """
+        super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *args: Any, **kwargs: Any) -> None:
+        tower = self.get_submodule("vision_model")
+        if getattr(tower, "timm_model", None) is not None:  # timm has a switch of its own
+            tower._set_gradient_checkpointing(enable)  # type: ignore[operator]
+            if getattr(self, "text_model", None) is None:
+                return
+        super()._set_gradient_checkpointing(enable, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -145,7 +121,9 @@ class StableRepPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
 
 class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
-    """A Vision Transformer with the projection head of StableRep and, if configured, the text tower of StableRep+.
+    """A vision tower with the projection head of StableRep and, if configured, the text tower of StableRep+.
+
+    `vision_model` and `text_model` are stock models of transformers, without poolers that nobody reads.
 
     Loss functions are apart, in `stablerep_hf.losses`: the model turns pixels and tokens into embeddings.
 
@@ -155,17 +133,18 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
 
     def __init__(self, config: StableRepConfig) -> None:
         super().__init__(config)
-        vision, text = cast(ViTConfig, config.vision_config), cast(CLIPTextConfig | None, config.text_config)
-        self.vision_model = StableRepVisionModel(vision)
-        self.projection_head = StableRepProjectionHead(config)
-        self.text_model: StableRepTextModel | None = None
+        text: Any = config.text_config
+        self.vision_model = make_vision_tower(cast(PreTrainedConfig, config.vision_config))
+        features = feature_size(self.vision_model)
+        self.projection_head = StableRepProjectionHead(config, features)
+        self.text_model: PreTrainedModel | None = None
         # batch statistics and the scale survive no half precision: in float32 whatever dtype the rest is loaded in
         precise: set[str] = set()
         if config.head_norm != "layer":
             precise |= {f"projection_head.norm*.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
         if text is not None:
-            self.text_model = StableRepTextModel(text)
-            self.image_projection = nn.Linear(vision.hidden_size, config.image_text_dim, bias=False)
+            self.text_model = make_text_tower(text)
+            self.image_projection = nn.Linear(features, config.image_text_dim, bias=False)
             self.text_projection = nn.Linear(text.hidden_size, config.image_text_dim, bias=False)
             # one element, not a scalar: FSDP2 shards the first dimension and refuses parameters that have none
             self.logit_scale = nn.Parameter(torch.empty(1))
@@ -188,11 +167,11 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
     ) -> StableRepOutput:
         """Embed images, and texts if given.
 
-        A contrastive loss needs all its images at once, a Vision Transformer does not: with `forward_chunk_size` the
-        towers run that many images and texts at a time and keep their features alone; the head sees the whole batch,
-        batch statistics included; and in the backward each chunk runs once more, to get its gradient. So the gradient
-        is the whole batch's, for the memory of one chunk and one more forward (GradCache, Gao et al. 2021, cut at the
-        backbone).
+        A contrastive loss needs all its images at once, a vision tower without batch norm does not: with
+        `forward_chunk_size` the towers run that many images and texts at a time and keep their features alone; the
+        head sees the whole batch, batch statistics included; and in the backward each chunk runs once more, to get
+        its gradient. So the gradient is the whole batch's, for the memory of one chunk and one more forward
+        (GradCache, Gao et al. 2021, cut at the backbone).
 
         Args:
             pixel_values: (N, channels, height, width), normalised as the encoder's image processor does.
@@ -204,21 +183,25 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             kwargs: For the vision encoder: `interpolate_pos_encoding`, `output_hidden_states`, `output_attentions`.
 
         Raises:
-            ValueError: Texts without a text tower.
+            ValueError: Texts without a text tower, or `forward_chunk_size` with batch norm in the vision tower.
         """
         text_embeds = None
+
+        def tower(images: Tensor) -> BaseModelOutputWithPooling:
+            return encode_images(self.vision_model, images, **kwargs)
+
         if forward_chunk_size is None:
-            vision = self.vision_model(pixel_values, return_dict=True, **kwargs)
+            vision = tower(pixel_values)
             if input_ids is not None:
                 text_embeds = self.get_text_features(input_ids, attention_mask).pooler_output
         else:
             by_chunk = partial(_by_chunk, size=forward_chunk_size, in_step=isinstance(self, FSDPModule))
-            tower = partial(self.vision_model, return_dict=True, **kwargs)
+            self.check_chunks()
             vision = BaseModelOutputWithPooling(pooler_output=by_chunk(tower, pixel_values))
             if input_ids is not None:
                 texts = (input_ids,) if attention_mask is None else (input_ids, attention_mask)
                 text_embeds = by_chunk(self.get_text_features, *texts)
-        features = vision.pooler_output
+        features = cast(Tensor, vision.pooler_output)
         has_text = self.text_model is not None
         return StableRepOutput(
             last_hidden_state=vision.last_hidden_state,
@@ -232,11 +215,24 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             attentions=vision.attentions,
         )
 
+    def check_chunks(self) -> None:
+        """Refuse `forward_chunk_size` where the parts of a batch would not compute what the batch does.
+
+        Raises:
+            ValueError: There is batch norm in the vision tower.
+        """
+        if has_batch_norm(self.vision_model):
+            raise ValueError(
+                f"The vision tower {type(self.vision_model).__name__} has batch normalisation, whose statistics are "
+                "those of a chunk and not of the batch with `forward_chunk_size`: leave it out, or choose a backbone "
+                "without batch norm."
+            )
+
     def project(self, pooler_output: Tensor, sibling_index: Tensor | None = None) -> Tensor:
         """Run the projection head alone, so that features made in chunks meet the head as one batch.
 
         Args:
-            pooler_output: (N, hidden_size) features of images.
+            pooler_output: (N, feature_size) features of images.
             sibling_index: As in `forward`.
 
         Returns:
@@ -254,9 +250,9 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
 
         Returns:
             `pooler_output`: (N, image_text_dim) in the space shared with texts, not normalised; without a text tower
-            (N, hidden_size), the class token.
+            (N, feature_size), the feature itself.
         """
-        outputs: BaseModelOutputWithPooling = self.vision_model(pixel_values, return_dict=True, **kwargs)
+        outputs = encode_images(self.vision_model, pixel_values, **kwargs)
         if self.text_model is not None:
             outputs.pooler_output = self.image_projection(outputs.pooler_output)
         return outputs
@@ -269,8 +265,9 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             attention_mask: (C, L), 1 for tokens, 0 for padding (at the end).
 
         Returns:
-            `pooler_output`: (C, image_text_dim) in the space shared with images, not normalised. It is read at the
-            first token `text_config.eos_token_id`, or at the last token of a text that has none.
+            `pooler_output`: (C, image_text_dim) in the space shared with images, not normalised. It is read as
+            `text_pooling` says: at the first token `text_config.eos_token_id`, or at the last token of a text that has
+            none; or from the mean of the tokens, and so on.
 
         Raises:
             ValueError: The model has no text tower.
@@ -279,12 +276,56 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             raise ValueError(
                 "This model has no text tower, so texts have no features: set text_config when making it."
             )
-        outputs: BaseModelOutputWithPooling = self.text_model(input_ids, attention_mask=attention_mask)
-        position = _end_of_text(input_ids, attention_mask, self.config.text_config.eos_token_id)
-        hidden_states = cast(Tensor, outputs.last_hidden_state)
-        pooled = hidden_states[torch.arange(hidden_states.shape[0], device=hidden_states.device), position]
-        outputs.pooler_output = self.text_projection(pooled)
-        return outputs
+        hidden, features = encode_texts(self.text_model, self.config.text_pooling, input_ids, attention_mask)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=self.text_projection(features))
+
+    def freeze_unused(self) -> None:
+        """Freeze the parameters of the vision tower that features do not depend on, such as a mask token.
+
+        DistributedDataParallel waits for the gradient of each parameter that is not frozen.
+        """
+        freeze_unused(self.vision_model)
+
+    @classmethod
+    def from_backbone(
+        cls, source: str, *, image_size: int | None = None, text_source: str | None = None, **options: Any
+    ) -> StableRepModel:
+        """Start from a pretrained vision tower, with a new projection head.
+
+        Args:
+            source: Folder or Hub id of a model of transformers (of a type in `BACKBONES`, or a dual encoder with such
+                a vision tower, or a model of ours) or of timm ("timm/...", "hf-hub:...", "local-dir:...").
+            image_size: Height and width in pixels to train at; position embeddings are resampled for it. None: what
+                the model's own image processor prepares.
+            text_source: Folder or Hub id of a pretrained text tower (CLIP's, SigLIP's, a sentence-transformers model).
+                None: no text tower, or a new one of `text_config`.
+            options: `image_processor` where none is beside the weights, `revision` of the source, `text_revision`,
+                `trust_remote_code`; and any field of `StableRepConfig`.
+
+        Returns:
+            The model in training mode, float32, with the mean and standard deviation of the source's own image
+            processor in `image_mean` and `image_std`.
+
+        Raises:
+            ValueError: No such model, a type without a known pooling, weights or an image processor missing, or an
+                image size that the model cannot take.
+        """
+        from .pretrained import load_backbone, load_text_tower
+
+        trusted = {"trust_remote_code": options.pop("trust_remote_code", False)}
+        text_revision = options.pop("text_revision", None)
+        named = {name: options.pop(name) for name in ("image_processor", "revision") if name in options}
+        tower, mean, std = load_backbone(source, image_size=image_size, dtype=torch.float32, **named, **trusted)
+        texts = None
+        if text_source is not None:
+            texts, pooling = load_text_tower(text_source, revision=text_revision, **trusted)
+            options = {"text_config": texts.config, "text_pooling": pooling, **options}
+        model = cls(StableRepConfig(vision_config=tower.config, image_mean=mean, image_std=std, **options))
+        model.vision_model.load_state_dict(tower.state_dict())
+        if texts is not None and model.text_model is not None:
+            model.text_model.load_state_dict(texts.state_dict())
+        model.freeze_unused()
+        return model
 
 
 # a loop of any length; a tower that is compiled stays so
@@ -315,17 +356,3 @@ def _by_chunk(tower: Callable[..., Any], *inputs: Tensor, size: int, in_step: bo
 def _malloc_trim() -> Callable[[int], int] | None:
     """Glibc's call that gives the system back what is free within the heap; None where the C library is another."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-
-
-def _end_of_text(input_ids: Tensor, attention_mask: Tensor | None, eos_token_id: int) -> Tensor:
-    """(C,) position of the first end-of-text token, of the last token where there is none.
-
-    `CLIPTextModel` pools at position 0 then: with a causal mask the same feature for every text, in silence.
-    Tokenizers that add no end-of-text token, or cut it off with a long text, do exist.
-    """
-    is_end = input_ids == eos_token_id
-    if attention_mask is None:
-        last = torch.full_like(input_ids[:, 0], input_ids.shape[1] - 1)
-    else:
-        last = attention_mask.long().sum(dim=1) - 1
-    return torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), last.clamp(min=0))

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from .configuration_stablerep import height_and_width
-from .modeling_stablerep import StableRepModel, StableRepVisionModel
+from .backbones import encode_images, image_shape
+from .modeling_stablerep import StableRepModel
 
 ONNX_TOLERANCE = 1e-4
 """Largest difference between ONNX Runtime and PyTorch, relative to the largest output."""
 
 
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ONNX file and how near it comes to the model.
+
+    Attributes:
+        path: The file.
+        similarity: Lowest cosine similarity of its features with PyTorch's, over random inputs, in [-1, 1].
+    """
+
+    path: Path
+    similarity: float
+
+
 class _Encoder(nn.Module):
-    def __init__(self, vision_model: StableRepVisionModel) -> None:
+    def __init__(self, vision_model: PreTrainedModel) -> None:
         super().__init__()
         self.vision_model = vision_model
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        outputs: Any = self.vision_model(pixel_values)
+        outputs: Any = encode_images(self.vision_model, pixel_values)
         return outputs.last_hidden_state, outputs.pooler_output
 
 
@@ -33,7 +48,7 @@ class _Images(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.model.vision_model(pixel_values).pooler_output
+        features: Any = encode_images(self.model.vision_model, pixel_values).pooler_output
         return self.model.image_projection(features), features
 
 
@@ -49,8 +64,8 @@ class _Texts(nn.Module):
 
 
 def export_onnx(
-    model: StableRepModel | StableRepVisionModel, output_dir: str | Path, *, int8: bool = False
-) -> dict[str, Path]:
+    model: StableRepModel | PreTrainedModel, output_dir: str | Path, *, int8: bool = False
+) -> dict[str, OnnxFile]:
     """Write an encoder, or both towers of a model with text, as ONNX files.
 
     Files are named as Optimum and transformers.js look for them. Batch size, and the length of texts, are dynamic; the
@@ -69,7 +84,8 @@ def export_onnx(
             differ depends on the model, so measure them on your task.
 
     Returns:
-        Name of each part ("model", "vision_model", "text_model", and those with "_quantized") -> its file.
+        Name of each part ("model", "vision_model", "text_model", and those with "_quantized") -> its file, with the
+        similarity of its features to the model's.
 
     Raises:
         ImportError: onnx, onnxscript or onnxruntime is missing.
@@ -78,24 +94,25 @@ def export_onnx(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # the exporter mixes precisions up, and ONNX Runtime does not know all of them
-    precise: StableRepModel | StableRepVisionModel = nn.Module.float(copy.deepcopy(model))
-    files = {name: _export(part, inputs, folder / f"{name}.onnx") for name, part, inputs in _parts(precise)}
-    if int8:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+    precise: StableRepModel | PreTrainedModel = nn.Module.float(copy.deepcopy(model))
+    files = {}
+    for name, part, inputs in _parts(precise):
+        file = _export(part, inputs, folder / f"{name}.onnx")
+        examples = {name: example for name, (example, _) in inputs.items()}
+        files[name] = OnnxFile(file, _similarity(part, examples, file))
+        if int8:
+            from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        for name, file in list(files.items()):
-            quantised = folder / f"{name}_quantized.onnx"
-            quantize_dynamic(file, quantised, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
-            files[f"{name}_quantized"] = quantised
+            small = folder / f"{name}_quantized.onnx"
+            quantize_dynamic(file, small, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+            files[f"{name}_quantized"] = OnnxFile(small, _similarity(part, examples, small))
     return files
 
 
-def _parts(model: StableRepModel | StableRepVisionModel) -> list[tuple[str, nn.Module, dict[str, Any]]]:
+def _parts(model: StableRepModel | PreTrainedModel) -> list[tuple[str, nn.Module, dict[str, Any]]]:
     """Of each file its name, the module and its inputs: name -> (example, names of its dynamic axes)."""
     vision = model.vision_model if isinstance(model, StableRepModel) else model
-    config: Any = vision.config
-    height, width = height_and_width(config.image_size)
-    pixels = {"pixel_values": (torch.randn(2, config.num_channels, height, width), {0: "batch"})}
+    pixels = {"pixel_values": (torch.randn(2, *image_shape(vision.config)), {0: "batch"})}
     if not isinstance(model, StableRepModel) or model.text_model is None:
         return [("model", _Encoder(vision), pixels)]
     text: Any = model.config.text_config
@@ -133,6 +150,18 @@ def _export(part: nn.Module, inputs: dict[str, Any], file: Path) -> Path:
         given = [rows[:, :length] if rows.ndim == 2 else rows for rows in given]
         _compare(part, dict(zip(inputs, given, strict=True)), file)
     return file
+
+
+@torch.no_grad()
+def _similarity(part: nn.Module, inputs: dict[str, Tensor], file: Path) -> float:
+    """Lowest cosine similarity of a file's features with PyTorch's; they are the last output."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})[-1])
+    expected = part(*inputs.values())
+    expected = expected[-1] if isinstance(expected, tuple) else expected
+    return float(torch.nn.functional.cosine_similarity(found, expected).min())
 
 
 @torch.no_grad()

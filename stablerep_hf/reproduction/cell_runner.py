@@ -91,7 +91,7 @@ class CellRunner:
         model, tokenizer, trained = self._train(cell)
         vision = VisionEncoder(
             model.vision_model,
-            encoder_image_processor(model.config.vision_config),
+            encoder_image_processor(model.config),
             cell.setting.objective,
             dual=model if tokenizer is not None else None,
             tokenizer=tokenizer,

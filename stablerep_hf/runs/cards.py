@@ -136,14 +136,13 @@ def encoder_facts(
     )
 
 
-def write_converted_card(folder: Path, source: str, form: Form) -> None:
+def write_converted_card(folder: Path, source: str, form: Form, *, name: str) -> None:
     """Write the card of a checkpoint that `stablerep convert` made: that of its training, if it was one of ours."""
     from ..evaluation.tables import public_name
     from ..hub import ModelFacts, describe_encoder, write_model_card
     from ..hub.model_card import results_in_card
     from .record import TRAINING
 
-    name = folder.resolve().name
     card = _card_of(source)
     results = results_in_card(card, name) if card else []
     # The same features in another layout; a dual encoder gives others, and its image tower alone knows no texts.

@@ -169,18 +169,21 @@ class FineTuningRun(ImageTrainingRun):
         self._made(trainer, train)
 
     def _build_model(self, several: bool) -> Any:
+        import torch
         import transformers
 
-        from ..models import StableRepForImageClassification, load_vision_encoder
+        from ..models import StableRepForImageClassification, load_backbone
         from ..training import lora_config
 
         settings = self.settings
         transformers.set_seed(self.arguments.seed)
         try:
-            backbone = load_vision_encoder(self.encoder)
+            backbone, mean, std = load_backbone(self.encoder, dtype=torch.float32)
+            model = StableRepForImageClassification.from_encoder(
+                backbone, self._classes, multi_label=several, image_mean=mean, image_std=std
+            )
         except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
             raise InputError(str(error)) from error
-        model = StableRepForImageClassification.from_encoder(backbone, self._classes, multi_label=several)
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
         if settings.mode == "linear":
             model.vision_model.requires_grad_(False)

@@ -142,7 +142,7 @@ class TrainingRun(ImageTrainingRun):
 
         full = self.output / PRETRAINING
         model.save_pretrained(full)
-        encoder_image_processor(model.config.vision_config).save_pretrained(full)
+        encoder_image_processor(model.config).save_pretrained(full)
         export_encoder(model, self.output)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(full)

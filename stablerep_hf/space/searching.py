@@ -248,4 +248,4 @@ def untrained_twin(vision: VisionEncoder, seed: int = 0) -> VisionEncoder:
         torch.manual_seed(seed)
         twin = make(model.config)
     twin.to(next(model.parameters()).device)
-    return VisionEncoder(twin.eval(), vision.image_processor, "untrained", vision.has_pooler)
+    return VisionEncoder(twin.eval(), vision.image_processor, "untrained")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
-from ..models.export import IMAGENET_MEAN, IMAGENET_STD
+from ..models.configuration_stablerep import IMAGENET_MEAN, IMAGENET_STD
 
 try:
     import cv2
@@ -37,9 +37,7 @@ class ColorAugmentation(nn.Module):
         std: Per channel.
     """
 
-    def __init__(
-        self, mean: tuple[float, float, float] = IMAGENET_MEAN, std: tuple[float, float, float] = IMAGENET_STD
-    ) -> None:
+    def __init__(self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> None:
         super().__init__()
         self.mean, self.std = mean, std
 

@@ -239,7 +239,7 @@ class ClassifierProbe:
             InputError: Columns are missing, or labels that are none of the model's classes.
         """
         (result,) = evaluate_encoder(
-            load_classifier(model, encoder_image_processor(model.config.vision_config)),
+            load_classifier(model, encoder_image_processor(model.config)),
             None,
             self.dataset,
             columns=Columns(label=self.label_column),

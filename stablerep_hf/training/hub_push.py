@@ -238,7 +238,7 @@ class HubPushTrainer(Trainer):
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
-            encoder_image_processor(self.model.config.vision_config).save_pretrained(folder)
+            encoder_image_processor(self.model.config).save_pretrained(folder)
 
 
 class PushCheckpoints(TrainerCallback):

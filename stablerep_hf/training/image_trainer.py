@@ -19,6 +19,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..errors import InputError, one_line
+from ..models.backbones import image_shape
 from .arguments import ImageTrainingArguments
 from .augmentation import RECIPES, AugmentationRecipe
 from .callbacks import AverageWeights, FollowEpoch, ImageProgress, SeenImages, StopAtNotANumber
@@ -99,7 +100,8 @@ class ImageTrainer(HubPushTrainer):
             self._not_a_number.others = lambda: average.average.values()
             self.add_callback(average)
         self.probe = probe
-        self.augment = ColorAugmentation()
+        config: Any = model.config
+        self.augment = ColorAugmentation(tuple(config.image_mean), tuple(config.image_std))
         self._parts: defaultdict[str, list[Tensor]] = defaultdict(list)
 
     def train(
@@ -289,18 +291,18 @@ def crop_size(config: Any) -> int:
     """Edge of a view for an encoder.
 
     Args:
-        config: A `ViTConfig`.
+        config: The vision configuration.
 
     Raises:
         InputError: It looks at other than square colour images.
     """
-    sizes = {config.image_size} if isinstance(config.image_size, int) else set(config.image_size)
-    if len(sizes) > 1 or config.num_channels != 3:
+    channels, height, width = image_shape(config)
+    if height != width or channels != 3:
         raise InputError(
-            f"The encoder looks at images of {config.image_size} pixels in {config.num_channels} channels, and views "
-            "are square and in three colours: give an encoder of those."
+            f"The encoder looks at images of {height} x {width} pixels in {channels} channels, and views are square "
+            "and in three colours: give an encoder of those."
         )
-    return int(sizes.pop())
+    return height
 
 
 def check_processes(args: ImageTrainingArguments, name: str) -> None:

@@ -22,7 +22,10 @@ class ModelSettings:
     size: Literal["micro", "tiny", "small", "base", "large"] = field(
         default="base", metadata={"help": "Size of the Vision Transformer."}
     )
-    image_size: int = field(default=224, metadata={"help": "Edge of a training crop, in pixels."})
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Edge of a training crop, in pixels; 224, or what the encoder of --init_from was made for."},
+    )
     patch_size: int = field(default=16, metadata={"help": "Edge of a patch, in pixels."})
     projection_hidden_dim: int = field(default=4096, metadata={"help": "Width of the projection head."})
     projection_dim: int = field(default=256, metadata={"help": "Width of the space that the image loss compares in."})
@@ -32,8 +35,9 @@ class ModelSettings:
     init_from: str | None = field(
         default=None,
         metadata={
-            "help": "Vision Transformer to start from, of the size given: a folder or Hub id of transformers or timm, "
-            "'embedded' or 'embedded-stablerep'."
+            "help": "Encoder to start from, which brings its own size, patches and normalisation: a folder or Hub id "
+            "of transformers or timm (ViT, DINOv2, DINOv3, SigLIP, CLIP, ConvNeXt and others), 'embedded' or "
+            "'embedded-stablerep'."
         },
     )
     tokenizer: str | None = field(
@@ -84,7 +88,7 @@ def build_model(settings: ModelSettings, seed: int, tokenizer: Any | None = None
     """
     import transformers
 
-    from ..models import StableRepConfig, StableRepModel, load_vision_encoder
+    from ..models import StableRepConfig, StableRepModel
 
     text: dict[str, Any] = {}
     if tokenizer is None and settings.tokenizer is not None:
@@ -92,32 +96,22 @@ def build_model(settings: ModelSettings, seed: int, tokenizer: Any | None = None
     if tokenizer is not None:
         text = {"text_config": _text_config(settings, tokenizer), "image_text_dim": settings.image_text_dim}
     transformers.set_seed(seed)
+    head: dict[str, Any] = {
+        "projection_hidden_dim": settings.projection_hidden_dim,
+        "projection_dim": settings.projection_dim,
+        "head_norm": settings.head_norm,
+        **text,
+    }
     try:
+        if settings.init_from is not None:
+            source = assets.find_encoder(settings.init_from)
+            return StableRepModel.from_backbone(source, image_size=settings.image_size, **head), tokenizer
         config = StableRepConfig.from_size(
-            settings.size,
-            image_size=settings.image_size,
-            patch_size=settings.patch_size,
-            projection_hidden_dim=settings.projection_hidden_dim,
-            projection_dim=settings.projection_dim,
-            head_norm=settings.head_norm,
-            **text,
+            settings.size, image_size=settings.image_size or 224, patch_size=settings.patch_size, **head
         )
-        encoder = None if settings.init_from is None else load_vision_encoder(assets.find_encoder(settings.init_from))
     except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
         raise InputError(str(error)) from error
-    if encoder is None:
-        return StableRepModel(config), tokenizer
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "patch_size", "image_size"):
-        asked, given = getattr(config.vision_config, name), getattr(encoder.config, name)
-        if asked != given:
-            raise InputError(
-                f"init_from={settings.init_from} has {name} {given}, but `size`, `image_size` and `patch_size` ask "
-                f"for {asked}: give the sizes of the encoder to start from."
-            )
-    config.vision_config = encoder.config
-    model = StableRepModel(config)
-    model.vision_model.load_state_dict(encoder.state_dict())
-    return model, tokenizer
+    return StableRepModel(config), tokenizer
 
 
 def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepModel:
@@ -125,7 +119,7 @@ def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepM
 
     Args:
         name: A size of `StableRepConfig.from_size` for random weights, or a folder or Hub id: of a `StableRepModel`,
-            which is loaded whole, or of a Vision Transformer, which gets a new projection head.
+            which is loaded whole, or of an encoder, which gets a new projection head.
         seed: Of random weights.
         tokenizer: Of the text tower of a new model; none if not given.
 
@@ -134,7 +128,7 @@ def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepM
     """
     import transformers
 
-    from ..models import StableRepConfig, StableRepModel, load_vision_encoder
+    from ..models import StableRepModel
     from ..models.configuration_stablerep import SIZES
 
     if name in SIZES:
@@ -148,16 +142,13 @@ def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepM
         if config is not None and config.model_type == "stablerep":
             model: StableRepModel = StableRepModel.from_pretrained(source, trust_remote_code=False)
             return model
-        encoder = load_vision_encoder(source)
+        text = {} if tokenizer is None else {"text_config": _text_config(ModelSettings(), tokenizer)}
+        transformers.set_seed(seed)
+        return StableRepModel.from_backbone(source, **text)
     except (OSError, ValueError) as error:
         raise InputError(
             f"model={name} is not a size ({', '.join(SIZES)}) and cannot be loaded: {str(error).rstrip('.')}."
         ) from error
-    text = {} if tokenizer is None else {"text_config": _text_config(ModelSettings(), tokenizer)}
-    transformers.set_seed(seed)
-    model = StableRepModel(StableRepConfig(vision_config=encoder.config, **text))
-    model.vision_model.load_state_dict(encoder.state_dict())
-    return model
 
 
 def _load_tokenizer(name: str) -> Any:

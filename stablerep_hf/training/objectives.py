@@ -99,6 +99,7 @@ class ObjectiveLoss(nn.Module):
 
 def freeze_unreached(model: StableRepModel, objective: Objective) -> None:
     """Freeze what the objective gives no gradient, so that DistributedDataParallel need not search each step."""
+    model.freeze_unused()
     if not objective.image:
         model.projection_head.requires_grad_(False)
     if not objective.text:

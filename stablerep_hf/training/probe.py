@@ -65,7 +65,7 @@ class KnnProbe:
         Raises:
             InputError: An image cannot be decoded.
         """
-        processor = encoder_image_processor(model.config.vision_config)
+        processor = encoder_image_processor(model.config)
         (result,) = evaluate_encoder(
             VisionEncoder(model.vision_model, processor, "the encoder in training"),
             self.train,

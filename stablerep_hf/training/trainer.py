@@ -12,6 +12,8 @@ from transformers import TrainerCallback
 from ..errors import InputError
 from ..losses import similarity_statistics
 from ..models import StableRepModel
+from ..models.backbones import has_batch_norm
+from ..models.text_towers import max_text_tokens
 from .arguments import StableRepTrainingArguments
 from .callbacks import ClampLogitScale
 from .grouped_images import GroupedBatchSampler, GroupedImages
@@ -109,7 +111,7 @@ class StableRepTrainer(ImageTrainer):
             )
         collator = GroupCollator()
         if objective.text:
-            collator = GroupCollator(processing_class, model.config.text_config.max_position_embeddings)
+            collator = GroupCollator(processing_class, max_text_tokens(model.config.text_config))
         super().__init__(
             model,
             args,
@@ -184,6 +186,12 @@ def _check_fit(model: StableRepModel, args: StableRepTrainingArguments, tokenize
             f"model is a {type(model).__name__} without {lacking[0]!r}, and this trainer trains a StableRepModel: "
             "pass one, or the name of a size or of a Vision Transformer; for a network of your own, use "
             "`MultiPositiveContrastiveLoss` in your own loop."
+        )
+    if args.forward_chunk_size is not None and has_batch_norm(model.vision_model):
+        raise InputError(
+            f"The backbone {type(model.vision_model).__name__} has batch normalisation, whose statistics would be "
+            f"those of a chunk and not of the batch with forward_chunk_size={args.forward_chunk_size}: leave it out, "
+            "or choose a backbone without batch norm."
         )
     if OBJECTIVES[args.objective].text and (model.config.text_config is None or tokenizer is None):
         raise InputError(

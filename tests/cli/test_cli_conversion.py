@@ -1,6 +1,8 @@
 """`stablerep convert`, and trainings that start from somebody else's encoder."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -12,7 +14,7 @@ from test_cli_commands import generate_flags, refused
 from test_models_conversion import official, save
 from tiny_training import TRAIN_FLAGS
 from training_data import make_dataset
-from transformers import AutoModel
+from transformers import AutoModel, ViTMAEConfig, ViTMAEModel
 
 from stablerep_hf import assets
 from stablerep_hf.models import StableRepModel
@@ -139,12 +141,32 @@ def test_a_training_starts_from_a_given_encoder(tmp_path, stablerep, start):
     assert json.loads((tmp_path / "out" / "training.json").read_text())["settings"]["init_from"] == str(folder)
 
 
-def test_an_encoder_of_another_size_is_refused_before_anything_is_written(tmp_path, stablerep, start):
+def test_an_encoder_that_cannot_be_started_from_is_refused_before_anything_is_written(tmp_path, stablerep, start):
     make_dataset([4] * 12).to_parquet(tmp_path / "data" / "train.parquet")
     flags = ["--data", tmp_path / "data", "--output", tmp_path / "out", *TRAIN_FLAGS]
-    assert refused(stablerep("train", *flags, "--init-from", start[0], "--size", "tiny"), "hidden_size 96", "192")
-    assert refused(stablerep("train", *flags, "--init-from", tmp_path / "nowhere"), "nowhere")
+    flags = [*flags, "--init-from"]
+    assert refused(stablerep("train", *flags, tmp_path / "nowhere"), "nowhere")
+    ViTMAEModel(ViTMAEConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)).save_pretrained(
+        tmp_path / "mae"
+    )
+    assert refused(stablerep("train", *flags, tmp_path / "mae"), "'vit_mae'")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_conversion_left_is_replaced(tmp_path, stablerep, start):
+    """On a disk of its own, whose root holds lost+found; nothing is written beside it."""
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    killed = "import os, pathlib; pathlib.Path.rename = lambda self, to: os._exit(9); "
+    code = (
+        f"{killed}from stablerep_hf.cli import main; main(['convert', {str(start[0])!r}, {str(tmp_path / 'disk')!r}])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 9
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "start"}
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {".unfinished-conversion", "lost+found"}
+    assert stablerep("convert", start[0], tmp_path / "disk")[0] == 0
+    names = {path.name for path in (tmp_path / "disk").iterdir()}
+    assert {"config.json", "model.safetensors", "lost+found"} < names and ".unfinished-conversion" not in names
+    assert refused(stablerep("convert", start[0], tmp_path / "disk"), "is not an empty folder")
 
 
 def test_a_folder_that_is_still_being_drawn_is_not_trained_on(tmp_path, stablerep, pipeline):
@@ -178,4 +200,4 @@ def test_onnx_files_stand_beside_the_checkpoint_that_they_were_made_of(tmp_path,
     code, out, error = stablerep("publish", tmp_path / "out", "me/onnx", "--dry-run")
     assert code == 0 and "onnx/model_quantized.onnx" in out, error
     code, _, error = stablerep("convert", trained, tmp_path / "other", "--int8")
-    assert code == 2 and "--int8 goes with --format onnx" in error and not (tmp_path / "other").exists()
+    assert code == 2 and "`--int8` goes with --format onnx" in error and not (tmp_path / "other").exists()

@@ -84,7 +84,8 @@ def test_the_hub_takes_the_cards_that_are_committed(path):
 def test_the_dual_encoder_travels_with_the_code_of_today():
     copies = sorted(assets.dual_encoder_path().glob("*.py"))
     assert [copy.name for copy in copies] == [
-        "configuration_stablerep.py", "modeling_stablerep.py", "sibling_batch_norm.py"
+        "backbones.py", "configuration_stablerep.py", "modeling_stablerep.py", "pretrained.py",
+        "sibling_batch_norm.py", "text_towers.py",
     ]  # fmt: skip
     for copy in copies:
         assert copy.read_text("utf-8") == (ROOT / "stablerep_hf" / "models" / copy.name).read_text("utf-8")

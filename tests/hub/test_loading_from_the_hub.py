@@ -26,7 +26,6 @@ from transformers import AutoTokenizer, CLIPTextConfig, ViTConfig, ViTModel
 
 from stablerep_hf import assets
 from stablerep_hf.captions import CaptionSet
-from stablerep_hf.cli import convert
 from stablerep_hf.hub import (
     ModelFacts,
     dataset_facts,
@@ -36,6 +35,7 @@ from stablerep_hf.hub import (
 )
 from stablerep_hf.models import StableRepConfig, StableRepModel, export_encoder
 from stablerep_hf.models.export import encoder_image_processor
+from stablerep_hf.runs.conversion import ConversionSettings, convert
 from stablerep_hf.synthesis import SynthesisPlan, synthesize
 
 KINDS = ("data", "encoder", "full", "timm", "dual", "generator")
@@ -88,8 +88,8 @@ def folders(tmp_path_factory) -> dict[str, Path]:
             name=name, license="mit", form=form, architecture=describe_encoder(root / name), objective="stablerep+"
         )
         write_model_card(root / name, facts)
-    convert.run(str(root / "encoder"), root / "timm", convert.ConvertCommand("timm"))
-    convert.run(str(root / "full"), root / "dual", convert.ConvertCommand("sentence-transformers"))
+    convert(str(root / "encoder"), root / "timm", ConversionSettings("timm"))
+    convert(str(root / "full"), root / "dual", ConversionSettings("sentence-transformers"))
     return {kind: root / kind for kind in KINDS if kind != "generator"} | {"generator": assets.generator_path()}
 
 

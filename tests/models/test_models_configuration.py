@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from tiny_stablerep import tiny_config
-from transformers import AutoConfig, BertConfig, CLIPTextConfig, ViTConfig
+from transformers import AutoConfig, BertConfig, CLIPTextConfig, GPT2Config, ViTConfig
 
 from stablerep_hf.models import StableRepConfig
 
@@ -72,7 +72,7 @@ def test_openai_s_wrong_end_of_text_token_is_mended():
         ({"text_config": {"num_hidden_layers": 0}}, "num_hidden_layers is 0 in text_config"),
         ({"text_config": {"max_position_embeddings": 0}}, "max_position_embeddings is 0 in text_config"),
         ({"vision_config": BertConfig()}, "'bert'"),
-        ({"text_config": BertConfig()}, "'bert'"),
+        ({"text_config": GPT2Config()}, "'gpt2'"),
         ({"text_config": {"eos_token_id": 99999}}, "eos_token_id is 99999 with a vocabulary of 49408"),
         ({"text_config": {"eos_token_id": None}}, "eos_token_id is None"),
         ({"projection_dim": 0}, "projection_dim is 0"),

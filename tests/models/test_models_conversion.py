@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from tiny_stablerep import pixels, tiny_model
 from torch import nn
-from transformers import ViTConfig, ViTModel
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-from stablerep_hf.models import convert_official_checkpoint, export_encoder, load_vision_encoder
-from stablerep_hf.models.modeling_stablerep import StableRepVisionModel
-from stablerep_hf.models.timm_layout import from_timm, to_timm
+from stablerep_hf.models import convert_official_checkpoint, encode_images, export_encoder, load_backbone
+from stablerep_hf.models.backbones import image_shape
+from stablerep_hf.models.timm_layout import from_timm, to_timm, vit_of_timm
 
 
 class OfficialBlock(nn.Module):
@@ -177,16 +177,19 @@ def test_the_layouts_are_inverse_to_each_other():
     torch.testing.assert_close(from_timm(to_timm(weights)), weights, rtol=0, atol=0)
 
 
-def test_a_timm_checkpoint_starts_an_encoder(tmp_path):
-    timm.models.save_for_hf(
-        theirs := timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=0).eval(),
-        tmp_path,
-        safe_serialization=True,
-    )
+PROCESSOR = ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.4] * 3, image_std=[0.3] * 3)
+
+
+def test_a_timm_vit_becomes_one_of_transformers(tmp_path):
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=0).eval()
+    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
     images = torch.randn(2, 3, 32, 32)
     for source in (f"local-dir:{tmp_path}", str(tmp_path)):
-        ours = load_vision_encoder(source).eval()
-        torch.testing.assert_close(ours(images).pooler_output, theirs(images), rtol=1e-5, atol=1e-5)
+        tower, mean, std = load_backbone(source)
+        torch.testing.assert_close(encode_images(tower, images).pooler_output, theirs(images), rtol=1e-5, atol=1e-5)
+        assert (mean, std) == ([0.5] * 3, [0.5] * 3)
+        ours = vit_of_timm(tower)
+        torch.testing.assert_close(encode_images(ours, images).pooler_output, theirs(images), rtol=1e-5, atol=1e-5)
     assert ours.config.layer_norm_eps == 1e-6
 
 
@@ -195,45 +198,38 @@ def test_a_transformers_checkpoint_starts_an_encoder(tmp_path):
                        patch_size=8)  # fmt: skip
     theirs = ViTModel(config).eval()
     theirs.save_pretrained(tmp_path / "stock")
-    ours = load_vision_encoder(str(tmp_path / "stock")).eval()
+    ours, mean, _ = load_backbone(str(tmp_path / "stock"), image_processor=PROCESSOR)
+    assert mean == [0.4] * 3
     expected = theirs(pixels(3)).last_hidden_state
     torch.testing.assert_close(ours(pixels(3)).last_hidden_state, expected)
     config.image_size, config.patch_size = [16, 16], [8, 8]
     ViTModel(config).save_pretrained(tmp_path / "pairs")
-    config = load_vision_encoder(str(tmp_path / "pairs")).config
-    assert (config.image_size, config.patch_size) == (16, 8)
-    model = tiny_model().eval()
+    assert image_shape(load_backbone(str(tmp_path / "pairs"), image_processor=PROCESSOR)[0].config) == (3, 16, 16)
+    model = tiny_model(image_mean=[0.1] * 3).eval()
     model.save_pretrained(tmp_path / "whole")
-    again = load_vision_encoder(str(tmp_path / "whole")).eval()
-    torch.testing.assert_close(again(pixels(3)).pooler_output, model(pixels(3)).pooler_output)
+    again, mean, _ = load_backbone(str(tmp_path / "whole"))
+    assert mean == [0.1] * 3
+    torch.testing.assert_close(encode_images(again, pixels(3)).pooler_output, model(pixels(3)).pooler_output)
 
 
-def test_other_architectures_are_refused(tmp_path):
-    from transformers import Dinov2Config, Dinov2Model
-
-    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
-    Dinov2Model(config).save_pretrained(tmp_path / "dino")
-    with pytest.raises(ValueError, match="dinov2"):
-        load_vision_encoder(str(tmp_path / "dino"))
-    with pytest.raises(ValueError, match="neither a folder nor a repository"):
-        load_vision_encoder(str(tmp_path / "nothing"))
-    registers = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=0, reg_tokens=4)
-    timm.models.save_for_hf(registers, tmp_path / "registers", safe_serialization=True)
-    with pytest.raises(ValueError, match="reg_token"):
-        load_vision_encoder(str(tmp_path / "registers"))
-    for change, sentence in (
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"reg_tokens": 4}, "reg_token"),
         ({"no_embed_class": True}, "4 position embeddings"),
         ({"act_layer": "quick_gelu"}, "Quick"),
-    ):
-        folder = tmp_path / sentence
-        settings = {"img_size": 32, "depth": 1, **change}
-        timm.models.save_for_hf(
-            timm.create_model("vit_tiny_patch16_224", num_classes=0, **settings), folder, safe_serialization=True
-        )
-        written = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**written, "model_args": settings}))
-        with pytest.raises(ValueError, match=sentence):
-            load_vision_encoder(str(folder))
+        ({"global_pool": "avg", "fc_norm": False}, "pools by 'avg'"),
+    ],
+)
+def test_other_architectures_of_timm_are_no_vit_of_transformers(tmp_path, settings, sentence):
+    settings = {"img_size": 32, "depth": 1, **settings}
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=0, **settings).eval()
+    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True, model_args=settings)
+    tower, _, _ = load_backbone(str(tmp_path))
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(encode_images(tower, images).pooler_output, theirs(images), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=sentence):
+        vit_of_timm(tower)
 
 
 def spoil(folder, **changes):
@@ -250,25 +246,25 @@ def spoil(folder, **changes):
 def test_a_checkpoint_that_is_not_whole_is_refused(tmp_path, stock):
     model = tiny_model()
     export_encoder(model, tmp_path) if stock else model.save_pretrained(tmp_path)
-    assert load_vision_encoder(str(tmp_path)).config.num_hidden_layers == 2
+    assert load_backbone(str(tmp_path))[0].config.num_hidden_layers == 2
     if not stock:  # what is not of the encoder may be missing
         spoil(tmp_path, projection_head=None)
-        load_vision_encoder(str(tmp_path))
+        load_backbone(str(tmp_path))
     spoil(tmp_path, layernorm_before=None)
     with pytest.raises(ValueError, match=r"lacks 4 weights .*layernorm_before"):
-        load_vision_encoder(str(tmp_path))
+        load_backbone(str(tmp_path))
     spoil(tmp_path, cls_token=torch.zeros(3))
     with pytest.raises(ValueError, match=r"lacks 5 weights .* in another shape .*cls_token"):
-        load_vision_encoder(str(tmp_path))
+        load_backbone(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(ValueError, match="no weights that can be read"):
-        load_vision_encoder(str(tmp_path))
+        load_backbone(str(tmp_path))
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="no weights that can be read"):
-        load_vision_encoder(str(tmp_path))
+        load_backbone(str(tmp_path))
     (tmp_path / "config.json").write_text("{torn")
     with pytest.raises(ValueError, match=r"neither a folder .*JSON"):
-        load_vision_encoder(str(tmp_path))
+        load_backbone(str(tmp_path))
 
 
 CHILD = """
@@ -318,7 +314,7 @@ def test_an_encoder_exported_for_timm_needs_no_code_of_ours(tmp_path, size):
 )
 def test_an_encoder_that_timm_would_compute_otherwise_is_not_exported_for_it(tmp_path, other):
     config = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "layer_norm_eps": 1e-6} | other
-    model = StableRepVisionModel(ViTConfig(**config))
+    model = ViTModel(ViTConfig(**config), add_pooling_layer=False)
     with pytest.raises(ValueError, match=r"timm's Vision Transformer has .*, this encoder .*write it in the format"):
         export_encoder(model, tmp_path / "timm", format="timm")
     assert not (tmp_path / "timm").exists()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_stablerep import pixels, tiny_model
 
-from stablerep_hf.models import onnx_export
+from stablerep_hf.models import encode_images, onnx_export
 from stablerep_hf.models.onnx_export import export_onnx
 
 
@@ -21,9 +21,11 @@ def run(file, **inputs):
 
 def test_an_encoder_and_its_8_bit_form(tmp_path):
     model = tiny_model()
-    files = export_onnx(model, tmp_path, int8=True)
+    made = export_onnx(model, tmp_path, int8=True)
+    files = {name: file.path for name, file in made.items()}
+    assert made["model"].similarity > 0.99999 > made["model_quantized"].similarity > 0.95
     assert model.training  # as it was
-    expected = model.eval().vision_model(pixels(7))
+    expected = encode_images(model.eval().vision_model, pixels(7))
     found = run(files["model"], pixel_values=pixels(7))
     np.testing.assert_allclose(found["pooler_output"], expected.pooler_output.detach(), atol=1e-4)
     np.testing.assert_allclose(found["last_hidden_state"], expected.last_hidden_state.detach(), atol=1e-4)
@@ -39,15 +41,15 @@ def test_an_encoder_and_its_8_bit_form(tmp_path):
 
 def test_a_model_in_half_precision_is_written_in_float32(tmp_path):
     model = tiny_model().eval().to(torch.bfloat16)
-    found = run(export_onnx(model, tmp_path)["model"], pixel_values=pixels(3))["pooler_output"]
+    found = run(export_onnx(model, tmp_path)["model"].path, pixel_values=pixels(3))["pooler_output"]
     assert model.dtype == torch.bfloat16 and found.dtype == np.float32
-    expected = model.float().vision_model(pixels(3)).pooler_output.detach()
+    expected = encode_images(model.float().vision_model, pixels(3)).pooler_output.detach()
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_both_towers(tmp_path):
     model = tiny_model(text=True).eval()
-    files = export_onnx(model, tmp_path)
+    files = {name: file.path for name, file in export_onnx(model, tmp_path).items()}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text_model.onnx", "vision_model.onnx"]
     images = run(files["vision_model"], pixel_values=pixels(3))
     np.testing.assert_allclose(

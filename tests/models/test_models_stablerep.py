@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import ViTModel
 
 from stablerep_hf.losses import ImageTextContrastiveLoss, MultiPositiveContrastiveLoss
-from stablerep_hf.models import StableRepConfig, StableRepModel
+from stablerep_hf.models import StableRepConfig, StableRepModel, encode_images
 
 SIBLINGS = torch.arange(3).repeat(4)  # 4 captions x 3 images
 
@@ -79,7 +79,7 @@ def test_head_norms_differ_as_said():
 def test_head_on_the_whole_batch_apart_from_the_backbone():
     """What training in chunks rests on: features by chunk, head once, the same embeddings."""
     whole, chunked = tiny_model(), tiny_model()
-    features = torch.cat([chunked.vision_model(chunk).pooler_output for chunk in pixels(12).split(5)])
+    features = torch.cat([encode_images(chunked.vision_model, chunk).pooler_output for chunk in pixels(12).split(5)])
     torch.testing.assert_close(
         chunked.project(features, SIBLINGS), whole(pixels(12), sibling_index=SIBLINGS).image_embeds
     )
