@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
@@ -89,6 +89,10 @@ class ImageTrainer(HubPushTrainer):
             processing_class=processing_class,
             callbacks=[FollowEpoch(batches), self._not_a_number, self.seen],
         )
+        if self.is_fsdp_enabled and self.accelerator.is_fsdp2:
+            # Autocast computes in half precision, as under DDP. FSDP2's own policy would also hold logit_scale in it,
+            # in steps of 0.03 above 4, and add up the gradients of the processes in it.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
         for theirs in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK):
             self.pop_callback(theirs)
         self._progress = ImageProgress(self.views_per_batch, self._not_a_number)

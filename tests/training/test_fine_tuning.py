@@ -170,7 +170,7 @@ def test_accumulated_batches_are_those_of_their_epoch_also_after_a_resume(data, 
 
     class Watch(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            epochs.append(whole._batches.epoch)
+            epochs.append(whole.batches.epoch)
 
     whole = FineTuningTrainer(make_model(), make_arguments(tmp_path, **settings), data, callbacks=[Watch()])
     whole.train()

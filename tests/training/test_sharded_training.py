@@ -38,7 +38,7 @@ def train(folder, sharded, resume=None, **settings):
         make_model(text=True).double(),
         arguments,
         make_dataset([4, 4, 2, 4] * 3),
-        tokenizer=letters,
+        processing_class=letters,
         probe=KnnProbe(labelled(range(0, 18, 2)), labelled(range(1, 18, 2)), k=2),
     )
     augment = trainer.augment.forward
@@ -88,6 +88,35 @@ def test_sharded_weights_learn_what_replicated_ones_do(run_on_gloo, tmp_path):
     pixels = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     difference = encoder(pixels).last_hidden_state - again.vision_model(pixels).last_hidden_state
     assert float(difference.abs().max()) < 1e-6  # exported in float32
+
+
+def train_in_half_precision(folder):
+    trained = {}
+    for mode in ("replicated", "sharded"):
+        settings = {"objective": "stablerep+", "max_steps": 2, "bf16": True, "learning_rate": 1e-5}
+        settings |= {"logging_steps": 1}
+        arguments = two_ranks(
+            mode == "sharded", lambda settings=settings, mode=mode: make_arguments(folder / mode, **settings)
+        )
+        model = make_model(text=True)
+        with torch.no_grad():
+            model.logit_scale.fill_(4.51)  # bf16 has 4.5 and 4.53
+        trainer = StableRepTrainer(model, arguments, make_dataset([4] * 12), letters)
+        trainer.train()
+        assert trainer.accelerator.mixed_precision == "bf16"
+        trained[mode] = {"weights": weights(trainer.whole_model()), "losses": losses(trainer)}
+        trained[mode]["scales"] = losses(trainer, "logit_scale")
+    return trained
+
+
+@pytest.mark.distributed
+def test_sharded_weights_in_bf16_learn_what_replicated_ones_do(run_on_gloo, tmp_path):
+    first, _ = run_on_gloo(train_in_half_precision, tmp_path, fresh=True)
+    replicated, sharded = first["replicated"], first["sharded"]
+    assert {value.dtype for value in sharded["weights"].values() if value.is_floating_point()} == {torch.float32}
+    assert sharded["scales"] == pytest.approx(replicated["scales"], abs=1e-4)
+    assert abs(sharded["scales"][0] - 4.51) < 1e-3
+    assert sharded["losses"][0] == pytest.approx(replicated["losses"][0], rel=2e-3)  # bf16, times exp(4.51)
 
 
 def fine_tune_each_way(folder):
