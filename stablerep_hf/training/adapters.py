@@ -56,6 +56,9 @@ def lora_config(
         raise InputError(f"rank={rank} and dropout={dropout} make no adapter: give a rank from 1 and a share below 1.")
     if targets not in _TARGETS:
         raise InputError(f"targets={targets!r} names no layers: choose one of {', '.join(_TARGETS)}.")
+    kind = getattr(getattr(getattr(model, "config", None), "vision_config", None), "model_type", "vit")
+    if kind != "vit":  # `save_adapter` names the layers of a stock ViT
+        raise InputError(f"The encoder is of type {kind!r}, and adapters are trained on a ViT alone: train it whole.")
     pattern = _TARGETS[targets]
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not any(re.fullmatch(pattern, name) for name in names):
