@@ -284,7 +284,9 @@ def test_training_keeps_what_fulfils_a_condition(stablerep, folder, tmp_path):
     assert code == 0, err
     data = json.loads((tmp_path / "streamed" / "training.json").read_text())["data"]
     assert (data["num_captions"], data["num_images"]) == (2, 4) and data["revision"]
-    assert refused(stablerep(*streaming, *keep, "--output", tmp_path / "x"), "--keep-concepts", "counts what is dropped")
+    assert refused(
+        stablerep(*streaming, *keep, "--output", tmp_path / "x"), "--keep-concepts", "counts what is dropped"
+    )
     assert refused(stablerep(*streaming, "--keep", "alignment > 0.2", "--output", tmp_path / "x"), "gives no row")
     assert refused(stablerep(*streaming, "--keep", "colour > 2", "--output", tmp_path / "x"), "names 'colour'")
     assert refused(stablerep(*streaming, "--output", tmp_path / "x"), "--images-per-caption 3", "one after another")
