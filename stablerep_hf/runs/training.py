@@ -122,8 +122,8 @@ class TrainingRun(ImageTrainingRun):
                 f"objective={self.arguments.objective} learns from captions with a text tower, which needs a "
                 "`tokenizer`, such as openai/clip-vit-base-patch16 or 'embedded'."
             )
-        check_shards(settings.data)
         _check_finished(settings.data)
+        check_shards(settings.data)
         dataset, keys = _stream(settings, self.arguments) if settings.streaming else (_load(settings), None)
         probe = _probe(settings, self.arguments)
         model, self.tokenizer = build_model(settings, self.arguments.seed)

@@ -336,9 +336,8 @@ def test_train_keeps_the_whole_model_too(trained):
     model = StableRepModel.from_pretrained(trained / "pretraining")
     stock = AutoModel.from_pretrained(trained)
     pixel_values = torch.rand(2, 3, 16, 16)
-    torch.testing.assert_close(
-        model.eval().vision_model(pixel_values).pooler_output, stock.eval()(pixel_values).pooler_output
-    )
+    features = model.eval()(pixel_values).pooler_output
+    torch.testing.assert_close(features, stock.eval()(pixel_values).last_hidden_state[:, 0])
 
 
 def test_train_again_is_done_and_other_settings_are_refused(stablerep, trained, grouped_folder):
@@ -647,6 +646,7 @@ def test_publish_lists_what_it_would_upload_and_no_pickle(stablerep, trained):
     listing, rest = out.split("model me/encoder")
     assert {line.split()[-1] for line in listing.splitlines()[:-1]} == {
         "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
+        "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json",
     }  # fmt: skip
     left_out, card = rest.strip().split("\n\n", 1)
     assert "left out: checkpoints/checkpoint-2/" in left_out
@@ -684,7 +684,9 @@ def test_publish_takes_the_full_model_as_a_repository_of_its_own(stablerep, trai
 def test_publish_uploads(stablerep, trained, hub_here):
     code, out, err = stablerep("publish", trained, "alice/encoder", "--private", "--tag", "v1")
     assert code == 0, err
-    assert out.strip().endswith(f"/alice/encoder/commit/{hub_here.repository('alice/encoder').tags['v1']}")
+    commit, published = out.strip().splitlines()[-2:]
+    assert commit.endswith(f"/alice/encoder/commit/{hub_here.repository('alice/encoder').tags['v1']}")
+    assert published.startswith("Published: http") and published.endswith("/alice/encoder")
     assert hub_here.repository("alice/encoder").private
     assert refused(stablerep("publish", trained, "alice/encoder", "--variables", "A=b"), "has no variables")
     assert refused(stablerep("publish", trained, "alice/encoder", "--variables", "A"), "NAME=VALUE")

@@ -208,7 +208,7 @@ def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_fold
         (["--shots", "9"], "--shots 9 asks for more images than the class 0 has, 8"),
         (["--slice_columns", "captoin"], "`--slice-columns` names 'captoin'"),
         (["--metric", "11_point_map"], "--metric 11_point_map does not go with one label"),
-        (["--metric", "nope"], "no metric 'nope'"),
+        (["--metric", "nope"], "no --metric 'nope'"),
         (["--optim", "lomo"], "training arguments cannot work"),
         (["--mode", "lora", "--rank", "0"], "--rank 0"),
         (["--license", "other"], "--license other"),

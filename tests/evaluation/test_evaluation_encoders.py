@@ -169,3 +169,17 @@ def test_crops_have_the_inputs_size_and_differ_from_epoch_to_epoch():
     assert (crops[0] != crops[2]).any()
     thin = Image.new("RGB", (200, 3))
     assert CropAndFlip(8, 8)(thin, 0).size == (8, 8)
+
+
+class ReadsAnotherPart(torch.nn.Module):
+    """As a masked autoencoder: of each image some pixels, drawn anew at each call."""
+
+    def forward(self, pixel_values):
+        return pixel_values.flatten(1)[:, torch.randperm(pixel_values[0].numel())[:100]]
+
+
+def test_an_encoder_whose_features_change_from_call_to_call_is_refused():
+    processor = pixel_encoder().image_processor
+    with pytest.raises(InputError, match=r"ReadsAnotherPart.*differ by .* from call to call"):
+        load_encoder(ReadsAnotherPart(), processor)
+    assert load_encoder(torch.nn.Flatten(), processor).name == "Flatten", "one that repeats itself is taken"

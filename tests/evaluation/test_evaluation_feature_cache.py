@@ -8,6 +8,12 @@ from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import Displacement, extract_features, feature_cache, features
 
 
+@pytest.fixture(autouse=True)
+def only_images_of_the_data_are_counted(monkeypatch):
+    """Loading an encoder encodes one image twice, to see whether its features stay the same."""
+    monkeypatch.setattr("stablerep_hf.evaluation.encoder._check_repeatable", lambda vision: None)
+
+
 class Counting:
     """An image processor that counts, can say what it does, as transformers' can, and stops at a limit."""
 

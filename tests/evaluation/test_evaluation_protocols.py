@@ -29,6 +29,13 @@ from stablerep_hf.evaluation import (
 )
 from stablerep_hf.evaluation.knn import as_unit_vectors
 
+
+@pytest.fixture(autouse=True)
+def only_images_of_the_data_are_counted(monkeypatch):
+    """Loading an encoder encodes one image twice, to see whether its features stay the same."""
+    monkeypatch.setattr("stablerep_hf.evaluation.encoder._check_repeatable", lambda vision: None)
+
+
 COLUMNS = Columns(label="label", group="concept", artist="artist")
 ARTISTS = Columns(group="concept", artist="artist")
 LABEL = Columns(label="label")

@@ -22,7 +22,7 @@ import torch
 from hub_double import running_hub
 from painters import Painter
 from PIL import Image
-from transformers import AutoTokenizer, CLIPTextConfig, ViTConfig, ViTModel
+from transformers import AutoTokenizer, CLIPTextConfig, ViTModel
 
 from stablerep_hf import assets
 from stablerep_hf.captions import CaptionSet
@@ -81,7 +81,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     sizes = {"projection_hidden_dim": 8, "projection_dim": 4, "image_text_dim": 8}
     model = StableRepModel(StableRepConfig(vision_config=vision, text_config=text, **sizes))
     export_encoder(model, root / "encoder")
-    for part in (model, encoder_image_processor(vision), tokenizer):
+    for part in (model, encoder_image_processor(model.config), tokenizer):
         part.save_pretrained(root / "full")
     for name, form in (("encoder", "encoder"), ("full", "pretraining")):
         facts = ModelFacts(
@@ -340,7 +340,7 @@ def picture(folder: Path) -> None:
 
 
 def pixels(shelf: Shelf, tmp_path: Path) -> torch.Tensor:
-    processor = encoder_image_processor(ViTConfig(image_size=16))
+    processor = encoder_image_processor(StableRepConfig.from_size("micro", image_size=16, patch_size=8))
     image = Image.open(tmp_path / "home" / "picture.png").convert("RGB")
     tensor: torch.Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
     return tensor

@@ -19,6 +19,9 @@ from stablerep_hf.training.checkpoints import checkpoint_to_resume, pushed_check
 
 REPOSITORY = "alice/encoder"
 MODEL = {"model.safetensors", "config.json", "modeling_stablerep.py", "preprocessor_config.json", "README.md"}
+CODE = {
+    "backbones.py", "configuration_stablerep.py", "pretrained.py", "sibling_batch_norm.py", "text_towers.py",
+}  # fmt: skip
 STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"}
 
 
@@ -124,7 +127,7 @@ def test_what_lies_beside_the_model_stays_here(hub_here, dataset, tmp_path):
         (tmp_path / name).write_bytes(b"mine")
     trainer.push_to_hub(blocking=False).result()
     files = hub_here.files(REPOSITORY)
-    ours = MODEL | {"configuration_stablerep.py", "sibling_batch_norm.py"}
+    ours = MODEL | CODE
     assert {name for name in files if "/" not in name} == ours | {"handler.py"}
     assert "last-checkpoint/ema.safetensors" in files
     tensors = sum(value.numel() for value in trainer.model.state_dict().values())

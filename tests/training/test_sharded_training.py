@@ -116,7 +116,7 @@ def test_sharded_weights_in_bf16_learn_what_replicated_ones_do(run_on_gloo, tmp_
     assert {value.dtype for value in sharded["weights"].values() if value.is_floating_point()} == {torch.float32}
     assert sharded["scales"] == pytest.approx(replicated["scales"], abs=1e-4)
     assert abs(sharded["scales"][0] - 4.51) < 1e-3
-    assert sharded["losses"][0] == pytest.approx(replicated["losses"][0], rel=2e-3)  # bf16, times exp(4.51)
+    assert sharded["losses"][0] == pytest.approx(replicated["losses"][0], rel=0.03)  # bf16 cosines x 91
 
 
 def fine_tune_each_way(folder):
