@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from stablerep_hf import assets
-from stablerep_hf.cli import train
 from stablerep_hf.evaluation import (
     Columns,
     EvaluationResult,
@@ -41,7 +40,7 @@ from stablerep_hf.runs.generation import GenerationRun
 from stablerep_hf.synthesis import GenerationSettings
 from stablerep_hf.synthesis.adaptation_settings import AdaptationInputs, AdaptationSettings
 from stablerep_hf.synthesis.pipeline_folder import content_digest
-from stablerep_hf.training import StableRepTrainer
+from stablerep_hf.training import ModelSettings, StableRepTrainer, StableRepTrainingArguments, build_model
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 RESULTS, PICTURE = CARDS / "results" / "artist.json", CARDS / "images" / "artist.png"
@@ -109,11 +108,16 @@ def measure(images: datasets.Dataset, name: str, seed: int, folder: Path) -> lis
     file = folder / "results.json"
     if file.exists():
         return load_results(file)
-    flags = ["--config", "pictograms", "--seed", str(seed), "--output", str(folder), "--save_strategy", "no"]
-    flags += ["--max_steps", str(STEPS), "--captions_per_batch", str(CAPTIONS_PER_BATCH), "--disable_tqdm", "True"]
-    command, arguments = train.parse(flags)
-    model, tokenizer = train.build_model(command, arguments.seed)
-    StableRepTrainer(model, arguments, images, tokenizer).train()
+    arguments = StableRepTrainingArguments.from_preset(
+        "pictograms",
+        output_dir=str(folder / "checkpoints"),
+        seed=seed,
+        save_strategy="no",
+        max_steps=STEPS,
+        captions_per_batch=CAPTIONS_PER_BATCH,
+    )
+    model, _ = build_model(ModelSettings.from_preset("pictograms"), seed)
+    StableRepTrainer(model, arguments, images).train()
     vision = VisionEncoder(model.vision_model, encoder_image_processor(model.config), name)
     pictograms = str(assets.pictograms_path())
     known, new = (datasets.load_dataset(pictograms, split=split) for split in ("held_out_artist", "held_out_concepts"))

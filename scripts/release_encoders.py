@@ -26,14 +26,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stablerep_hf import assets, models
-from stablerep_hf.cli import facts, train
 from stablerep_hf.evaluation import EvaluationResult, EvaluationSettings, load_results, pixel_encoder
 from stablerep_hf.evaluation.tables import measure_name
 from stablerep_hf.hub import Form, save_facts, write_model_card
 from stablerep_hf.models import export_encoder
+from stablerep_hf.runs.cards import encoder_facts
 from stablerep_hf.runs.evaluation import NO_CACHE, MeasuringSettings, evaluate
 from stablerep_hf.runs.generation import GenerationRun
+from stablerep_hf.runs.training import TrainingRun
 from stablerep_hf.synthesis import GenerationSettings
+from stablerep_hf.training import ModelSettings, build_model
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 CODE = Path(models.__file__).parent
@@ -71,10 +73,9 @@ def train_all(output: Path) -> None:
     images = output / "images"
     GenerationRun(GenerationSettings(images_per_caption=4, output=str(images))).run()
     for name, preset in PRESETS.items():
-        flags = ["--config", preset, "--data", str(images), "--output", str(output / name.lower())]
-        train.run(*train.parse([*flags, "--seed", str(SEED)]))
-    command, _ = train.parse(["--config", PRESETS["StableRep"]])
-    export_encoder(train.build_model(command, SEED)[0], output / "untrained")
+        TrainingRun.from_preset(preset, output / name.lower(), data=str(images), seed=SEED).run()
+    settings = ModelSettings.from_preset(PRESETS["StableRep"])
+    export_encoder(build_model(settings, SEED)[0], output / "untrained")
 
 
 def ship(source: Path, folder: Path) -> None:
@@ -116,10 +117,10 @@ def write_cards(output: Path) -> None:
     for name, (folder, form) in folders.items():
         results += measure(folder, name, output / "results" / f"{name.lower()}.json", texts=form == "pretraining")
     for name, (folder, form) in folders.items():
-        record = json.loads((output / name.lower() / train.RECORD).read_text("utf-8"))
+        record = json.loads((output / name.lower() / TrainingRun.RECORD).read_text("utf-8"))
         with_text = form == "pretraining"
         shown = [result for result in results if with_text or result.protocol in OF_IMAGES]
-        said = facts.encoder_facts(folder, record, name, shown, form, limits_of(name, form, shown))
+        said = encoder_facts(folder, record, name, shown, form, limits_of(name, form, shown))
         write_model_card(folder, said)
         card = CARDS / f"{name.lower().replace('+', '-plus')}-pictograms"
         card.mkdir(exist_ok=True)
