@@ -16,10 +16,10 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
 
 
 @pytest.mark.slow
-def test_the_names_that_scripts_take_from_the_package_exist():
+def test_the_names_that_scripts_take_from_the_package_exist(tmp_path):
     assert len(list(SCRIPTS.glob("*.py"))) > 20
     run = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, sys.argv[1]){IMPORT_ALL}", str(SCRIPTS)],
-        capture_output=True, text=True, timeout=280,
+        cwd=tmp_path, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
