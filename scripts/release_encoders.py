@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from stablerep_hf import assets, models
+from stablerep_hf import assets
 from stablerep_hf.evaluation import EvaluationResult, EvaluationSettings, load_results, pixel_encoder
 from stablerep_hf.evaluation.tables import measure_name
 from stablerep_hf.hub import Form, save_facts, write_model_card
@@ -38,7 +38,6 @@ from stablerep_hf.synthesis import GenerationSettings
 from stablerep_hf.training import ModelSettings, build_model
 
 CARDS = Path(__file__).parents[1] / "model_cards"
-CODE = Path(models.__file__).parent
 SEED = 0
 OF_IMAGES = ["knn", "linear_probe", "retrieval"]
 OF_TEXTS = ["zero_shot", "text_retrieval"]
@@ -87,8 +86,6 @@ def ship(source: Path, folder: Path) -> None:
     for file in source.iterdir():
         if file.name in CONFIGURATIONS or file.name.startswith("tokenizer"):
             shutil.copy(file, folder)
-        elif file.suffix == ".py":  # of today, whenever it was trained
-            shutil.copy(CODE / file.name, folder)
     tensors = load_file(source / "model.safetensors")
     halves = {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})

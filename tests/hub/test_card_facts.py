@@ -87,7 +87,7 @@ def test_the_dual_encoder_travels_with_the_code_of_today():
         "backbones.py", "configuration_stablerep.py", "modeling_stablerep.py", "pretrained.py",
         "sibling_batch_norm.py", "text_towers.py",
     ]  # fmt: skip
-    for copy in copies:
+    for copy in copies:  # links here, copies in a wheel
         assert copy.read_text("utf-8") == (ROOT / "stablerep_hf" / "models" / copy.name).read_text("utf-8")
 
 
