@@ -101,6 +101,34 @@ def publish(
     return address or str(commit.commit_url)
 
 
+def push_folder(
+    folder: str | Path,
+    repository: str,
+    message: str = "End of training",
+    *,
+    token: str | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+) -> CommitInfo:
+    """Commit a model to a repository of one's own, as a training run does: nothing is asked and nothing tried again.
+
+    Args:
+        folder: Holds the model and its card.
+        repository: "name" or "owner/name"; created if it does not exist.
+        message: Title of the commit.
+        token: Token of the Hub; the machine's own by default.
+        revision: Branch; "main" by default.
+        private: Whether a repository that is created is private.
+
+    Raises:
+        InputError: See `plan_publication`.
+    """
+    publication, api = plan_publication(folder), HfApi(token=token)
+    repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+    additions = _additions(publication, repository)
+    return _commit(api, publication, additions, repository, revision or "main", message)
+
+
 def _check_card(publication: Publication, repository: str) -> None:
     """Ask the Hub whether it takes the card."""
     try:

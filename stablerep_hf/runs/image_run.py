@@ -155,8 +155,7 @@ class ImageTrainingRun(ABC):
         Raises:
             InputError: The Hub cannot be reached or refuses; the same run tries again and trains no more.
         """
-        from ..hub.publishing import explaining_refusals
-        from ..training.hub_push import push_folder
+        from ..hub.publishing import explaining_refusals, push_folder
 
         arguments = self.arguments
         place = {"repository": arguments.hub_model_id, "revision": arguments.hub_revision}

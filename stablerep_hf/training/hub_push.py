@@ -1,11 +1,10 @@
-"""What `push_to_hub` sends during a training run and at its end."""
+"""What `push_to_hub` sends while a run trains and when it ends."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
@@ -16,14 +15,14 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete
+from huggingface_hub import CommitInfo
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import hf_api
 
-from ..hub import ModelFacts, TrainingData, describe_encoder, plan_publication, write_model_card
-from ..hub.publishing import explaining_refusals
+from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
+from ..hub.publishing import explaining_refusals, push_folder
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments, recipe_of
@@ -34,54 +33,7 @@ from .groups import GroupDataset
 # Files of a checkpoint that only a resume needs.
 _STATE = ("*.pt", "*.pth", "*.bin", "trainer_state.json", MANIFEST, AverageWeights.FILE)
 _STAGED = ".to-hub-"
-# Weights that an unfinished run pushed in other files must not stay: `from_pretrained` may read them.
-_WEIGHTS = re.compile(r"[^/]+\.safetensors(\.index\.json)?")
 _LOGGER = logging.getLogger(__name__)
-
-
-def push_folder(
-    folder: str | Path,
-    repository: str,
-    message: str = "End of training",
-    *,
-    token: str | None = None,
-    revision: str | None = None,
-    private: bool | None = None,
-) -> CommitInfo:
-    """Push a finished model, the files that `plan_publication` lists, in one commit.
-
-    Files of weights that the repository has and the folder lacks are removed: an earlier state of the run pushed them.
-
-    Args:
-        folder: Holds the model and its card.
-        repository: "name" or "owner/name"; created if it does not exist.
-        message: Title of the commit.
-        token: Token of the Hub; the machine's own by default.
-        revision: Branch; "main" by default.
-        private: Whether a repository that is created is private.
-
-    Returns:
-        The commit.
-
-    Raises:
-        InputError: See `plan_publication`.
-    """
-    publication = plan_publication(folder)
-    api = hf_api()
-    repository = api.create_repo(repository, token=token, private=private, exist_ok=True).repo_id
-    names = [name for name, _ in publication.files]
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(
-            name, publication.card(repository).encode() if name == "README.md" else publication.folder / name
-        )
-        for name in names
-    ]
-    operations += [
-        CommitOperationDelete(name)
-        for name in api.list_repo_files(repository, revision=revision, token=token)
-        if name not in names and _WEIGHTS.fullmatch(name)
-    ]
-    return api.create_commit(repository, operations, commit_message=message, token=token, revision=revision)
 
 
 class HubPushTrainer(Trainer):
@@ -164,11 +116,11 @@ class HubPushTrainer(Trainer):
             token: Token of the Hub; that of the arguments by default.
             revision: Branch; that of the arguments by default.
             private: Whether a repository that is created is private.
-            license: As `create_model_card`.
-            tags: As `create_model_card`.
-            model_name: As `create_model_card`.
-            dataset: As `create_model_card`.
-            _others: As `create_model_card`.
+            license: As in `create_model_card`.
+            tags: As in `create_model_card`.
+            model_name: As in `create_model_card`.
+            dataset: As in `create_model_card`.
+            _others: As in `create_model_card`.
 
         Returns:
             The commit, with `blocking=False` its future; None in all processes but the first.
