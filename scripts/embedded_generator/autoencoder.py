@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from . import checkpoint, machine
+from . import checkpoint, machine, principal
 from .captioned import CaptionedPictures, HeldOut
 from .world import World
 
@@ -26,7 +26,7 @@ def new_autoencoder(world: World) -> AutoencoderKL:
         block_out_channels=settings.widths,
         layers_per_block=1,
         latent_channels=settings.latent_channels,
-        norm_num_groups=8,
+        norm_num_groups=principal.GROUPS,
         sample_size=world.image_size,
         mid_block_add_attention=False,
         scaling_factor=1.0,  # the latents are normalised inside the quant convolutions, see `normalise`
@@ -96,10 +96,14 @@ def train(
         return finished
     settings = world.autoencoder
     torch.manual_seed(world.seed)
-    vae = new_autoencoder(world).to(device=machine.device(), memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        vae.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4, fused=True
-    )
+    vae = new_autoencoder(world)
+    if settings.encoder == "principal":
+        principal.set_principal_encoder(
+            vae, pictures.plain(pictures.pixels[:: max(1, len(pictures) // NORMALISED_ON)])
+        )
+    vae.to(device=machine.device(), memory_format=torch.channels_last)
+    learned = [p for p in vae.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=1e-4, fused=True)
     run = checkpoint.Run(
         work / "autoencoder.pt",
         {"vae": vae, "optimizer": optimizer},
@@ -125,7 +129,7 @@ def train(
         loss = loss + settings.kl_weight * posterior.kl().float().mean() / posterior.mean[0].numel()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = checkpoint.learning_rate(settings.learning_rate, run.step, settings.steps)
         optimizer.step()
@@ -139,7 +143,8 @@ def train(
             )
     if run.step < settings.steps:
         return None
-    normalise(vae, pictures.plain(pictures.pixels[:: max(1, len(pictures) // NORMALISED_ON)]))
+    if settings.encoder == "learned":
+        normalise(vae, pictures.plain(pictures.pixels[:: max(1, len(pictures) // NORMALISED_ON)]))
     if held_out is not None:
         whole = psnr(vae, held_out.pictures)
         checkpoint.log(run.journal, step=run.step, seconds=run.seconds, psnr_held_out=whole, split="whole")

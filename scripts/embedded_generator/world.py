@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from stablerep_hf.errors import InputError
 
+from . import principal
+
 Positive = Annotated[int, Field(gt=0)]
 PositiveReal = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -49,6 +51,17 @@ class Autoencoder(_Part):
     latent_channels: Positive = 8
     learning_rate: PositiveReal = 1.2e-3
     kl_weight: PositiveReal = 5e-5
+    encoder: Literal["learned", "principal"] = "learned"
+    """`principal`: principal components of patches in closed form (see principal.py); the decoder alone is learned."""
+
+    @model_validator(mode="after")
+    def _components_fit(self) -> Autoencoder:
+        if self.encoder == "principal" and not principal.fits(self.widths, self.latent_channels):
+            raise ValueError(
+                f"widths {self.widths} cannot hold {self.latent_channels} principal components: give a multiple of "
+                f"{principal.GROUPS} channels and two last widths of at least 4 times as many"
+            )
+        return self
 
 
 class Text(_Part):
