@@ -65,7 +65,7 @@ def set_principal_encoder(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
     """Make the mean of the latents the `principal_components` of patches, and freeze the encoder.
 
     The way through the stock layers: residual branches are zero; each strided convolution puts the four pixels under
-    it side by side; the last one multiplies by the components. Group norm and SiLU come after it: constant channels fix
+    it side by side; the last one multiplies by the components. Group norm and SiLU follow: constant channels fix
     the statistics of the norm, and silu(x) - silu(-x) = x.
 
     Args:
