@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import InputError, one_line
+from ..files.data_cards import read_card
 from .caption_files import (
     FILE_SUFFIXES,
     Rows,
@@ -111,6 +112,7 @@ def _read_dataset(source: str, column: str | None, split: str, label_column: str
     import datasets
     from datasets.exceptions import DatasetsError
 
+    read_card(source)  # that it names no files but its own
     try:
         config = datasets.load_dataset_builder(source).config
         splits = {str(name): [str(file) for file in files] for name, files in (config.data_files or {}).items()}

@@ -16,6 +16,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from PIL import features
 
 from ..errors import InputError
+from ..files.shards import FILES, MANIFEST, PLAN, PROVENANCE
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -33,6 +34,7 @@ _REASONS = {
     **{suffix: f"{suffix} (`pip install pillow-heif` to read them)" for suffix in _HEIF},
 }
 _METADATA = frozenset(ImageFolder.METADATA_FILENAMES)
+_RECORDS = {PROVENANCE: PLAN, MANIFEST: FILES}  # of data sets that this package wrote
 _ABOUT = frozenset({"readme", "license", "licence", "notice", "changelog", "copying", "citation"})
 _STATES = frozenset({"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
 
@@ -122,7 +124,8 @@ def _listed(folder: Path) -> tuple[list[PurePath], list[PurePath], list[PurePath
     seen = {os.path.realpath(folder)}
     for walked, folders, names in os.walk(folder, followlinks=True):
         place = Path(walked)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        records = {name for name, file in _RECORDS.items() if (place / name / file).is_file()}
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")) and name not in records)
         real = {name: os.path.realpath(place / name) for name in folders}
         folders[:] = [name for name in folders if real[name] not in seen]  # a link may lead back up
         seen |= set(real.values())

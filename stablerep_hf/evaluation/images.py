@@ -18,11 +18,11 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import yaml
-from huggingface_hub import metadata_load
 from PIL import ExifTags, Image, ImageOps
 
 from ..errors import InputError
+from ..files.data_cards import read_card
+from ..files.shards import check_shards
 from .folders import counted, find_files
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class TiffTags(IntEnum):
 _SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
 # What its builders raise about files, cards and settings that they cannot read.
 _OF_DATASETS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, TarError, BadZipFile)
+_CHECKED_ROWS = 64  # that the rows of a stream are read ahead
 _ON_HUB = re.compile(r"hf://datasets/[^:]+")
 _IN_ARCHIVE = r"^zip://[^:]*::"  # how `datasets` names a file in a zip archive: before the path of the archive
 
@@ -51,8 +52,10 @@ def load_images(source: str | Path, split: str | None, subset: str | None = None
     whether or not the file says so.
 
     A row of a Parquet, CSV or JSON file may hold a path instead of an image: of any file of this machine, or an
-    address. Rows that name anything outside the folder or repository of the data set lose that path, so that each is
-    a bad image. This does not hold for a stream, whose reader must decide.
+    address. Rows that name anything outside the folder or repository of the data set lose that path, streamed or not,
+    so that each is a bad image. A column of texts holds no images.
+
+    The files of a data set that this package wrote are checked first (see `files.shards.check_shards`).
 
     Args:
         source: Folder or Hub id.
@@ -61,20 +64,22 @@ def load_images(source: str | Path, split: str | None, subset: str | None = None
         settings: As for `datasets.load_dataset`; with `streaming` what is returned is a stream.
 
     Raises:
-        InputError: There is none, it lacks the split, or `datasets` cannot read it.
+        InputError: There is none, it lacks the split, `datasets` cannot read it, or its files are not those that were
+            written.
     """
     import datasets
     from datasets.fingerprint import Hasher
 
     know_heif()
+    check_shards(source)
+    says = read_card(source)
     with _explained(source, f"give the split {split!r}"):
-        says = _card(Path(source))
         if subset is None and _has_own_splits(Path(source), says):
             if says.get("dataset_info"):
                 settings["features"] = datasets.load_dataset_builder(str(source)).info.features
             loaded = _load_folder(Path(source), split, settings)
         else:
-            if says:
+            if says and Path(source).is_dir():
                 config = datasets.load_dataset_builder(str(source), subset).config
                 # what the rows are kept by: `datasets` goes on serving those of files that have changed since
                 settings["config_id"] = f"{config.name}-{Hasher.hash(config.data_files)}"
@@ -92,8 +97,9 @@ def image_splits(source: str | Path, subset: str | None = None) -> list[str]:
     """
     import datasets
 
+    says = read_card(source)
     with _explained(source, "name its splits"):
-        if subset is None and _has_own_splits(Path(source), _card(Path(source))):
+        if subset is None and _has_own_splits(Path(source), says):
             return list(find_files(Path(source)).patterns)
         return list(datasets.get_dataset_split_names(str(source), subset))
 
@@ -101,21 +107,6 @@ def image_splits(source: str | Path, subset: str | None = None) -> list[str]:
 def _has_own_splits(folder: Path, card: Mapping[str, Any]) -> bool:
     """Whether nothing but the names of its files says what belongs to which split of a folder."""
     return folder.is_dir() and "configs" not in card and not any((folder / name).is_file() for name in _SAVED)
-
-
-def _card(folder: Path) -> dict[str, Any]:
-    """What the card of a folder says to machines; nothing if it has none."""
-    said: dict[str, Any] = {}
-    try:
-        if (folder / "README.md").is_file():
-            said |= metadata_load(folder / "README.md") or {}
-        if (folder / ".huggingface.yaml").is_file():
-            said |= yaml.safe_load((folder / ".huggingface.yaml").read_text("utf-8")) or {}
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise InputError(
-            f"The card in {str(folder)!r} does not begin with YAML that can be read ({_first(error)}): repair it."
-        ) from error
-    return said
 
 
 def _load_folder(folder: Path, split: str | None, settings: dict[str, Any]) -> Any:
@@ -175,7 +166,7 @@ def _as_images(dataset: Any, source: str | Path) -> Any:
     for column, feature in (dataset.features or {}).items():
         if isinstance(feature, Mapping) and feature.keys() == {"bytes", "path"}:
             dataset = dataset.cast_column(column, datasets.Image())
-    return _without_foreign_paths(dataset, source) if isinstance(dataset, datasets.Dataset) else dataset
+    return _without_foreign_paths(dataset, source)
 
 
 def read_content(stored: Mapping[str, Any]) -> bytes:
@@ -285,48 +276,53 @@ def _range(picture: Image.Image) -> tuple[float, float]:
 
 
 def _without_foreign_paths(dataset: Any, source: str | Path) -> Any:
-    """The data set, where rows that name a file outside `source` instead of holding an image name none."""
+    """The data set or stream, where rows that name a file outside `source` instead of holding an image name none."""
     import datasets
     import pyarrow as pa
     import pyarrow.compute as pc
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
+    columns = [name for name, feature in (dataset.features or {}).items() if isinstance(feature, datasets.Image)]
+    is_stream = isinstance(dataset, datasets.IterableDataset)
     if Path(source).exists():
-        roots = {os.path.normpath(Path(source).absolute()), str(Path(source).resolve())}
+        roots = [re.escape(root) for root in {os.path.normpath(Path(source).absolute()), str(Path(source).resolve())}]
+    elif is_stream:
+        roots = [rf"hf://datasets/{re.escape(str(source))}@[^/]+"]
     else:
-        roots = {str(Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=str(source), repo_type="dataset")))}
+        folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=str(source), repo_type="dataset"))
+        roots = [re.escape(str(folder))]
 
     def is_foreign(cells: Any) -> Any:
         paths = pc.struct_field(cells, "path")
         files = pc.replace_substring_regex(paths, _IN_ARCHIVE, "")
-        inside = pc.and_not(
-            pc.match_substring_regex(files, f"^({'|'.join(re.escape(root) for root in roots)})[/\\\\]"),
-            pc.match_substring_regex(files, r"[/\\]\.\.[/\\]|://|::"),
-        )
+        below = pc.replace_substring_regex(files, rf"^({'|'.join(roots)})[/\\]", "/")
+        inside = pc.and_not(pc.not_equal(below, files), pc.match_substring_regex(below, r"[/\\]\.\.[/\\]|://|::"))
         named = pc.and_(pc.is_null(pc.struct_field(cells, "bytes")), pc.is_valid(paths))
         return pc.fill_null(pc.and_not(named, inside), False)
 
-    def without(table: Any, column: str) -> Any:
-        foreign = is_foreign(table[column]).to_pylist()
-        empty = {"bytes": None, "path": None}
-        cells = [empty if bad else cell for bad, cell in zip(foreign, table[column].to_pylist(), strict=True)]
-        place = table.column_names.index(column)
-        return table.set_column(place, column, pa.array(cells, table.schema.field(column).type))
+    def without(table: Any) -> Any:
+        for column in columns:
+            foreign = is_foreign(table[column])
+            if pc.any(foreign).as_py():
+                empty = pa.scalar({"bytes": None, "path": None}, table.schema.field(column).type)
+                cells = pc.if_else(foreign, empty, table[column])
+                table = table.set_column(table.column_names.index(column), column, cells)
+        return table
 
-    for column, feature in dataset.features.items():
-        if not isinstance(feature, datasets.Image):
-            continue
+    options = {"batched": True, "batch_size": _CHECKED_ROWS, "features": dataset.features}
+    if is_stream:
+        return dataset.with_format("arrow").map(without, **options).with_format(None) if columns else dataset
+    number = 0
+    for column in columns:
         foreign = is_foreign(dataset.data.column(column))
-        if not pc.any(foreign).as_py():
-            continue
-        first = pc.struct_field(dataset.data.column(column).filter(foreign), "path")[0]
-        logger.warning(
-            "%d rows of %s name files outside of it (such as %.100r) and hold no image; they are not read.",
-            pc.sum(foreign).as_py(), source, first.as_py(),
-        )  # fmt: skip
-        dataset = dataset.with_format("arrow").map(
-            without, fn_kwargs={"column": column}, batched=True, features=dataset.features, desc="checking paths"
-        )
-        dataset = dataset.with_format(None)
+        if found := pc.sum(foreign).as_py():
+            number += found
+            first = pc.struct_field(dataset.data.column(column).filter(foreign), "path")[0]
+            logger.warning(
+                "%d rows of %s name files outside of it (such as %.100r) and hold no image; they are not read.",
+                found, source, first.as_py(),
+            )  # fmt: skip
+    if number:
+        dataset = dataset.with_format("arrow").map(without, **options, desc="checking paths").with_format(None)
     return dataset

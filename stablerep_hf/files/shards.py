@@ -111,7 +111,7 @@ def check_shards(folder: str | Path) -> None:
     """
     root = Path(folder)
     known = _Digests(root)
-    if any((root / PROVENANCE).glob("*.json")):
+    if any(any((root / PROVENANCE).glob(name)) for name in ("*.json", CAPTIONS)):
         problems = _drawn_problems(root, known)
         remedy = f"`stablerep verify {folder} --repair` draws again what is wrong"
     elif (root / MANIFEST / UNFINISHED).is_file():
@@ -171,8 +171,8 @@ def _exported_problems(root: Path, known: _Digests) -> Iterator[tuple[str, str]]
 
 
 def _extra(root: Path, expected: set[str]) -> Iterator[tuple[str, str]]:
-    """Files that would be loaded too, though nothing is known of them."""
-    for path in sorted((root / DATA).glob("[!.]*.parquet")):
+    """Files that could be loaded too, though nothing is known of them."""
+    for path in sorted((root / DATA).glob("[!.]*")):
         if path.name not in expected:
             yield path.name, "is no shard of this data set"
 

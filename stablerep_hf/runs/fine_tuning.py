@@ -126,14 +126,12 @@ class FineTuningRun(ImageTrainingRun):
         """
         from ..evaluation import EvaluationSettings
         from ..extras import require
-        from ..files.shards import check_shards
         from ..training import ClassifierProbe, FineTuningTrainer
         from ..training.fine_tuning import classes_of, targets_of
 
         settings = self.settings
         if settings.mode in ("lora", "dora"):
             require(f"mode={settings.mode}", "lora", "peft")
-        check_shards(settings.data)
         train = _images(settings, settings.split)
         label = str(settings.label_column)
         if settings.shots is not None:

@@ -112,7 +112,6 @@ class TrainingRun(ImageTrainingRun):
             InputError: Settings, arguments and data do not fit together, a shard is damaged or missing, or the disk
                 has no room for the run.
         """
-        from ..files.shards import check_shards
         from ..training import StableRepTrainer
         from ..training.objectives import OBJECTIVES
 
@@ -123,7 +122,6 @@ class TrainingRun(ImageTrainingRun):
                 "`tokenizer`, such as openai/clip-vit-base-patch16 or 'embedded'."
             )
         _check_finished(settings.data)
-        check_shards(settings.data)
         dataset, keys = _stream(settings, self.arguments) if settings.streaming else (_load(settings), None)
         probe = _probe(settings, self.arguments)
         model, self.tokenizer = build_model(settings, self.arguments.seed)

@@ -9,14 +9,13 @@ by Pillow alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..evaluation.images import decode_image
+from ..evaluation.images import decode_image, read_content
 
 try:
     import simplejpeg
@@ -37,19 +36,16 @@ def decode_rgb(image: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         transparent parts on white.
 
     Raises:
-        Exception: Whatever Pillow stumbles over in bytes that are no image, a torn one, or a bomb.
+        Exception: As `evaluation.images.decode_image`.
     """
-    encoded = image["bytes"]
-    if simplejpeg is not None:
-        if encoded is None and image["path"] is not None and Path(image["path"]).is_file():
-            encoded = Path(image["path"]).read_bytes()
-        if encoded is not None and _is_plain_jpeg(encoded):
-            try:
-                pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded)
-                return pixels
-            except ValueError:
-                pass  # Pillow decides what becomes of it
-    return np.array(decode_image(image))
+    encoded = read_content(image)
+    if simplejpeg is not None and _is_plain_jpeg(encoded):
+        try:
+            pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(encoded)
+            return pixels
+        except ValueError:
+            pass  # Pillow decides what becomes of it
+    return np.array(decode_image({"bytes": encoded}))
 
 
 def _is_plain_jpeg(encoded: bytes) -> bool:

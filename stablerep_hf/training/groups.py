@@ -239,10 +239,16 @@ def refuse_missing(missing: int, total: int, column: str) -> None:
 
 
 def check_images(kind: Any) -> None:
-    """Raise `InputError` if a column of this type (of `datasets`) cannot hold encoded images or paths of them."""
-    texts_and_bytes = ("string", "large_string", "binary", "large_binary")
-    if not (isinstance(kind, (datasets.Image, dict)) or getattr(kind, "dtype", None) in texts_and_bytes):
-        raise InputError(f"The column 'image' holds {kind} and no images: rename the column of images to 'image'.")
+    """Raise `InputError` if a column of this type (of `datasets`) cannot hold encoded images.
+
+    Texts could be paths, of any file of this machine: whoever trusts them casts the column.
+    """
+    is_struct = isinstance(kind, dict) and kind.keys() == {"bytes", "path"}
+    if not (isinstance(kind, datasets.Image) or is_struct or getattr(kind, "dtype", "") in ("binary", "large_binary")):
+        raise InputError(
+            f"The column 'image' holds {kind} and no images: rename the column of images to 'image', or cast one of "
+            "paths that you trust to `datasets.Image()`."
+        )
 
 
 class GroupCollator:

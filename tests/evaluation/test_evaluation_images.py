@@ -11,6 +11,7 @@ import yaml
 from datasets.utils import file_utils
 from PIL import ExifTags, Image
 
+from stablerep_hf.captions import read_captions
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation.images import decode_image, load_images, to_rgb
 
@@ -85,18 +86,65 @@ def hostile(tmp_path):
     return root
 
 
-def test_rows_reach_no_file_outside_their_data_set_and_no_address(hostile, monkeypatch, caplog):
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_reach_no_file_outside_their_data_set_and_no_address(hostile, monkeypatch, caplog, streaming):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it was fetched"))
-    loaded = load_images(hostile, "train")
-    assert loaded["row"][:] == list(range(len(FOREIGN) + 3)), "no row is lost"
-    cells = loaded.cast_column("image", datasets.Image(decode=False))["image"][:]
+    loaded = load_images(hostile, "train", streaming=streaming)
+    rows = list(loaded.cast_column("image", datasets.Image(decode=False)))
+    assert [row["row"] for row in rows] == list(range(len(FOREIGN) + 3)), "no row is lost"
+    cells = [row["image"] for row in rows]
     assert [decode_image(cell).size for cell in cells[:2]] == [(8, 8)] * 2
     assert cells[2] is None
     for cell in cells[3:]:
         assert cell == {"bytes": None, "path": None}
         with pytest.raises(ValueError, match="neither the bytes of an image nor a file of its data set"):
             decode_image(cell)
-    assert f"{len(FOREIGN)} rows of {hostile} name files outside of it (such as '/etc/passwd')" in caplog.text
+    if not streaming:
+        assert f"{len(FOREIGN)} rows of {hostile} name files outside of it (such as '/etc/passwd')" in caplog.text
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("name", ["../outside.png", "OUTSIDE", "http://127.0.0.1:9/x.png"])
+def test_pictures_reach_no_file_outside_their_folder_by_their_metadata(tmp_path, streaming, name):
+    (tmp_path / "data").mkdir()
+    for path in (tmp_path / "data" / "own.png", tmp_path / "outside.png"):
+        Image.new("RGB", (8, 8), "red").save(path)
+    named = name.replace("OUTSIDE", str(tmp_path / "outside.png"))
+    (tmp_path / "data" / "metadata.csv").write_text(f"file_name,caption\n{named},a\nown.png,b\n")
+    try:
+        rows = list(load_images(tmp_path / "data", "train", streaming=streaming).cast_column(
+            "image", datasets.Image(decode=False)
+        ))  # fmt: skip
+    except (InputError, OSError, ValueError):
+        return
+    for row in rows:
+        assert row["caption"] == "b" or row["image"] == {"bytes": None, "path": None}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    "says",
+    [
+        "data_files: OUTSIDE/secret.parquet",
+        "data_files: ../outside/*.parquet",
+        "data_files:\n  - split: train\n    path: [a.parquet, 'http://127.0.0.1:9/x.parquet']",
+        "data_files:\n    train: hf://datasets/me/private/a.parquet",
+        "data_files: zip://a.parquet::http://127.0.0.1:9/x.zip",
+        "data_dir: ../outside",
+        "data_dir: OUTSIDE",
+    ],
+)
+def test_a_card_reaches_no_file_outside_its_data_set_and_no_address(tmp_path, monkeypatch, says, streaming):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it was fetched"))
+    for name in ("data", "outside"):
+        (tmp_path / name).mkdir()
+        datasets.Dataset.from_dict({"caption": [name]}).to_parquet(tmp_path / name / "secret.parquet")
+    says = says.replace("OUTSIDE", str(tmp_path / "outside"))
+    (tmp_path / "data" / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  {says}\n---\n")
+    with pytest.raises(InputError, match="names data outside of it"):
+        load_images(tmp_path / "data", "train", streaming=streaming)
+    with pytest.raises(InputError, match="names data outside of it"):
+        read_captions(tmp_path / "data")
 
 
 def test_a_decoder_fetches_no_address_whoever_hands_it_over(monkeypatch):

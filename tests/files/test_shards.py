@@ -6,6 +6,7 @@ from painters import Painter
 
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
+from stablerep_hf.evaluation.images import load_images
 from stablerep_hf.files import shards
 from stablerep_hf.files.shards import check_shards
 from stablerep_hf.synthesis import SynthesisPlan, export_parquet, synthesize
@@ -66,6 +67,15 @@ DAMAGES = {
     "cut": (lambda rows, records, other: os.truncate(rows[1], 100), "has 100 bytes where its record says"),
     "flipped": (lambda rows, records, other: flip(rows[1]), "has other bytes than its record says"),
     "extra": (lambda rows, records, other: shutil.copy(rows[1], rows[1].with_name("x.parquet")), "is no shard of"),
+    "extra of another format": (
+        lambda rows, records, other: rows[1].with_name("x.csv").write_text("image\n/etc/passwd\n"),
+        "is no shard of",
+    ),
+    "extra folder": (lambda rows, records, other: rows[1].with_name("x.d").mkdir(), "is no shard of"),
+    "all records and the plan deleted": (
+        lambda rows, records, other: [path.unlink() for path in (*records, records[0].parent / "plan.json")],
+        "missing or damaged",
+    ),
     "plan deleted": (lambda rows, records, other: (records[0].parent / "plan.json").unlink(), "missing or damaged"),
     "link to itself": (lambda rows, records, other: (rows[1].unlink(), rows[1].symlink_to(rows[1])), "is missing"),
 }
@@ -97,6 +107,16 @@ def test_so_is_an_exported_one(drawn, tmp_path, damage, said):
     damage(sorted((folder / "data").iterdir()))
     with pytest.raises(InputError, match=f"{said}.*: export the data set again"):
         check_shards(folder)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "flipped", "extra", "swapped", "record deleted"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_whatever_reads_images_checks_them(drawn, tmp_path, damage, streaming):
+    folder = shutil.copytree(drawn / "store", tmp_path / "images")
+    assert load_images(folder, "train", streaming=streaming).features["image"]
+    DAMAGES[damage][0](*names(folder), drawn / "other")
+    with pytest.raises(InputError, match="--repair"):
+        load_images(folder, "train", streaming=streaming)
 
 
 def test_several_wrong_files_are_counted(drawn, tmp_path):

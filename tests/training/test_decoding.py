@@ -91,3 +91,10 @@ def test_a_bomb_is_left_to_pillow_s_limit(decoder, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(Image.DecompressionBombError, match="decompression bomb"):
         decode_rgb({"bytes": encoded(picture()), "path": None})
+
+
+@pytest.mark.parametrize("path", ["http://127.0.0.1:9/x.jpg", "zip://x.jpg::http://127.0.0.1:9/x.zip", None])
+def test_no_address_is_fetched(decoder, path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it was fetched"))
+    with pytest.raises(ValueError, match=r"is an address|neither the bytes"):
+        decode_rgb({"bytes": None, "path": path})

@@ -203,3 +203,13 @@ def test_workers_change_nothing(dataset, workers):
     )
     for batch, keys in zip(loader, sampler, strict=True):
         torch.testing.assert_close(batch["pixels"], torch.cat([groups[key].pixels for key in keys]))
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["/etc/passwd"] * 4, [{"bytes": None, "path": "/etc/passwd", "more": 0}] * 4, [{"path": "/etc/passwd"}] * 4],
+)
+def test_texts_and_structs_that_could_name_any_file_are_no_images(cells):
+    dataset = datasets.Dataset.from_dict({"image": cells, "caption": ["a", "a", "b", "b"]})
+    with pytest.raises(InputError, match=r"and no images.*paths that you trust"):
+        grouped(dataset, images_per_caption=2)

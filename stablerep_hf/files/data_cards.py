@@ -1,0 +1,62 @@
+"""The card of a data set: what it says to machines, and whether it stays within the data set."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import hf_hub_download, metadata_load
+
+from ..errors import InputError, one_line
+
+CARD = "README.md"
+_SETTINGS = ".huggingface.yaml"
+# An absolute path, of Windows too, an address, or a way up.
+_OUTSIDE = re.compile(r"^[/\\~]|^\w:|://|::|(^|[/\\])\.\.([/\\]|$)")
+
+
+def read_card(source: str | Path) -> dict[str, Any]:
+    """What the card of a data set says to machines; nothing if it has none.
+
+    `datasets` would read any file of this machine, and fetch any address, that a card names as data.
+
+    Args:
+        source: A folder or a Hub id.
+
+    Raises:
+        InputError: It is damaged, or names data outside of the data set.
+    """
+    files = [Path(source) / name for name in (CARD, _SETTINGS)]
+    if not Path(source).exists():
+        files = []
+        for name in (CARD, _SETTINGS):
+            with suppress(OSError, ValueError):  # no such file or data set, no connection: said where data are loaded
+                files.append(Path(hf_hub_download(str(source), name, repo_type="dataset")))
+    said: dict[str, Any] = {}
+    try:
+        for file in files:
+            if file.is_file():
+                read = metadata_load(file) if file.suffix == ".md" else yaml.safe_load(file.read_text("utf-8"))
+                said |= read or {}
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"The card in {str(source)!r} does not begin with YAML that can be read ({one_line(error)[:200]}): repair "
+            "it."
+        ) from error
+    configs = said.get("configs")
+    configs = [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
+    waiting, seen = [config.get(name) for config in configs for name in ("data_files", "data_dir")], set()
+    while waiting:  # by identity, since aliases of YAML can name a value a billion times
+        value = waiting.pop()
+        if isinstance(value, str) and _OUTSIDE.search(value):
+            raise InputError(
+                f"The card of {str(source)!r} names data outside of it ({value[:100]!r}), which is not read: name its "
+                "own files there."
+            )
+        if isinstance(value, (dict, list)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, dict) else value
+    return said
