@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
 from ..errors import InputError
+from .adapters import load_adapters
 from .encoder import ImageProcessor, VisionEncoder, first_line, load_image_processor, move
-
-CLASSES = "classes.json"
-"""Beside adapters: the names of their classes, which nothing of peft holds."""
 
 
 def load_classifier(
@@ -49,7 +45,7 @@ def load_classifier(
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         if (Path(source) / "adapter_config.json").is_file():
-            model, processor_source = _load_adapters(Path(source))
+            model, processor_source = load_adapters(Path(source), AutoModelForImageClassification)
         else:
             model, processor_source = _load_classifier(str(source), options), str(source)
         move(model, device)
@@ -74,51 +70,6 @@ def _load_classifier(source: str, options: dict[str, Any]) -> nn.Module:
         )
     classifier: nn.Module = model
     return classifier
-
-
-def _load_adapters(folder: Path) -> tuple[nn.Module, str]:
-    """The encoder that adapters name with them on it, and where that encoder was found."""
-    try:
-        from peft import PeftModel, get_peft_model_state_dict
-    except ImportError as error:
-        raise InputError(
-            f"{folder} holds adapters, and peft, which puts them on, is missing: pip install 'stablerep_hf[lora]'."
-        ) from error
-    from safetensors.torch import load_file
-
-    try:
-        base = str(json.loads((folder / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"])
-        weights = load_file(folder / "adapter_model.safetensors")
-        classes = json.loads((folder / CLASSES).read_text("utf-8")) if (folder / CLASSES).is_file() else []
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(
-            f"The adapters in {folder} cannot be read ({type(error).__name__}: {first_line(error)}); give a folder as "
-            "`stablerep finetune --mode lora` writes it, with adapter_config.json and adapter_model.safetensors."
-        ) from error
-    head = weights.get("base_model.model.classifier.weight")
-    try:
-        encoder = AutoModelForImageClassification.from_pretrained(
-            base, num_labels=0 if head is None else len(head), trust_remote_code=False
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"{folder} holds adapters for {base!r}, which cannot be loaded ({first_line(error)}): name the encoder in "
-            "its adapter_config.json by a folder or Hub id within reach."
-        ) from error
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of keys that do not fit, which are looked at here
-            model = PeftModel.from_pretrained(encoder, str(folder))
-        fits = get_peft_model_state_dict(model).keys() == weights.keys()
-    except (RuntimeError, ValueError, KeyError, TypeError):  # layers of other sizes, none of those names, no settings
-        fits = False
-    if not fits:
-        raise InputError(
-            f"The adapters in {folder} do not fit {base!r}: they were trained on another encoder; name that one in "
-            "adapter_config.json, or take other adapters."
-        )
-    if classes:
-        model.config.id2label = dict(enumerate(classes))
-    return model, base
 
 
 class _Logits(nn.Module):

@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import InputError
 from ..models.backbones import BACKBONES, image_shape, read_feature, tower_inputs
+from .adapters import load_adapters
 from .timm_encoder import is_timm, load_timm
 
 ImageProcessor = Callable[..., Any]
@@ -172,14 +173,18 @@ def load_encoder(
         model = encoder
     else:
         source = str(encoder)
+        prepared_by = source
         if timm_model := is_timm(source):
             model, loaded_processor = load_timm(source, revision)
+        elif (Path(source) / "adapter_config.json").is_file():
+            adapted, prepared_by = load_adapters(Path(source), AutoModel)
+            model = adapted.merge_and_unload()
         else:
             model = _load_model(source, revision, trust_remote_code)
         move(model, device)
         if image_processor is None:
             image_processor = (
-                loaded_processor if timm_model else load_image_processor(source, revision, trust_remote_code)
+                loaded_processor if timm_model else load_image_processor(prepared_by, revision, trust_remote_code)
             )
         if _is_dual(model):
             tokenizer = _load_tokenizer(model, source, revision, trust_remote_code)

@@ -217,6 +217,8 @@ def stock_classifier(config: Any) -> PreTrainedModel:
     """
     check_classifier(config)
     kind: Any = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    if isinstance(kind, tuple):  # DeiT has a second one, with a distillation token
+        kind = kind[0]
     classifier: PreTrainedModel = kind(config)
     return classifier
 

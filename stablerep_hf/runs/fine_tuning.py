@@ -189,7 +189,7 @@ class FineTuningRun(ImageTrainingRun):
             from peft import get_peft_model
 
             dora = settings.mode == "dora"
-            config = lora_config(model, rank=settings.rank, targets=settings.adapter_targets, dora=dora)
+            config = lora_config(model, rank=settings.rank, adapter_targets=settings.adapter_targets, dora=dora)
             return get_peft_model(model, config)
         return model
 
@@ -207,7 +207,7 @@ class FineTuningRun(ImageTrainingRun):
     def export(self, model: Any) -> None:
         """Write the classifier, the adapters by themselves if there are any, and the scores of the test split."""
         from ..evaluation import save_results
-        from ..evaluation.classifier import CLASSES
+        from ..evaluation.adapters import CLASSES
         from ..models import export_classifier
         from ..training import save_adapter
 

@@ -1,4 +1,4 @@
-from .adapters import lora_config as lora_config, save_adapter as save_adapter
+from .adapters import add_adapters as add_adapters, lora_config as lora_config, save_adapter as save_adapter
 from .arguments import StableRepTrainingArguments as StableRepTrainingArguments
 from .augmentation import AugmentationRecipe as AugmentationRecipe
 from .color import ColorAugmentation as ColorAugmentation

@@ -94,6 +94,8 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):
             )
         if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
             raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
+        if not 0 < self.layer_decay <= 1:
+            raise InputError(f"layer_decay={self.layer_decay} is a share from layer to layer: give one in (0, 1].")
         if not 0 <= self.downsample_probability <= 1:
             raise InputError(
                 f"downsample_probability={self.downsample_probability} is a probability: give a number in [0, 1]."

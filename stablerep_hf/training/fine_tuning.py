@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,8 +50,6 @@ class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):  # type: ig
         """
         if self.images_per_batch is not None and not 1 <= self.images_per_batch < 2**31:
             raise InputError(f"images_per_batch={self.images_per_batch} leaves the batch empty: give at least 1.")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"layer_decay={self.layer_decay} is a share from layer to layer: give one in (0, 1].")
         for name in ("mixup", "cutmix"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}={getattr(self, name)} is the alpha of a Beta distribution: give 0 or more.")
@@ -178,29 +174,6 @@ class FineTuningTrainer(ImageTrainer):
         self._not_a_number.watch(self.accelerator.reduce(loss.detach(), reduction="sum"))
         return (loss, outputs) if return_outputs else loss
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW in which each layer has a learning rate of its own (`layer_decay`)."""
-        if self.optimizer is None:
-            assert self.args.learning_rate is not None
-            trained: Any = self.model if model is None else model
-            decayed = set(self.get_decay_parameter_names(trained))
-            layers = 1 + max((_layer(name) or 0 for name, _ in trained.named_parameters()), default=0)
-            groups: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-            for name, parameter in trained.named_parameters():
-                if parameter.requires_grad:
-                    layer = _layer(name)
-                    scale = 1.0 if layer is None else self.args.layer_decay ** (layers - layer)
-                    groups[scale, self.args.weight_decay if name in decayed else 0.0].append(parameter)
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
-            self.optimizer = kind(
-                [
-                    {"params": parameters, "lr": scale * self.args.learning_rate, "weight_decay": weight_decay}
-                    for (scale, weight_decay), parameters in groups.items()
-                ],
-                **settings,
-            )
-        return self.optimizer
-
     def kind_of_model(self) -> dict[str, Any]:
         """A classifier."""
         return {"form": "classifier"}
@@ -311,12 +284,3 @@ def _mode(model: nn.Module) -> str:
         return "lora"
     trained = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
     return "linear" if all(name.startswith("classifier.") for name in trained) else "full"
-
-
-def _layer(name: str) -> int | None:
-    """0 for the embeddings, i + 1 for block i; None for what stands after them, and for adapters."""
-    if "lora_" in name:
-        return None
-    if match := re.search(r"vision_model\.layers\.(\d+)\.", name):
-        return int(match[1]) + 1
-    return 0 if "vision_model.embeddings." in name else None

@@ -28,6 +28,7 @@ from .color import ColorAugmentation
 from .grouped_images import GroupedBatchSampler
 from .groups import GroupCollator, GroupDataset
 from .hub_push import HubPushTrainer, PushCheckpoints
+from .layers import layers_of
 from .probe import Probe
 from .sharding import gathered
 
@@ -134,6 +135,29 @@ class ImageTrainer(HubPushTrainer):
             return super().train(checkpoint, trial, ignore_keys_for_eval)
         finally:
             self._progress.close()
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer; with `layer_decay` each layer of the encoder has a learning rate of its own."""
+        if self.optimizer is not None or self.args.layer_decay == 1:
+            return super().create_optimizer(*([] if model is None else [model]))
+        assert self.args.learning_rate is not None
+        trained: Any = self.model if model is None else model
+        decayed = set(self.get_decay_parameter_names(trained))
+        layers, blocks = layers_of(trained)
+        groups: defaultdict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in trained.named_parameters():
+            if parameter.requires_grad:
+                scale = self.args.layer_decay ** (blocks + 1 - layers[name]) if name in layers else 1.0
+                groups[scale, self.args.weight_decay if name in decayed else 0.0].append(parameter)
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        self.optimizer = kind(
+            [
+                {"params": parameters, "lr": scale * self.args.learning_rate, "weight_decay": weight_decay}
+                for (scale, weight_decay), parameters in groups.items()
+            ],
+            **settings,
+        )
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Make the learning rate schedule.

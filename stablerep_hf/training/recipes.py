@@ -26,6 +26,13 @@ class ImageRecipe:
         default=0.0,
         metadata={"help": "Share of images seen through a quarter or half of their resolution; 0.05 in the release."},
     )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Learning rate of a layer of the encoder as a share of the next one's, counted from the head; 1 = "
+            "the same for all."
+        },
+    )
     ema_decay: float | None = field(
         default=None,
         metadata={"help": "Keep an exponential average of the weights and export it; say 0.999. None in the release."},

@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
+from tiny_backbones import FIELDS, pictures, tiny_tower
 from tiny_stablerep import pixels, tiny_model
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AutoModelForImageClassification
 
 from stablerep_hf.models import StableRepForImageClassification, export_classifier
+from stablerep_hf.models.modeling_classification import _UNCLASSIFIED
 
 LABELS = ["apple", "boat", "cat"]
 
@@ -87,3 +89,21 @@ def test_others_load_it_as_remote_code_and_as_a_stock_classifier(tmp_path):
     expected = model(images).logits
     torch.testing.assert_close(logits["remote"], expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(logits["stock"], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", sorted(FIELDS))
+def test_each_type_is_exported_as_its_stock_classifier_or_refused(kind, tmp_path):
+    if kind in _UNCLASSIFIED:
+        with pytest.raises(ValueError, match=f"no classifier for the type '{kind}' that reads its feature"):
+            StableRepForImageClassification.from_encoder(tiny_tower(kind), LABELS)
+        return
+    model = StableRepForImageClassification.from_encoder(tiny_tower(kind), LABELS).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    export_classifier(model, tmp_path)
+    stock, told = AutoModelForImageClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(told.values())
+    assert type(stock).__module__.startswith("transformers.models.")
+    assert stock.config.id2label == {0: "apple", 1: "boat", 2: "cat"}
+    with torch.no_grad():
+        expected = model(pictures(2)).logits
+        torch.testing.assert_close(stock.eval()(pictures(2)).logits, expected, rtol=1e-4, atol=1e-5)

@@ -71,7 +71,7 @@ def data():
     return labelled()
 
 
-@pytest.mark.parametrize("make", [make_model, adapted, lambda: adapted(dora=True, targets="all")])
+@pytest.mark.parametrize("make", [make_model, adapted, lambda: adapted(dora=True, adapter_targets="all")])
 def test_it_learns_the_classes(data, tmp_path, make):
     trainer = FineTuningTrainer(make(), make_arguments(tmp_path, max_steps=30), data)
     trainer.train()
@@ -308,7 +308,9 @@ def test_adapters_find_the_projections_of_our_encoder_the_stock_one_and_timm_s()
         assert {name.rpartition(".")[2] for name in found} == of_a_layer
         assert len(found) == 2 * len(of_a_layer)
         assert not any("text_model" in name for name in found)
-    everything = get_peft_model(tiny := StableRepModel(tiny_config(text=True)), lora_config(tiny, targets="all"))
+    everything = get_peft_model(
+        tiny := StableRepModel(tiny_config(text=True)), lora_config(tiny, adapter_targets="all")
+    )
     names = {name for name, _ in everything.named_parameters() if ".lora_A" in name}
     assert len(names) == 2 * 6 and not any("text_model" in name for name in names)
 
@@ -358,7 +360,7 @@ def test_one_class_is_nothing_to_tell_apart(data):
     assert classes_of(data.select(range(8)), "label") == (["red", "green"], False)
 
 
-@pytest.mark.parametrize("settings", [{"rank": 0}, {"dropout": 1.0}, {"targets": "none"}])
+@pytest.mark.parametrize("settings", [{"rank": 0}, {"dropout": 1.0}, {"adapter_targets": "none"}])
 def test_adapters_that_cannot_be_made_are_refused(settings):
     with pytest.raises(InputError):
         lora_config(make_model(), **settings)
