@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -12,7 +14,7 @@ _DELTA = 1e-4  # keeps the covariance within captions from being singular
 
 
 def rankme(features: ArrayLike) -> float:
-    """Effective rank of features: the exponential of the entropy of their singular values (Garrido et al. 2023, eq. 1).
+    """Effective rank of features: exponential of the entropy of their singular values (Garrido et al. 2023, eq. 1).
 
     Args:
         features: (N, D), as the encoder gives them: neither centred nor normalised.
@@ -77,7 +79,7 @@ def sibling_gap(features: ArrayLike, caption_ids: ArrayLike) -> float:
     return float(siblings - others)
 
 
-def _effective_number(weights: NDArray[np.float64]) -> float:
+def _effective_number(weights: NDArray[np.floating[Any]]) -> float:
     total = weights.sum()
     if not total > 0:
         return 1.0  # nothing differs from anything

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from .gather import count_rows, sum_over_ranks
 from .multi_positive import unit_rows
@@ -29,17 +28,15 @@ def feature_distillation_loss(mapped: Tensor, teacher: Tensor) -> Tensor:
     if mapped.shape != teacher.shape:
         raise ValueError(f"The features are of shape {tuple(mapped.shape)}, the teacher's {tuple(teacher.shape)}.")
     with torch.autocast(mapped.device.type, enabled=False):
-        cosines = cosine_similarity(
-            *(side if side.dtype == torch.float64 else side.float() for side in (mapped, teacher))
-        )
+        cosines = (unit_rows(mapped) * unit_rows(teacher)).sum(dim=1)
         return 1 - sum_over_ranks(cosines.sum()) / max(sum(count_rows(mapped)), 1)
 
 
 def similarity_distillation_loss(features: Tensor, teacher: Tensor) -> Tensor:
     """How far the similarities of images differ from the teacher's: the mean squared difference of cosines, all pairs.
 
-    The loss of similarity-preserving distillation (Tung and Mori 2019, equation 4) with cosines as similarities; no map
-    between the spaces is needed. SEED (Fang et al. 2021) compares softmaxes of the same similarities. The sum over
+    The loss of similarity-preserving distillation (Tung and Mori 2019, equation 4) with cosines as similarities; it
+    needs no map between the spaces. SEED (Fang et al. 2021) compares softmaxes of the same similarities. The sum over
     pairs follows from the Gram matrices of the dimensions, |S'S|^2 - 2 |S'T|^2 + |T'T|^2, so no N x N matrix is made.
 
     Args:
