@@ -47,6 +47,7 @@ _NAMES = {
     Range(0, 2**63 - 1): "caption_id seed",
     Range(0, 65535): "port",
     Range(1, 6): "claims",
+    Range(1, 64): "min_sibling_distance",
     _SHARE: """
         adam_beta1 adam_beta2 caption_dropout downsample_probability ema_decay label_smoothing_factor layer_decay
         max_unsafe min_crop_area near_duplicates probe_validation_fraction
@@ -54,7 +55,7 @@ _NAMES = {
     _AMOUNT: """
         adam_epsilon base_learning_rate cutmix dollars_per_hour guidance_scale learning_rate max_grad_norm mixup
         knn_temperature most_megapixels most_upload_megabytes neftune_noise_alpha num_train_epochs
-        snr_gamma temperature warmup_epochs weight_decay
+        guidance_interval snr_gamma temperature warmup_epochs weight_decay
         """,
     Range(0, 1e9): "eval_delay eval_steps logging_steps save_steps warmup_steps",
     Range(-1000, 1000): "lora_scale",

@@ -121,6 +121,7 @@ def dataset_facts(folder: str | Path, *, name: str, license: str, **others: Any)
         num_bytes=provenance.num_bytes,
         plan=plan,
         num_redrawn=provenance.num_redrawn,
+        num_near_siblings=provenance.num_near_siblings,
         num_failed_captions=len(provenance.failed_captions),
         seconds=provenance.seconds,
         columns={column: _type_name(feature) for column, feature in image_features().items()},

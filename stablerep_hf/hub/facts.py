@@ -132,7 +132,8 @@ class DatasetFacts:
         plan: settings of the plan (`SynthesisPlan.settings`): generator, images_per_caption, templates, seed, format.
         revision: the plan's hash.
         files: names the content of the files: rows may get other values under one plan, such as scores.
-        num_redrawn: frames that carried no picture and were drawn again.
+        num_redrawn: frames that carried no picture, or resembled a sibling, and were drawn again.
+        num_near_siblings: those of them that resembled a sibling.
         num_failed_captions: captions left out because they got no picture.
         num_truncated: prompts whose end the text encoder did not read.
         caption_history: what `stablerep captions` read, dropped and audited (`CaptionSet.history`); empty if the
@@ -162,6 +163,7 @@ class DatasetFacts:
     revision: str = ""
     files: str = ""
     num_redrawn: int = 0
+    num_near_siblings: int = 0
     num_failed_captions: int = 0
     num_truncated: int = 0
     caption_history: Mapping[str, Any] = field(default_factory=dict)

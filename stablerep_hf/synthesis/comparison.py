@@ -71,6 +71,8 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
         generator = provenance.settings["generator"]
         words = [generator.get("name"), generator.get("scheduler"), f"{generator.get('num_inference_steps')} steps"]
         words += [f"guidance {generator.get('guidance_scale')}"]
+        if interval := generator.get("guidance_interval"):
+            words[-1] += " from {:g} to {:g}".format(*interval)
         measures.append(
             FolderMeasures(
                 Path(folder).resolve().name,

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..assets import EMBEDDED, drawing_defaults
 from ..errors import InputError
+from .guidance_interval import GuidanceInterval
 from .pipeline_folder import (
     check_class,
     check_guidance,
@@ -99,6 +100,9 @@ class DiffusersGenerator(GeneratorSettings):
         if self._scheduler_override is not None:
             check_scheduler(self.folder, self.name, self._scheduler_override)
         check_guidance(self.folder, self.name, self.guidance_scale, self.negative_prompt)
+        self._interval = None if self.guidance_interval is None else GuidanceInterval(self.guidance_interval)
+        if self._interval is not None:
+            self._interval.check(self.name, self.pipeline_class, self.guidance_scale, self.compile)
         if self.height is not None and self.width is not None:
             check_size(self.folder, self.name, self.height, self.width)
         self._lora = None if self.lora is None else find_lora(str(self.lora))
@@ -126,6 +130,7 @@ class DiffusersGenerator(GeneratorSettings):
         lora = None
         if self._lora is not None:
             lora = {"name": self._lora[1], "revision": self._lora[2], "scale": float(self.lora_scale)}
+        interval = self._interval
         return {
             "name": self.name,
             "revision": self.revision,
@@ -140,6 +145,7 @@ class DiffusersGenerator(GeneratorSettings):
             "tiled": "tiling" in self._autoencoder,
             "dtype": self.dtype,
             "license": self.license,
+            **({} if interval is None else {"guidance_interval": [interval.low, interval.high]}),
         }
 
     @property
@@ -215,7 +221,12 @@ class DiffusersGenerator(GeneratorSettings):
         try:
             if self._embeddings is not None:
                 settings |= self._embeddings(prompts)
-            output = pipeline(generator=generators, **settings)
+            if self._interval is None:
+                output = pipeline(generator=generators, **settings)
+            else:
+                output = self._interval.call(len(prompts), generator=generators, **settings)
+        except InputError:
+            raise
         except ValueError as error:  # pipelines check their arguments so
             raise InputError(
                 f"The pipeline {self.name!r} refuses its settings ({first_line(error)}); change them."
@@ -275,6 +286,8 @@ class DiffusersGenerator(GeneratorSettings):
         if self._lora is not None:
             self._merge_lora(pipeline)
         pipeline = self._prepare(pipeline)
+        if self._interval is not None:
+            self._interval.attach(pipeline, self.name)
         if PromptEmbeddings.supports(pipeline):
             one, other = PromptEmbeddings(pipeline, 1.0, None)(PROBES)["prompt_embeds"]
             if torch.equal(one, other) or not (torch.isfinite(one).all() and torch.isfinite(other).all()):

@@ -1,4 +1,4 @@
-"""Draw one shard: every sibling of every caption of it, frames without a picture redrawn."""
+"""Draw one shard: every sibling of every caption of it; frames without a picture, or near a sibling, are redrawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..captions import CaptionSet
 from ..errors import InputError
-from .frames import SUFFIXES, StoredFrame, is_black, store_frame
+from .frames import SUFFIXES, StoredFrame, is_black, perceptual_hash, shrink, store_frame
 from .labelling import xmp_packet
 from .plan import SynthesisPlan
 from .protocol import ImageGenerator, PlainGenerator
@@ -30,14 +30,16 @@ class DrawnShard:
     """What came of drawing a shard.
 
     Attributes:
-        num_redrawn: Frames that carried no picture and were drawn again under the next index.
-        failed_captions: Ids of captions that have no rows because more than `MOST_REDRAWS` frames carried no picture.
+        num_redrawn: Frames that carried no picture, or resembled a sibling, and were drawn again under the next index.
+        failed_captions: Ids of captions that have no rows because this happened to more than `MOST_REDRAWS` frames.
+        num_near: Those of the redrawn frames that resembled a sibling.
         num_truncated: Prompts whose end the generator does not read.
         pending: The rows without their image, and the image, perhaps still being encoded.
     """
 
     num_redrawn: int
     failed_captions: list[int]
+    num_near: int = 0
     num_truncated: int = 0
     pending: list[tuple[dict[str, Any], Future[StoredFrame]]] = field(default_factory=list)
 
@@ -75,8 +77,9 @@ def draw_shard(
 ) -> DrawnShard:
     """Draw the images of some captions.
 
-    A caption gets the images of its first m indices 0, 1, 2, ... that carry a picture. Which these are depends on the
-    caption alone, whatever the batches.
+    A caption gets the images of its first m indices 0, 1, 2, ... that carry a picture which is no nearer to those
+    before it than the plan's `min_sibling_distance`. Which these are depends on the caption alone, whatever the
+    batches: its frames come back by ascending index.
 
     Args:
         plan: Seeds, prompts, number of siblings, format.
@@ -98,15 +101,19 @@ def draw_shard(
     next_index = list(wanted)
     frames: list[dict[int, tuple[dict[str, Any], Future[StoredFrame]]]] = [{} for _ in ids]
     failed: set[int] = set()
-    any_picture, num_black = False, 0
+    hashes: list[list[int]] = [[] for _ in ids]
+    any_picture, num_black, num_near = False, 0, 0
 
     while queue:
         batch = [queue.popleft() for _ in range(min(batch_size, len(queue)))]
         rows = [row_of(plan, texts[place], ids[place], index) for place, index in batch]
         images = check_images(generator([row["prompt"] for row in rows], [row["seed"] for row in rows]), len(batch))
-        num_pictures, num_failed = 0, len(failed)
+        num_pictures, num_seen, num_failed = 0, 0, len(failed)
         for (place, index), row, image in zip(batch, rows, images, strict=True):
-            if image is not None and not is_black(image):
+            is_picture = image is not None and not is_black(image)
+            num_seen += is_picture
+            is_near = is_picture and _resembles(image, hashes[place], plan)
+            if is_picture and not is_near:
                 frames[place][index] = row, _encode(encoders, image, plan, row, signer)
                 num_pictures += 1
             elif next_index[place] - wanted[place] == MOST_REDRAWS:
@@ -114,8 +121,9 @@ def draw_shard(
             else:
                 queue.append((place, next_index[place]))
                 next_index[place] += 1
-        any_picture |= num_pictures > 0
-        num_black += sum(image is not None for image in images) - num_pictures
+                num_near += is_near
+        any_picture |= num_seen > 0
+        num_black += sum(image is not None for image in images) - num_seen
         if not any_picture and num_black >= _ENOUGH_BLACK:
             raise InputError(_only_black(plan, num_black))
         if len(failed) > num_failed:
@@ -128,7 +136,19 @@ def draw_shard(
         if place not in failed
         for entry in frames[place].values()  # ascending, since the queue is first in, first out
     ]
-    return DrawnShard(sum(next_index) - sum(wanted), [ids[place] for place in sorted(failed)], num_truncated, pending)
+    num_redrawn, failed_ids = sum(next_index) - sum(wanted), [ids[place] for place in sorted(failed)]
+    return DrawnShard(num_redrawn, failed_ids, num_near, num_truncated, pending)
+
+
+def _resembles(image: Any, hashes: list[int], plan: SynthesisPlan) -> bool:
+    """Whether an image is nearer to an earlier sibling than the plan allows; if not, it joins their `hashes`."""
+    if plan.min_sibling_distance is None:
+        return False
+    bits = perceptual_hash(shrink(image.convert("RGB"), plan.stored_size))
+    if any(((bits ^ other) % 2**64).bit_count() < plan.min_sibling_distance for other in hashes):
+        return True
+    hashes.append(bits)
+    return False
 
 
 def check_images(images: Any, number: int) -> list[Image.Image | None]:

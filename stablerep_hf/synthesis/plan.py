@@ -27,8 +27,8 @@ _SETTABLE = {
     **{
         name: name
         for name in (
-            "dtype", "guidance_scale", "num_inference_steps", "scheduler", "height", "width", "images_per_caption",
-            "image_format", "stored_size", "captions_per_shard",
+            "dtype", "guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "height", "width",
+            "images_per_caption", "image_format", "stored_size", "captions_per_shard", "min_sibling_distance",
         )
     },
     "base_seed": "seed",
@@ -53,6 +53,8 @@ class SynthesisPlan:
         captions_per_shard: Captions in one file. A shard is the unit of work: what a kill may cost, and what workers
             share out. Few captions waste little; the Hub wants fewer than 10,000 files.
         signature: What `ContentSigner.describe` said, if image files are signed; None if they are not.
+        min_sibling_distance: Least distance of the siblings of a caption, 1 to 64 bits of their `perceptual_hash`; an
+            image that is nearer to one before it is drawn again under the next index. None takes all.
     """
 
     captions: CaptionSet
@@ -64,6 +66,7 @@ class SynthesisPlan:
     stored_size: int | None
     captions_per_shard: int
     signature: Mapping[str, str] | None
+    min_sibling_distance: int | None
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class SynthesisPlan:
         stored_size: int | None = None,
         captions_per_shard: int | None = None,
         signature: Mapping[str, str] | None = None,
+        min_sibling_distance: int | None = None,
     ) -> None:
         """Plan the images of captions; arguments that are not named here are the attributes.
 
@@ -90,6 +94,7 @@ class SynthesisPlan:
             stored_size: See above.
             captions_per_shard: By default 64, or more where these would make more than `MOST_SHARDS` files.
             signature: See above.
+            min_sibling_distance: See above.
 
         Raises:
             InputError: A value is impossible.
@@ -108,6 +113,7 @@ class SynthesisPlan:
             "stored_size": stored_size,
             "captions_per_shard": captions_per_shard,
             "signature": signature,
+            "min_sibling_distance": min_sibling_distance,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -119,6 +125,11 @@ class SynthesisPlan:
                 raise InputError(f"{name}={getattr(self, name)} draws nothing: give 1 or more.")
         if self.stored_size is not None and self.stored_size < 1:
             raise InputError(f"stored_size={self.stored_size} leaves no pixel: give 1 or more, or leave it out.")
+        if self.min_sibling_distance is not None and not 1 <= self.min_sibling_distance <= 64:
+            raise InputError(
+                f"min_sibling_distance={self.min_sibling_distance} is no distance of two hashes of 64 bits: give a "
+                "number from 1 to 64, or leave it out."
+            )
         if len(self.captions) == 0:
             raise InputError("The plan has 0 captions, so there is nothing to draw: give at least one.")
         if not self.prompt_templates:
@@ -188,6 +199,8 @@ class SynthesisPlan:
         }
         if self.signature is not None:
             settings["signature"] = dict(self.signature)
+        if self.min_sibling_distance is not None:
+            settings["min_sibling_distance"] = self.min_sibling_distance
         normalized: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         return normalized
 
@@ -217,7 +230,8 @@ class SynthesisPlan:
             "stored_size",
             "captions_per_shard",
         )
-        plan = cls(captions, **{name: settings[name] for name in fields}, signature=settings.get("signature"))
+        optional: dict[str, Any] = {name: settings.get(name) for name in ("signature", "min_sibling_distance")}
+        plan = cls(captions, **{name: settings[name] for name in fields}, **optional)
         if difference := describe_difference(settings, plan.settings):
             raise InputError(f"The plan does not fit the captions: {difference}; give the captions it was made for.")
         return plan
@@ -276,7 +290,8 @@ def settings_of_another(there: Mapping[str, Any], here: Mapping[str, Any]) -> st
                 differing[key] = theirs.get(key)
     if not differing.keys() <= _SETTABLE.keys() or any(value is None for value in differing.values()):
         return ""
-    return " ".join(f"{_SETTABLE[key]}={value}" for key, value in sorted(differing.items()))
+    shown = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in differing.items()}
+    return " ".join(f"{_SETTABLE[key]}={value}" for key, value in sorted(shown.items()))
 
 
 def _captions(summary: Mapping[str, Any] | None) -> str:

@@ -55,6 +55,7 @@ def plan_generation(
         stored_size=settings.stored_size,
         captions_per_shard=settings.captions_per_shard,
         signature=None if signer is None else signer.describe(),
+        min_sibling_distance=settings.min_sibling_distance,
     )
     return plan, generator
 

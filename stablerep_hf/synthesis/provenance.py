@@ -63,8 +63,13 @@ class Provenance:
 
     @property
     def num_redrawn(self) -> int:
-        """Frames that carried no picture and were drawn again."""
+        """Frames that carried no picture, or resembled a sibling, and were drawn again."""
         return sum(record["redrawn"] for record in self.shards)
+
+    @property
+    def num_near_siblings(self) -> int:
+        """Those of them that were nearer to a sibling than `min_sibling_distance`."""
+        return sum(record.get("near_siblings", 0) for record in self.shards)
 
     @property
     def failed_captions(self) -> tuple[int, ...]:

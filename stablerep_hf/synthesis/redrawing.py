@@ -93,6 +93,7 @@ def generator_of(
         str(generator or name),
         described["revision"] if generator is None and "/" in name else None,
         guidance_scale=described.get("guidance_scale"),
+        guidance_interval=described.get("guidance_interval"),
         num_inference_steps=described["num_inference_steps"],
         scheduler=described.get("scheduler"),
         negative_prompt=described.get("negative_prompt"),

@@ -35,7 +35,7 @@ class SynthesisSummary:
     Attributes:
         num_images: Rows that stand now.
         num_drawn: Rows that this call drew.
-        num_redrawn: Frames of this call that carried no picture and were drawn again.
+        num_redrawn: Frames of this call that carried no picture, or resembled a sibling, and were drawn again.
         num_shards: Shards that stand now.
         num_shards_drawn: Shards that this call drew.
         damaged_shards: Shards that were there but torn or altered, and were drawn again.
@@ -166,7 +166,7 @@ def synthesize(
             )
             failed += drawn.failed_captions
             if drawn.failed_captions and len(failed) > max_failed_captions:
-                raise InputError(_too_many_failed(captions, drawn.failed_captions, len(failed), max_failed_captions))
+                raise InputError(_too_many_failed(plan, captions, drawn, len(failed), max_failed_captions))
             writer.write(shard, drawn, time.perf_counter() - shard_begin)
             num_drawn += drawn.num_rows
             num_redrawn += drawn.num_redrawn
@@ -283,10 +283,15 @@ def truncation_warning(generator: object, counts: Mapping[int, int]) -> str:
     )
 
 
-def _too_many_failed(captions: CaptionSet, failed: list[int], number: int, limit: int) -> str:
-    first = captions.captions[captions.caption_ids.tolist().index(failed[0])]
+def _too_many_failed(plan: SynthesisPlan, captions: CaptionSet, drawn: DrawnShard, number: int, limit: int) -> str:
+    failed = drawn.failed_captions[0]
+    first = captions.captions[captions.caption_ids.tolist().index(failed)]
+    what, remedy = "withheld or black", "look at the generator's safety checker"
+    if drawn.num_near:
+        what += f", or nearer to a sibling than min_sibling_distance={plan.min_sibling_distance}"
+        remedy = "lower the distance"
     return (
-        f"{number} of the captions drawn so far got too few pictures ({MOST_REDRAWS + 1} frames withheld or black), "
-        f"such as {first!r} (caption_id {failed[0]}), but max_failed_captions is {limit}; drop them, look at the "
-        "generator's safety checker, or raise the limit."
+        f"{number} of the captions drawn so far got too few pictures ({MOST_REDRAWS + 1} frames {what}), such as "
+        f"{first!r} (caption_id {failed}), but max_failed_captions is {limit}; drop them, {remedy}, or raise the "
+        "limit."
     )

@@ -25,6 +25,13 @@ class GeneratorSettings:
         default=None,
         metadata={"help": "Classifier-free guidance, 0 or more; 2.0 (the release's) unless the model takes none."},
     )
+    guidance_interval: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Guide at noise levels above LOW up to HIGH only, such as 0.28 5.42 (SDXL begins at 14.6); at all "
+            "if not given."
+        },
+    )
     num_inference_steps: int | None = field(
         default=None, metadata={"help": "Denoising steps; 50 (the release's) unless the embedded generator."}
     )
@@ -89,6 +96,13 @@ class GenerationSettings(GeneratorSettings):
         default=None,
         metadata={
             "help": "Prompts with {caption} in them, one after another for siblings; '{caption}' unless embedded."
+        },
+    )
+    min_sibling_distance: int | None = field(
+        default=None,
+        metadata={
+            "help": "Draw an image again with the next seed while its perceptual hash differs from a sibling's in "
+            "fewer of 64 bits; at most 16 times a caption."
         },
     )
     seed: int = field(default=0, metadata={"help": "Every image's own seed follows from it."})

@@ -126,6 +126,7 @@ class ShardStore:
             "rows": len(drawn.rows),
             "captions": drawn.num_captions,
             "redrawn": drawn.num_redrawn,
+            "near_siblings": drawn.num_near,
             "truncated_prompts": drawn.num_truncated,
             "failed_captions": drawn.failed_captions,
             "seconds": round(seconds, 3),

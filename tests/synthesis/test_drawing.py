@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
-from stablerep_hf.synthesis import SynthesisPlan
+from stablerep_hf.hub import dataset_facts, render_dataset_card
+from stablerep_hf.synthesis import SynthesisPlan, read_provenance, synthesize
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS, draw_shard
 from stablerep_hf.synthesis.frames import encode_image, is_black, is_blank, perceptual_hash, store_frame
 from stablerep_hf.synthesis.labelling import read_label
@@ -70,6 +72,63 @@ def test_batches_are_full_and_mix_captions(make_plan: MakePlan) -> None:
     draw_shard(plan, plan.captions, painter, 4)
     assert [len(prompts) for prompts, _ in painter.calls] == [4, 4, 4, 3]
     assert len(set(painter.calls[0][0])) == 2
+
+
+def distance(one: int, other: int) -> int:
+    return bin((one ^ other) % 2**64).count("1")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
+def test_near_siblings_are_redrawn_whatever_the_batches(make_plan: MakePlan, batch_size: int) -> None:
+    plan = make_plan(12, images_per_caption=4, image_format="png", min_sibling_distance=31)
+    black = {plan.seed(number, 1) for number in plan.captions.caption_ids.tolist()[::3]}
+    drawn = draw_shard(plan, plan.captions, Painter(black=lambda p, s: s in black), batch_size)
+
+    near, indices = 0, {}
+    for number in plan.captions.caption_ids.tolist():
+        hashes: list[int] = []
+        index = 0
+        indices[number] = []
+        while len(hashes) < 4:
+            bits = perceptual_hash(Image.fromarray(picture(plan.seed(number, index))))
+            if plan.seed(number, index) not in black:
+                if all(distance(bits, other) >= 31 for other in hashes):
+                    hashes.append(bits)
+                    indices[number].append(index)
+                else:
+                    near += 1
+            index += 1
+    found: dict[int, list[int]] = {}
+    for row in drawn.rows:
+        found.setdefault(row["caption_id"], []).append(row["image_index"])
+    assert found == indices
+    assert drawn.num_near == near > 10
+    assert drawn.num_redrawn == near + len(black)
+
+
+def test_a_distance_that_nothing_meets_is_one_sentence(make_plan: MakePlan, tmp_path: Path) -> None:
+    plan = make_plan(5, captions_per_shard=1, min_sibling_distance=64)
+    said = (
+        r"1 of the captions .* \(17 frames withheld or black, or nearer to a sibling than min_sibling_distance=64\), "
+        r"such as 'thing 0' .* lower the distance"
+    )
+    with pytest.raises(InputError, match=said):
+        synthesize(plan, Painter(), tmp_path, progress=False)
+    for wrong in (0, 65):
+        with pytest.raises(InputError, match=f"min_sibling_distance={wrong} is no distance"):
+            make_plan(5, min_sibling_distance=wrong)
+    # Nothing was lost: a distance that can be met goes on in the same folder, with any number of workers.
+    plan = make_plan(12, min_sibling_distance=31)
+    synthesize(plan, Painter(), tmp_path, rank=1, world_size=3, progress=False)
+    synthesize(plan, Painter(), tmp_path, batch_size=3, progress=False)
+    synthesize(plan, Painter(), tmp_path / "at-once", batch_size=5, progress=False)
+    files = [sorted((folder / "data").iterdir()) for folder in (tmp_path, tmp_path / "at-once")]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    provenance = read_provenance(tmp_path)
+    assert provenance.num_near_siblings == provenance.num_redrawn > 0
+    assert "| frames drawn again because they resembled a sibling |" in str(
+        render_dataset_card(dataset_facts(tmp_path, name="x", license="mit"))
+    )
 
 
 def test_only_black_is_no_picture() -> None:
