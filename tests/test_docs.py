@@ -14,7 +14,7 @@ import pytest
 from datasets import load_dataset
 from stranger import run_as_stranger
 
-from stablerep_hf import assets
+from stablerep_hf import assets, read_captions
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "spaces" / "docs"
@@ -97,6 +97,35 @@ def tasks(tmp_path_factory):
     (folder / "drawn-by-me").mkdir()
     pictures.select(range(6)).select_columns(["image", "caption"]).to_parquet(folder / "drawn-by-me" / "train.parquet")
     return folder
+
+
+def test_every_python_block_runs_in_a_test():
+    """README's and the task page's run in tests of their own; a new page with code needs one, too."""
+    others = {name for name, text in PAGES.items() if blocks("python", text)} - {"README.md", "spaces/docs/tasks.md"}
+    assert others == {"spaces/docs/guides/captions.md"}
+
+
+def test_the_captions_guide_runs(tmp_path, monkeypatch, capsys):
+    (program,) = blocks("python", PAGES["spaces/docs/guides/captions.md"])
+    (tmp_path / "captions.txt").write_text("a red heart\nsee www.example.com\n" + "a long one " * 20)
+    (tmp_path / "concepts.txt").write_text("heart\n")
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    assert capsys.readouterr().out == "{'personal: URL': 1, 'too long': 1}\n"
+    assert read_captions("captions.parquet").captions == ["a red heart"]
+    assert Path("captions.audit.md").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("notebook", "said"), [("my_first_encoder", "knn accuracy"), ("my_captions_to_a_search_page", "a red heart\n")]
+)
+def test_the_notebooks_run(notebook, said, tmp_path):
+    assert f"scripts/notebooks/{notebook}.py" in README and f"notebooks/{notebook}.py" in PAGES["spaces/docs/tasks.md"]
+    path = ROOT / "scripts" / "notebooks" / f"{notebook}.py"
+    run = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert said in run.stdout
 
 
 @pytest.mark.timeout(900)  # a dozen commands, each of which loads PyTorch anew
