@@ -23,7 +23,8 @@ import numpy as np
 
 from stablerep_hf import assets
 from stablerep_hf.evaluation import combine_seeds, load_results, save_results
-from stablerep_hf.evaluation.results import EvaluationResult, write_atomically
+from stablerep_hf.evaluation.results import EvaluationResult
+from stablerep_hf.files.atomic import write_file
 
 RESULTS = Path(__file__).parents[1] / "model_cards" / "results" / "fine_tuning.json"
 MODES = {
@@ -131,7 +132,7 @@ def main() -> None:
             )
             print(name, rate, results[-1].value, flush=True)
     save_results(RESULTS, results)
-    write_atomically(RESULTS.with_name("fine_tuning_costs.json"), (json.dumps(costs, indent=2) + "\n").encode())
+    write_file(RESULTS.with_name("fine_tuning_costs.json"), (json.dumps(costs, indent=2) + "\n").encode())
     print(RESULTS)
 
 

@@ -33,3 +33,8 @@ def refuse_other_settings(holder: str, theirs: Mapping[str, Any], ours: Mapping[
 def one_line(error: BaseException) -> str:
     """An error's message on one line, without the full stop at its end."""
     return re.sub(r"\s+", " ", str(error)).strip().rstrip(".")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none, without the full stop at its end."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

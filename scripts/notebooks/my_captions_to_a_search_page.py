@@ -42,8 +42,8 @@ prepared.save(FOLDER / "captions.parquet")  # and its audit beside it
 # %% [markdown]
 # ## 2. Drawings
 #
-# This is `stablerep generate` as an object: the same settings give the same files, and a run that was interrupted draws
-# what is missing. Set `generator` to a pipeline of the Hub for real pictures.
+# This is `stablerep generate` as an object: the same settings give the same files, and an interrupted run draws what
+# is missing. Set `generator` to a pipeline of the Hub for real pictures.
 
 # %%
 drawing = GenerationRun(
@@ -56,9 +56,9 @@ print("complete:", drawing.run(progress=False).is_complete)
 # %% [markdown]
 # ## 3. An encoder that reads words
 #
-# StableRep+ learns from the captions too, by a text tower, so pictures can be found by words. Sixty steps over the same
-# few drawings are enough to know these captions by heart; a real encoder sees many more captions, and takes the whole
-# preset: then leave out the settings from `captions_per_batch` on.
+# StableRep+ learns from the captions too, by a text tower, so pictures can be found by words. Forty steps over the
+# same few drawings are enough to learn these captions by heart. A real encoder sees many more captions and takes the
+# whole preset: then leave out the settings from `captions_per_batch` on.
 
 # %%
 training = TrainingRun.from_preset(
@@ -66,7 +66,7 @@ training = TrainingRun.from_preset(
     FOLDER / "encoder",
     data=str(FOLDER / "drawings"),
     captions_per_batch=8,
-    max_steps=60,
+    max_steps=40,
     learning_rate=0.001,
     logging_steps=20,
     report_to="none",

@@ -58,7 +58,7 @@ siblings: dict[str, list] = {}
 for row in images:
     siblings.setdefault(row["caption"], []).append(row["image"])
 image_grid(siblings).save("first-encoder/siblings.png")
-images.features
+print(images.features)
 
 # %% [markdown]
 # ## 3. Training
@@ -98,7 +98,8 @@ print(type(encoder).__name__, tuple(features.shape))
 # ## 5. How good is it?
 #
 # It is scored on real pictograms: each test image takes the class of its nearest training images, for several numbers
-# of neighbours. Chance is about 20 %, and the bare pixels of such drawings reach more than five captions teach. Every result carries its interval, and what it was measured on.
+# of neighbours. Chance is about 20 %, and the bare pixels of such drawings reach more than five captions teach. Every
+# result carries its interval, and what it was measured on.
 
 # %%
 pictograms = {

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .adapters import load_adapters
-from .encoder import ImageProcessor, VisionEncoder, first_line, load_image_processor, move
+from .encoder import ImageProcessor, VisionEncoder, load_image_processor, move
 
 
 def load_classifier(

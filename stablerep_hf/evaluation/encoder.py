@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, Siglip2ImageProcessor, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..models.backbones import BACKBONES, image_shape, read_feature, tower_inputs
 from .adapters import load_adapters
 from .timm_encoder import is_timm, load_timm
@@ -360,8 +360,3 @@ def _vision_tower(model: nn.Module, name: str) -> nn.Module:
             f"{getattr(model, 'main_input_name', None)!r} and no image; give a vision model."
         )
     return model
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, short enough for a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

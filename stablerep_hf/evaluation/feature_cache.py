@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files.atomic import write_file
 from .encoder import VisionEncoder
 from .image_transforms import ImageTransform
-from .results import write_atomically
 
 SHARD_ROWS = 1024
 
@@ -62,7 +62,7 @@ class FeatureCache:
         self.folder = Path(directory) / hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
         record = self.folder / "identity.json"
         if not record.exists():
-            write_atomically(record, text.encode())
+            write_file(record, text.encode())
         elif record.read_text("utf-8") != text:
             try:
                 theirs = json.loads(record.read_text("utf-8"))
@@ -87,7 +87,7 @@ class FeatureCache:
         stream = io.BytesIO()
         arrays: dict[str, Any] = vars(content)
         np.savez(stream, **arrays)
-        write_atomically(self._path(shard), stream.getvalue())
+        write_file(self._path(shard), stream.getvalue())
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.npz"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..files.atomic import write_file
 from .catalogue import MEASURES
 from .figures import image_grid, png_bytes, score_plot
-from .results import EvaluationResult, save_results, write_atomically
+from .results import EvaluationResult, save_results
 from .tables import markdown_table, readable, results_table
 
 
@@ -52,13 +53,13 @@ def write_report(
     )
     if caption_images:
         sections += ["## Images", "One caption a row, its images side by side.", "![captions and images](grid.png)"]
-        write_atomically(folder / "grid.png", png_bytes(image_grid(caption_images)))
+        write_file(folder / "grid.png", png_bytes(image_grid(caption_images)))
     if facts:
         rows = [["what", "value"], *([name, readable(value)] for name, value in facts.items())]
         sections += ["## What was run", markdown_table(rows, align_right=False)]
     sections.append("The numbers of this page, with all their settings, are in [results.json](results.json).")
-    write_atomically(folder / "scores.png", score_plot(results))
+    write_file(folder / "scores.png", score_plot(results))
     save_results(folder / "results.json", results)
     path = folder / "report.md"
-    write_atomically(path, ("\n\n".join(section for section in sections if section) + "\n").encode())
+    write_file(path, ("\n\n".join(section for section in sections if section) + "\n").encode())
     return path

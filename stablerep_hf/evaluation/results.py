@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files.atomic import write_file
 from .intervals import seed_interval
 
 BOOTSTRAP = "bootstrap over test images"
@@ -113,7 +113,7 @@ class EvaluationResult:
 def save_results(path: str | Path, results: Iterable[EvaluationResult]) -> None:
     """Write results as a JSON list; the file is whole or is not there, also after a kill."""
     text = json.dumps([result.to_dict() for result in results], indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, f"{text}\n".encode())
+    write_file(path, f"{text}\n".encode())
 
 
 def load_results(path: str | Path) -> list[EvaluationResult]:
@@ -179,18 +179,3 @@ def _combine(runs: list[EvaluationResult]) -> EvaluationResult:
         seeds=seeds,
         settings={**common, "values": [run.value for run in runs]},
     )
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file through a temporary name beside it, synced and renamed, so that no reader sees half of it."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 
 _PREFIXES = ("timm/", "hf-hub:", "hf_hub:", "local-dir:")
 
@@ -54,10 +54,9 @@ def load_timm(source: str, revision: str | None = None) -> tuple[nn.Module, Timm
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
-            f"timm cannot load the encoder {source!r} ({reason}); give the id of a Hub repository that this machine "
-            "can reach, or a folder that timm's save_for_hf wrote."
+            f"timm cannot load the encoder {source!r} ({first_line(error)}); give the id of a Hub repository that "
+            "this machine can reach, or a folder that timm's save_for_hf wrote."
         ) from error
     return _Named(model), TimmImageProcessor(resolve_model_data_config(model))  # type: ignore[no-untyped-call]
 

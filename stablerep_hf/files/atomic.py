@@ -173,6 +173,14 @@ def write_at_once(path: Path, write: Callable[[BufferedRandom], T], num_bytes: i
             continue
 
 
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file by `write_at_once`; its folder is made if there is none."""
+    path = Path(path)
+    with explaining(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_at_once(path, lambda file: file.write(content), len(content))
+
+
 def remove_leftovers(folder: Path, *, even_fresh: bool) -> None:
     """Remove what killed writers left in a folder.
 

@@ -18,8 +18,8 @@ from pyarrow import compute
 
 from ..captions import CaptionAudit
 from ..evaluation.figures import histogram_plot, image_grid, png_bytes
-from ..evaluation.results import write_atomically
 from ..evaluation.tables import markdown_table, public_name, readable
+from ..files.atomic import write_file
 from ..synthesis import Provenance, image_features, read_provenance, score_histograms
 from .facts import DatasetFacts, check_license
 from .rendering import render
@@ -150,16 +150,16 @@ def write_dataset_card(
     """
     root = Path(folder)
     if caption_images and facts.grid:
-        write_atomically(root / facts.grid, png_bytes(image_grid(caption_images)))
+        write_file(root / facts.grid, png_bytes(image_grid(caption_images)))
     if facts.score_histograms:
-        write_atomically(root / SCORES_PLOT, histogram_plot(facts.score_histograms))
+        write_file(root / SCORES_PLOT, histogram_plot(facts.score_histograms))
     if audit := _audit(facts):
         plot = BytesIO()
         audit.write_plot(plot)
-        write_atomically(root / AUDIT_PLOT, plot.getvalue())
+        write_file(root / AUDIT_PLOT, plot.getvalue())
     path = root / "README.md"
     text = str(render_dataset_card(facts)).strip()
-    write_atomically(path, f"{text}\n\n{_seal(text)}\n".encode())
+    write_file(path, f"{text}\n\n{_seal(text)}\n".encode())
     return path
 
 
@@ -175,7 +175,7 @@ def renew_files_line(card: Path) -> None:
     old = card.read_bytes()
     new = re.sub(rb"(images of plan \w+, files )[0-9a-f]{16}\b", rb"\g<1>" + files.encode(), old)
     if new != old:
-        write_atomically(card, new)
+        write_file(card, new)
 
 
 def _seal(text: str) -> str:

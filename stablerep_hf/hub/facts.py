@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..evaluation.results import EvaluationResult, write_atomically
+from ..evaluation.results import EvaluationResult
+from ..files.atomic import write_file
 
 Form = Literal["encoder", "pretraining", "timm", "sentence-transformers", "classifier", "adapter", "lora"]
 
@@ -187,7 +188,7 @@ def save_facts(path: str | Path, facts: ModelFacts | DatasetFacts) -> None:
     if isinstance(facts, ModelFacts):
         values["results"] = [result.to_dict() for result in facts.results]
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, f"{text}\n".encode())
+    write_file(path, f"{text}\n".encode())
 
 
 def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:

@@ -17,8 +17,9 @@ from safetensors import safe_open
 
 from ..errors import InputError
 from ..evaluation.catalogue import MEASURES
-from ..evaluation.results import EvaluationResult, write_atomically
+from ..evaluation.results import EvaluationResult
 from ..evaluation.tables import measure_name, public_name, results_table
+from ..files.atomic import write_file
 from .facts import PLACEHOLDER, ModelFacts, check_license
 from .rendering import plain, render, render_body
 
@@ -153,7 +154,7 @@ def _results_section(name: str, results: Sequence[EvaluationResult]) -> dict[str
 def write_model_card(folder: str | Path, facts: ModelFacts) -> Path:
     """Write the card as `README.md` into the folder of the model, in place of one that is there."""
     path = Path(folder) / "README.md"
-    write_atomically(path, str(render_model_card(facts)).encode())
+    write_file(path, str(render_model_card(facts)).encode())
     return path
 
 

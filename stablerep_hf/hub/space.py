@@ -13,7 +13,7 @@ from huggingface_hub import RepoCard
 from ..errors import InputError
 
 # The package is on no index, so the Space carries what it runs on: these rooms, and no other.
-ROOMS = ("assets", "evaluation", "models", "retrieval", "space")
+ROOMS = ("assets", "evaluation", "files", "models", "retrieval", "space")
 _PACKAGE = Path(__file__).resolve().parents[1]
 _EMBEDDED = "embedded"
 # Which embedded data a setting's value shows, as patterns below `assets`.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation import EvaluationResult, combine_seeds
-from ..evaluation.results import write_atomically
 from ..evaluation.tables import markdown_table, percent
+from ..files.atomic import write_file
 from .cells import Cell, ImageSet
 from .claims import Claim, Scale
 from .figures import name_of
@@ -103,7 +103,7 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
         sections += _claim_sections(study, judged)
         if (plot := plot_claim(judged.claim, study.combined(judged.claim), study.images(judged.claim))) is not None:
             name = f"claim-{judged.claim.number}.png"
-            write_atomically(folder / name, plot)
+            write_file(folder / name, plot)
             sections.append(f"![{judged.claim.title}]({name})")
     sections.append(_cost(study))
     sections.append(
@@ -111,9 +111,9 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
     )
     contents = {"command": command, "scale": dataclasses.asdict(scale), "claims": entries}
     text = json.dumps(contents, indent=2, ensure_ascii=False)
-    write_atomically(folder / "results.json", f"{text}\n".encode())
+    write_file(folder / "results.json", f"{text}\n".encode())
     path = folder / "report.md"
-    write_atomically(path, ("\n\n".join(sections) + "\n").encode())
+    write_file(path, ("\n\n".join(sections) + "\n").encode())
     return path
 
 

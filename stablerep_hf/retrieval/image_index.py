@@ -20,7 +20,7 @@ from ..evaluation.encoder import inference
 from ..evaluation.feature_cache import feature_identity
 from ..evaluation.features import check_columns
 from ..evaluation.images import read_content, to_rgb
-from ..evaluation.results import write_atomically
+from ..files.atomic import write_file
 from .vector_index import EXACT_BELOW, RECORD, VectorIndex, build_index, open_index
 
 _IDENTITY, _ROWS = "images.json", "rows.npy"
@@ -84,7 +84,7 @@ def index_images(
         if not begun:  # nobody knows of what the parts are that stand here
             for path in (place / _ROWS, place / _FEATURES / RECORD, place / _EMBEDS / RECORD):
                 path.unlink(missing_ok=True)
-        write_atomically(place / _IDENTITY, json.dumps({**(names or {}), **identity}, indent=2).encode())
+        write_file(place / _IDENTITY, json.dumps({**(names or {}), **identity}, indent=2).encode())
     progress = bool(extraction.get("progress", True))
     parts = {
         name: (_finished(place / name, vectors.shape) if place is not None else None)

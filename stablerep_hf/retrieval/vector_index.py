@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..evaluation.knn import as_unit_vectors, check_neighbours, nearest_neighbours
-from ..evaluation.results import write_atomically
+from ..files.atomic import write_file
 
 EXACT_BELOW = 200_000  # vectors; the scan of so many takes some 20 ms at 256 dimensions
 RECALL_AT = 10
@@ -180,7 +180,7 @@ def build_index(
             return GraphIndex(graph, facts)
         _save(graph, place / _GRAPH)
         (place / _PARTIAL).unlink(missing_ok=True)
-    write_atomically(place / RECORD, json.dumps(asdict(facts), indent=2).encode())
+    write_file(place / RECORD, json.dumps(asdict(facts), indent=2).encode())
     return open_index(place)
 
 

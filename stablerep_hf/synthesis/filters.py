@@ -234,42 +234,41 @@ def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
     raise AssertionError(ast.dump(node))  # _check lets nothing else through
 
 
+def _missing(array: npt.NDArray[np.object_]) -> BoolArray:
+    """Which values are None or NaN."""
+    return np.asarray(np.frompyfunc(lambda value: value is None or value != value, 1, 1)(array), bool)
+
+
 def _truth(value: Any) -> BoolArray:
     """A column or a comparison as bools; what is missing (None, NaN) is not true."""
-    array = np.asarray(value)
-    if array.dtype.kind == "U":  # where numpy would read numbers
-        array = array.astype(object)
-    result: BoolArray = array.astype(bool) & (array == array)
+    array = np.asarray(value, object)  # where it holds numbers as text, numpy would read them
+    result: BoolArray = array.astype(bool) & ~_missing(array)
     return result
 
 
 def _negative(value: Any) -> npt.NDArray[np.object_]:
     """Numbers with the other sign; what is missing stays missing."""
-    array = np.asarray(value, object)
-    result = np.full(array.shape, None)
-    for place in np.ndindex(array.shape):
-        item = array[place]
-        try:
-            result[place] = None if item is None else -item
-        except TypeError as error:
-            raise InputError(
-                f"The filter negates {item!r}, which is no number; compare it without the sign."
-            ) from error
+    result = np.array(value, object)
+    there = ~_missing(result)
+    try:
+        result[there] = -result[there]
+    except TypeError as error:
+        raise InputError(
+            f"The filter negates {result[there][0]!r}, which is no number; compare it without the sign."
+        ) from error
     return result
 
 
-def _compare(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
+def _compare(compare: Callable[[Any, Any], Any], one: Any, other: Any) -> BoolArray:
     """Compare element by element; what is missing, or of another kind, fulfils nothing."""
     one, other = np.broadcast_arrays(np.asarray(one, object), np.asarray(other, object))
+    there = ~(_missing(one) | _missing(other))
     result = np.zeros(one.shape, bool)
-    for place in np.ndindex(one.shape):
-        left, right = one[place], other[place]
-        if left is None or right is None or left != left or right != right:
-            continue
-        try:
-            result[place] = bool(compare(left, right))
-        except TypeError as error:
-            raise InputError(
-                f"The filter compares {left!r} with {right!r}, which have no order; compare numbers with numbers."
-            ) from error
+    try:
+        result[there] = compare(one[there], other[there])
+    except TypeError as error:
+        raise InputError(
+            f"The filter compares {one[there][0]!r} with {other[there][0]!r}, which have no order; compare numbers "
+            "with numbers."
+        ) from error
     return result
