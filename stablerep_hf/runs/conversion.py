@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+from ..files.locks import LOCK, lock_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,6 +27,7 @@ _FORMS: dict[Format, Form] = {
     "onnx": "encoder",
 }
 _UNFINISHED = ".unfinished-conversion"
+_NOT_OURS = {"lost+found", LOCK}
 
 
 @dataclass
@@ -68,7 +70,8 @@ def convert(source: str, output: str | Path, settings: ConversionSettings | None
         formats.
 
     Raises:
-        InputError: The checkpoint cannot be read or has not what the format needs, or the folder holds files.
+        InputError: The checkpoint cannot be read or has not what the format needs, the folder holds files, or another process
+            writes to it.
     """
     from .. import assets
     from ..extras import require
@@ -88,7 +91,7 @@ def convert(source: str, output: str | Path, settings: ConversionSettings | None
     try:
         model, processor = _load(source, settings)
         whole: Any = model if hasattr(model, "projection_head") else None
-        with explaining(output), _filling(output) as folder:
+        with explaining(output), lock_folder(output), _filling(output) as folder:
             has_text = whole is not None and whole.config.text_config is not None
             dual = settings.format == "sentence-transformers" or (settings.format == "onnx" and has_text)
             if dual:
@@ -114,7 +117,7 @@ def _check_empty(output: Path) -> None:
     """Let pass what a disk of its own has at its root, and what a killed conversion left."""
     if output.is_dir():
         names = {path.name for path in output.iterdir()}
-        if _UNFINISHED in names or not names - {"lost+found"}:
+        if _UNFINISHED in names or not names - _NOT_OURS:
             return
     if output.exists():
         raise InputError(f"{output} exists and is not an empty folder: choose another.")
@@ -126,11 +129,11 @@ def _filling(output: Path) -> Iterator[Path]:
 
     The configuration, without which nothing loads the rest, moves last.
     """
-    existed = output.is_dir()
+    _check_empty(output)
     folder = output / _UNFINISHED
     if folder.is_dir():
         for left in output.iterdir():
-            if left.name != "lost+found":
+            if left.name not in _NOT_OURS:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
     folder.mkdir(parents=True)
     done = False
@@ -143,8 +146,6 @@ def _filling(output: Path) -> Iterator[Path]:
     finally:
         if not done:
             shutil.rmtree(folder, ignore_errors=True)
-            if not existed:
-                shutil.rmtree(output, ignore_errors=True)
 
 
 def _load(source: str, settings: ConversionSettings) -> tuple[StableRepModel | PreTrainedModel, Any | None]:

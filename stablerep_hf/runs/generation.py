@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..assets import EMBEDDED
+from ..files.locks import lock_folder
 from ..files.places import check_owned
 from ..files.shards import PROVENANCE
 from ..synthesis.estimate import SynthesisEstimate, estimate_synthesis
@@ -106,24 +107,27 @@ class GenerationRun:
             progress: Whether to show a bar.
 
         Raises:
-            InputError: The folder holds something else, the disk is full, or the generator draws no pictures.
+            InputError: The folder holds something else or another command writes to it, the disk is full, or the
+                generator draws no pictures.
         """
         output = self.settings.output
         rank, world_size = rank_and_world_size()
-        scored = ShardStore(output, self.plan).scored_columns()
-        summary = synthesize(
-            self.plan,
-            self.generator,
-            output,
-            batch_size=self.settings.batch_size,
-            rank=rank,
-            world_size=world_size,
-            progress=progress,
-            max_failed_captions=self.settings.max_failed_captions,
-            scorers=self._scorers,
-            signer=self._signer,
-        )
-        is_complete = len(read_provenance(output).shards) == self.plan.num_shards
-        if is_complete:
-            write_data_card(output, self._license)
-        return GenerationResult(summary, is_complete, find_unscored(output, scored))
+        with lock_folder(output, shared=True):
+            scored = ShardStore(output, self.plan).scored_columns()
+            summary = synthesize(
+                self.plan,
+                self.generator,
+                output,
+                batch_size=self.settings.batch_size,
+                rank=rank,
+                world_size=world_size,
+                progress=progress,
+                max_failed_captions=self.settings.max_failed_captions,
+                scorers=self._scorers,
+                signer=self._signer,
+            )
+            is_complete = len(read_provenance(output).shards) == self.plan.num_shards
+            if is_complete:
+                write_data_card(output, self._license)
+            unscored = find_unscored(output, scored)
+        return GenerationResult(summary, is_complete, unscored)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..files.locks import lock_folder
 from .encoding import EncodingSettings, find_data
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = N
         settings: Which images, and where to.
 
     Raises:
-        InputError: Encoder, data or columns are not there or do not fit, or the folder holds another index.
+        InputError: Encoder, data or columns are not there or do not fit, the folder holds another index, or another
+            process writes to it.
     """
     from ..evaluation.images import load_images
     from ..evaluation.tables import public_name
@@ -40,16 +42,19 @@ def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = N
 
     settings = settings or IndexingSettings()
     settings.check_places(settings.output, is_file=False)
-    return index_images(
-        settings.load(encoder),
-        load_images(find_data(data), settings.split, settings.subset),
-        settings.output,
-        names={  # travels with the index, so no path of this machine
-            "encoder": public_name(encoder),
-            "dataset": public_name(data),
-            "split": settings.split,
-            "subset": settings.subset or "",
-        },
-        exact_below=settings.exact_below,
-        **settings.options(),
-    )
+    vision, dataset = settings.load(encoder), load_images(find_data(data), settings.split, settings.subset)
+    names = {  # travels with the index, so no path of this machine
+        "encoder": public_name(encoder),
+        "dataset": public_name(data),
+        "split": settings.split,
+        "subset": settings.subset or "",
+    }
+    with lock_folder(settings.output):
+        return index_images(
+            vision,
+            dataset,
+            settings.output,
+            names=names,
+            exact_below=settings.exact_below,
+            **settings.options(),
+        )

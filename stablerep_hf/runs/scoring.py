@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..files.locks import lock_folder
 from ..synthesis.provenance import read_provenance
 from ..synthesis.scorers import load_scorers
 from ..synthesis.scoring import ScoringSummary, score_store
@@ -39,13 +40,15 @@ def score(
         progress: Whether to show a bar.
 
     Raises:
-        InputError: Nothing is to be measured, a model cannot be loaded, or the folder is not whole.
+        InputError: Nothing is to be measured, a model cannot be loaded, the folder is not whole, or another
+            process writes to it.
     """
     if not (settings.alignment_model or settings.nsfw_model or settings.diversity_encoder):
         raise InputError("Nothing is to be scored: give `alignment_model`, `nsfw_model` or `diversity_encoder`.")
     open_store(folder)  # before models are loaded
-    summary = score_store(folder, load_scorers(settings, device), progress=progress)
-    renew_data_card(folder)
+    with lock_folder(folder):
+        summary = score_store(folder, load_scorers(settings, device), progress=progress)
+        renew_data_card(folder)
     return summary
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..files.locks import lock_folder
 from ..synthesis.redrawing import generator_of
 from ..synthesis.run import check_parts, synthesize
 from ..synthesis.settings import SigningSettings
@@ -53,27 +54,29 @@ def repair(
         progress: Whether to show a bar.
 
     Raises:
-        InputError: The generator or signer is not the plan's, or the folder is not sound afterwards.
+        InputError: The generator or signer is not the plan's, another process writes to the folder, or it is not sound
+            afterwards.
     """
     store = open_store(folder)
     pipeline, signer = generator_of(store.plan, generator, lora), make_signer(signing)
     check_parts(store.plan, pipeline, signer)
-    scored = store.scored_columns()
-    remove_problems(folder, report)
-    synthesize(
-        store.plan,
-        pipeline,
-        folder,
-        batch_size=batch_size,
-        max_failed_captions=max_failed_captions,
-        signer=signer,
-        progress=progress,
-    )
-    report = verify_store(folder, decode=decode, progress=progress)
-    if not report.is_sound:
-        raise InputError(
-            f"{folder} was drawn again where it was wrong, and still is not what its plan says ({report.listed}): "
-            "look at the disk and at what else writes there, and repair it again."
+    with lock_folder(folder):
+        scored = store.scored_columns()
+        remove_problems(folder, report)
+        synthesize(
+            store.plan,
+            pipeline,
+            folder,
+            batch_size=batch_size,
+            max_failed_captions=max_failed_captions,
+            signer=signer,
+            progress=progress,
         )
-    renew_data_card(folder)
+        report = verify_store(folder, decode=decode, progress=progress)
+        if not report.is_sound:
+            raise InputError(
+                f"{folder} was drawn again where it was wrong, and still is not what its plan says ({report.listed}): "
+                "look at the disk and at what else writes there, and repair it again."
+            )
+        renew_data_card(folder)
     return Repair(report, find_unscored(folder, scored))

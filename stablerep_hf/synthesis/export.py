@@ -36,7 +36,7 @@ def export_parquet(folder: str | Path, output_dir: str | Path, *, shard_bytes: i
 
     Args:
         folder: A finished store.
-        output_dir: A folder that is empty, does not exist, or holds a part of this export.
+        output_dir: A folder that is empty, does not exist, or holds this export or a part of it.
         shard_bytes: About how large the files are to be.
 
     Returns:
@@ -94,6 +94,7 @@ class _Export:
         self.output, self._lock = Path(output_dir), lock_folder(output_dir)
         self._settings = {"plan_hash": self.store.plan.hash, "format": kind, "shard_bytes": shard_bytes}
         self._done: dict[str, dict[str, Any]] = {}
+        self._stands = False  # whether it was finished before
 
     def __enter__(self) -> _Export:
         self._lock.__enter__()
@@ -119,7 +120,8 @@ class _Export:
             begun = unseal(unfinished.read_bytes())
             self._done = begun.pop("files")
         except (OSError, ValueError, KeyError):
-            begun = {}
+            begun = self._finished()
+            self._stands = bool(begun)
         if visible and begun != self._settings:
             raise InputError(
                 f"The output {str(self.output)!r} is not empty and holds no part of this export: name another folder."
@@ -128,14 +130,27 @@ class _Export:
             with explaining(self.output / name):
                 (self.output / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.output / name, even_fresh=True)
-        self._save()
+        if not self._stands:
+            self._save()
+
+    def _finished(self) -> dict[str, Any]:
+        """The settings of the finished export that stands here, {} if there is none."""
+        try:
+            finished = json.loads((self.output / MANIFEST / FILES).read_text("utf-8"))
+            self._done = {fact["name"]: fact for fact in finished["files"]}
+            return {name: finished[name] for name in self._settings}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def write(self, name: str, group: Records, write: Callable[[BufferedRandom, ShardStore, Records], None]) -> None:
         """Write one file, unless it is whole already."""
         path, sources = self.output / DATA / name, content_hash({"sha256": [record["sha256"] for record in group]})
         known = self._done.get(name)
-        if known and known["sources"] == sources and path.is_file() and sha256_of(path) == known["sha256"]:
+        if known and known.get("sources") == sources and path.is_file() and sha256_of(path) == known.get("sha256"):
             return
+        if self._stands:  # but for this file
+            self._stands = False
+            self._save()
         with replacing(path, sum(record["bytes"] for record in group)) as file:
             write(file, self.store, group)
             size = file.seek(0, 2)
@@ -151,17 +166,20 @@ class _Export:
 
     def finish(self, *copied: str) -> list[Path]:
         """Write what stands beside the files of images, and give these."""
+        paths = [self.output / DATA / name for name in self._done]
+        if self._stands:
+            return paths
         store, manifest = self.store, self.output / MANIFEST
         pairs = [(store.folder / PROVENANCE / name, manifest / name) for name in (PLAN, CAPTIONS)]
         pairs += [(store.folder / name, self.output / name) for name in copied if (store.folder / name).exists()]
         for source, target in pairs:
             with replacing(target, source.stat().st_size) as file, source.open("rb") as content:
                 shutil.copyfileobj(content, file)
-        facts = [{key: value for key, value in fact.items() if key != "sources"} for fact in self._done.values()]
+        facts = {**self._settings, "files": list(self._done.values())}
         with replacing(manifest / FILES) as file:
-            file.write((json.dumps({"plan_hash": store.plan.hash, "files": facts}, indent=2) + "\n").encode())
+            file.write((json.dumps(facts, indent=2) + "\n").encode())
         (manifest / UNFINISHED).unlink()
-        return [self.output / DATA / name for name in self._done]
+        return paths
 
 
 def _write_parquet(file: BufferedRandom, store: ShardStore, group: Records) -> None:

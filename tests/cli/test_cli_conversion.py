@@ -17,6 +17,7 @@ from training_data import make_dataset
 from transformers import AutoModel, ViTMAEConfig, ViTMAEModel
 
 from stablerep_hf import assets
+from stablerep_hf.files.locks import LOCK, lock_folder
 from stablerep_hf.models import StableRepModel
 
 
@@ -162,7 +163,9 @@ def test_what_a_killed_conversion_left_is_replaced(tmp_path, stablerep, start):
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path).returncode == 9
     assert {path.name for path in tmp_path.iterdir()} == {"disk", "start"}
-    assert {path.name for path in (tmp_path / "disk").iterdir()} == {".unfinished-conversion", "lost+found"}
+    assert {path.name for path in (tmp_path / "disk").iterdir()} == {".unfinished-conversion", "lost+found", LOCK}
+    with lock_folder(tmp_path / "disk"):  # as a conversion does that runs now
+        assert refused(stablerep("convert", start[0], tmp_path / "disk"), "Another process is writing to")
     assert stablerep("convert", start[0], tmp_path / "disk")[0] == 0
     names = {path.name for path in (tmp_path / "disk").iterdir()}
     assert {"config.json", "model.safetensors", "lost+found"} < names and ".unfinished-conversion" not in names

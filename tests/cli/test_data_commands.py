@@ -9,6 +9,7 @@ import pytest
 from certificates import write_certificate
 from tiny_training import TRAIN_FLAGS
 
+from stablerep_hf.files.locks import LOCK, lock_folder
 from stablerep_hf.synthesis import read_provenance
 
 FLAGS = ("--images-per-caption", 2, "--num-inference-steps", 2, "--captions-per-shard", 2)
@@ -98,6 +99,24 @@ def test_verify_finds_and_repairs(stablerep, folder, pipeline):
     assert [file.read_bytes() for file in files] == before
     assert refused(stablerep("verify"), "required: DIR")
     assert refused(stablerep("verify", folder / "data"), "provenance/plan.json")
+
+
+def test_who_writes_to_a_folder_keeps_the_other_commands_from_it(stablerep, folder, captions, pipeline):
+    generate = ("generate", "--captions", captions, "--generator", pipeline, *FLAGS, "--output", folder)
+    score = ("score", folder, "--diversity-encoder", "embedded")
+    shard = sorted(folder.glob("data/*.parquet"))[0]
+    shard.unlink()
+    repair = ("verify", folder, "--repair", "--generator", pipeline)
+    before = sorted(path.name for path in folder.rglob("*"))
+    with lock_folder(folder):
+        for command in (generate, repair):
+            assert refused(stablerep(*command), "Another process is writing to")
+    with lock_folder(folder, shared=True):  # as another worker does
+        assert refused(stablerep(*repair), "Another process is writing to")
+        assert sorted(path.name for path in folder.rglob("*") if path.name != LOCK) == before
+        assert stablerep(*generate)[0] == 0
+        assert refused(stablerep(*score), "Another process is writing to")
+    assert stablerep(*score)[0] == 0
 
 
 def test_a_repair_that_does_not_hold_is_no_repair(stablerep, folder, pipeline, monkeypatch):

@@ -126,6 +126,14 @@ def test_an_export_that_was_interrupted_goes_on(
     ]
     assert files[0] == files[1] and len(paths) == len(whole) == 6
     check_shards(tmp_path / "out")
+    (tmp_path / "out/README.md").write_text("mine")
+    times = {path: path.stat().st_mtime_ns for path in paths}
+    assert export(folder, tmp_path / "out", shard_bytes=1) == paths, "a finished one is found finished"
+    assert {path: path.stat().st_mtime_ns for path in paths} == times
+    assert (tmp_path / "out/README.md").read_text() == "mine"
+    paths[1].write_bytes(b"damaged")
+    export(folder, tmp_path / "out", shard_bytes=1)
+    check_shards(tmp_path / "out")
 
 
 def test_a_failing_write_of_parquet_is_an_error_and_no_abort() -> None:
