@@ -32,5 +32,6 @@ from .training import (
     StableRepTrainer as StableRepTrainer,
     StableRepTrainingArguments as StableRepTrainingArguments,
     build_model as build_model,
+    load_caption_groups as load_caption_groups,
     presets as presets,
 )

@@ -55,7 +55,7 @@ _NAMES = {
     _AMOUNT: """
         adam_epsilon base_learning_rate cutmix dollars_per_hour guidance_scale learning_rate max_grad_norm mixup
         knn_temperature most_megapixels most_upload_megabytes neftune_noise_alpha num_train_epochs
-        guidance_interval snr_gamma temperature warmup_epochs weight_decay
+        guidance_interval snr_gamma source_weights temperature warmup_epochs weight_decay
         """,
     Range(0, 1e9): "eval_delay eval_steps logging_steps save_steps warmup_steps",
     Range(-1000, 1000): "lora_scale",

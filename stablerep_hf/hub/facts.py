@@ -50,6 +50,7 @@ class TrainingData:
         revision: commit or plan hash; empty if unknown.
         generator: what drew the images, as `SynthesisPlan.settings["generator"]`; empty for real images.
         hub_id: its repository on the Hub; empty if it is not there.
+        sources: the data sets that it was joined of, if there are several.
     """
 
     name: str
@@ -58,6 +59,22 @@ class TrainingData:
     revision: str = ""
     generator: Mapping[str, Any] = field(default_factory=dict)
     hub_id: str = ""
+    sources: list[TrainingData] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> TrainingData:
+        """From its `dataclasses.asdict`."""
+        return cls(**{**record, "sources": list(map(cls.of, record.get("sources", ())))})
+
+    @property
+    def parts(self) -> list[TrainingData]:
+        """The data sets that it was joined of, or itself."""
+        return self.sources or [self]
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether a generator drew some of it."""
+        return any(part.generator for part in self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
             *_synthetic_tag(facts),
             *facts.tags,
         ],
-        datasets=[facts.data.hub_id] if facts.data and facts.data.hub_id else None,
+        datasets=[part.hub_id for part in facts.data.parts if part.hub_id] or None if facts.data else None,
         model_name=facts.name,
         eval_results=model_index_results(own) or None,
         co2_eq_emissions=_emissions(facts),
@@ -282,7 +282,7 @@ def _emissions(facts: ModelFacts) -> dict[str, Any] | None:
 
 
 def _synthetic_tag(facts: ModelFacts) -> list[str]:
-    return ["synthetic-data"] if facts.data and facts.data.generator else []
+    return ["synthetic-data"] if facts.data and facts.data.is_drawn else []
 
 
 def _dataset_id(name: str) -> str:

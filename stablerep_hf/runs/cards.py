@@ -110,7 +110,7 @@ def encoder_facts(
     from ..hub import ModelFacts, TrainingData, describe_encoder
 
     settings = {**record["settings"], **record.get("chosen", {})}
-    data = TrainingData(**record["data"])
+    data = TrainingData.of(record["data"])
     return ModelFacts(
         name=name,
         license=settings["license"],
@@ -131,7 +131,7 @@ def encoder_facts(
         **record.get("energy", {}),
         results=tuple(results),
         limits=tuple(limits),
-        licensed_parts=embedded_parts() if data.generator.get("name") == EMBEDDED else (),
+        licensed_parts=embedded_parts() if any(part.generator.get("name") == EMBEDDED for part in data.parts) else (),
         versions=record["versions"],
     )
 
@@ -232,7 +232,7 @@ def classifier_facts(
         base_model=base or settings["base_model"] or settings["encoder"],
         classes=tuple(record["classes"]),
         architecture={} if base else describe_encoder(folder),
-        data=TrainingData(**record["data"]),
+        data=TrainingData.of(record["data"]),
         training={
             "steps": record["steps"],
             "trained parameters": record["trained_parameters"],
@@ -250,20 +250,34 @@ def classifier_facts(
     )
 
 
-def training_data(
-    source: str, dataset: datasets.Dataset | datasets.IterableDataset, groups: GroupDataset
-) -> TrainingData:
-    """What a data set is, from its provenance where this package drew it, and from the groups that were trained on."""
+def training_data(sources: str | list[str], dataset: Any, groups: GroupDataset) -> TrainingData:
+    """What a data set is, from its provenance where this package drew it, and from the groups that were trained on.
+
+    Args:
+        sources: A folder or Hub id, or several that were joined.
+        dataset: What was loaded of it, or of them by name.
+        groups: Of all.
+    """
     from ..hub import TrainingData
     from ..synthesis import read_provenance
     from .content import content_revision
 
+    captions, images = groups.num_captions, groups.num_images
+    if isinstance(sources, list) and len(sources) > 1:
+        counts = zip((groups.source_sizes > 0).sum(0).tolist(), groups.source_sizes.sum(0).tolist(), strict=True)
+        parts = [
+            replace(training_data(source, dataset[name], groups), name=name, num_captions=captions, num_images=images)
+            for source, name, (captions, images) in zip(sources, dataset, counts, strict=True)
+        ]
+        name = " + ".join(part.name for part in parts)
+        return TrainingData(name=name, num_captions=captions, num_images=images, sources=parts)
+    source = sources[0] if isinstance(sources, list) else sources
     local = Path(source)
     provenance = read_provenance(local) if (local / "provenance").is_dir() else None
     return TrainingData(
         name=local.resolve().name if local.exists() else source,
-        num_captions=groups.num_captions,
-        num_images=groups.num_images,
+        num_captions=captions,
+        num_images=images,
         revision=content_revision(source, dataset),
         generator=provenance.settings["generator"] if provenance else {},
         hub_id="" if local.exists() else source,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InputError, one_line
 from ..progress import say
-from .record import contents_of, identity_of, read_record, settings_of, write_record
+from .record import contents_of, identity_of, names_in, read_record, settings_of, write_record
 
 if TYPE_CHECKING:
     from ..hub import ModelFacts
@@ -222,7 +222,7 @@ class ImageTrainingRun(ABC):
         from .content import reading
 
         try:
-            with explaining(self.output), reading(self.settings.data):
+            with explaining(self.output), reading(" ".join(names_in(self.settings.data))):
                 yield
         except InputError:
             raise

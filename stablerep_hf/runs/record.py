@@ -35,8 +35,17 @@ def contents_of(settings: Mapping[str, Any]) -> dict[str, str]:
     """The content of each folder or file that a setting names, by the setting's name; Hub ids are left out."""
     from .content import content_of
 
-    named = {name: settings[name] for name in SOURCES if isinstance(settings.get(name), str)}
-    return {name: content_of(source) for name, source in named.items() if Path(source).exists()}
+    named = {name: names_in(settings.get(name)) for name in SOURCES}
+    return {
+        name: " + ".join(map(content_of, sources))
+        for name, sources in named.items()
+        if any(Path(source).exists() for source in sources)
+    }
+
+
+def names_in(setting: str | list[str] | None) -> list[str]:
+    """What a setting names that takes one name or several."""
+    return [setting] if isinstance(setting, str) else setting or []
 
 
 def identity_of(settings: Mapping[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
@@ -60,7 +69,8 @@ def read_record(output: Path, name: str, settings: Mapping[str, Any], contents: 
     """
     from ..files.places import check_owned
 
-    check_owned(output, name, settings["data"])
+    for data in names_in(settings["data"]):
+        check_owned(output, name, data)
     path = output / name
     if not path.exists():
         return {}

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..progress import say
 from ..training.model_settings import ModelSettings, build_model
 from .image_run import ImageTrainingRun
-from .record import TRAINING
+from .record import TRAINING, names_in
 
 if TYPE_CHECKING:
     import datasets
@@ -27,7 +27,13 @@ PRETRAINING = "pretraining"
 class TrainingSettings(ModelSettings):
     """What a pre-training run trains on what; how stands in `StableRepTrainingArguments`."""
 
-    data: str = field(default="synthetic-images", metadata={"help": "Data set: a folder or a Hub id."})
+    data: str | list[str] = field(
+        default="synthetic-images",
+        metadata={
+            "help": "Data set: a folder or a Hub id. Several are joined by caption: images of one caption are "
+            "siblings, whichever they come from (see source_weights)."
+        },
+    )
     split: str = field(default="train", metadata={"help": "Split of the data set."})
     keep: str | None = field(
         default=None,
@@ -114,6 +120,7 @@ class TrainingRun(ImageTrainingRun):
         """
         from ..training import StableRepTrainer
         from ..training.objectives import OBJECTIVES
+        from ..training.sources import source_names
 
         settings = self.settings
         if OBJECTIVES[self.arguments.objective].text and settings.tokenizer is None:
@@ -121,8 +128,20 @@ class TrainingRun(ImageTrainingRun):
                 f"objective={self.arguments.objective} learns from captions with a text tower, which needs a "
                 "`tokenizer`, such as openai/clip-vit-base-patch16 or 'embedded'."
             )
-        _check_finished(settings.data)
-        dataset, keys = _stream(settings, self.arguments) if settings.streaming else (_load(settings), None)
+        sources = names_in(settings.data)
+        for source in sources:
+            _check_finished(source)
+        named = dict(zip(source_names(sources), sources, strict=True))
+        keys: Any = None
+        if settings.streaming:
+            streams = {name: _stream(source, settings, self.arguments) for name, source in named.items()}
+            dataset: Any = {name: stream for name, (stream, _) in streams.items()}
+            keys = {name: own for name, (_, own) in streams.items() if own is not None}
+        else:
+            dataset = {name: _load(source, settings) for name, source in named.items()}
+        if len(named) == 1:  # messages need not name it
+            (name,) = named
+            dataset, keys = dataset[name], keys and keys.get(name)
         probe = _probe(settings, self.arguments)
         model, self.tokenizer = build_model(settings, self.arguments.seed)
         with self._making():
@@ -170,22 +189,22 @@ class TrainingRun(ImageTrainingRun):
         return encoder_facts(folder, record, name, form="pretraining")
 
 
-def _load(settings: TrainingSettings) -> datasets.Dataset:
+def _load(source: str, settings: TrainingSettings) -> datasets.Dataset:
     from ..captions import read_terms
     from ..evaluation.images import load_images
     from ..synthesis import filter_rows
 
-    dataset = load_images(settings.data, settings.split)
+    dataset = load_images(source, settings.split)
     if settings.keep is not None:
         dataset, report = filter_rows(
             dataset, settings.keep, read_terms(settings.keep_concepts) if settings.keep_concepts else None
         )
-        say(f"{settings.keep}: {report}")
+        say(f"{source}, {settings.keep}: {report}")
     return dataset
 
 
 def _stream(
-    settings: TrainingSettings, arguments: StableRepTrainingArguments
+    source: str, settings: TrainingSettings, arguments: StableRepTrainingArguments
 ) -> tuple[datasets.IterableDataset, datasets.IterableDataset | None]:
     """The data as a stream, and from parquet, where columns can be read alone, its keys as another."""
     from ..evaluation.images import load_images
@@ -195,7 +214,7 @@ def _stream(
 
     if settings.keep_concepts is not None:
         raise InputError("`keep_concepts` counts what is dropped, which `streaming` does not know: leave out either.")
-    streams = [load_images(settings.data, settings.split, streaming=True)]
+    streams = [load_images(source, settings.split, streaming=True)]
     if streams[0].info.builder_name == "parquet":
         columns = streams[0].column_names
         objective = OBJECTIVES[arguments.objective]
@@ -204,7 +223,7 @@ def _stream(
         named |= {"caption"} if objective.text else set()
         wanted = [name for name in columns if name == key or name in named] or [c for c in columns if c != "image"][:1]
         if wanted:
-            streams.append(load_images(settings.data, settings.split, streaming=True, columns=wanted))
+            streams.append(load_images(source, settings.split, streaming=True, columns=wanted))
     if settings.keep is not None:
         streams = [filter_stream(stream, settings.keep) for stream in streams]
     return streams[0], streams[1] if len(streams) > 1 else None

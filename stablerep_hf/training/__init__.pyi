@@ -13,5 +13,6 @@ from .model_settings import ModelSettings as ModelSettings, build_model as build
 from .objectives import ObjectiveLoss as ObjectiveLoss
 from .presets import presets as presets
 from .probe import KnnProbe as KnnProbe
+from .sources import load_caption_groups as load_caption_groups
 from .streamed_images import StreamedBatchSampler as StreamedBatchSampler, StreamedImages as StreamedImages
 from .trainer import StableRepTrainer as StableRepTrainer

@@ -171,6 +171,14 @@ class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # 
             if getattr(self, name) is not None and not 1 <= getattr(self, name) < 2**31:
                 raise InputError(f"{name}={getattr(self, name)} leaves no image in the batch: give at least 1.")
         self._check_positives()
+        weights = self.source_weights
+        if weights is not None and not all(0 < weight < math.inf for weight in weights):
+            raise InputError(f"source_weights={weights} cannot share images: give each data set a number above 0.")
+        if weights is not None and self.single_images:
+            raise InputError(
+                f"source_weights={weights} shares the images of a caption, and under {self.objective} each image "
+                "stands on its own: leave it out."
+            )
         if self.objective == "simclr" and self.crops_per_image < 2:
             raise InputError(
                 f"crops_per_image={self.crops_per_image} gives no view a positive under simclr: give at least 2."

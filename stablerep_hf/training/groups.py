@@ -51,29 +51,38 @@ class GroupDataset(Dataset[Group]):
 
     Args:
         group_ids: int64 (C,), by group.
-        sizes: (C,), images that each group has.
+        sizes: int64 (C, S), images that each group has of each source; its images stand source by source.
         images_per_caption: m, drawn without replacement in each epoch; a caption with fewer gives all it has. None for
             as many as at least half of the captions have, at most the 6 of the paper.
         crops_per_image: Views of each image.
         image_size: Edge of a view in pixels.
         recipe: Distribution of the views.
         seed: Of every draw.
+        source_weights: How the m images are shared among the sources; None draws from all images alike.
 
     Raises:
-        InputError: No group has `images_per_caption` images.
+        InputError: No group has `images_per_caption` images, or there are not as many weights as sources.
     """
 
     def __init__(
         self,
         group_ids: Int64Array,
-        sizes: npt.NDArray[np.integer[Any]],
+        sizes: Int64Array,
         *,
         images_per_caption: int | None,
         crops_per_image: int,
         image_size: int,
         recipe: AugmentationRecipe,
         seed: int,
+        source_weights: Sequence[float] | None = None,
     ) -> None:
+        if source_weights is not None and len(source_weights) != sizes.shape[1]:
+            raise InputError(
+                f"source_weights={list(source_weights)} weighs {len(source_weights)} sources, and the data has "
+                f"{sizes.shape[1]}: give a number for each data set, in the order of `data`."
+            )
+        self.source_sizes = sizes
+        sizes = sizes.sum(1)
         largest = int(sizes.max(initial=0))
         if images_per_caption is None:
             usual = int(np.sort(sizes)[len(sizes) // 2]) if len(sizes) else 1
@@ -89,6 +98,7 @@ class GroupDataset(Dataset[Group]):
         self.image_size = image_size
         self.recipe = recipe
         self.seed = seed
+        self.source_weights = None if source_weights is None else np.asarray(source_weights, np.float64)
 
     _counted = ""  # how images of a caption are counted, where that can surprise
 
@@ -115,9 +125,17 @@ class GroupDataset(Dataset[Group]):
         """Start a group's random numbers and choose which of its images an epoch sees."""
         rng = np.random.default_rng((self.seed, epoch, group))
         size = int(self.sizes[group])
-        if size > self.images_per_caption:
+        if size <= self.images_per_caption:
+            return rng, np.arange(size)
+        if self.source_weights is None:
             return rng, rng.choice(size, self.images_per_caption, replace=False)
-        return rng, np.arange(size)
+        available = self.source_sizes[group]
+        counts = share_out(rng, self.images_per_caption, self.source_weights, available)
+        starts = np.cumsum(available) - available
+        parts = zip(starts, available, counts, strict=True)
+        return rng, rng.permutation(
+            np.concatenate([start + rng.choice(size, count, replace=False) for start, size, count in parts])
+        )
 
     def _views(self, rng: np.random.Generator, group: int, records: Mapping[str, Mapping[str, Any]]) -> Group:
         """Draw the views of the chosen rows, each under the name to call it by if its image is bad."""
@@ -142,6 +160,28 @@ class GroupDataset(Dataset[Group]):
             caption=str(caption),
             bad_images=tuple(bad),
         )
+
+
+def share_out(rng: np.random.Generator, number: int, weights: npt.NDArray[Any], available: Int64Array) -> Int64Array:
+    """Share a number of images among sources: each gets the part of its weight, rounded up or down at random.
+
+    The mean over many draws is the exact part. Where a source has fewer images, the others give the rest.
+
+    Args:
+        rng: Rounds.
+        number: Of images, at most those that there are.
+        weights: (S,), above 0.
+        available: int64 (S,), images that each source has.
+
+    Returns:
+        int64 (S,), adding up to `number`.
+    """
+    counts = np.zeros_like(available)
+    while left := int(number - counts.sum()):
+        parts = np.cumsum(np.where(available > counts, weights, 0.0))
+        ends = np.floor(parts / parts[-1] * left + rng.random())  # one offset for all: systematic sampling
+        counts = np.minimum(available, counts + np.diff(ends, prepend=0).astype(np.int64))
+    return counts
 
 
 def check_dataset(dataset: Any) -> None:

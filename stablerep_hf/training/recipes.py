@@ -90,6 +90,13 @@ class PretrainingRecipe(ImageRecipe):
             "the captions have if those are fewer."
         },
     )
+    source_weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "With several data sets, how images_per_caption is shared among them, in their order: 1 1 draws "
+            "evenly, 4 2 four and two of six. If not given, all images of a caption are drawn alike."
+        },
+    )
     crops_per_image: int = field(
         default=1, metadata={"help": "Views of each image in a batch; 1 in the paper, 2 for simclr."}
     )

@@ -15,35 +15,25 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from accelerate import PartialState
-from accelerate.utils import gather_object
 
 from ..errors import InputError
 from .grouped_images import GroupedBatchSampler
-from .groups import (
-    Group,
-    GroupDataset,
-    Int64Array,
-    Positives,
-    caption_ids,
-    check_images,
-    key_column,
-    label_ids,
-    refuse_missing,
-)
+from .groups import Group, GroupDataset, Int64Array, Positives, label_ids
+from .sources import check_shared, of_source
+from .streams import Rows, Stream
 
 _LOGGER = logging.getLogger(__name__)
 _LANES = (1, 2, 4, 8, 16, 32)  # powers of two, as numbers of processes mostly are; each has a file open
 _READ_AHEAD = 2  # batches
-_ROWS = 1000  # read at a time where only keys are wanted
+_DISORDER = 0.01  # of captions that stand before the one that they follow elsewhere
 
 
 class StreamedGroup(NamedTuple):
@@ -61,67 +51,79 @@ class StreamedGroup(NamedTuple):
 
 
 class StreamedImages(GroupDataset):
-    """The groups of a stream.
+    """The groups of a stream, or of several that are joined by caption.
 
     Siblings must stand one after another, as the shards of this package have them. Those that do not, or that the end
     of a shard separates, are groups of their own with one id: still positives of each other if they meet in a batch,
     but visited apart. How many there are is told as a warning.
 
+    Several streams are read side by side: the first sets the order, and each of the others gives its rows of the same
+    captions. That is quick where all have their captions in one order, as data sets drawn for one caption file do.
+
     Args:
         dataset: With an image column and, for positives of a caption, `caption_id` or `caption`. It must give the same
-            rows in the same order each time.
+            rows in the same order each time. Several by name.
         keys: The same rows in the same shards, with the column that names the siblings alone (and `caption`, with
             `text`), such as `load_dataset(..., streaming=True, columns=["caption_id"])`: what is read before training.
-            Without it `dataset` itself is, images included.
+            Without it `dataset` itself is, images included. By name, like `dataset`; those that lack may be left out.
         positives: What makes a group.
         label_column: Holds the labels, integers or text.
         text: Whether the captions are learned from, so that none may be missing.
         settings: As for `GroupDataset`.
 
     Raises:
-        InputError: A column is missing or of another type, an id, label or caption is, or no caption has
-            `images_per_caption` images in a row.
+        InputError: A column is missing or of another type, an id, label or caption is, no caption has
+            `images_per_caption` images in a row, or a stream shares no caption with another.
     """
 
     _counted = " that stand one after another in the stream"
 
     def __init__(
         self,
-        dataset: datasets.IterableDataset,
-        keys: datasets.IterableDataset | None = None,
+        dataset: datasets.IterableDataset | Mapping[str, datasets.IterableDataset],
+        keys: datasets.IterableDataset | Mapping[str, datasets.IterableDataset] | None = None,
         *,
         positives: Positives = "caption",
         label_column: str = "label",
         text: bool = False,
         **settings: Any,
     ) -> None:
-        columns = dataset.column_names
-        if columns is None:
-            raise InputError(
-                "The stream does not tell its columns: open it with `datasets.load_dataset`, or give its `features`."
-            )
-        key = key_column(columns, positives, label_column, text=text)
-        if dataset.features is not None:
-            check_images(dataset.features["image"])
-        self._id_column = key if positives == "caption" else None
-        used = [name for name in columns if name in ("image", "caption", self._id_column)]
-        self._images = dataset.select_columns(used).cast_column("image", datasets.Image(decode=False))
-        ids, sizes, self._shards = _count_groups(dataset if keys is None else keys, key, positives, text)
-        if not len(ids):
-            raise InputError("The stream gives no row: check its split, or loosen the condition on its rows.")
-        self._starts = np.r_[0, np.cumsum(sizes, dtype=np.int64)]  # the row that each group begins at
+        named = dataset if isinstance(dataset, Mapping) else {"": dataset}
+        keys = keys if isinstance(keys, Mapping) else {"": keys}
+        self.names = list(named)
+        self.streams = [
+            of_source(name, Stream, stream, keys.get(name), positives, label_column, text)
+            for name, stream in named.items()
+        ]
+        ids, self._parts, self._shards = _join(self.streams, apart=positives != "caption")
+        if positives == "caption":
+            check_shared({name: stream.ids for name, stream in zip(named, self.streams, strict=True)})
+        elif positives == "label":
+            ids = label_ids([label for stream in self.streams for label in stream.ids], label_column)
+        sizes = np.stack([np.r_[s.sizes, 0][part] for s, part in zip(self.streams, self._parts.T, strict=True)], 1)
         super().__init__(ids, sizes, **settings)
-        parted = len(ids) - len(np.unique(ids)) if positives == "caption" else 0
-        if parted and PartialState().is_main_process:
+        if PartialState().is_main_process:
+            self._warn(positives)
+
+    def _warn(self, positives: Positives) -> None:
+        parted = len(self) - len(np.unique(self.group_ids)) if positives == "caption" else 0
+        if parted:
             _LOGGER.warning(
                 "%d of %d groups in the stream are of a caption that was there before: siblings that do not stand "
-                "together are drawn apart.", parted, len(ids),
+                "together are drawn apart.", parted, len(self),
             )  # fmt: skip
+        for name, part in zip(self.names[1:], self._parts.T[1:], strict=True):
+            there = part[part >= 0]
+            if (np.diff(there) < 0).mean() > _DISORDER:
+                _LOGGER.warning(
+                    "The captions of %s stand in another order than those of %s, so reading them side by side is "
+                    "slow: leave out `streaming`, or write them in one order.", name, self.names[0],
+                )  # fmt: skip
 
     @property
     def num_shards(self) -> int:
-        """Shards of the stream."""
-        return len(self._shards) - 1
+        """Shards of the streams that groups begin in."""
+        return int(np.count_nonzero(np.diff(self._shards)))
 
     def __getitem__(self, key: StreamedGroup) -> Group:
         rng, _ = self._draw(key.epoch, key.group)
@@ -129,7 +131,7 @@ class StreamedImages(GroupDataset):
 
     def sequence(self, rng: np.random.Generator) -> Int64Array:
         """All groups, shards in random order, from a random one on: int64 (C,)."""
-        order = rng.permutation(self.num_shards)
+        order = rng.permutation(len(self._shards) - 1)
         groups = np.concatenate([np.arange(self._shards[shard], self._shards[shard + 1]) for shard in order])
         return np.roll(groups, rng.integers(len(groups)))
 
@@ -139,45 +141,41 @@ class StreamedImages(GroupDataset):
         Args:
             epoch: That they are drawn for.
             groups: int64 (K,), distinct.
-            place: int64 (C,), where each group of the stream comes in the order of reading. Memory holds what comes
-                earlier there than in `groups`.
+            place: int64 (C,), where each group comes in the order of reading. Memory holds what comes earlier there
+                than in `groups`.
 
         Raises:
-            InputError: The stream has other rows than it had.
+            InputError: A stream has other rows than it had.
         """
-        arriving = self._arrivals(epoch, groups[np.argsort(place[groups])])
-        waiting: dict[int, StreamedGroup] = {}
+        arrival = groups[np.argsort(place[groups])]
+        readers = [self._read_source(source, epoch, groups, arrival) for source in range(len(self.streams))]
         for group in groups.tolist():
-            while group not in waiting:
-                arrived = next(arriving)
-                waiting[arrived.group] = arrived
-            yield waiting.pop(group)
-
-    def _arrivals(self, epoch: int, groups: Int64Array) -> Iterator[StreamedGroup]:
-        shards = np.searchsorted(self._shards, groups, side="right") - 1
-        for run in np.split(np.arange(len(groups)), np.flatnonzero(np.diff(shards) | (np.diff(groups) < 0)) + 1):
-            if len(run):
-                yield from self._read_shard(epoch, int(shards[run[0]]), groups[run])
-
-    def _read_shard(self, epoch: int, shard: int, groups: Int64Array) -> Iterator[StreamedGroup]:
-        """Read ascending groups of one shard; the rows before the first are passed over in whole tables."""
-        row = int(self._starts[groups[0]])
-        rows = iter(self._images.shard(self.num_shards, shard).skip(row - int(self._starts[self._shards[shard]])))
-        for group in groups.tolist():
-            start, stop = int(self._starts[group]), int(self._starts[group + 1])
-            records = list(islice(rows, start - row, stop - row))
-            row = stop
-            if len(records) < stop - start or not self._is_of(records[0], group):
-                raise InputError(
-                    f"Shard {shard} of the stream has other rows than when they were counted: give a stream that is "
-                    "the same each time it is read, not shuffled and not changed at random."
-                )
             _, chosen = self._draw(epoch, group)
-            yield StreamedGroup(epoch, group, {f"row {start + i} of the stream": records[i] for i in chosen})
+            found: dict[int, tuple[str, dict[str, Any]]] = {}
+            before = 0
+            for source, reader in enumerate(readers):
+                part = self._parts[group, source]
+                if part < 0:
+                    continue
+                start = int(self.streams[source].starts[part])
+                where = f"the stream {self.names[source]}".rstrip()
+                for row, record in next(reader).items():
+                    found[before + row] = f"row {start + row} of {where}", record
+                before += int(self.source_sizes[group, source])
+            yield StreamedGroup(epoch, group, dict(found[row] for row in chosen.tolist()))
 
-    def _is_of(self, record: dict[str, Any], group: int) -> bool:
-        column = self._id_column
-        return column is None or bool(caption_ids(pa.array([record[column]]), column)[0] == self.group_ids[group])
+    def _read_source(self, source: int, epoch: int, groups: Int64Array, arrival: Int64Array) -> Iterator[Rows]:
+        """The chosen rows of the groups that a stream has a part of."""
+        mine = self._parts[:, source]
+        owners = {int(mine[group]): group for group in groups.tolist() if mine[group] >= 0}
+
+        def choose(part: int) -> list[int]:
+            group = owners[part]
+            rows = self._draw(epoch, group)[1] - int(self.source_sizes[group, :source].sum())
+            return [row for row in rows.tolist() if 0 <= row < self.source_sizes[group, source]]
+
+        own, first = mine[groups], mine[arrival]
+        return self.streams[source].read(own[own >= 0], first[first >= 0], choose)
 
 
 class StreamedBatchSampler(GroupedBatchSampler):
@@ -255,46 +253,41 @@ class StreamedBatchSampler(GroupedBatchSampler):
                 yield batch
 
 
-def _count_groups(
-    keys: datasets.IterableDataset, column: str | None, positives: Positives, text: bool
-) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Pass once over the keys; each process over its share of the shards.
+def _join(streams: Sequence[Stream], *, apart: bool = False) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Put the groups of one caption together; the n-th run of a caption in one stream with the n-th in another.
+
+    Args:
+        streams: S of them.
+        apart: Put nothing together.
 
     Returns:
-        Id of each group, its size in rows, both int64 (C,), and the first group of each shard, with C at the end.
+        Id of each joined group, int64 (C,), in the order of their first row; which group of each stream it has, int64
+        (C, S), -1 for none; and the first joined group of each shard, with C at the end.
     """
-    state, shards = PartialState(), keys.num_shards
-    full = [name for name in dict.fromkeys((column, "caption" if text else None)) if name is not None]
-    read = full or keys.column_names[:1]
-    counted = []
-    for shard in range(state.process_index, shards, state.num_processes):
-        ids: list[Any] = []
-        rows, missing = 0, dict.fromkeys(full, 0)
-        for table in keys.shard(shards, shard).select_columns(read).with_format("arrow").iter(_ROWS):
-            rows += len(table)
-            for name in full:
-                missing[name] += table[name].null_count
-            if column is None:
-                continue
-            if positives == "label":
-                ids.extend(table[column].to_pylist())
-            elif not missing[column]:
-                ids.extend(caption_ids(table[column], column).tolist())
-        runs = _runs(np.asarray(ids, np.int64)) if positives == "caption" else (ids, np.ones(rows, np.int64))
-        counted.append((shard, *runs, missing, rows))
-    counted = sorted(gather_object(counted), key=lambda entry: entry[0])
-    for name in full:
-        refuse_missing(sum(entry[3][name] for entry in counted), sum(entry[4] for entry in counted), name)
-    sizes = np.concatenate([entry[2] for entry in counted])
-    bounds = np.r_[0, np.cumsum([len(entry[2]) for entry in counted])].astype(np.int64)
-    if positives == "caption":
-        return np.concatenate([entry[1] for entry in counted]), sizes, bounds
-    if column is None:
-        return np.arange(len(sizes)), sizes, bounds
-    return label_ids([label for entry in counted for label in entry[1]], column), sizes, bounds
+    lengths = [len(stream.sizes) for stream in streams]
+    offsets = np.r_[0, np.cumsum(lengths)]
+    numbers = np.arange(offsets[-1])
+    if apart or len(streams) == 1:
+        first, joined = numbers, numbers
+    else:
+        codes = np.unique(np.concatenate([stream.ids for stream in streams]), return_inverse=True)[1]
+        runs = np.concatenate([_occurrences(part) for part in np.split(codes, offsets[1:-1])])
+        _, first, joined = np.unique(codes * (runs.max() + 1) + runs, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        first, joined = first[order], np.argsort(order)[joined]
+    parts = np.full((len(first), len(streams)), -1, np.int64)
+    for source, (start, length) in enumerate(zip(offsets, lengths, strict=False)):
+        parts[joined[start : start + length], source] = np.arange(length)
+    begins = np.concatenate([start + stream.shards[:-1] for start, stream in zip(offsets, streams, strict=False)])
+    bounds = np.r_[np.searchsorted(first, begins), len(first)]
+    ids = first if apart else np.concatenate([np.asarray(stream.ids) for stream in streams])[first]
+    return ids, parts, bounds
 
 
-def _runs(ids: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Equal neighbours as one: (values, lengths)."""
-    starts = np.flatnonzero(np.r_[True, np.diff(ids) != 0]) if len(ids) else np.empty(0, np.int64)
-    return ids[starts], np.diff(np.r_[starts, len(ids)])
+def _occurrences(codes: Int64Array) -> Int64Array:
+    """How often each value stood before, int64 (N,)."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) != 0])
+    counts = np.empty_like(codes)
+    counts[order] = np.arange(len(codes)) - np.repeat(starts, np.diff(np.r_[starts, len(codes)]))
+    return counts

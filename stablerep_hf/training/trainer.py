@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -17,11 +18,12 @@ from ..models.text_towers import max_text_tokens
 from .arguments import StableRepTrainingArguments
 from .callbacks import ClampLogitScale
 from .grouped_images import GroupedBatchSampler, GroupedImages
-from .groups import GroupCollator, GroupDataset, check_dataset
+from .groups import GroupCollator, GroupDataset
 from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
 from .model_settings import load_model
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
 from .probe import KnnProbe
+from .sources import TrainingImages, by_name
 from .streamed_images import StreamedBatchSampler, StreamedImages
 
 
@@ -35,12 +37,14 @@ class StableRepTrainer(ImageTrainer):
         model: A `StableRepModel`, with a text tower if the objective has a text side; or the name of one: a size such
             as "small", or a folder or Hub id of a StableRep model or a Vision Transformer (see `load_model`).
         args: Arguments; the defaults if not given.
-        train_dataset: Columns `image` and `caption_id` or `caption`; in a stream, siblings one after another.
+        train_dataset: Columns `image` and `caption_id` or `caption`; in a stream, siblings one after another. Several
+            data sets, or several streams, by name are joined by caption (see `load_caption_groups`).
         processing_class: Tokenizer of the text tower, if the objective has a text side.
         callbacks: As for `transformers.Trainer`.
         probe: Measures the encoder wherever `eval_strategy` says, as "eval_knn_accuracy"; `load_best_model_at_end`
             goes by it.
-        train_keys: Of a stream, its column of keys alone, to be counted sooner; see `StreamedImages`.
+        train_keys: Of a stream, its column of keys alone, to be counted sooner; see `StreamedImages`. Of several, by
+            name.
 
     Logged with the loss: its parts by name, the logit scale, and of the last batch the mean similarity of positives
     and of negatives and the number of positives an image has.
@@ -56,14 +60,14 @@ class StableRepTrainer(ImageTrainer):
         self,
         model: StableRepModel | str,
         args: StableRepTrainingArguments | None = None,
-        train_dataset: datasets.Dataset | datasets.IterableDataset | None = None,
+        train_dataset: TrainingImages | None = None,
         processing_class: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
         probe: KnnProbe | None = None,
-        train_keys: datasets.IterableDataset | None = None,
+        train_keys: datasets.IterableDataset | Mapping[str, datasets.IterableDataset] | None = None,
     ) -> None:
         args = StableRepTrainingArguments() if args is None else args
-        check_dataset(train_dataset)
+        named = by_name(train_dataset)
         objective = OBJECTIVES[args.objective]
         if isinstance(model, str):
             model = load_model(model, args.seed, processing_class if objective.text else None)
@@ -75,6 +79,7 @@ class StableRepTrainer(ImageTrainer):
             "image_size": crop_size(model.config.vision_config),
             "recipe": recipe_for(args),
             "seed": args.seed,
+            "source_weights": args.source_weights,
             "positives": objective.positives,
             "label_column": args.label_column,
             "text": objective.text,
@@ -82,8 +87,8 @@ class StableRepTrainer(ImageTrainer):
         # Checked here, before a model is moved or a file written.
         groups: GroupDataset
         batches: GroupedBatchSampler
-        if isinstance(train_dataset, datasets.IterableDataset):
-            groups = stream = StreamedImages(train_dataset, train_keys, **settings)
+        if isinstance(next(iter(named.values())), datasets.IterableDataset):
+            groups = stream = StreamedImages(named, train_keys, **settings)
             args = args.for_data(len(groups), groups.images_per_caption)
             check_processes(args, "captions_per_batch")
             batches = StreamedBatchSampler(
@@ -95,7 +100,7 @@ class StableRepTrainer(ImageTrainer):
                 num_processes=args.world_size,
             )
         else:
-            groups = GroupedImages(train_dataset, **settings)
+            groups = GroupedImages(named, **settings)
             args = args.for_data(len(groups), groups.images_per_caption)
             check_processes(args, "captions_per_batch")
             batches = GroupedBatchSampler(len(groups), args.groups_per_batch, args.seed)

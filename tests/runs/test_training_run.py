@@ -101,6 +101,31 @@ def test_what_is_chosen_for_ragged_and_large_data(tmp_path, sizes, objective, ch
     assert (args.captions_per_batch, args.images_per_caption) == chosen
 
 
+def test_data_sets_are_joined_and_named_in_record_and_card(grouped_folder, tmp_path, capsys):
+    photos = make_dataset([2] * 10).remove_columns("caption_id")
+    photos.to_parquet(tmp_path / "photos" / "train.parquet")
+    words = [*flags(MODEL | {"max_steps": 1}), "--source-weights", "1", "1", "--use_cpu"]
+    sources = [str(grouped_folder), str(tmp_path / "photos")]
+    argv = ["train", "--data", *sources, "--output", str(tmp_path / "run"), *words]
+    assert cli.main(argv) == 0, capsys.readouterr().err
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    first = grouped_folder.resolve().name
+    data = record["data"]
+    assert (data["name"], data["num_captions"], data["num_images"]) == (f"{first} + photos", 12, 68)
+    assert [(part["name"], part["num_captions"], part["num_images"]) for part in data["sources"]] == [
+        (first, 12, 48),
+        ("photos", 10, 20),
+    ]
+    assert record["contents"]["data"].count("content ") == 2
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"- `{first}`: 48 images of 12 captions" in card and "- `photos`: 20 images of 10 captions" in card
+    photos.select(range(18)).to_parquet(tmp_path / "photos" / "train.parquet")
+    assert cli.main(argv) == 2
+    assert "has changed since it began" in capsys.readouterr().err
+    assert cli.main(["train", "--data", sources[0], "--output", str(tmp_path / "other"), *words]) == 2
+    assert "weighs 2 sources, and the data has 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_data_that_has_changed_is_refused(grouped_folder, tmp_path, monkeypatch, finished):
     data = shutil.copytree(grouped_folder, tmp_path / "data")

@@ -103,9 +103,10 @@ def test_a_resumed_epoch_reads_only_the_shards_it_still_needs(stream, monkeypatc
     groups = StreamedImages(stream, **SETTINGS)
     whole = batches(groups, epoch=1)
     read = []
-    read_shard = groups._read_shard
+    source = groups.streams[0]
+    read_shard = source.read_shard
     monkeypatch.setattr(
-        groups, "_read_shard", lambda epoch, shard, wanted: (read.extend(wanted), read_shard(epoch, shard, wanted))[1]
+        source, "read_shard", lambda shard, wanted, choose: (read.extend(wanted), read_shard(shard, wanted, choose))[1]
     )
     resumed = batches(groups, epoch=1, skipped=skipped)
     assert resumed[:skipped] == [[None] * 8] * skipped and resumed[skipped:] == whole[skipped:]
