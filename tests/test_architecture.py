@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "stablerep_hf"
 # A room may import itself and the rooms on the lines above its own; models and losses travel alone.
 LINES = [
-    {"errors", "extras", "files", "models", "losses", "assets", "progress"},
+    {"errors", "extras", "files", "models", "losses", "assets", "progress", "setting"},
     {"captions", "evaluation"},
     {"synthesis", "retrieval"},
     {"space"},
@@ -25,7 +25,7 @@ LINES = [
     {"__main__"},
 ]
 SIDEWAYS = {"extras": {"errors"}, "files": {"errors"}}
-ALONE = {"models", "losses", "assets", "errors", "progress"}
+ALONE = {"models", "losses", "assets", "errors", "progress", "setting"}
 
 
 def allowed(room):

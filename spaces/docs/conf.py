@@ -1,5 +1,6 @@
 """The documentation site: `make docs` builds it into `site/`, which is a static Space as it stands."""
 
+import dataclasses
 from importlib.metadata import version as installed
 
 default_role = "code"  # docstrings write names in single backticks
@@ -25,3 +26,15 @@ autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+
+
+def add_help(app, what, name, obj, options, lines):
+    """Write the help of a settings dataclass's fields, which are flags too, below its docstring."""
+    if what == "class" and dataclasses.is_dataclass(obj):
+        helps = {entry.name: entry.metadata["help"] for entry in dataclasses.fields(obj) if "help" in entry.metadata}
+        lines += ["", *(f"- ``{name}``: {text}" for name, text in helps.items()), ""]
+
+
+def setup(app):
+    """Let Sphinx call the above."""
+    app.connect("autodoc-process-docstring", add_help)

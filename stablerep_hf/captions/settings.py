@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import InputError
+from ..setting import setting
 
 Allocation = Literal["uniform", "sqrt", "target"]
 
@@ -14,31 +15,19 @@ Allocation = Literal["uniform", "sqrt", "target"]
 class WritingSettings:
     """How captions of class names are written. Lists are UTF-8 files with one entry a line."""
 
-    classes: str | None = field(
-        default=None, metadata={"help": "In place of a source: list of class names to write captions of."}
+    classes: str | None = setting(None, "In place of a source: list of class names to write captions of.")
+    per_class: int | None = setting(
+        None, "Captions to write of each class; 16, or fewer if the templates give no more."
     )
-    per_class: int | None = field(
-        default=None,
-        metadata={"help": "Captions to write of each class; 16, or fewer if the templates give no more."},
+    templates: str | None = setting(None, "List of sentences with {class} in them; four simple ones if not given.")
+    backgrounds: str | None = setting(None, "List for {background} in templates; a short one ships.")
+    relations: str | None = setting(None, "List for {relation} in templates; a short one ships.")
+    language_model: str | None = setting(
+        None, "Causal language model (Hub id or folder) that writes in place of templates."
     )
-    templates: str | None = field(
-        default=None, metadata={"help": "List of sentences with {class} in them; four simple ones if not given."}
-    )
-    backgrounds: str | None = field(
-        default=None, metadata={"help": "List for {background} in templates; a short one ships."}
-    )
-    relations: str | None = field(
-        default=None, metadata={"help": "List for {relation} in templates; a short one ships."}
-    )
-    language_model: str | None = field(
-        default=None, metadata={"help": "Causal language model (Hub id or folder) that writes in place of templates."}
-    )
-    language_model_revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the language model."}
-    )
-    prompt: str | None = field(
-        default=None,
-        metadata={"help": "File with the text that the language model continues; {class} and the like are filled."},
+    language_model_revision: str | None = setting(None, "Branch, tag or commit of the language model.")
+    prompt: str | None = setting(
+        None, "File with the text that the language model continues; {class} and the like are filled."
     )
 
     def __post_init__(self) -> None:
@@ -59,73 +48,42 @@ class CaptionSettings(WritingSettings):
     The help of each field is that of the flag of `stablerep captions`. Lists are UTF-8 files with one entry a line.
     """
 
-    column: str | None = field(
-        default=None, metadata={"help": "Column of the captions, where the source has several text columns."}
-    )
-    label_column: str | None = field(
-        default=None, metadata={"help": "Column with a label of each caption, for the allocation."}
-    )
-    split: str = field(default="train", metadata={"help": "Split to read, where the source is a data set."})
+    column: str | None = setting(None, "Column of the captions, where the source has several text columns.")
+    label_column: str | None = setting(None, "Column with a label of each caption, for the allocation.")
+    split: str = setting("train", "Split to read, where the source is a data set.")
 
-    repair: bool = field(default=True, metadata={"help": "Repair mojibake and HTML entities (ftfy)."})
-    min_words: int = field(default=1, metadata={"help": "Drop shorter captions."})
-    max_words: int | None = field(default=None, metadata={"help": "Drop longer captions."})
-    languages: list[str] | None = field(
-        default=None, metadata={"help": "Keep captions in these languages (en, de ...); all if not given."}
+    repair: bool = setting(True, "Repair mojibake and HTML entities (ftfy).")
+    min_words: int = setting(1, "Drop shorter captions.")
+    max_words: int | None = setting(None, "Drop longer captions.")
+    languages: list[str] | None = setting(None, "Keep captions in these languages (en, de ...); all if not given.")
+    blocked_words: str = setting(
+        "shipped", "Drop captions with a term of this list; 'shipped' is a short English list, 'none' no list."
     )
-    blocked_words: str = field(
-        default="shipped",
-        metadata={
-            "help": "Drop captions with a term of this list; 'shipped' is a short English list, 'none' no list."
-        },
+    keep_personal: bool = setting(False, "Keep captions with e-mail or web addresses, handles, phone or card numbers.")
+    near_duplicates: float | None = setting(
+        None,
+        "Merge captions that share at least this part of their words and word pairs (4 kB of memory a caption); 0 "
+        "merges equal captions only. 0.8, and 0 for captions that are written from class names.",
     )
-    keep_personal: bool = field(
-        default=False, metadata={"help": "Keep captions with e-mail or web addresses, handles, phone or card numbers."}
-    )
-    near_duplicates: float | None = field(
-        default=None,
-        metadata={
-            "help": "Merge captions that share at least this part of their words and word pairs (4 kB of memory a "
-            "caption); 0 merges equal captions only. 0.8, and 0 for captions that are written from class names."
-        },
-    )
-    classifier: str | None = field(
-        default=None, metadata={"help": "Text classifier (Hub id or folder) that finds unsafe captions."}
-    )
-    classifier_labels: list[str] | None = field(
-        default=None, metadata={"help": "Labels of the classifier that mean unsafe."}
-    )
-    max_unsafe: float = field(
-        default=0.5, metadata={"help": "Drop captions to which the classifier gives a higher score."}
-    )
+    classifier: str | None = setting(None, "Text classifier (Hub id or folder) that finds unsafe captions.")
+    classifier_labels: list[str] | None = setting(None, "Labels of the classifier that mean unsafe.")
+    max_unsafe: float = setting(0.5, "Drop captions to which the classifier gives a higher score.")
 
-    concepts: str | None = field(
-        default=None, metadata={"help": "List of terms to balance by and to count; labels if not given."}
-    )
-    cap: int | None = field(default=None, metadata={"help": "Most captions that a concept keeps (MetaCLIP)."})
-    keep_unmatched: bool = field(default=False, metadata={"help": "With --cap: keep captions without a concept."})
-    allocation: Allocation | None = field(
-        default=None, metadata={"help": "Give captions of rare concepts more images."}
-    )
-    images_per_caption: int = field(
-        default=4, metadata={"help": "With --allocation: the mean number of images (target: the least)."}
-    )
-    target: int | None = field(default=None, metadata={"help": "With --allocation target: images of each concept."})
-    max_images: int | None = field(
-        default=None, metadata={"help": "With --allocation: most images of one caption; 16 times the mean."}
-    )
+    concepts: str | None = setting(None, "List of terms to balance by and to count; labels if not given.")
+    cap: int | None = setting(None, "Most captions that a concept keeps (MetaCLIP).")
+    keep_unmatched: bool = setting(False, "With --cap: keep captions without a concept.")
+    allocation: Allocation | None = setting(None, "Give captions of rare concepts more images.")
+    images_per_caption: int = setting(4, "With --allocation: the mean number of images (target: the least).")
+    target: int | None = setting(None, "With --allocation target: images of each concept.")
+    max_images: int | None = setting(None, "With --allocation: most images of one caption; 16 times the mean.")
 
-    evaluation_sets: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Captions or class names of evaluation sets, to look for among the captions: files, or data sets, "
-            "whose split is test unless named as in NAME:validation."
-        },
+    evaluation_sets: list[str] | None = setting(
+        None,
+        "Captions or class names of evaluation sets, to look for among the captions: files, or data sets, whose "
+        "split is test unless named as in NAME:validation.",
     )
-    drop_overlaps: bool = field(
-        default=False, metadata={"help": "Drop captions that are (nearly) equal to one of an evaluation set."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the balancing and of captions that are written."})
+    drop_overlaps: bool = setting(False, "Drop captions that are (nearly) equal to one of an evaluation set.")
+    seed: int = setting(0, "Seed of the balancing and of captions that are written.")
 
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""

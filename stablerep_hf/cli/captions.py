@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..captions import CaptionSettings
 from ..errors import InputError
+from ..setting import setting
 from .parsing import Command
 
 if TYPE_CHECKING:
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
 class Output:
     """Where the set is written."""
 
-    output: str = field(
-        default="captions.parquet",
-        metadata={"help": "Parquet file for the caption set; its audit is written beside it."},
-    )
+    output: str = setting("captions.parquet", "Parquet file for the caption set; its audit is written beside it.")
 
 
 COMMAND = Command(

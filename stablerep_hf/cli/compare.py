@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ..setting import setting
 from .parsing import Command
 
 
@@ -12,7 +13,7 @@ from .parsing import Command
 class CompareFlags:
     """Flags of `stablerep compare`, beside the folders."""
 
-    output: str | None = field(default=None, metadata={"help": "PNG of the plot; the table stands beside it as .md."})
+    output: str | None = setting(None, "PNG of the plot; the table stands beside it as .md.")
 
 
 COMMAND = Command(

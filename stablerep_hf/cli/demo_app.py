@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import InputError
+from ..setting import setting
 from ..space.settings import SpaceSettings
 from .parsing import Command
 
@@ -16,12 +17,11 @@ from .parsing import Command
 class ServingCommand:
     """Flags of `stablerep demo-app`, beside the settings of the page."""
 
-    host: str = field(default="127.0.0.1", metadata={"help": "Address to listen at; 0.0.0.0 for all of this machine."})
-    port: int | None = field(
-        default=None,
-        metadata={"help": "The port, 0 for any free one; the first free one of the hundred from 7860 if not given."},
+    host: str = setting("127.0.0.1", "Address to listen at; 0.0.0.0 for all of this machine.")
+    port: int | None = setting(
+        None, "The port, 0 for any free one; the first free one of the hundred from 7860 if not given."
     )
-    open_browser: bool = field(default=False, metadata={"help": "Open the page in a browser."})
+    open_browser: bool = setting(False, "Open the page in a browser.")
 
 
 COMMAND = Command(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from ..setting import setting
 from .parsing import Command
 
 
@@ -13,11 +14,9 @@ from .parsing import Command
 class ExportFlags:
     """Flags of `stablerep export`, beside the folder."""
 
-    format: Literal["parquet", "webdataset"] = field(default="parquet", metadata={"help": "Format to write."})
-    shard_megabytes: int = field(default=500, metadata={"help": "About how large the files are to be."})
-    output: str = field(
-        default="export", metadata={"help": "A folder that is empty, does not exist, or holds a part of this export."}
-    )
+    format: Literal["parquet", "webdataset"] = setting("parquet", "Format to write.")
+    shard_megabytes: int = setting(500, "About how large the files are to be.")
+    output: str = setting("export", "A folder that is empty, does not exist, or holds a part of this export.")
 
 
 COMMAND = Command(

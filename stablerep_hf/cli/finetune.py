@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..runs.fine_tuning import FineTuningRun, FineTuningSettings
+from ..setting import setting
 from ..training.recipes import FineTuningRecipe
 from .parsing import Command, Extended
 from .train import TRAINER_FLAGS, plan_of
@@ -15,12 +16,8 @@ from .train import TRAINER_FLAGS, plan_of
 class FineTuneFlags:
     """Flags of `stablerep finetune` beside the settings and arguments of its run."""
 
-    output: str = field(
-        default="classifier", metadata={"help": "Folder of the classifier; checkpoints are saved below it."}
-    )
-    dry_run: bool = field(
-        default=False, metadata={"help": "Check everything, say what would be done and written, and train nothing."}
-    )
+    output: str = setting("classifier", "Folder of the classifier; checkpoints are saved below it.")
+    dry_run: bool = setting(False, "Check everything, say what would be done and written, and train nothing.")
 
 
 def _arguments() -> type:

@@ -6,9 +6,10 @@ import glob
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..setting import setting
 from ..synthesis.settings import GenerationSettings, ScoringSettings, SigningSettings
 from ..synthesis.workers import rank_and_world_size
 from .parsing import Command
@@ -22,16 +23,11 @@ if TYPE_CHECKING:
 class GenerateFlags:
     """Flags of `stablerep generate` beside the settings of the run."""
 
-    license: str | None = field(
-        default=None,
-        metadata={"help": "Licence of the images, for their card: a Hub licence id; cc-by-4.0 if embedded."},
+    license: str | None = setting(
+        None, "Licence of the images, for their card: a Hub licence id; cc-by-4.0 if embedded."
     )
-    dry_run: bool = field(
-        default=False, metadata={"help": "Draw two batches, say what all would take, and write nothing."}
-    )
-    dollars_per_hour: float | None = field(
-        default=None, metadata={"help": "With --dry-run: price of one worker's hour, for the cost."}
-    )
+    dry_run: bool = setting(False, "Draw two batches, say what all would take, and write nothing.")
+    dollars_per_hour: float | None = setting(None, "With --dry-run: price of one worker's hour, for the cost.")
 
 
 COMMAND = Command(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..setting import setting
 from .parsing import Command
 
 SPACE = "space"
@@ -17,23 +18,19 @@ SPACE = "space"
 class PublishSettings:
     """How a folder is published."""
 
-    private: bool = field(default=False, metadata={"help": "If the repository is made now, hide it from others."})
-    create_pr: bool = field(default=False, metadata={"help": "Propose the change instead of making it."})
-    tag: str | None = field(default=None, metadata={"help": "Name this version, such as v1."})
-    results: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Files that `stablerep evaluate --output` wrote, for the published card of a model."},
+    private: bool = setting(False, "If the repository is made now, hide it from others.")
+    create_pr: bool = setting(False, "Propose the change instead of making it.")
+    tag: str | None = setting(None, "Name this version, such as v1.")
+    results: list[str] = setting(
+        [], "Files that `stablerep evaluate --output` wrote, for the published card of a model."
     )
-    variables: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Variables of a Space, as NAME=VALUE; with `publish space` the settings of the search page, such "
-            "as ENCODER=me/my-encoder."
-        },
+    variables: list[str] = setting(
+        [],
+        "Variables of a Space, as NAME=VALUE; with `publish space` the settings of the search page, such as "
+        "ENCODER=me/my-encoder.",
     )
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "List the files, and those that would go there, and print the card; upload nothing."},
+    dry_run: bool = setting(
+        False, "List the files, and those that would go there, and print the card; upload nothing."
     )
 
 

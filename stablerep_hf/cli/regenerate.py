@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..setting import setting
 from .parsing import Command
 from .show import ImageFlags
 
@@ -14,12 +15,10 @@ from .show import ImageFlags
 class RegenerateFlags:
     """Flags of `stablerep regenerate` beside those that name the image."""
 
-    generator: str | None = field(
-        default=None, metadata={"help": "Where the pipeline is that drew the folder, if not on the Hub."}
-    )
-    lora: str | None = field(default=None, metadata={"help": "Where its LoRA is, if not on the Hub."})
-    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
-    output: str | None = field(default=None, metadata={"help": "File for the image; none is written if not given."})
+    generator: str | None = setting(None, "Where the pipeline is that drew the folder, if not on the Hub.")
+    lora: str | None = setting(None, "Where its LoRA is, if not on the Hub.")
+    device: str | None = setting(None, "cuda, mps, cpu; the fastest there is if not given.")
+    output: str | None = setting(None, "File for the image; none is written if not given.")
 
 
 COMMAND = Command(

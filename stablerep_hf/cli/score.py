@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..setting import setting
 from ..synthesis.settings import ScoringSettings
 from .parsing import Command
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class ScoreFlags:
     """Flags of `stablerep score`, beside the folder and `ScoringSettings`."""
 
-    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
+    device: str | None = setting(None, "cuda, mps, cpu; the fastest there is if not given.")
 
 
 COMMAND = Command(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..setting import setting
 from .parsing import Command
 
 _LISTED = 20
@@ -15,9 +16,9 @@ _LISTED = 20
 class ImageFlags:
     """Which image of a data set: of `stablerep show` and `stablerep regenerate`."""
 
-    caption: str | None = field(default=None, metadata={"help": "Text of the image's caption."})
-    caption_id: int | None = field(default=None, metadata={"help": "Or the caption's id."})
-    image_index: int = field(default=0, metadata={"help": "Which of the caption's images, from 0."})
+    caption: str | None = setting(None, "Text of the image's caption.")
+    caption_id: int | None = setting(None, "Or the caption's id.")
+    image_index: int = setting(0, "Which of the caption's images, from 0.")
 
 
 COMMAND = Command(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..runs.training import TrainingRun, TrainingSettings
+from ..setting import setting
 from ..training.presets import presets
 from ..training.recipes import PretrainingRecipe
 from .parsing import Command, Extended
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 class TrainFlags:
     """Flags of `stablerep train` beside the settings and arguments of its run."""
 
-    output: str = field(default="encoder", metadata={"help": "Folder of the encoder; checkpoints are saved below it."})
-    dry_run: bool = field(
-        default=False, metadata={"help": "Check everything, say what would be done and written, and train nothing."}
-    )
+    output: str = setting("encoder", "Folder of the encoder; checkpoints are saved below it.")
+    dry_run: bool = setting(False, "Check everything, say what would be done and written, and train nothing.")
 
 
 def _arguments() -> type:

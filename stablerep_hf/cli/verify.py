@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import InputError
+from ..setting import setting
 from ..synthesis.settings import SigningSettings
 from .parsing import Command
 from .score import say_unscored
@@ -17,15 +18,12 @@ _SHOWN = 20
 class VerifyFlags:
     """Flags of `stablerep verify`, beside the folder."""
 
-    repair: bool = field(default=False, metadata={"help": "Remove what is wrong and draw it again."})
-    decode: bool = field(default=True, metadata={"help": "Decode every image."})
-    generator: str | None = field(
-        default=None,
-        metadata={"help": "With --repair: where the pipeline that drew it is, if not on the Hub."},
-    )
-    lora: str | None = field(default=None, metadata={"help": "With --repair: where its LoRA is, if not on the Hub."})
-    batch_size: int | None = field(default=None, metadata={"help": "With --repair: images drawn at once."})
-    max_failed_captions: int = field(default=0, metadata={"help": "With --repair: captions that may get no picture."})
+    repair: bool = setting(False, "Remove what is wrong and draw it again.")
+    decode: bool = setting(True, "Decode every image.")
+    generator: str | None = setting(None, "With --repair: where the pipeline that drew it is, if not on the Hub.")
+    lora: str | None = setting(None, "With --repair: where its LoRA is, if not on the Hub.")
+    batch_size: int | None = setting(None, "With --repair: images drawn at once.")
+    max_failed_captions: int = setting(0, "With --repair: captions that may get no picture.")
 
 
 COMMAND = Command(

@@ -30,13 +30,10 @@ def classification(scoring: Scoring) -> list[Finding]:
             "image: use 11_point_map where an image has several, and accuracy or mean_per_class where it has one."
         )
     classes = np.arange(len(scoring.classes))
-    finding = Finding(
-        protocol="classification",
-        metric=metric,
-        statistic=statistic_of(metric, test.features.astype(np.float64), classes, expected),
-        count=len(test),
-        groups=scoring.groups(test),
-        rows=np.arange(len(test)),
+    finding = scoring.finding_of_images(
+        "classification",
+        metric,
+        statistic_of(metric, test.features.astype(np.float64), classes, expected),
         chance={"accuracy": _commonest(expected), "mean_per_class": 1 / len(classes)}.get(metric),
         settings={"label": scoring.columns.label, "num_labels": len(classes), **scoring.settings_of_data()},
     )

@@ -110,13 +110,10 @@ def _sgd(scoring: Scoring, protocol: str) -> list[Finding]:
             **({} if optimistic else {"validation_fraction": probe.validation_fraction}),
             **scoring.settings_of_training(len(np.unique(train_labels))),
         }
-        finding = Finding(
-            protocol=protocol,
-            metric="accuracy",
-            statistic=MeanScore((head.predictions == test_labels).astype(np.float64)),
-            count=len(test),
-            groups=scoring.groups(test),
-            rows=np.arange(len(test)),
+        finding = scoring.finding_of_images(
+            protocol,
+            "accuracy",
+            MeanScore((head.predictions == test_labels).astype(np.float64)),
             chance=_majority(train_labels, test_labels),
             settings=own,
             variant="with BatchNorm" if head.batch_norm else "without BatchNorm",
@@ -181,13 +178,10 @@ def zero_shot(scoring: Scoring) -> list[Finding]:
         raise InputError(f"The only class is {names[0]!r}, so there is nothing to tell apart; give two classes.")
     weights = zero_shot_weights(scoring.embed_texts, names, settings.templates)
     scores = zero_shot_scores(test.embeds, weights).double().numpy()
-    finding = Finding(
-        protocol="zero_shot",
-        metric=settings.metric,
-        statistic=statistic_of(settings.metric, scores, np.arange(len(names)), codes),
-        count=len(test),
-        groups=scoring.groups(test),
-        rows=np.arange(len(test)),
+    finding = scoring.finding_of_images(
+        "zero_shot",
+        settings.metric,
+        statistic_of(settings.metric, scores, np.arange(len(names)), codes),
         chance=None if settings.metric == "11_point_map" else 1 / len(names),
         settings={
             "label": scoring.columns.label,
@@ -214,13 +208,10 @@ def _supervised(
         "accuracy": lambda: _majority(train_labels, test_labels),
         "mean_per_class": lambda: 1 / len(np.unique(test_labels)),
     }
-    return Finding(
-        protocol=protocol,
-        metric=metric,
-        statistic=statistic_of(metric, scores, classes, test_labels),
-        count=len(scoring.test),
-        groups=scoring.groups(scoring.test),
-        rows=np.arange(len(scoring.test)),
+    return scoring.finding_of_images(
+        protocol,
+        metric,
+        statistic_of(metric, scores, classes, test_labels),
         chance=chance[metric]() if metric in chance else None,
         settings={**own, **scoring.settings_of_training(num_labels)},
     )

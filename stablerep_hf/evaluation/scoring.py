@@ -85,6 +85,19 @@ class Scoring:
     train_split: str = "train"
     device: str | torch.device | None = None
 
+    def finding_of_images(self, protocol: str, metric: str, statistic: Statistic, **others: Any) -> Finding:
+        """A finding whose items are the test images in order; `others` are its other fields."""
+        rows = np.arange(len(self.test))
+        return Finding(
+            protocol=protocol,
+            metric=metric,
+            statistic=statistic,
+            count=len(rows),
+            groups=self.groups(self.test),
+            rows=rows,
+            **others,
+        )
+
     def groups(self, features: Features) -> NDArray[Any] | None:
         """(N,) the group of each image, if there are groups."""
         return None if self.columns.group is None else features.columns[self.columns.group]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..setting import setting
 
 METRICS = ("accuracy", "mean_per_class", "11_point_map")
 DINO_NEIGHBOURS = (10, 20, 100, 200)
@@ -87,69 +88,40 @@ class Columns:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of the protocols; the defaults are those of the functions they go to.
+    """Settings of the protocols; each field's help says what it means.
 
-    Attributes:
-        metric: of kNN, the logistic regression, zero-shot and classification: "accuracy"; "mean_per_class" (the custom
-            on Aircraft, Caltech-101, Flowers-102 and Pets); "11_point_map" (on VOC2007).
-        knn_neighbours: the values of k, each of which gives a result; None: DINO's 10, 20, 100 and 200, as far as the
-            bank reaches.
-        knn_temperature: of the votes.
-        probe_c_values: how many inverse regularisations to choose from, log-spaced from 1e-5 to 1e6.
-        probe_validation_fraction: share of the training set that chooses.
-        sgd_epochs: passes of the release's probe.
-        sgd_augmentation: whether it sees a new crop of each image in each epoch, as in the release. Each epoch then
-            encodes the training set anew.
-        few_shot_ways: classes an episode; None: 5, or all classes with enough images where there are fewer.
-        few_shot_shots: labelled images a class.
-        few_shot_queries: images a class that are to be told.
-        few_shot_episodes: how many.
-        templates: sentences for zero-shot, `{}` where the class name goes; or a file with one a line.
-        recall_at: the ranks of cross-artist retrieval.
-        text_recall_at: the ranks of image-text retrieval.
-        num_resamples: bootstrap samples of each interval.
-        seed: of splits, episodes, displacements and the bootstrap; it changes no feature.
+    The defaults are those of the functions that the settings go to. `seed` changes no feature. `templates` may name a
+    file with one sentence a line.
     """
 
-    metric: str = field(
-        default="accuracy",
-        metadata={
-            "help": "Score of labels: accuracy; mean_per_class, the custom on Aircraft, Caltech-101, Flowers-102 and "
-            "Pets; "
-            "11_point_map, on VOC2007."
-        },
+    metric: str = setting(
+        "accuracy",
+        "Score of labels: accuracy; mean_per_class, the custom on Aircraft, Caltech-101, Flowers-102 and Pets; "
+        "11_point_map, on VOC2007.",
     )
-    knn_neighbours: list[int] | None = field(
-        default=None, metadata={"help": "Values of k; 10 20 100 200 if not given, as far as there are images."}
+    knn_neighbours: list[int] | None = setting(
+        None, "Values of k; 10 20 100 200 if not given, as far as there are images."
     )
-    knn_temperature: float = field(default=0.07, metadata={"help": "Temperature of the votes of kNN."})
-    probe_c_values: int = field(
-        default=45, metadata={"help": "Regularisations that linear_probe tries, log-spaced over eleven decades."}
+    knn_temperature: float = setting(0.07, "Temperature of the votes of kNN.")
+    probe_c_values: int = setting(45, "Regularisations that linear_probe tries, log-spaced over eleven decades.")
+    probe_validation_fraction: float = setting(0.2, "Share of the training set that chooses a probe's settings.")
+    sgd_epochs: int = setting(90, "Epochs of linear_probe_sgd.")
+    sgd_augmentation: bool = setting(
+        False, "Encode a new crop of each training image in each epoch, as the release did."
     )
-    probe_validation_fraction: float = field(
-        default=0.2, metadata={"help": "Share of the training set that chooses a probe's settings."}
+    few_shot_ways: int | None = setting(
+        None, "Classes in an episode of few_shot; 5, or all where there are fewer, if not given."
     )
-    sgd_epochs: int = field(default=90, metadata={"help": "Epochs of linear_probe_sgd."})
-    sgd_augmentation: bool = field(
-        default=False, metadata={"help": "Encode a new crop of each training image in each epoch, as the release did."}
+    few_shot_shots: int = setting(5, "Labelled images of each class in an episode.")
+    few_shot_queries: int = setting(15, "Images of each class that an episode asks for.")
+    few_shot_episodes: int = setting(600, "Number of few_shot episodes.")
+    templates: list[str] = setting(
+        list(DEFAULT_TEMPLATES), "Sentences for zero_shot with {} for the class, or a file with one a line."
     )
-    few_shot_ways: int | None = field(
-        default=None,
-        metadata={"help": "Classes in an episode of few_shot; 5, or all where there are fewer, if not given."},
-    )
-    few_shot_shots: int = field(default=5, metadata={"help": "Labelled images of each class in an episode."})
-    few_shot_queries: int = field(default=15, metadata={"help": "Images of each class that an episode asks for."})
-    few_shot_episodes: int = field(default=600, metadata={"help": "Number of few_shot episodes."})
-    templates: list[str] = field(
-        default_factory=lambda: list(DEFAULT_TEMPLATES),
-        metadata={"help": "Sentences for zero_shot with {} for the class, or a file with one a line."},
-    )
-    recall_at: list[int] = field(default_factory=lambda: [1, 5], metadata={"help": "Ranks of retrieval."})
-    text_recall_at: list[int] = field(
-        default_factory=lambda: [1, 5, 10], metadata={"help": "Ranks of text_retrieval."}
-    )
-    num_resamples: int = field(default=1000, metadata={"help": "Bootstrap samples of each interval."})
-    seed: int = field(default=0, metadata={"help": "Seed of splits, episodes, displacements and the bootstrap."})
+    recall_at: list[int] = setting([1, 5], "Ranks of retrieval.")
+    text_recall_at: list[int] = setting([1, 5, 10], "Ranks of text_retrieval.")
+    num_resamples: int = setting(1000, "Bootstrap samples of each interval.")
+    seed: int = setting(0, "Seed of splits, episodes, displacements and the bootstrap.")
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:

@@ -78,14 +78,37 @@ class TrainingData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """Facts of a trained model.
+class CardFacts:
+    """What the cards of models and of data sets share.
 
     Attributes:
-        name: the heading of the card, and what its results call the encoder.
-        license: Hub licence id of the weights, such as "apache-2.0" or "other".
+        name: the heading of the card, and what a model's results call it.
+        license: Hub licence id of the weights or the data, such as "apache-2.0" or "other".
         license_name: name of the licence where `license` is "other".
         license_link: where that licence can be read.
+        limits: sentences on what the model or the data cannot do, beside those that every such card has.
+        licensed_parts: the chain from captions and generator to what the card is about.
+        versions: package -> version.
+        location: repository id or path in the usage examples.
+        tags: Hub tags beside those that every card of this kind has.
+    """
+
+    name: str
+    license: str
+    license_name: str = ""
+    license_link: str = ""
+    limits: tuple[str, ...] = ()
+    licensed_parts: tuple[LicensedPart, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    location: str = PLACEHOLDER
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts(CardFacts):
+    """Facts of a trained model, beside those of `CardFacts`.
+
+    Attributes:
         form: What loads it: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code,
             "timm" a checkpoint of timm, "sentence-transformers" both towers as a stock dual encoder, "classifier" a
             plain `ViTForImageClassification`, "adapter" low-rank adapters for peft, "lora" those of a diffusers
@@ -97,24 +120,15 @@ class ModelFacts:
         origin: what it was converted from; empty for a model that was trained here.
         architecture: name -> value, as `describe_encoder` reads it from a folder.
         data: what it was trained on; None for an untrained model.
-        training: setting -> value of the training, JSON values, in the order to show.
+        training: setting -> value of the training run, JSON values, in the order to show.
         hardware: what it ran on; empty if unknown.
         training_seconds: how long; None if unknown.
         energy_kwh: what codecarbon estimated that the training used; None if it did not run.
         emissions_kg: CO2 equivalent of that, by the same estimate.
         results: measured numbers of this and of other encoders, to compare; those whose `encoder` is `name` go into
             the model index.
-        limits: sentences on what the model cannot do, beside those every such model shares.
-        licensed_parts: the chain from captions to weights.
-        versions: package -> version.
-        location: repository id or path in the usage examples.
-        tags: Hub tags beside the ones every card of this kind has.
     """
 
-    name: str
-    license: str
-    license_name: str = ""
-    license_link: str = ""
     form: Form = "encoder"
     base_model: str = ""
     classes: tuple[str, ...] = ()
@@ -128,22 +142,13 @@ class ModelFacts:
     energy_kwh: float | None = None
     emissions_kg: float | None = None
     results: tuple[EvaluationResult, ...] = ()
-    limits: tuple[str, ...] = ()
-    licensed_parts: tuple[LicensedPart, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    location: str = PLACEHOLDER
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetFacts:
-    """Facts of a caption-grouped data set, most of them from its provenance (see `dataset_facts`).
+class DatasetFacts(CardFacts):
+    """Facts of a caption-grouped data set, beside those of `CardFacts`; `dataset_facts` reads most of them.
 
     Attributes:
-        name: the heading of the card.
-        license: Hub licence id of the data set, or "other".
-        license_name: name of the licence where `license` is "other".
-        license_link: where that licence can be read.
         num_captions: captions that have images.
         num_images: rows.
         num_bytes: size of the files.
@@ -163,17 +168,8 @@ class DatasetFacts:
         data_files: split -> pattern of its files.
         grid: picture of sample rows, a path relative to the card; empty if there is none.
         language: of the captions, ISO 639-1; empty if nobody said.
-        limits: sentences on what the data cannot do, beside those every such set shares.
-        licensed_parts: captions, generator and what that was trained on.
-        versions: package -> version.
-        location: repository id or path in the usage examples.
-        tags: Hub tags beside the ones every card of this kind has.
     """
 
-    name: str
-    license: str
-    license_name: str = ""
-    license_link: str = ""
     num_captions: int
     num_images: int
     num_bytes: int
@@ -192,11 +188,6 @@ class DatasetFacts:
     data_files: Mapping[str, str] = field(default_factory=lambda: {"train": "data/train-*.parquet"})
     grid: str = ""
     language: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
-    licensed_parts: tuple[LicensedPart, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    location: str = PLACEHOLDER
-    tags: tuple[str, ...] = ()
 
 
 def save_facts(path: str | Path, facts: ModelFacts | DatasetFacts) -> None:

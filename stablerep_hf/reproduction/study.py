@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import progress
 from ..errors import InputError
+from ..setting import setting
 from .workers import run_tasks
 
 if TYPE_CHECKING:
@@ -22,32 +23,20 @@ RECORDS = "records.jsonl"
 class StudySettings:
     """Settings of a study of the paper's claims."""
 
-    claims: list[int] = field(
-        default_factory=lambda: [1, 2, 3, 4, 5, 6], metadata={"help": "Which of the six; all if not given."}
+    claims: list[int] = setting([1, 2, 3, 4, 5, 6], "Which of the six; all if not given.")
+    quick: bool = setting(False, "All of it at a scale for a first look: fewer captions, steps and seeds.")
+    output: str = setting(
+        "reproduction", "Folder of report, plots and records; the records are all that a run needs to go on."
     )
-    quick: bool = field(
-        default=False, metadata={"help": "All of it at a scale for a first look: fewer captions, steps and seeds."}
-    )
-    output: str = field(
-        default="reproduction",
-        metadata={"help": "Folder of report, plots and records; the records are all that a run needs to go on."},
-    )
-    work: str | None = field(
-        default=None, metadata={"help": "Folder of drawn images, worth keeping while it runs; 'work' in the output."}
-    )
-    jobs: int = field(default=1, metadata={"help": "Processes side by side, of one thread each."})
-    report_only: bool = field(
-        default=False, metadata={"help": "Write the report of what is recorded so far, and train nothing."}
-    )
-    num_captions: int | None = field(
-        default=None, metadata={"help": "Captions of the largest image set, a multiple of 8."}
-    )
-    max_steps: int | None = field(default=None, metadata={"help": "Steps of each training run."})
-    views_per_batch: int | None = field(default=None, metadata={"help": "Images seen in a step, a multiple of 8."})
-    num_seeds: int | None = field(default=None, metadata={"help": "Training runs of each setting."})
-    dtype: Literal["float32", "float16", "bfloat16"] = field(
-        default="bfloat16",
-        metadata={"help": "Precision in which the generator draws; float32 where bfloat16 is slow."},
+    work: str | None = setting(None, "Folder of drawn images, worth keeping while it runs; 'work' in the output.")
+    jobs: int = setting(1, "Processes side by side, of one thread each.")
+    report_only: bool = setting(False, "Write the report of what is recorded so far, and train nothing.")
+    num_captions: int | None = setting(None, "Captions of the largest image set, a multiple of 8.")
+    max_steps: int | None = setting(None, "Steps of each training run.")
+    views_per_batch: int | None = setting(None, "Images seen in a step, a multiple of 8.")
+    num_seeds: int | None = setting(None, "Training runs of each setting.")
+    dtype: Literal["float32", "float16", "bfloat16"] = setting(
+        "bfloat16", "Precision in which the generator draws; float32 where bfloat16 is slow."
     )
 
 
@@ -147,9 +136,9 @@ def tasks(claims: Sequence[Claim], scale: Scale) -> Iterator[Task]:
     from . import Cell, all_settings
 
     for seed in range(scale.seeds):
-        for setting in all_settings(claims):
-            if seed == 0 or setting.has_seeds:
-                yield Cell(setting=setting, seed=seed)
+        for encoder in all_settings(claims):
+            if seed == 0 or encoder.has_seeds:
+                yield Cell(setting=encoder, seed=seed)
     yield from dict.fromkeys(images for claim in claims for images in claim.described_images)
 
 

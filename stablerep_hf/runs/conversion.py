@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
 from ..files.locks import LOCK, lock_folder
+from ..setting import setting
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,25 +35,17 @@ _NOT_OURS = {"lost+found", LOCK}
 class ConversionSettings:
     """What `convert` writes, and how it reads what it converts."""
 
-    format: Format = field(
-        default="transformers",
-        metadata={
-            "help": "Whose checkpoint to write: the encoder in transformers' own class, timm's, or both towers of a "
-            "model with text as a dual encoder that sentence-transformers and transformers load; onnx adds to these "
-            "(both towers where there is text) files for ONNX Runtime in the folder onnx/."
-        },
+    format: Format = setting(
+        "transformers",
+        "Whose checkpoint to write: the encoder in transformers' own class, timm's, or both towers of a model with "
+        "text as a dual encoder that sentence-transformers and transformers load; onnx adds to these (both towers "
+        "where there is text) files for ONNX Runtime in the folder onnx/.",
     )
-    int8: bool = field(
-        default=False,
-        metadata={"help": "With --format onnx: also with weights as 8-bit integers, and say how near they come."},
+    int8: bool = setting(False, "With --format onnx: also with weights as 8-bit integers, and say how near they come.")
+    tokenizer: str | None = setting(
+        None, "Tokenizer of the text tower, if it is not beside the checkpoint: a folder or Hub id."
     )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Tokenizer of the text tower, if it is not beside the checkpoint: a folder or Hub id."},
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run the code that the checkpoint's folder or repository brings."}
-    )
+    trust_remote_code: bool = setting(False, "Run the code that the checkpoint's folder or repository brings.")
 
 
 def convert(source: str, output: str | Path, settings: ConversionSettings | None = None) -> dict[str, float]:

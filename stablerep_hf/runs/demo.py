@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import progress
 from ..errors import InputError
+from ..setting import setting
 from ..synthesis.settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ PIXELS = "8 x 8 pixels"
 class DemoSettings:
     """Settings of the demo."""
 
-    output: str = field(default="demo", metadata={"help": "Folder for everything the demo makes."})
-    num_captions: int = field(default=240, metadata={"help": "Number of captions to draw."})
-    images_per_caption: int = field(default=4, metadata={"help": "Images of each caption."})
-    max_steps: int | None = field(default=None, metadata={"help": "Training steps; the presets' own if not given."})
-    seed: int = field(default=0, metadata={"help": "Seed of the images and of the training runs."})
+    output: str = setting("demo", "Folder for everything the demo makes.")
+    num_captions: int = setting(240, "Number of captions to draw.")
+    images_per_caption: int = setting(4, "Images of each caption.")
+    max_steps: int | None = setting(None, "Training steps; the presets' own if not given.")
+    seed: int = setting(0, "Seed of the images and of the training runs.")
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..assets import EMBEDDED
 from ..errors import InputError
+from ..setting import setting
 from .encoding import EncodingSettings, find_data
 
 if TYPE_CHECKING:
@@ -25,17 +26,14 @@ ROW = "row"
 class EmbeddingSettings(EncodingSettings):
     """Settings of `embed`, beside the encoder."""
 
-    data: str = field(default=EMBEDDED, metadata={"help": "Images: a folder, a Hub id, or 'embedded' (pictograms)."})
-    output: str = field(default="features.parquet", metadata={"help": "Parquet file to write."})
-    split: str = field(default="train", metadata={"help": "Split of the data set; several as a+b."})
-    subset: str | None = field(default=None, metadata={"help": "Configuration of a data set that has several."})
-    columns: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Columns to keep beside the features; ids, captions, labels and other small ones if not given."
-        },
+    data: str = setting(EMBEDDED, "Images: a folder, a Hub id, or 'embedded' (pictograms).")
+    output: str = setting("features.parquet", "Parquet file to write.")
+    split: str = setting("train", "Split of the data set; several as a+b.")
+    subset: str | None = setting(None, "Configuration of a data set that has several.")
+    columns: list[str] | None = setting(
+        None, "Columns to keep beside the features; ids, captions, labels and other small ones if not given."
     )
-    float16: bool = field(default=False, metadata={"help": "Store numbers of half precision, in half the room."})
+    float16: bool = setting(False, "Store numbers of half precision, in half the room.")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from ..setting import setting
 
 if TYPE_CHECKING:
     from ..evaluation import ExtractionOptions, VisionEncoder
@@ -16,25 +18,21 @@ NO_CACHE = "none"
 class EncodingSettings:
     """Settings of everything that encodes images."""
 
-    image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of an encoder on the Hub."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
-    cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder that keeps features, so that a killed run goes on; a folder in HF_HOME if not given, "
-            f"'{NO_CACHE}' for none."
-        },
+    image_column: str = setting("image", "Column of the images.")
+    revision: str | None = setting(None, "Branch, tag or commit of an encoder on the Hub.")
+    trust_remote_code: bool = setting(False, "Run the code that comes with the encoder.")
+    cache: str | None = setting(
+        None,
+        "Folder that keeps features, so that a killed run goes on; a folder in HF_HOME if not given, "
+        f"'{NO_CACHE}' for none.",
     )
-    batch_size: int = field(default=128, metadata={"help": "Images in a forward pass."})
-    precision: Literal["float32", "bfloat16", "float16"] = field(
-        default="float32", metadata={"help": "Precision of the forward pass: a half one is faster on a GPU."}
+    batch_size: int = setting(128, "Images in a forward pass.")
+    precision: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32", "Precision of the forward pass: a half one is faster on a GPU."
     )
-    num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that decode images; by the cores beside a GPU, else 0."}
-    )
-    device: str | None = field(default=None, metadata={"help": "cuda, mps, cpu; the fastest there is if not given."})
-    max_bad_images: int = field(default=0, metadata={"help": "Images that may fail to decode before the run stops."})
+    num_workers: int | None = setting(None, "Processes that decode images; by the cores beside a GPU, else 0.")
+    device: str | None = setting(None, "cuda, mps, cpu; the fastest there is if not given.")
+    max_bad_images: int = setting(0, "Images that may fail to decode before the run stops.")
 
     def check_places(self, output: str | None, *, is_file: bool) -> None:
         """Refuse, before any work, an output or a cache that could not be written.

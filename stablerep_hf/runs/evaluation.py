@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..assets import EMBEDDED
 from ..errors import InputError
 from ..evaluation.settings import Columns, EvaluationSettings, Subject
+from ..setting import setting
 from .encoding import NO_CACHE as NO_CACHE, EncodingSettings, find_data
 
 if TYPE_CHECKING:
@@ -25,62 +26,41 @@ UNTRAINED = "untrained"
 class MeasuringSettings(EncodingSettings):
     """Settings of `evaluate`, beside the encoders and the protocols' own."""
 
-    data: str = field(default=EMBEDDED, metadata={"help": "Images: a folder, a Hub id, or 'embedded' (pictograms)."})
-    subset: str | None = field(default=None, metadata={"help": "Configuration of a data set that has several."})
-    protocols: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Some of knn, linear_probe, linear_probe_sgd, linear_probe_sgd_optimistic, few_shot, zero_shot "
-            "(all of labels), classification (a fine-tuned classifier by itself), retrieval and retrieval_displaced "
-            "(of groups and artists), text_retrieval (of captions), sibling_retrieval (of caption ids); if not given, "
-            "knn and linear_probe of labels, retrieval of groups and artists, or else those of captions."
-        },
+    data: str = setting(EMBEDDED, "Images: a folder, a Hub id, or 'embedded' (pictograms).")
+    subset: str | None = setting(None, "Configuration of a data set that has several.")
+    protocols: list[str] | None = setting(
+        None,
+        "Some of knn, linear_probe, linear_probe_sgd, linear_probe_sgd_optimistic, few_shot, zero_shot (all of "
+        "labels), classification (a fine-tuned classifier by itself), retrieval and retrieval_displaced (of groups "
+        "and artists), text_retrieval (of captions), sibling_retrieval (of caption ids); if not given, knn and "
+        "linear_probe of labels, retrieval of groups and artists, or else those of captions.",
     )
-    pixels: bool = field(
-        default=True, metadata={"help": "Measure the bare pixels beside the encoders: what colour and layout give."}
+    pixels: bool = setting(True, "Measure the bare pixels beside the encoders: what colour and layout give.")
+    train_split: str = setting("train", "Split that is the bank of kNN and the training set of the probes.")
+    validation_split: str | None = setting(None, "Chooses linear_probe's C; a fifth of the training set if not given.")
+    split: str | None = setting(
+        None,
+        "Split that is scored; 'test' or else 'validation' if not given, and where there is neither a fifth of the "
+        "training split, held out by the seed class by class.",
     )
-    train_split: str = field(
-        default="train", metadata={"help": "Split that is the bank of kNN and the training set of the probes."}
+    label_column: str | None = setting(None, "Column to predict; 'label' or the only column of classes if not given.")
+    group_column: str | None = setting(
+        None, "Column of groups: images that are not independent of each other, and what retrieval looks for."
     )
-    validation_split: str | None = field(
-        default=None, metadata={"help": "Chooses linear_probe's C; a fifth of the training set if not given."}
+    artist_column: str | None = setting(None, "Column of artists: retrieval finds images by other artists only.")
+    caption_column: str | None = setting(
+        None, "Column with a text or several of each image; 'caption' or 'text' if not given."
     )
-    split: str | None = field(
-        default=None,
-        metadata={
-            "help": "Split that is scored; 'test' or else 'validation' if not given, and where there is neither a "
-            "fifth of the training split, held out by the seed class by class."
-        },
+    caption_id_column: str | None = setting(
+        None, "Column that tells which images are siblings; 'caption_id', or the captions, if not given."
     )
-    label_column: str | None = field(
-        default=None, metadata={"help": "Column to predict; 'label' or the only column of classes if not given."}
+    image_id_column: str | None = setting(
+        None, "Column of image ids: rows of one id are one image; every row is one if not given."
     )
-    group_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "Column of groups: images that are not independent of each other, and what retrieval looks for."
-        },
+    slice_columns: list[str] = setting(
+        [], "Columns for whose every value each score is given too, with the worst and the gap."
     )
-    artist_column: str | None = field(
-        default=None, metadata={"help": "Column of artists: retrieval finds images by other artists only."}
-    )
-    caption_column: str | None = field(
-        default=None,
-        metadata={"help": "Column with a text or several of each image; 'caption' or 'text' if not given."},
-    )
-    caption_id_column: str | None = field(
-        default=None,
-        metadata={"help": "Column that tells which images are siblings; 'caption_id', or the captions, if not given."},
-    )
-    image_id_column: str | None = field(
-        default=None,
-        metadata={"help": "Column of image ids: rows of one id are one image; every row is one if not given."},
-    )
-    slice_columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Columns for whose every value each score is given too, with the worst and the gap."},
-    )
-    output: str | None = field(default=None, metadata={"help": "File of the results; none is written if not given."})
+    output: str | None = setting(None, "File of the results; none is written if not given.")
 
     def columns(self, features: Mapping[str, Any]) -> Columns:
         """What the columns of the data set mean: as named here, else as `Columns.of` finds them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..assets import EMBEDDED
 from ..errors import InputError
+from ..setting import setting
 from .image_run import ImageTrainingRun
 from .record import FINE_TUNING, settings_of, write_record
 
@@ -27,50 +28,34 @@ RESULTS = "results.json"
 class FineTuningSettings:
     """What a fine-tuning run trains on what; how stands in `FineTuningArguments`."""
 
-    data: str = field(default=EMBEDDED, metadata={"help": "Labelled images: a folder, a Hub id, or 'embedded'."})
-    split: str = field(default="train", metadata={"help": "Split to learn from."})
-    validation_split: str | None = field(
-        default=None,
-        metadata={"help": "Split measured while it trains, where --eval_strategy says; none if not given."},
+    data: str = setting(EMBEDDED, "Labelled images: a folder, a Hub id, or 'embedded'.")
+    split: str = setting("train", "Split to learn from.")
+    validation_split: str | None = setting(
+        None, "Split measured while it trains, where --eval_strategy says; none if not given."
     )
-    test_split: str | None = field(
-        default=None, metadata={"help": "Split measured once at the end; 'test' unless embedded, 'none' for none."}
+    test_split: str | None = setting(None, "Split measured once at the end; 'test' unless embedded, 'none' for none.")
+    image_column: str = setting("image", "Column of the images.")
+    label_column: str | None = setting(
+        None, "Column with an integer or a string of each image, or a list of them; 'label' unless embedded."
     )
-    image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    label_column: str | None = field(
-        default=None,
-        metadata={
-            "help": "Column with an integer or a string of each image, or a list of them; 'label' unless embedded."
-        },
+    slice_columns: list[str] = setting(
+        [], "Columns for whose every value the test score is given too, with the worst and the gap."
     )
-    slice_columns: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Columns for whose every value the test score is given too, with the worst and the gap."},
+    metric: str | None = setting(None, "accuracy or mean_per_class; 11_point_map where an image has several labels.")
+    shots: int | None = setting(
+        None, "Learn from this many images of each class, drawn by the seed; all if not given."
     )
-    metric: str | None = field(
-        default=None,
-        metadata={"help": "accuracy or mean_per_class; 11_point_map where an image has several labels."},
+    mode: Literal["full", "linear", "lora", "dora"] = setting(
+        "full", "Train everything, a classifier on the frozen encoder, or it and adapters (extra: lora)."
     )
-    shots: int | None = field(
-        default=None,
-        metadata={"help": "Learn from this many images of each class, drawn by the seed; all if not given."},
+    rank: int = setting(8, "Rank of the adapters.")
+    adapter_targets: Literal["attention", "all"] = setting(
+        "attention", "What gets adapters: queries and values, or every linear layer of the encoder."
     )
-    mode: Literal["full", "linear", "lora", "dora"] = field(
-        default="full",
-        metadata={"help": "Train everything, a classifier on the frozen encoder, or it and adapters (extra: lora)."},
+    base_model: str | None = setting(
+        None, "Hub id by which users of the adapters find the encoder; ENCODER if not given."
     )
-    rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
-    adapter_targets: Literal["attention", "all"] = field(
-        default="attention",
-        metadata={"help": "What gets adapters: queries and values, or every linear layer of the encoder."},
-    )
-    base_model: str | None = field(
-        default=None,
-        metadata={"help": "Hub id by which users of the adapters find the encoder; ENCODER if not given."},
-    )
-    license: str = field(
-        default="unknown", metadata={"help": "Licence of the weights, for their card: a Hub licence id."}
-    )
+    license: str = setting("unknown", "Licence of the weights, for their card: a Hub licence id.")
 
     def __post_init__(self) -> None:
         embedded = self.data == EMBEDDED

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..files.locks import lock_folder
+from ..setting import setting
 from .encoding import EncodingSettings, find_data
 
 if TYPE_CHECKING:
@@ -16,12 +17,10 @@ if TYPE_CHECKING:
 class IndexingSettings(EncodingSettings):
     """Settings of `index`, beside the data set and the encoder."""
 
-    output: str = field(default="index", metadata={"help": "Folder of the index."})
-    split: str = field(default="train", metadata={"help": "Split of the data set; several as a+b."})
-    subset: str | None = field(default=None, metadata={"help": "Configuration of a data set that has several."})
-    exact_below: int = field(
-        default=200_000, metadata={"help": "So many images and more get a graph (HNSW) instead of an exact scan."}
-    )
+    output: str = setting("index", "Folder of the index.")
+    split: str = setting("train", "Split of the data set; several as a+b.")
+    subset: str | None = setting(None, "Configuration of a data set that has several.")
+    exact_below: int = setting(200_000, "So many images and more get a graph (HNSW) instead of an exact scan.")
 
 
 def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = None) -> ImageIndex:

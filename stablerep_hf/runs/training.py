@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import InputError
 from ..progress import say
+from ..setting import setting
 from ..training.model_settings import ModelSettings, build_model
 from .image_run import ImageTrainingRun
 from .record import TRAINING, names_in
@@ -27,42 +28,26 @@ PRETRAINING = "pretraining"
 class TrainingSettings(ModelSettings):
     """What a pre-training run trains on what; how stands in `StableRepTrainingArguments`."""
 
-    data: str | list[str] = field(
-        default="synthetic-images",
-        metadata={
-            "help": "Data set: a folder or a Hub id. Several are joined by caption: images of one caption are "
-            "siblings, whichever they come from (see source_weights)."
-        },
+    data: str | list[str] = setting(
+        "synthetic-images",
+        "Data set: a folder or a Hub id. Several are joined by caption: images of one caption are siblings, "
+        "whichever they come from (see source_weights).",
     )
-    split: str = field(default="train", metadata={"help": "Split of the data set."})
-    keep: str | None = field(
-        default=None,
-        metadata={"help": "Condition on rows, such as 'alignment > 0.2 and not is_blank'."},
+    split: str = setting("train", "Split of the data set.")
+    keep: str | None = setting(None, "Condition on rows, such as 'alignment > 0.2 and not is_blank'.")
+    keep_concepts: str | None = setting(None, "With keep: terms, one a line, by which to count what is dropped.")
+    streaming: bool = setting(
+        False, "Read the data as it trains instead of loading it first; siblings must stand together."
     )
-    keep_concepts: str | None = field(
-        default=None, metadata={"help": "With keep: terms, one a line, by which to count what is dropped."}
+    probe_data: str | None = setting(
+        None,
+        "Labelled images for a kNN accuracy in training (eval_strategy says when): a folder, a Hub id, or 'embedded' "
+        "(real pictograms by an artist whom no table is made of).",
     )
-    streaming: bool = field(
-        default=False,
-        metadata={"help": "Read the data as it trains instead of loading it first; siblings must stand together."},
-    )
-    probe_data: str | None = field(
-        default=None,
-        metadata={
-            "help": "Labelled images for a kNN accuracy in training (eval_strategy says when): a folder, a Hub id, "
-            "or 'embedded' (real pictograms by an artist whom no table is made of)."
-        },
-    )
-    probe_train_split: str = field(default="train", metadata={"help": "Split of the probe's data whose labels vote."})
-    probe_split: str | None = field(
-        default=None, metadata={"help": "Split of the probe's data that is classified; 'test' unless embedded."}
-    )
-    probe_label_column: str | None = field(
-        default=None, metadata={"help": "Label column of the probe's data; 'label' unless embedded."}
-    )
-    license: str = field(
-        default="unknown", metadata={"help": "Licence of the weights, for their card: a Hub licence id."}
-    )
+    probe_train_split: str = setting("train", "Split of the probe's data whose labels vote.")
+    probe_split: str | None = setting(None, "Split of the probe's data that is classified; 'test' unless embedded.")
+    probe_label_column: str | None = setting(None, "Label column of the probe's data; 'label' unless embedded.")
+    license: str = setting("unknown", "Licence of the weights, for their card: a Hub licence id.")
 
 
 class TrainingRun(ImageTrainingRun):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import yaml
 
 from ..errors import InputError
+from ..setting import setting
 
 EMBEDDED = "embedded"
 NONE = "none"
@@ -25,79 +26,50 @@ class SpaceSettings:
     picture itself shrunk to 8 x 8.
     """
 
-    title: str | None = field(
-        default=None, metadata={"help": "Heading of the page; says what can be searched by if not given."}
+    title: str | None = setting(None, "Heading of the page; says what can be searched by if not given.")
+    encoder: str = setting(EMBEDDED, "What searches: folder, Hub id or 'embedded'.")
+    encoder_revision: str | None = setting(None, "Branch, tag or commit of it on the Hub.")
+    trust_remote_code: bool = setting(False, "Run the code that comes with the encoder.")
+    compare: list[str] = setting(["embedded-stablerep", "untrained", "pixels"], "Encoders that can be put beside it.")
+    dataset: str = setting(EMBEDDED, "Real images: folder, Hub id or 'embedded'.")
+    split: str | None = setting(None, "Split of the real images, several as a+b; 'train' unless embedded.")
+    synthetic_dataset: str | None = setting(
+        None,
+        "Synthetic images, as `stablerep generate` draws them; 'embedded', or 'none'. Embedded if the real ones are.",
     )
-    encoder: str = field(default=EMBEDDED, metadata={"help": "What searches: folder, Hub id or 'embedded'."})
-    encoder_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of it on the Hub."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that comes with the encoder."})
-    compare: list[str] = field(
-        default_factory=lambda: ["embedded-stablerep", "untrained", "pixels"],
-        metadata={"help": "Encoders that can be put beside it."},
+    synthetic_split: str | None = setting(None, "Split of the synthetic images; 'train' unless embedded.")
+    guidance_dataset: str | None = setting(
+        None, "Captions drawn at several guidance scales; 'embedded', or 'none'. Embedded if the real images are."
     )
-    dataset: str = field(default=EMBEDDED, metadata={"help": "Real images: folder, Hub id or 'embedded'."})
-    split: str | None = field(
-        default=None, metadata={"help": "Split of the real images, several as a+b; 'train' unless embedded."}
+    guidance_split: str | None = setting(None, "Split of the guidance images; 'train' unless embedded.")
+    image_column: str = setting("image", "Column of the images.")
+    caption_column: str = setting(
+        "caption", "Column of what is written below pictures; labels or file names where there is none."
     )
-    synthetic_dataset: str | None = field(
-        default=None,
-        metadata={
-            "help": "Synthetic images, as `stablerep generate` draws them; 'embedded', or 'none'. Embedded if "
-            "the real ones are."
-        },
+    caption_id_column: str = setting("caption_id", "Column that tells which images are siblings.")
+    group_column: str = setting(
+        "group", "Column of a coarser kind, the colour on the map; the labels where there is none."
     )
-    synthetic_split: str | None = field(
-        default=None, metadata={"help": "Split of the synthetic images; 'train' unless embedded."}
+    index_size: int = setting(
+        0, "At most so many images, of the real ones spread, of the drawn ones the first; 0: all."
     )
-    guidance_dataset: str | None = field(
-        default=None,
-        metadata={
-            "help": "Captions drawn at several guidance scales; 'embedded', or 'none'. Embedded if the real "
-            "images are."
-        },
+    index: str | None = setting(
+        None,
+        "Index of the real images by `stablerep index`: a folder, or a data set repository on the Hub that holds "
+        "one; made at the start if not given.",
     )
-    guidance_split: str | None = field(
-        default=None, metadata={"help": "Split of the guidance images; 'train' unless embedded."}
+    results: int = setting(12, "Pictures shown at first.")
+    most_results: int = setting(48, "Pictures that can be asked for.")
+    map_size: int = setting(1500, "At most so many pictures on the map.")
+    example_texts: list[str] = setting(
+        [], "Words to click on; the most frequent labels or captions of the data set if not given."
     )
-    image_column: str = field(default="image", metadata={"help": "Column of the images."})
-    caption_column: str = field(
-        default="caption",
-        metadata={"help": "Column of what is written below pictures; labels or file names where there is none."},
-    )
-    caption_id_column: str = field(
-        default="caption_id", metadata={"help": "Column that tells which images are siblings."}
-    )
-    group_column: str = field(
-        default="group",
-        metadata={"help": "Column of a coarser kind, the colour on the map; the labels where there is none."},
-    )
-    index_size: int = field(
-        default=0,
-        metadata={"help": "At most so many images, of the real ones spread, of the drawn ones the first; 0: all."},
-    )
-    index: str | None = field(
-        default=None,
-        metadata={
-            "help": "Index of the real images by `stablerep index`: a folder, or a data set repository on the "
-            "Hub that holds one; made at the start if not given."
-        },
-    )
-    results: int = field(default=12, metadata={"help": "Pictures shown at first."})
-    most_results: int = field(default=48, metadata={"help": "Pictures that can be asked for."})
-    map_size: int = field(default=1500, metadata={"help": "At most so many pictures on the map."})
-    example_texts: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Words to click on; the most frequent labels or captions of the data set if not given."},
-    )
-    most_upload_megabytes: float = field(default=5.0, metadata={"help": "Largest file of an uploaded picture."})
-    most_megapixels: float = field(
-        default=25.0, metadata={"help": "Most pixels of an uploaded picture, read from its header."}
-    )
-    requests_per_minute: int = field(default=120, metadata={"help": "Searches and uploads of one visitor."})
-    queue_size: int = field(default=64, metadata={"help": "Searches that may wait; one more is turned away."})
-    behind_proxy: bool = field(
-        default=False,
-        metadata={"help": "Visitors are told apart by X-Forwarded-For, as behind a proxy; true in a Space."},
+    most_upload_megabytes: float = setting(5.0, "Largest file of an uploaded picture.")
+    most_megapixels: float = setting(25.0, "Most pixels of an uploaded picture, read from its header.")
+    requests_per_minute: int = setting(120, "Searches and uploads of one visitor.")
+    queue_size: int = setting(64, "Searches that may wait; one more is turned away.")
+    behind_proxy: bool = setting(
+        False, "Visitors are told apart by X-Forwarded-For, as behind a proxy; true in a Space."
     )
 
     def __post_init__(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from ..assets import EMBEDDED
+from ..setting import setting
 
 ImageFormat = Literal["jpeg", "png", "webp"]
 
@@ -14,112 +15,76 @@ ImageFormat = Literal["jpeg", "png", "webp"]
 class GeneratorSettings:
     """Which pipeline draws, and how. The fields' help says what each one means and what None stands for."""
 
-    generator: str = field(
-        default=EMBEDDED,
-        metadata={"help": "Text-to-image pipeline: Hub id or folder in diffusers format, or 'embedded'."},
+    generator: str = setting(EMBEDDED, "Text-to-image pipeline: Hub id or folder in diffusers format, or 'embedded'.")
+    revision: str | None = setting(None, "Branch, tag or commit of the generator's repository.")
+    guidance_scale: float | None = setting(
+        None, "Classifier-free guidance, 0 or more; 2.0 (the release's) unless the model takes none."
     )
-    revision: str | None = field(
-        default=None, metadata={"help": "Branch, tag or commit of the generator's repository."}
+    guidance_interval: list[float] | None = setting(
+        None,
+        "Guide at noise levels above LOW up to HIGH only, such as 0.28 5.42 (SDXL begins at 14.6); at all if not "
+        "given.",
     )
-    guidance_scale: float | None = field(
-        default=None,
-        metadata={"help": "Classifier-free guidance, 0 or more; 2.0 (the release's) unless the model takes none."},
+    num_inference_steps: int | None = setting(
+        None, "Denoising steps; 50 (the release's) unless the embedded generator."
     )
-    guidance_interval: list[float] | None = field(
-        default=None,
-        metadata={
-            "help": "Guide at noise levels above LOW up to HIGH only, such as 0.28 5.42 (SDXL begins at 14.6); at all "
-            "if not given."
-        },
+    scheduler: str | None = setting(None, "Name of a diffusers scheduler; the pipeline's own if not given.")
+    negative_prompt: str | None = setting(None, "What the images should not show.")
+    height: int | None = setting(None, "Pixels; the pipeline's own if not given.")
+    width: int | None = setting(None, "Pixels; the pipeline's own if not given.")
+    lora: str | None = setting(None, "LoRA to merge in: safetensors file, folder, Hub id or ID@REVISION.")
+    lora_scale: float = setting(1.0, "Weight of the LoRA.")
+    generator_license: str | None = setting(
+        None, "Licence of the generator, for the rows; what its card says if not given. A folder keeps its own."
     )
-    num_inference_steps: int | None = field(
-        default=None, metadata={"help": "Denoising steps; 50 (the release's) unless the embedded generator."}
+    dtype: Literal["float32", "float16", "bfloat16"] | None = setting(
+        None,
+        "Data type of the weights; if not given float32, on a GPU the one that they were saved in, and bfloat16 "
+        "where that is float32.",
     )
-    scheduler: str | None = field(
-        default=None, metadata={"help": "Name of a diffusers scheduler; the pipeline's own if not given."}
+    device: str | None = setting(
+        None, "cuda, mps, cpu; the fastest there is if not given. Of several GPUs each worker takes its own."
     )
-    negative_prompt: str | None = field(default=None, metadata={"help": "What the images should not show."})
-    height: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
-    width: int | None = field(default=None, metadata={"help": "Pixels; the pipeline's own if not given."})
-    lora: str | None = field(
-        default=None, metadata={"help": "LoRA to merge in: safetensors file, folder, Hub id or ID@REVISION."}
+    attention: str | None = setting(
+        None, "'slicing' saves memory; or a backend of diffusers, such as native or flash."
     )
-    lora_scale: float = field(default=1.0, metadata={"help": "Weight of the LoRA."})
-    generator_license: str | None = field(
-        default=None,
-        metadata={
-            "help": "Licence of the generator, for the rows; what its card says if not given. A folder keeps its own."
-        },
+    autoencoder: list[str] | None = setting(
+        None, "'slicing' decodes image by image, 'tiling' tile by tile; slicing on a GPU if not given."
     )
-    dtype: Literal["float32", "float16", "bfloat16"] | None = field(
-        default=None,
-        metadata={
-            "help": "Data type of the weights; if not given float32, on a GPU the one that they were saved in, and "
-            "bfloat16 where that is float32."
-        },
-    )
-    device: str | None = field(
-        default=None,
-        metadata={
-            "help": "cuda, mps, cpu; the fastest there is if not given. Of several GPUs each worker takes its own."
-        },
-    )
-    attention: str | None = field(
-        default=None, metadata={"help": "'slicing' saves memory; or a backend of diffusers, such as native or flash."}
-    )
-    autoencoder: list[str] | None = field(
-        default=None,
-        metadata={"help": "'slicing' decodes image by image, 'tiling' tile by tile; slicing on a GPU if not given."},
-    )
-    offload: bool = field(default=False, metadata={"help": "Keep on the GPU only the part that is at work."})
-    compile: bool = field(default=False, metadata={"help": "Compile the denoiser: slow to start, then faster."})
+    offload: bool = setting(False, "Keep on the GPU only the part that is at work.")
+    compile: bool = setting(False, "Compile the denoiser: slow to start, then faster.")
 
 
 @dataclass
 class GenerationSettings(GeneratorSettings):
     """A data set of drawn images: captions, generator, plan and folder."""
 
-    captions: str = field(
-        default=EMBEDDED, metadata={"help": "Text, CSV, JSONL or parquet file, a data set, or 'embedded'."}
+    captions: str = setting(EMBEDDED, "Text, CSV, JSONL or parquet file, a data set, or 'embedded'.")
+    caption_column: str | None = setting(None, "Column of the captions, where the source has several text columns.")
+    num_captions: int | None = setting(None, "Use so many captions, spread evenly over the source.")
+    images_per_caption: int = setting(
+        4, "Images of each caption whose set does not say how many; the release drew 10."
     )
-    caption_column: str | None = field(
-        default=None, metadata={"help": "Column of the captions, where the source has several text columns."}
+    prompt_templates: list[str] | None = setting(
+        None, "Prompts with {caption} in them, one after another for siblings; '{caption}' unless embedded."
     )
-    num_captions: int | None = field(
-        default=None, metadata={"help": "Use so many captions, spread evenly over the source."}
+    min_sibling_distance: int | None = setting(
+        None,
+        "Draw an image again with the next seed while its perceptual hash differs from a sibling's in fewer of 64 "
+        "bits; at most 16 times a caption.",
     )
-    images_per_caption: int = field(
-        default=4,
-        metadata={"help": "Images of each caption whose set does not say how many; the release drew 10."},
+    seed: int = setting(0, "Every image's own seed follows from it.")
+    image_format: ImageFormat = setting("jpeg", "How images are stored.")
+    stored_size: int | None = setting(
+        None, "Pixels of a stored image's shorter side; the release drew 512, stored 256."
     )
-    prompt_templates: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Prompts with {caption} in them, one after another for siblings; '{caption}' unless embedded."
-        },
+    captions_per_shard: int | None = setting(
+        None, "Captions in one file, the unit of work and resume; 64, or more from 6.4 million captions."
     )
-    min_sibling_distance: int | None = field(
-        default=None,
-        metadata={
-            "help": "Draw an image again with the next seed while its perceptual hash differs from a sibling's in "
-            "fewer of 64 bits; at most 16 times a caption."
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Every image's own seed follows from it."})
-    image_format: ImageFormat = field(default="jpeg", metadata={"help": "How images are stored."})
-    stored_size: int | None = field(
-        default=None, metadata={"help": "Pixels of a stored image's shorter side; the release drew 512, stored 256."}
-    )
-    captions_per_shard: int | None = field(
-        default=None,
-        metadata={"help": "Captions in one file, the unit of work and resume; 64, or more from 6.4 million captions."},
-    )
-    output: str = field(default="synthetic-images", metadata={"help": "Folder of the data set."})
-    batch_size: int | None = field(
-        default=None, metadata={"help": "Images drawn at once; changes no image. What should fit if not given."}
-    )
-    max_failed_captions: int = field(
-        default=0, metadata={"help": "Captions that may get no picture (skipped and counted) before the run stops."}
+    output: str = setting("synthetic-images", "Folder of the data set.")
+    batch_size: int | None = setting(None, "Images drawn at once; changes no image. What should fit if not given.")
+    max_failed_captions: int = setting(
+        0, "Captions that may get no picture (skipped and counted) before the run stops."
     )
 
 
@@ -127,13 +92,12 @@ class GenerationSettings(GeneratorSettings):
 class SigningSettings:
     """With what image files are signed (C2PA): by `stablerep generate` and by `stablerep verify --repair`."""
 
-    certificate: str | None = field(
-        default=None,
-        metadata={"help": "Sign image files (C2PA): PEM file of the signer's certificate and its issuers'."},
+    certificate: str | None = setting(
+        None, "Sign image files (C2PA): PEM file of the signer's certificate and its issuers'."
     )
-    private_key: str | None = field(default=None, metadata={"help": "PEM file of the certificate's key."})
-    timestamp_url: str | None = field(
-        default=None, metadata={"help": "Time-stamping authority (RFC 3161) for the signatures, asked once an image."}
+    private_key: str | None = setting(None, "PEM file of the certificate's key.")
+    timestamp_url: str | None = setting(
+        None, "Time-stamping authority (RFC 3161) for the signatures, asked once an image."
     )
 
 
@@ -141,21 +105,13 @@ class SigningSettings:
 class ScoringSettings:
     """Which models measure images: of `stablerep score`, and of `stablerep generate`."""
 
-    alignment_model: str | None = field(
-        default=None,
-        metadata={"help": "CLIP-like model for the column alignment: Hub id or folder, or 'embedded'."},
+    alignment_model: str | None = setting(
+        None, "CLIP-like model for the column alignment: Hub id or folder, or 'embedded'."
     )
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Tokenizer of the alignment model, where it has none itself."}
-    )
-    image_processor: str | None = field(
-        default=None, metadata={"help": "Image processor of the alignment model, where it has none itself."}
-    )
-    nsfw_model: str | None = field(default=None, metadata={"help": "Image classifier for the column nsfw."})
-    nsfw_labels: list[str] = field(
-        default_factory=lambda: ["nsfw"], metadata={"help": "Labels of that classifier that mean unsafe."}
-    )
-    diversity_encoder: str | None = field(
-        default=None,
-        metadata={"help": "Vision encoder for the column diversity (Vendi score of siblings), or 'embedded'."},
+    tokenizer: str | None = setting(None, "Tokenizer of the alignment model, where it has none itself.")
+    image_processor: str | None = setting(None, "Image processor of the alignment model, where it has none itself.")
+    nsfw_model: str | None = setting(None, "Image classifier for the column nsfw.")
+    nsfw_labels: list[str] = setting(["nsfw"], "Labels of that classifier that mean unsafe.")
+    diversity_encoder: str | None = setting(
+        None, "Vision encoder for the column diversity (Vendi score of siblings), or 'embedded'."
     )

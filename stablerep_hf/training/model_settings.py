@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .. import assets
 from ..assets import EMBEDDED
 from ..errors import InputError
+from ..setting import setting
 from .presets import read_config
 
 if TYPE_CHECKING:
@@ -19,41 +20,29 @@ if TYPE_CHECKING:
 class ModelSettings:
     """Sizes of a model, and what its weights start from."""
 
-    size: Literal["micro", "tiny", "small", "base", "large"] = field(
-        default="base", metadata={"help": "Size of the Vision Transformer."}
+    size: Literal["micro", "tiny", "small", "base", "large"] = setting("base", "Size of the Vision Transformer.")
+    image_size: int | None = setting(
+        None, "Edge of a training crop, in pixels; 224, or what the encoder of --init_from was made for."
     )
-    image_size: int | None = field(
-        default=None,
-        metadata={"help": "Edge of a training crop, in pixels; 224, or what the encoder of --init_from was made for."},
+    patch_size: int = setting(16, "Edge of a patch, in pixels.")
+    projection_hidden_dim: int = setting(4096, "Width of the projection head.")
+    projection_dim: int = setting(256, "Width of the space that the image loss compares in.")
+    head_norm: Literal["batch_per_sibling", "batch", "layer"] = setting(
+        "batch_per_sibling", "Normalisation in the projection head; the paper's by default."
     )
-    patch_size: int = field(default=16, metadata={"help": "Edge of a patch, in pixels."})
-    projection_hidden_dim: int = field(default=4096, metadata={"help": "Width of the projection head."})
-    projection_dim: int = field(default=256, metadata={"help": "Width of the space that the image loss compares in."})
-    head_norm: Literal["batch_per_sibling", "batch", "layer"] = field(
-        default="batch_per_sibling", metadata={"help": "Normalisation in the projection head; the paper's by default."}
+    init_from: str | None = setting(
+        None,
+        "Encoder to start from, which brings its own size, patches and normalisation: a folder or Hub id of "
+        "transformers or timm (ViT, DINOv2, DINOv3, SigLIP, CLIP, ConvNeXt and others), 'embedded' or "
+        "'embedded-stablerep'.",
     )
-    init_from: str | None = field(
-        default=None,
-        metadata={
-            "help": "Encoder to start from, which brings its own size, patches and normalisation: a folder or Hub id "
-            "of transformers or timm (ViT, DINOv2, DINOv3, SigLIP, CLIP, ConvNeXt and others), 'embedded' or "
-            "'embedded-stablerep'."
-        },
+    tokenizer: str | None = setting(
+        None, "Tokenizer of the text tower, for stablerep+ and clip: a Hub id, a folder, or 'embedded'."
     )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Tokenizer of the text tower, for stablerep+ and clip: a Hub id, a folder, or 'embedded'."},
-    )
-    text_hidden_size: int = field(
-        default=512, metadata={"help": "Width of the text tower, a multiple of 64; 512 in the release."}
-    )
-    text_num_layers: int = field(default=12, metadata={"help": "Layers of the text tower; 12 in the release."})
-    text_max_tokens: int = field(
-        default=77, metadata={"help": "Longest caption in tokens, the rest is cut; 77 in the release."}
-    )
-    image_text_dim: int = field(
-        default=512, metadata={"help": "Width of the space that images and captions meet in; 512 in the release."}
-    )
+    text_hidden_size: int = setting(512, "Width of the text tower, a multiple of 64; 512 in the release.")
+    text_num_layers: int = setting(12, "Layers of the text tower; 12 in the release.")
+    text_max_tokens: int = setting(77, "Longest caption in tokens, the rest is cut; 77 in the release.")
+    image_text_dim: int = setting(512, "Width of the space that images and captions meet in; 512 in the release.")
 
     @classmethod
     def from_preset(cls, preset: str, **settings: Any) -> Self:

@@ -52,7 +52,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(InputError, match="There is no room left for 'results.json'"):
+    with pytest.raises(InputError, match=r"There is no room left for 'results.json'"):
         save_results(path, [make_result(value=0.75)])
     assert load_results(path)[0].value == 0.25
     assert list(tmp_path.iterdir()) == [path]
