@@ -63,8 +63,8 @@ def convert(source: str, output: str | Path, settings: ConversionSettings | None
         formats.
 
     Raises:
-        InputError: The checkpoint cannot be read or has not what the format needs, the folder holds files, or another process
-            writes to it.
+        InputError: The checkpoint cannot be read or lacks what the format needs, the folder holds files, or another
+            process writes to it.
     """
     from .. import assets
     from ..extras import require
