@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "stablerep_hf"
 # A room may import itself and the rooms on the lines above its own; models and losses travel alone.
 LINES = [
-    {"errors", "extras", "files", "models", "losses", "assets", "progress", "setting"},
+    {"errors", "extras", "files", "models", "losses", "assets", "progress", "services", "setting"},
     {"captions", "evaluation"},
     {"synthesis", "retrieval"},
     {"space"},
@@ -24,7 +24,7 @@ LINES = [
     {"cli"},
     {"__main__"},
 ]
-SIDEWAYS = {"extras": {"errors"}, "files": {"errors"}}
+SIDEWAYS = {"extras": {"errors"}, "files": {"errors"}, "services": {"errors"}}
 ALONE = {"models", "losses", "assets", "errors", "progress", "setting"}
 
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
             "stable-diffusion-v1-5/stable-diffusion-v1-5."
         )
     if flags.dry_run:
-        print(_estimate(run.estimate(), run.free_bytes, flags.dollars_per_hour))
+        print(_estimate(run.estimate(), run.free_bytes, flags.dollars_per_hour, settings.dollars_per_image))
         return
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"stablerep generate: {message}", file=sys.stderr)
@@ -68,10 +68,22 @@ def loading_line(folder: str) -> str:
     return f"datasets.load_dataset('parquet', data_files={glob.escape(f'{folder}/data/') + '*.parquet'!r})"
 
 
-def _estimate(estimate: SynthesisEstimate, free: int, dollars_per_hour: float | None) -> str:
+def _estimate(
+    estimate: SynthesisEstimate, free: int, dollars_per_hour: float | None, dollars_per_image: float | None
+) -> str:
+    images = f"images     {estimate.num_images:>14,} in {estimate.num_shards:,} shards"
+    if estimate.num_images and not estimate.bytes_per_image:
+        price = (
+            ""
+            if dollars_per_image is None
+            else (
+                f"\ncost       {estimate.num_images * dollars_per_image:>14,.2f} $ at {dollars_per_image} $ an image"
+            )
+        )
+        return f"{images}; nothing was drawn to measure, as it would be billed{price}"
     batch = f"{estimate.batch_size} images, {estimate.seconds_per_batch:.2f} s each"
     lines = [
-        f"images     {estimate.num_images:>14,} in {estimate.num_shards:,} shards",
+        images,
         f"batches    {estimate.num_batches:>14,} of {batch}",
         f"bytes      {estimate.num_bytes:>14,.0f} about {estimate.bytes_per_image:,.0f} an image; {free:,} are free",
         f"hours      {estimate.seconds / 3600:>14,.2f} on one worker like this one, from a warm batch",

@@ -29,7 +29,7 @@ _AMOUNT = Range(0, 1e300)
 
 _NAMES = {
     _COUNT: """
-        batch_size cap captions_per_batch captions_per_shard crops_per_image dataloader_prefetch_factor
+        batch_size cap captions_per_batch captions_per_shard concurrency crops_per_image dataloader_prefetch_factor
         ddp_bucket_cap_mb ddp_timeout few_shot_episodes few_shot_queries few_shot_shots few_shot_ways
         forward_chunk_size gradient_accumulation_steps height image_size image_text_dim images_per_batch
         images_per_caption jobs knn_neighbours max_images max_words most_results num_captions
@@ -55,7 +55,7 @@ _NAMES = {
     _AMOUNT: """
         adam_epsilon base_learning_rate cutmix dollars_per_hour guidance_scale learning_rate max_grad_norm mixup
         knn_temperature most_megapixels most_upload_megabytes neftune_noise_alpha num_train_epochs
-        guidance_interval snr_gamma source_weights temperature warmup_epochs weight_decay
+        dollars_per_image guidance_interval max_dollars snr_gamma source_weights temperature warmup_epochs weight_decay
         """,
     Range(0, 1e9): "eval_delay eval_steps logging_steps save_steps warmup_steps",
     Range(-1000, 1000): "lora_scale",

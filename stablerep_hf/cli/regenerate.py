@@ -15,7 +15,9 @@ from .show import ImageFlags
 class RegenerateFlags:
     """Flags of `stablerep regenerate` beside those that name the image."""
 
-    generator: str | None = setting(None, "Where the pipeline is that drew the folder, if not on the Hub.")
+    generator: str | None = setting(
+        None, "Where the pipeline is that drew the folder, if not on the Hub, or the service."
+    )
     lora: str | None = setting(None, "Where its LoRA is, if not on the Hub.")
     device: str | None = setting(None, "cuda, mps, cpu; the fastest there is if not given.")
     output: str | None = setting(None, "File for the image; none is written if not given.")

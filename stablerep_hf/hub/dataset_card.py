@@ -38,6 +38,7 @@ COLUMN_NOTES = {
     "guidance_scale": "weight of classifier-free guidance",
     "num_inference_steps": "sampling steps",
     "generator_license": "licence of the text-to-image model, as its card names it; null if it names none",
+    "redrawable": "whether the generator draws the same image again from `prompt` and `seed`",
     "library_versions": "versions of the libraries that drew the row",
     "is_blank": "whether the picture is one flat colour",
     "perceptual_hash": "64-bit DCT hash of the picture: near duplicates differ in few bits",

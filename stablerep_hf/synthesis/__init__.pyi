@@ -24,6 +24,7 @@ from .plan import SynthesisPlan as SynthesisPlan
 from .planning import KnownWords as KnownWords, known_words as known_words, plan_generation as plan_generation
 from .protocol import (
     ImageGenerator as ImageGenerator,
+    KeepingGenerator as KeepingGenerator,
     TokenizingGenerator as TokenizingGenerator,
     describe_generator as describe_generator,
 )
@@ -49,10 +50,12 @@ from .scorers import (
 )
 from .scoring import ScoringSummary as ScoringSummary, score_histograms as score_histograms, score_store as score_store
 from .seeds import image_seed as image_seed
+from .service_generator import ServiceGenerator as ServiceGenerator
 from .settings import (
     GenerationSettings as GenerationSettings,
     GeneratorSettings as GeneratorSettings,
     ScoringSettings as ScoringSettings,
+    ServiceSettings as ServiceSettings,
     SigningSettings as SigningSettings,
 )
 from .signing import ContentSigner as ContentSigner, make_signer as make_signer, read_signature as read_signature

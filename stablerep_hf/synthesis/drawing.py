@@ -211,5 +211,6 @@ def row_of(plan: SynthesisPlan, caption: str, caption_id: int, image_index: int)
         "guidance_scale": plan.generator.get("guidance_scale"),
         "num_inference_steps": plan.generator.get("num_inference_steps"),
         "generator_license": plan.generator.get("license"),
+        "redrawable": plan.generator.get("redrawable", True),
         "library_versions": ", ".join(f"{name} {version}" for name, version in library_versions().items()),
     }

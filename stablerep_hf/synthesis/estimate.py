@@ -9,7 +9,7 @@ from typing import Any
 
 from .drawing import check_images, encode_row, row_of
 from .plan import SynthesisPlan
-from .protocol import ImageGenerator, PlainGenerator
+from .protocol import ImageGenerator, KeepingGenerator, PlainGenerator
 from .run import batch_size_for, count_truncated
 from .signing import ContentSigner
 from .store import ShardStore
@@ -25,8 +25,8 @@ class SynthesisEstimate:
         num_shards: Files to write.
         batch_size: Images drawn at once.
         num_truncated: Prompts that are longer than the generator reads.
-        seconds_per_batch: Measured on one batch after a first one that warmed up.
-        bytes_per_image: Mean size of that batch's image files; parquet adds little.
+        seconds_per_batch: Measured on one batch after a first one that warmed up; 0 if each image would be billed.
+        bytes_per_image: Mean size of that batch's image files; parquet adds little. 0 as above.
     """
 
     num_images: int
@@ -62,6 +62,8 @@ def estimate_synthesis(
 ) -> SynthesisEstimate:
     """Draw two batches that are thrown away, and multiply. Nothing is written, nor more drawn than the job has.
 
+    A `KeepingGenerator` draws nothing, as each image would be billed.
+
     Args:
         plan: What to draw.
         generator: What draws.
@@ -79,7 +81,7 @@ def estimate_synthesis(
     truncated = count_truncated(plan, generator, missing)
     numbers = [plan.num_images_in(shard) for shard in missing]
     rows: list[dict[str, Any]] = []
-    for shard in missing[:1]:  # batches do not reach over shards
+    for shard in [] if isinstance(generator, KeepingGenerator) else missing[:1]:  # batches do not reach over shards
         captions = plan.shard_captions(shard).head(batch_size)
         counts = plan.num_images_of(captions).tolist()
         rows = [

@@ -14,7 +14,8 @@ from ..captions import CaptionSet, read_captions
 from ..errors import InputError
 from .diffusers_generator import DiffusersGenerator
 from .plan import SynthesisPlan
-from .settings import GenerationSettings, GeneratorSettings
+from .service_generator import ServiceGenerator, is_service
+from .settings import GenerationSettings, GeneratorSettings, ServiceSettings
 from .signing import ContentSigner
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -22,7 +23,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 def plan_generation(
     settings: GenerationSettings, signer: ContentSigner | None = None
-) -> tuple[SynthesisPlan, DiffusersGenerator]:
+) -> tuple[SynthesisPlan, DiffusersGenerator | ServiceGenerator]:
     """Read the captions, find the generator, and plan what the settings say.
 
     Args:
@@ -43,8 +44,7 @@ def plan_generation(
                 f"{settings.captions}: give fewer, or leave it out to use them all."
             )
         captions = captions.select(np.linspace(0, len(captions) - 1, settings.num_captions).round().astype(np.int64))
-    names = [field.name for field in fields(GeneratorSettings)]
-    generator = DiffusersGenerator(**{name: getattr(settings, name) for name in names})
+    generator = make_generator(settings)
     plan = SynthesisPlan(
         captions,
         generator,
@@ -58,6 +58,27 @@ def plan_generation(
         min_sibling_distance=settings.min_sibling_distance,
     )
     return plan, generator
+
+
+def make_generator(settings: GenerationSettings) -> DiffusersGenerator | ServiceGenerator:
+    """What draws: a pipeline here, or a service.
+
+    Raises:
+        InputError: There is none of this name, or a setting does not suit it.
+    """
+    kinds: list[type] = [GeneratorSettings]
+    make: type[DiffusersGenerator] | type[ServiceGenerator] = DiffusersGenerator
+    if is_service(str(settings.generator)):
+        kinds, make = [GeneratorSettings, ServiceSettings], ServiceGenerator
+    else:
+        for entry in fields(ServiceSettings):
+            value = getattr(settings, entry.name)
+            if value != entry.default:
+                raise InputError(
+                    f"{entry.name}={value} was given for {settings.generator!r}, which is no server and no provider: "
+                    "leave it out."
+                )
+    return make(**{entry.name: getattr(settings, entry.name) for kind in kinds for entry in fields(kind)})
 
 
 @dataclass(frozen=True)

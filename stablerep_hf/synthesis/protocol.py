@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
@@ -25,7 +26,8 @@ class ImageGenerator(Protocol):
         """Say everything that changes an image, as JSON values: it becomes part of the plan and of its hash.
 
         Rows take these keys, each null if absent: `name` and `revision` (strings), `scheduler` (string),
-        `guidance_scale` (float), `num_inference_steps` (int), `license` (string). Another licence makes no other plan:
+        `guidance_scale` (float), `num_inference_steps` (int), `license` (string), `redrawable` (whether a prompt and a
+        seed give the same image again; yes if absent). Another licence makes no other plan:
         a folder that was begun keeps its own. This is called before anything is drawn, so it should be cheap.
         """
         ...
@@ -39,6 +41,23 @@ class ImageGenerator(Protocol):
 
         Returns:
             B images in order; None where there is no picture, for instance because a safety checker withheld it.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepingGenerator(ImageGenerator, Protocol):
+    """A generator each of whose images costs something: it keeps every one until its shard is written.
+
+    Then a run that was killed asks for none again, `generate --dry-run` draws nothing, and no two processes draw one
+    shard.
+    """
+
+    def keep_in(self, folder: Path) -> None:
+        """Be told, before the images of a shard are drawn, where they are to be kept and may lie already.
+
+        Args:
+            folder: It exists, is this shard's alone, and is removed once the shard is written.
         """
         ...
 

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ..errors import InputError
+from ..services import is_address
 from .diffusers_generator import DiffusersGenerator
 from .drawing import check_images, encode_row, row_of
 from .plan import SynthesisPlan, describe_difference
 from .protocol import ImageGenerator, PlainGenerator
+from .service_generator import ServiceGenerator, is_service
 from .verification import open_store
 
 
@@ -70,12 +72,12 @@ def find_row(folder: str | Path, caption_id: int, image_index: int) -> dict[str,
 
 def generator_of(
     plan: SynthesisPlan, generator: str | Path | None = None, lora: str | Path | None = None, **options: Any
-) -> DiffusersGenerator:
+) -> DiffusersGenerator | ServiceGenerator:
     """The generator that a plan describes.
 
     Args:
         plan: The plan.
-        generator: Where its pipeline is, if not on the Hub: plans name no path.
+        generator: Where its pipeline is, if not on the Hub, or the service: plans name no path and no address.
         lora: Where its LoRA is, if not on the Hub.
         options: Of `DiffusersGenerator`, such as `device`, that are no part of the plan.
 
@@ -83,6 +85,8 @@ def generator_of(
         InputError: If there is no such pipeline here, or it is not the plan's.
     """
     described = dict(plan.generator)
+    if "service" in described:
+        return _service_of(described, generator)
     if "pipeline" not in described:
         raise InputError(
             f"The images were drawn by {described.get('name')!r}, which is no diffusers pipeline, so this command "
@@ -106,8 +110,30 @@ def generator_of(
         generator_license=described.get("license"),
         **options,
     )
+    _check_same(described, found)
+    return found
+
+
+def _check_same(described: dict[str, Any], found: DiffusersGenerator | ServiceGenerator) -> None:
     if difference := describe_difference(described, found.describe()):
         raise InputError(f"The generator here is not the one that drew the folder: {difference}; name that one.")
+
+
+def _service_of(described: dict[str, Any], generator: str | Path | None) -> ServiceGenerator:
+    if generator is None or not is_service(str(generator)):
+        raise InputError(
+            f"The images were drawn by {described['name']!r} at a service, and no data set says where one is: name it "
+            "as when they were drawn, such as generator=https://host/v1."
+        )
+    names = ("guidance_scale", "num_inference_steps", "negative_prompt", "height", "width")
+    found = ServiceGenerator(
+        generator=str(generator),
+        served_model=described["name"] if is_address(str(generator)) else None,
+        send_seeds=described["redrawable"],
+        generator_license=described.get("license"),
+        **{name: described[name] for name in names},
+    )
+    _check_same(described, found)
     return found
 
 
@@ -134,6 +160,11 @@ def redraw_image(
     plan = open_store(folder).plan
     stored = find_row(folder, caption_id, image_index)
     row = row_of(plan, stored["caption"], caption_id, image_index)
+    if not row["redrawable"]:
+        raise InputError(
+            f"Image {image_index} of caption {caption_id} is not redrawable: {row['generator']!r} was given no seed, "
+            "so another call gives another image."
+        )
     (image,) = check_images(generator([row["prompt"]], [row["seed"]]), 1)
     if image is None:
         raise InputError(

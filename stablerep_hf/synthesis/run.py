@@ -8,6 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from ..captions import CaptionSet
 from ..errors import InputError
 from ..files.atomic import clear
 from ..progress import Progress, track
+from .answers import forget, keeping
 from .drawing import MOST_REDRAWS, DrawnShard, draw_shard
 from .plan import SynthesisPlan, describe_difference
-from .protocol import ImageGenerator, PlainGenerator, TokenizingGenerator, describe_generator
+from .protocol import ImageGenerator, KeepingGenerator, PlainGenerator, TokenizingGenerator, describe_generator
 from .scorers import Scorer
 from .scoring import fill_scores, missing_scores, score_shard
 from .signing import ContentSigner
@@ -126,6 +128,8 @@ def synthesize(
         if record is None:
             missing.append(shard)
         else:
+            if isinstance(generator, KeepingGenerator):
+                forget(store.folder, shard)  # where a kill left what is in the shard now
             num_kept += record["rows"]
             failed += record["failed_captions"]
             if missing_scores(record, scorers):
@@ -152,22 +156,31 @@ def synthesize(
         _Writer(store, scorers) as writer,
     ):
         for shard in missing:
-            shard_begin = time.perf_counter()
-            captions = plan.shard_captions(shard)
-            drawn = draw_shard(
-                plan,
-                captions,
-                generator,
-                batch_size,
-                on_images=bar.advance,
-                encoders=encoders,
-                signer=signer,
-                num_truncated=truncated.get(shard, 0),
-            )
-            failed += drawn.failed_captions
-            if drawn.failed_captions and len(failed) > max_failed_captions:
-                raise InputError(_too_many_failed(plan, captions, drawn, len(failed), max_failed_captions))
-            writer.write(shard, drawn, time.perf_counter() - shard_begin)
+            keeper = generator if isinstance(generator, KeepingGenerator) else None
+            with nullcontext() if keeper is None else keeping(keeper, store.folder, shard):
+                if (
+                    keeper is not None and (record := store.find_record(shard)) is not None
+                ):  # another process was faster
+                    num_kept += record["rows"]
+                    continue
+                shard_begin = time.perf_counter()
+                captions = plan.shard_captions(shard)
+                drawn = draw_shard(
+                    plan,
+                    captions,
+                    generator,
+                    batch_size,
+                    on_images=bar.advance,
+                    encoders=encoders,
+                    signer=signer,
+                    num_truncated=truncated.get(shard, 0),
+                )
+                failed += drawn.failed_captions
+                if drawn.failed_captions and len(failed) > max_failed_captions:
+                    raise InputError(_too_many_failed(plan, captions, drawn, len(failed), max_failed_captions))
+                writer.write(shard, drawn, time.perf_counter() - shard_begin)
+                if keeper is not None:
+                    writer.finish()
             num_drawn += drawn.num_rows
             num_redrawn += drawn.num_redrawn
     for shard in track(unscored, "scoring", unit="shard", shown=progress and bool(unscored)):
@@ -222,6 +235,11 @@ class _Writer:
     def write(self, shard: int, drawn: DrawnShard, seconds: float) -> None:
         self._waiting.append(self._thread.submit(self._score_and_write, shard, drawn, seconds))
         while len(self._waiting) > 2 or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait until all is written."""
+        while self._waiting:
             self._waiting.popleft().result()
 
     def _score_and_write(self, shard: int, drawn: DrawnShard, seconds: float) -> None:

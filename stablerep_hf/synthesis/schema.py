@@ -29,6 +29,7 @@ def image_features() -> Features:
             "guidance_scale": Value("float32"),
             "num_inference_steps": Value("int32"),
             "generator_license": Value("string"),
+            "redrawable": Value("bool"),  # whether prompt and seed give the same image again
             "library_versions": Value("string"),  # of what may change a pixel, when the row was drawn
             "is_blank": Value("bool"),  # one flat colour
             "perceptual_hash": Value("int64"),  # 64 bits; near duplicates differ in few

@@ -15,7 +15,11 @@ ImageFormat = Literal["jpeg", "png", "webp"]
 class GeneratorSettings:
     """Which pipeline draws, and how. The fields' help says what each one means and what None stands for."""
 
-    generator: str = setting(EMBEDDED, "Text-to-image pipeline: Hub id or folder in diffusers format, or 'embedded'.")
+    generator: str = setting(
+        EMBEDDED,
+        "Text-to-image pipeline: Hub id or folder in diffusers format, or 'embedded'; or who draws elsewhere: "
+        "https://HOST/v1 (OpenAI's images endpoint) or inference:PROVIDER/MODEL (of the Hub).",
+    )
     revision: str | None = setting(None, "Branch, tag or commit of the generator's repository.")
     guidance_scale: float | None = setting(
         None, "Classifier-free guidance, 0 or more; 2.0 (the release's) unless the model takes none."
@@ -56,7 +60,25 @@ class GeneratorSettings:
 
 
 @dataclass
-class GenerationSettings(GeneratorSettings):
+class ServiceSettings:
+    """How a generator that is not here is asked: a server or a provider."""
+
+    served_model: str | None = setting(
+        None, "What a server that draws calls the model; the only one that it serves if not given."
+    )
+    concurrency: int = setting(8, "Requests to a service at a time.")
+    send_seeds: bool = setting(
+        True, "Off for a service that takes no seed or ignores it: rows say that they cannot be redrawn."
+    )
+    max_images: int | None = setting(
+        None, "Images that a service may be asked for in all, over all runs into the folder."
+    )
+    max_dollars: float | None = setting(None, "The same as a price; needs --dollars-per-image.")
+    dollars_per_image: float | None = setting(None, "Price of an image at the service.")
+
+
+@dataclass
+class GenerationSettings(ServiceSettings, GeneratorSettings):
     """A data set of drawn images: captions, generator, plan and folder."""
 
     captions: str = setting(EMBEDDED, "Text, CSV, JSONL or parquet file, a data set, or 'embedded'.")

@@ -71,7 +71,7 @@ def test_stock_datasets_loads_the_folder_without_this_package(make_plan: MakePla
     assert list(kinds) == [
         *("image", "caption", "caption_id", "image_index", "seed", "prompt"),
         *("generator", "generator_revision", "scheduler", "guidance_scale", "num_inference_steps"),
-        *("generator_license", "library_versions"),
+        *("generator_license", "redrawable", "library_versions"),
         *("is_blank", "perceptual_hash", "alignment", "nsfw", "diversity"),
     ]
     assert kinds["image"].startswith("Image(")
@@ -93,6 +93,7 @@ def test_stock_datasets_loads_the_folder_without_this_package(make_plan: MakePla
             "guidance_scale": 2.0,
             "num_inference_steps": 3,
             "generator_license": None,
+            "redrawable": True,
             "library_versions": ", ".join(f"{name} {version}" for name, version in library_versions().items()),
             "is_blank": False,
             "perceptual_hash": perceptual_hash(Image.fromarray(picture(plan.seed(number, index)))),

@@ -1,0 +1,95 @@
+"""What a service answered, kept from the moment that it came until its shard stands: it was paid for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from ..errors import InputError
+from ..files.atomic import explaining, replacing
+from ..files.locks import lock_folder
+from ..files.shards import PROVENANCE
+from .protocol import KeepingGenerator
+
+ANSWERS = "answers"
+_REQUESTS = "requests.txt"
+
+
+@contextmanager
+def keeping(generator: KeepingGenerator, folder: Path, shard: int) -> Iterator[None]:
+    """Let a generator keep what it is answered while a shard is drawn, and forget it once the block ended well.
+
+    Args:
+        generator: What draws.
+        folder: The data set.
+        shard: The shard's number. The block writes it.
+
+    Raises:
+        InputError: Another process is drawing the shard: both would be billed.
+    """
+    place = folder / PROVENANCE / ANSWERS / f"shard-{shard:05d}"
+    with lock_folder(place):
+        generator.keep_in(place)
+        yield
+    forget(folder, shard)
+
+
+def forget(folder: Path, shard: int) -> None:
+    """Remove what was answered for a shard that stands."""
+    shutil.rmtree(folder / PROVENANCE / ANSWERS / f"shard-{shard:05d}", ignore_errors=True)
+
+
+class AnswerFolder:
+    """The answers for one shard: a file each, and beside the folders a list of all requests that may be billed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Look at a folder that exists; its parent serves all shards of the data set."""
+        self._folder = folder
+        self._requests = folder.parent / _REQUESTS
+
+    def find(self, key: str) -> bytes | None:
+        """What was answered; None if nothing was."""
+        try:
+            return (self._folder / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep(self, key: str, content: bytes) -> None:
+        """Write an answer; it outlasts a kill and a power cut from here on.
+
+        Raises:
+            InputError: The disk is full.
+        """
+        with replacing(self._folder / key, len(content)) as file:
+            file.write(content)
+
+    def count(self, key: str, most: int | None) -> None:
+        """Add a request to the list before it is sent, whichever process sends it.
+
+        A request is on the list if it may have been billed: those of a process that was killed too.
+
+        Args:
+            key: Its name, 32 characters.
+            most: How many there may be.
+
+        Raises:
+            BudgetSpent: There are as many.
+        """
+        line = f"{key}\n".encode()
+        with explaining(self._requests), FileLock(self._requests.with_suffix(".lock")):
+            sent = self._requests.stat().st_size // len(line) if self._requests.exists() else 0
+            if most is not None and sent >= most:
+                raise BudgetSpent(
+                    f"max_images={most} images were asked for, so drawing stops: what was answered is kept, so raise "
+                    "the limit and run the same command again for the rest."
+                )
+            with self._requests.open("ab") as file:
+                file.write(line)
+
+
+class BudgetSpent(InputError):
+    """No more may be asked for."""
