@@ -1,4 +1,4 @@
-"""The search page as a Space. What it shows is told by `config.yaml` and, above it, by environment variables."""
+"""The search page as a Space. `config.yaml` says what it shows; environment variables override it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caption set names, before and after, and what of it stands in the evaluation sets."""
+"""Which terms captions name before and after cleaning, and which captions are in evaluation sets."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class CaptionSet:
             The set, in the table's order.
 
         Raises:
-            InputError: If a column is missing or has another type, if an id is not its caption's, stands twice or
+            InputError: If a column is missing or has another type, if an id is not its caption's, occurs twice or
                 belongs to a caption that is empty or not normalised, or if a count or number of images is below 1.
         """
         return cls.from_batches(table.schema, table.to_batches(max_chunksize=_BLOCK))
@@ -183,7 +183,7 @@ class CaptionSet:
             indices: Places in [0, len), each at most once (a set holds no caption twice).
 
         Raises:
-            InputError: If a place is out of range or stands twice.
+            InputError: If a place is out of range or occurs twice.
         """
         places = np.fromiter(indices, np.int64)
         if len(places) and (places.min() < 0 or places.max() >= len(self)):
@@ -224,7 +224,7 @@ class CaptionSet:
         return replace(self, table=table)
 
     def adding_up(self, source: CaptionSet, places: Int64Array) -> CaptionSet:
-        """The same captions with the counts of those captions of another set that were merged into them.
+        """The same captions, with the counts of the captions of another set that were merged into them.
 
         Args:
             source: The other set.

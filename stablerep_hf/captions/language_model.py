@@ -38,7 +38,7 @@ class Writing:
 class CaptionWriter:
     """Asks a causal language model for captions and keeps its answers in a file.
 
-    Each answer is sampled by itself, with a seed of its own, so it depends on the model, the prompt and the settings
+    Each answer is sampled on its own, with its own seed, so it depends on the model, the prompt and the settings
     alone. On the same kind of device (an accelerator if there is one) an interrupted run continues with the captions
     that it would have written. The cache is a JSONL file with one answer a line; a line that a kill left incomplete is
     written again.

@@ -77,7 +77,7 @@ class PreparedCaptions:
 
 
 def caption_file(path: str | Path) -> Path:
-    """The path of a caption set that is to be written.
+    """Check the path at which a caption set will be written.
 
     Raises:
         InputError: Its name does not end in `.parquet`.

@@ -38,6 +38,7 @@ from .results import (
     save_results as save_results,
 )
 from .retrieval import RetrievalRecall as RetrievalRecall, retrieval_recall as retrieval_recall
+from .scoring import Scoring as Scoring
 from .settings import (
     METRICS as METRICS,
     Columns as Columns,

@@ -160,13 +160,13 @@ PROTOCOLS = tuple(MEASURES)
 
 
 def default_protocols(columns: Columns, *, has_train: bool, has_texts: bool) -> tuple[str, ...]:
-    """What is measured where nobody says.
+    """The protocols that are measured by default.
 
     Of labels kNN and the linear probe, without a training set few-shot and zero-shot; of groups and artists retrieval;
     and without any of these what captions allow.
 
     Args:
-        columns: those that are there.
+        columns: those of the data set.
         has_train: whether there is a training set.
         has_texts: whether the encoder knows texts.
     """

@@ -55,13 +55,13 @@ def check_sides(
 
     Args:
         sides: name of the split, data set and needed columns; the test side first, then training.
-        meanings: field of `Columns` -> column, of those that are used.
+        meanings: field of `Columns` -> column, for the fields in use.
         image_column: of all sides.
         protocols: that will run.
         settings: of them.
 
     Raises:
-        InputError: a column is missing or cannot mean what it is said to, or labels are missing or all alike.
+        InputError: a column is missing or does not fit its meaning, or labels are missing or all alike.
     """
     for name, dataset, needed in sides:
         check_columns(dataset, image_column, needed)
@@ -76,7 +76,7 @@ def check_sides(
 
 
 def check_values(dataset: Dataset, meaning: str, column: str, split: str) -> None:
-    """Refuse a column that cannot mean what it is said to."""
+    """Refuse a column that does not fit its meaning."""
     what = f"The {meaning.replace('_', ' ')} column {column!r} of split {split!r}"
     if meaning == "caption":
         values = column_values(dataset.with_format(None), column).tolist()

@@ -228,7 +228,7 @@ def _check_repeatable(vision: VisionEncoder) -> None:
 def pixel_encoder(size: int = 8) -> VisionEncoder:
     """The picture itself, shrunk to `size` x `size` colours, as an encoder of 3 size^2 features in [-1, 1].
 
-    Put it beside every encoder: it shows how much of a score plain colour and layout already give, and whoever does
+    Measure it beside every encoder: it shows how much of a score colour and layout alone give. An encoder that does
     not beat it has learned nothing that this data set can show.
     """
     processor = ViTImageProcessor(

@@ -94,7 +94,7 @@ class FeatureCache:
 
 
 def default_cache_dir() -> Path:
-    """Folder of the caches of all encoders and data sets, where nobody names one: below HF_HOME."""
+    """Default folder of the caches of all encoders and data sets, below HF_HOME."""
     return Path(constants.HF_HOME) / "stablerep" / "features"
 
 

@@ -35,7 +35,7 @@ _Batch = tuple[Tensor | None, list[int], list[tuple[int, str]]]
 
 
 class ExtractionOptions(TypedDict, total=False):
-    """Arguments of `extract_features` that whoever calls it passes on."""
+    """Arguments of `extract_features` that its callers pass on."""
 
     image_column: str
     cache_dir: str | Path | None

@@ -56,7 +56,7 @@ def few_shot_accuracy(
             the support of its class. A group that holds images of several classes may stand in each of them.
         ways: classes an episode; default 5, or as many as have enough images where that is fewer.
         shots: labelled images a class.
-        queries: images a class that are to be told.
+        queries: images a class that are classified.
         episodes: how many; the interval of their mean narrows with its root.
         seed: of the draws.
         device: where to compute; default where the features are.

@@ -153,7 +153,7 @@ def _base(files: Sequence[PurePath]) -> tuple[str, ...]:
 
 
 def _splits(folder: Path, places: Sequence[tuple[str, ...]], are_images: bool) -> dict[str, str]:
-    """First part of the path -> split; of a folder without splits only the empty part, which stands for any."""
+    """First part of a path -> split; a folder without splits has the empty part alone, which fits any path."""
     heads = {place[0]: len(place) > 1 for place in places}  # whether it is a folder
     named = {head: split for head, is_folder in heads.items() if (split := _split_of(head, is_folder, are_images))}
     if len(named) == len(heads):

@@ -16,7 +16,7 @@ class ImageTransform(Protocol):
 
     @property
     def processor_options(self) -> Mapping[str, Any]:
-        """What the image processor is told beside the pictures."""
+        """Further arguments of the image processor."""
         ...
 
     def __call__(self, image: Image.Image, row: int) -> Image.Image:
@@ -32,10 +32,10 @@ class ImageTransform(Protocol):
 class Displacement:
     """The whole picture, made smaller and put somewhere on a ground of its own border's colour.
 
-    Pictograms come cropped to their ink, so a thing drawn by two hands covers the same places and bare pixels find
-    it again. Moved and scaled by an amount that is fixed for each row, it can be found by what it is only. The
-    encoders' own training crops are of the same kind, so they are meant to bear this; nothing of the picture is lost.
-    Ours, because no published protocol asks it.
+    Pictograms come cropped to their ink, so two drawings of one thing cover the same places, and bare pixels match
+    them. Each picture is moved and scaled by an amount that is fixed for its row, so that only what it shows can
+    match. Encoders are trained on such crops and should tolerate this; no part of the picture is lost. This is our
+    own protocol: no published one tests it.
 
     Attributes:
         scale: range of the remaining edge length, as a share; uniform.

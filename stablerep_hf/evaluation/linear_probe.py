@@ -305,5 +305,5 @@ def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def are_alike(features: NDArray[np.float32]) -> bool:
-    """Whether all rows (N, D) are one vector but for rounding, as those of an encoder that has collapsed."""
+    """Whether all rows (N, D) are the same vector up to rounding, as those of a collapsed encoder are."""
     return bool((np.ptp(features, axis=0) <= 10 * _ROUNDING * np.abs(features).max()).all())

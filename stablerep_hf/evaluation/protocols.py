@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import torch
 from datasets import ClassLabel, Dataset
 from numpy.typing import NDArray
 from PIL import Image as PILImage
@@ -26,7 +25,6 @@ from .results import EvaluationResult
 from .scoring import Scoring
 from .settings import Columns, EvaluationSettings, Subject
 from .sgd_probe import AugmentedFeatures
-from .zero_shot import EmbedTexts
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +110,7 @@ def evaluate_encoder(
         class_names=_class_names(test_dataset, columns.label),
         classes=vision.classes,
         embed_texts=vision.embed_texts,
-        hands=hands,
+        hands=hands or {},
         train_split=train_split,
         settings=settings,
         device=device if device is not None else next((part.device for part in vision.whole.parameters()), None),
@@ -125,17 +123,7 @@ def evaluate_features(
     *,
     columns: Columns | Mapping[str, Any],
     protocols: Sequence[str] | None = None,
-    subject: Subject | None = None,
-    validation: Features | None = None,
-    displaced: Features | None = None,
-    augmented: AugmentedFeatures | None = None,
-    class_names: Sequence[str] = (),
-    classes: Sequence[str] = (),
-    embed_texts: EmbedTexts | None = None,
-    hands: Mapping[str, str] | None = None,
-    train_split: str = "train",
-    settings: EvaluationSettings | None = None,
-    device: str | torch.device | None = None,
+    **others: Any,
 ) -> list[EvaluationResult]:
     """Score features that were extracted before.
 
@@ -144,22 +132,13 @@ def evaluate_features(
         test: what is scored.
         columns: which columns of the features hold labels, groups, captions.
         protocols: some of `PROTOCOLS`; default those that the columns allow.
-        subject: what results are about.
-        validation: as `validation_dataset`, encoded.
-        displaced: the test images after `Displacement`, for `retrieval_displaced`.
-        augmented: the training features of each epoch, for the release's probe.
-        class_names: of integer labels, for zero-shot and classification.
-        classes: the class of each feature, for classification.
-        embed_texts: texts to the space of `test.embeds`, for the protocols with texts.
-        hands: artist -> hand.
-        train_split: what results call `train`.
-        settings: of the protocols.
-        device: where similarities and probes are computed; default the CPU.
+        others: further fields of `Scoring`, such as `subject`, `settings`, `validation` and `embed_texts`.
 
     Raises:
         InputError: as `evaluate_encoder`.
     """
-    subject, columns = subject or Subject(), Columns.of(columns, {})
+    scoring = Scoring(train=train, test=test, columns=Columns.of(columns, {}), **others)
+    columns, embed_texts, encoder = scoring.columns, scoring.embed_texts, scoring.subject.encoder
     if protocols is None:
         has_texts = embed_texts is not None and test.embeds is not None
         protocols = default_protocols(columns, has_train=train is not None, has_texts=has_texts)
@@ -168,36 +147,20 @@ def evaluate_features(
         lacks = [
             name
             for name, needed, given in (
-                ("the displaced test images", MEASURES[protocol].displaced, displaced is not None),
+                ("the displaced test images", MEASURES[protocol].displaced, scoring.displaced is not None),
                 ("the texts of a dual encoder", MEASURES[protocol].texts, embed_texts is not None),
             )
             if needed and not given
         ]
         if lacks:
             raise InputError(f"The protocol {protocol!r} was given features without {lacks[0]}; give them too.")
-    if len(test) > 1 and not classes and are_alike(test.features):
+    if len(test) > 1 and not scoring.classes and are_alike(test.features):
         logger.warning(
             "%s gives all %d test images the same features, so its scores are chance: it has collapsed, or its "
             "weights were not loaded.",
-            subject.encoder,
+            encoder,
             len(test),
         )
-    scoring = Scoring(
-        train=train,
-        test=test,
-        validation=validation,
-        displaced=displaced,
-        augmented=augmented,
-        columns=columns,
-        class_names=class_names,
-        classes=classes,
-        embed_texts=embed_texts,
-        hands=hands or {},
-        train_split=train_split,
-        settings=settings or EvaluationSettings(),
-        subject=subject,
-        device=device,
-    )
     results: list[EvaluationResult] = []
     failed: dict[str, InputError] = {}
     for protocol in protocols:
@@ -208,7 +171,7 @@ def evaluate_features(
     if failed and not results:
         raise next(iter(failed.values()))
     for protocol, reason in failed.items():
-        logger.warning("%s of %s is left out: %s", protocol, subject.encoder, reason)
+        logger.warning("%s of %s is left out: %s", protocol, encoder, reason)
     return results
 
 

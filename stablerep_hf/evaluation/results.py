@@ -143,7 +143,7 @@ def combine_seeds(results: Sequence[EvaluationResult]) -> list[EvaluationResult]
         results: at least two of each measure, each with one seed of its own.
 
     Raises:
-        InputError: a measure stands there once only, a seed twice, or runs were scored on other data.
+        InputError: a measure has one result only, a seed occurs twice, or the runs were scored on different data.
     """
     together: dict[tuple[str, ...], list[EvaluationResult]] = {}
     for result in results:
@@ -163,7 +163,7 @@ def _combine(runs: list[EvaluationResult]) -> EvaluationResult:
     if len(scored) > 1:
         raise InputError(
             f"The runs of {first.encoder!r} were scored on {scored} (revision and images), so "
-            " their mean says nothing; score them on the same data."
+            "their mean says nothing; score them on the same data."
         )
     low, high = seed_interval([run.value for run in runs])
     common = {

@@ -73,8 +73,8 @@ class Scoring:
     train: Features | None
     test: Features
     columns: Columns
-    subject: Subject
-    settings: EvaluationSettings
+    subject: Subject = field(default_factory=Subject)
+    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
     validation: Features | None = None
     displaced: Features | None = None
     hands: Mapping[str, str] = field(default_factory=dict)
@@ -184,9 +184,9 @@ class Scoring:
             counts = {name: int(mask.sum()) for name, mask in slices.items()}
             known = [(index, name) for index, name in zip(own, slices, strict=True) if np.isfinite(exact[index])]
             for index, name in known:
-                told: dict[str, Any] = {"slice_column": column, "slice": name}
+                extra: dict[str, Any] = {"slice_column": column, "slice": name}
                 ends = percentile_interval(drawn[:, index])
-                results.append(self._result(finding, exact[index], ends, counts[name], f"{column} = {name}", told))
+                results.append(self._result(finding, exact[index], ends, counts[name], f"{column} = {name}", extra))
             if len(known) < 2:
                 continue
             scores = exact[[index for index, _ in known]]
@@ -194,11 +194,11 @@ class Scoring:
                 [percentile_interval(drawn[:, index], confidence=1 - 0.05 / len(known)) for index, _ in known]
             )
             worst = known[int(scores.argmin())][1]
-            told = {"slice_column": column, "worst": worst, "slice_counts": counts}
+            extra = {"slice_column": column, "worst": worst, "slice_counts": counts}
             ends = (lows.min(), highs.min())
-            results.append(self._result(finding, scores.min(), ends, counts[worst], f"worst {column}", told))
+            results.append(self._result(finding, scores.min(), ends, counts[worst], f"worst {column}", extra))
             ends = (max(0.0, lows.max() - highs.min()), highs.max() - lows.min())
-            results.append(self._result(finding, np.ptp(scores), ends, finding.count, f"gap over {column}", told))
+            results.append(self._result(finding, np.ptp(scores), ends, finding.count, f"gap over {column}", extra))
         return results
 
     def _slices(self, finding: Finding) -> dict[str, dict[str, NDArray[np.bool_]]]:
@@ -217,7 +217,7 @@ class Scoring:
         ends: tuple[float, float],
         count: int,
         part: str = "",
-        told: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
         drawn: NDArray[np.float64] | None = None,
     ) -> EvaluationResult:
         low, high = map(float, ends)
@@ -233,7 +233,7 @@ class Scoring:
             interval=interval,
             n=count,
             chance=None if part else finding.chance,
-            settings={**finding.settings, **(told or {})},
+            settings={**finding.settings, **(extra or {})},
             variant=", ".join(name for name in (finding.variant, part) if name),
             drawn=drawn,
             **vars(self.subject),

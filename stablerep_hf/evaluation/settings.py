@@ -42,7 +42,7 @@ class Columns:
         label: what kNN, the probes, few-shot and zero-shot predict; integers, strings, a ClassLabel, or, for the
             logistic regression and 11-point mAP, lists of these.
         group: the concept of an image: what cross-artist retrieval looks for, and what splits, episodes and the
-            bootstrap keep together. Without it every image stands for itself.
+            bootstrap keep together. Without it every image is a group of its own.
         artist: who drew an image; cross-artist retrieval finds images by others.
         caption: a text or several of each image, for image-text retrieval.
         caption_id: which images are siblings.

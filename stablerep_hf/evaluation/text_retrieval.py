@@ -39,8 +39,8 @@ def text_retrieval_recall(
     """Recall@k from images to texts and from texts to images, by cosine similarity.
 
     An image may have several captions and a caption several images: a query is a hit if any of its own is among the
-    first k, and its other own ones do not push that one down. Images and texts are each ranked once, so a caption that
-    stands beside two images is one candidate. Between equal similarities the wrong one comes first.
+    first k, and its other own ones do not push that one down. Images and texts are each ranked once, so a caption of
+    two images is one candidate. Ties count against the encoder: the wrong candidate comes first.
 
     Args:
         image_embeds: (N, E), each image once.

@@ -1,4 +1,4 @@
-"""Zero-shot classification: classes named by sentences, images told by the nearest sentence."""
+"""Zero-shot classification: sentences name the classes, and an image gets the class of the nearest one."""
 
 from __future__ import annotations
 

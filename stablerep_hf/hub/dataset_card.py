@@ -144,7 +144,7 @@ def write_dataset_card(
     Args:
         folder: the data set.
         facts: what the card says; `grid` names the picture of sample rows.
-        caption_images: caption -> its images, from which that picture is drawn; None if it stands already.
+        caption_images: caption -> its images, from which that picture is drawn; None if it exists already.
 
     Returns:
         The path of the card.
@@ -165,7 +165,7 @@ def write_dataset_card(
 
 
 def is_as_written(card: str) -> bool:
-    """Whether a card is one that `write_dataset_card` wrote and nobody edited since."""
+    """Whether `write_dataset_card` wrote a card and nobody has edited it since."""
     text, _, seal = card.strip().rpartition("\n")
     return seal == _seal(text.strip())
 

@@ -25,7 +25,7 @@ class LicensedPart:
     """One thing that went in, and on what terms.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         role: what it was used for, such as "captions" or "weights of the generator".
         license: SPDX identifier, or the licence's own name.
         url: where it comes from; empty if nowhere public.
@@ -44,7 +44,7 @@ class TrainingData:
     """The data set a model was trained on.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         num_captions: distinct captions.
         num_images: images of all captions.
         revision: commit or plan hash; empty if unknown.
@@ -167,7 +167,7 @@ class DatasetFacts(CardFacts):
         score_histograms: what `stablerep_hf.synthesis.score_histograms` says of them.
         data_files: split -> pattern of its files.
         grid: picture of sample rows, a path relative to the card; empty if there is none.
-        language: of the captions, ISO 639-1; empty if nobody said.
+        language: of the captions, ISO 639-1; empty if unknown.
     """
 
     num_captions: int

@@ -102,7 +102,7 @@ def _that_applied(facts: ModelFacts) -> dict[str, Any]:
 
 
 def add_results(card: str, results: Sequence[EvaluationResult], weights: str) -> str:
-    """A model's card with these results in its index and its table, in place of those it has.
+    """Put results into the index and the table of a model's card, in place of those it has.
 
     Args:
         card: its text.
@@ -250,7 +250,7 @@ def weights_sha256(folder: str | Path) -> str:
 
 
 def _image_processor(root: Path) -> dict[str, Any]:
-    """Settings of the image processor, which stands by itself or in a processor of images and texts."""
+    """Settings of the image processor, from its own file or from that of a processor of images and texts."""
     for name, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
         if (root / name).is_file():
             settings: dict[str, Any] = json.loads((root / name).read_text(encoding="utf-8"))
@@ -273,12 +273,12 @@ def _emissions(facts: ModelFacts) -> dict[str, Any] | None:
     """As the Hub wants it, in grams (https://huggingface.co/docs/hub/model-cards-co2)."""
     if facts.emissions_kg is None:
         return None
-    told: dict[str, Any] = {
+    reported: dict[str, Any] = {
         "emissions": round(1000 * facts.emissions_kg, 3),
         "source": "codecarbon",
         "training_type": "fine-tuning" if facts.form in ("classifier", "adapter") else "pre-training",
     }
-    return told | ({"hardware_used": facts.hardware} if facts.hardware else {})
+    return reported | ({"hardware_used": facts.hardware} if facts.hardware else {})
 
 
 def _synthetic_tag(facts: ModelFacts) -> list[str]:

@@ -326,7 +326,7 @@ def _retrying(call: Callable[[], T]) -> T:
 
 
 def _retry_after(response: Any) -> float:
-    """Seconds that a refusal asks to wait; of those no more than the Hub's rate limits last, five minutes."""
+    """Seconds that a refusal asks to wait, at most five minutes, which is how long the Hub's rate limits last."""
     asked = response.headers.get("Retry-After", "") if response is not None else ""
     return min(float(asked), 300.0) if asked.isdecimal() else 0.0
 

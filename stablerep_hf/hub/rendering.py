@@ -20,7 +20,7 @@ _UNITS = (("h", 3600), ("min", 60), ("s", 1))
 def render(template: str, card_data: CardData, **values: Any) -> str:
     """The whole card: YAML front matter and the body that `templates/<template>` gives.
 
-    A name the template uses and nobody gave is an error; it never becomes an empty string.
+    A name that the template uses and nobody gave is an error, never an empty string.
     """
     return f"---\n{card_data.to_yaml()}\n---\n\n{render_body(template, **values)}"
 
@@ -47,7 +47,7 @@ def _environment() -> Environment:
 
 
 def prose(value: Any) -> str:
-    """Text on one line that is no heading, no code, no link and no HTML, whatever stands in it; `Markup` stays."""
+    """Escape text, so that Markdown shows it as it is, on one line; `Markup` is left alone."""
     if isinstance(value, Markup):
         return value
     return Markup(re.sub(r"([\\`\[\]<>])", r"\\\1", _one_line(value)))

@@ -344,7 +344,7 @@ def _picture(picture: Image.Image | None) -> Image.Image:
 
 
 def _text(text: Any) -> str:
-    """A text query that can be believed.
+    """Check a text query.
 
     Raises:
         InputError: Empty, too long, or no text.

@@ -90,7 +90,7 @@ class Collection:
         return decode_picture(self._bytes(row), most_bytes=2**31, most_pixels=2**31, formats=None)
 
     def describe(self, row: int, score: float | None = None) -> dict[str, Any]:
-        """What the page and programs are told of a picture, as JSON values.
+        """Describe a picture to the page and to programs, as JSON values.
 
         Args:
             row: Of the data set.

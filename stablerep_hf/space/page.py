@@ -1,4 +1,4 @@
-"""The page: what stands where, and what happens when somebody asks."""
+"""The page: its layout, and what each control does."""
 
 from __future__ import annotations
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from PIL import Image
 
 from .. import assets
 from ..errors import InputError
-from ..evaluation import VisionEncoder, load_encoder, pixel_encoder
+from ..evaluation import VisionEncoder, load_encoder, pixel_encoder, untrained_encoder
 from ..evaluation.feature_cache import default_cache_dir
 from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
@@ -207,7 +206,7 @@ class Searchers:
         if name == PIXELS:
             return pixel_encoder()
         if name == UNTRAINED:
-            return untrained_twin(self.first.vision)
+            return untrained_encoder(self.first.vision)
         first = name == self._settings.encoder
         return load_encoder(
             assets.find_encoder(name),
@@ -230,22 +229,3 @@ def _index_folder(index: str) -> Path:
             f"index is {index!r}, neither a folder nor a data set repository within reach "
             f"({str(error).splitlines()[0][:100]}); check the name, or leave it out and the index is made."
         ) from error
-
-
-def untrained_twin(vision: VisionEncoder, seed: int = 0) -> VisionEncoder:
-    """The same architecture and preparation of images with random weights, to see what training adds.
-
-    Raises:
-        InputError: The model cannot be made anew from its configuration.
-    """
-    model = vision.model
-    make = getattr(type(model), "_from_config", None)
-    if make is None:
-        raise InputError(
-            f"A {type(model).__name__} cannot be made anew with random weights: take 'untrained' out of compare."
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        twin = make(model.config)
-    twin.to(next(model.parameters()).device)
-    return VisionEncoder(twin.eval(), vision.image_processor, "untrained")

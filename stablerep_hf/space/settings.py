@@ -1,4 +1,4 @@
-"""What the search page shows, told by a small YAML file and, above it, by environment variables."""
+"""Settings of the search page, from a small YAML file and, before it, from environment variables."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
     """Read speed, alignment and diversity of folders that `synthesize` drew and `score_store` scored.
 
     Raises:
-        InputError: If one is no such folder, nothing stands in it, a shard is damaged, or two were scored by different
+        InputError: If one is no such folder or is empty, a shard is damaged, or two were scored by different
             models.
     """
     measures: list[FolderMeasures] = []

@@ -329,8 +329,8 @@ class DiffusersGenerator(GeneratorSettings):
                 denoiser.set_attention_backend(self._attention)
         except (ValueError, RuntimeError, ImportError, AttributeError, NotImplementedError) as error:
             raise InputError(
-                f"The attention {self._attention!r} cannot be had here ({first_line(error)}); choose another or leave "
-                "it out."
+                f"The attention {self._attention!r} is not available here ({first_line(error)}); choose another or "
+                "leave it out."
             ) from error
         if self.offload:
             pipeline.enable_model_cpu_offload(device=self.device)

@@ -72,7 +72,7 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str, str]:
     except (OSError, HFValidationError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise InputError(
-            f"The generator {repository!r}{at} is no folder here and could not be had from the Hub "
+            f"The generator {repository!r}{at} is no folder here and could not be loaded from the Hub "
             f"({first_line(error.__cause__ or error)}); check the name and the connection, or give a folder."
         ) from error
     if not (folder / CARD).exists():  # diffusers leaves it out; it names the licence
@@ -113,8 +113,8 @@ def find_lora(name: str) -> tuple[Path, str, str]:
             )
         except (OSError, HFValidationError) as error:
             raise InputError(
-                f"The LoRA {name!r} is no folder here and could not be had from the Hub ({first_line(error)}); check "
-                "the name and the connection, or give a file."
+                f"The LoRA {name!r} is no folder here and could not be loaded from the Hub ({first_line(error)}); "
+                "check the name and the connection, or give a file."
             ) from error
         name, revision = repository, path.name
     files = sorted(path.glob("*.safetensors"))

@@ -208,8 +208,8 @@ def test_a_hub_pipeline_is_pinned_to_its_commit(
         ("/none/at/all", "neither a folder nor of the form owner/name"),
         ("word", "neither a folder nor of the form owner/name"),
         ("./owner/name", "neither a folder nor of the form owner/name"),
-        ("nobody/nothing", "'nobody/nothing' is no folder here and could not be had from the Hub"),
-        ("no body/nothing!", "could not be had from the Hub"),
+        ("nobody/nothing", "'nobody/nothing' is no folder here and could not be loaded from the Hub"),
+        ("no body/nothing!", "could not be loaded from the Hub"),
     ],
 )
 def test_unknown_pipelines_get_one_sentence(name: str, said: str) -> None:
