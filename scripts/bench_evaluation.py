@@ -21,8 +21,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
+from stablerep_hf.evaluation.hold_out import validation_rows
 from stablerep_hf.evaluation.knn import knn_predict
-from stablerep_hf.evaluation.linear_probe import logistic_regression_probe, validation_rows
+from stablerep_hf.evaluation.linear_probe import logistic_regression_probe
 from stablerep_hf.evaluation.sgd_probe import RELEASE_LEARNING_RATES, SGDProbeSettings, sgd_probe
 
 NEIGHBOURS = 20

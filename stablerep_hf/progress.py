@@ -21,9 +21,14 @@ def hide(hidden: bool = True) -> None:
     _hidden = hidden
 
 
-def say(line: str) -> None:
-    """Write one line to standard error, above a bar if there is one; nothing after `hide`."""
-    if not _hidden:
+def say(line: str, *, only_to_people: bool = False) -> None:
+    """Write one line to standard error, above a bar if there is one; nothing after `hide`.
+
+    Args:
+        line: What to say.
+        only_to_people: Write it in a terminal alone, where somebody waits for a sign of life.
+    """
+    if not _hidden and (sys.stderr.isatty() or not only_to_people):
         from tqdm import tqdm
 
         tqdm.write(line, file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
+import logging
 import os
 import select
 import sys
@@ -108,6 +109,9 @@ def _run(arguments: list[str]) -> int:
         return 2
     for variable, value in _SURROUNDINGS.items():
         os.environ.setdefault(variable, value)
+    if not sys.stderr.isatty() or "--quiet" in rest:  # a bar in a file is one endless line
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # data need no card
     module = importlib.import_module(f".{name.replace('-', '_')}", __name__)
     try:
         module.main(rest)

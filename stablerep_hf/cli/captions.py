@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     from ..files.places import check_place
 
     path = caption_file(place.output)
-    check_place("--output", path, is_file=True)
+    check_place("output", path, is_file=True)
     prepared = prepare_captions(source, settings, answers=path.with_suffix(".answers.jsonl"))
     files = prepared.save(path)
     print(_report(prepared, files, settings))

@@ -8,7 +8,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn
 
@@ -59,7 +58,8 @@ class Command:
     Attributes:
         name: As typed, such as "adapt-generator".
         description: One or two sentences for its help.
-        settings: Dataclasses whose fields are its flags; `Extended` where they extend a library's.
+        settings: Dataclasses whose fields are its flags; `Extended` where they extend a library's. If one of the
+            others has a method `check`, it is called before that library is imported, which takes seconds.
         names: What stands without a flag -> its help. "DIR..." takes one or more, "[DIR]" one or none.
         titles: Of the groups that the dataclasses make in the help, in order.
     """
@@ -85,19 +85,20 @@ class Command:
         """
         argv = [_with_dashes(word) for word in argv]
         short = bool({"-h", "--help"} & set(argv)) and "--help-all" not in argv
+        source, values = (None, {}) if short else _config(argv)
+        libraries = any(isinstance(kind, Extended) for kind in self.settings)
+        if libraries and not short:
+            parser = self.parser(whole=False)
+            known = {action.dest for action in parser._actions}
+            own = {key: value for key, value in values.items() if key in known}
+            given, _ = self._given(parser, argv, own, source)
+            for kind in self.settings:
+                if not isinstance(kind, Extended) and hasattr(kind, "check"):
+                    self._fill(kind, given).check()
         parser = self.parser(whole=not short)
-        given = argparse.Namespace()
-        config = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        config.add_argument("--config", type=text)
-        with suppress(argparse.ArgumentError):  # the whole parser says it better
-            source = config.parse_known_args(argv)[0].config
-            if source is not None and not short:
-                parser.read(read_config(source), source, given)
-        given, unknown = parser.parse_known_args(argv, given)
+        given, unknown = self._given(parser, argv, values, source)
         if unknown:
             parser.refuse(unknown)
-        if given.quiet:
-            progress.hide()
         return (
             *(getattr(given, name) for name in self._dests()),
             *(self._fill(kind, given) for kind in self._kinds()),
@@ -142,6 +143,18 @@ class Command:
             for kind in self.settings
         ]
         return {"config", "quiet"}.union(*({entry.name for entry in fields(kind) if entry.init} for kind in kinds))
+
+    @staticmethod
+    def _given(
+        parser: CommandParser, argv: Sequence[str], values: Mapping[str, Any], source: str | None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """What the flags and, below them, the values of a YAML file say; and the words that are no flags."""
+        given = argparse.Namespace()
+        parser.read(values, str(source), given)
+        given, unknown = parser.parse_known_args(argv, given)
+        if given.quiet:
+            progress.hide()
+        return given, unknown
 
     def _dests(self) -> list[str]:
         return [re.sub(r"\W+", "_", name.strip("[].")).lower() + "_" for name in self.names]
@@ -236,6 +249,17 @@ class _Help(argparse.HelpFormatter):
         if isinstance(action, Switch):  # takes true and false, too, which YAML needs and nobody types
             return ", ".join(action.option_strings)
         return super()._format_action_invocation(action)
+
+
+def _config(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """The file or preset that `--config` names, and what is in it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", type=text)
+    try:
+        source = parser.parse_known_args(argv)[0].config
+    except argparse.ArgumentError:  # the command's parser says it better
+        source = None
+    return source, {} if source is None else read_config(source)
 
 
 def _with_dashes(word: str) -> str:

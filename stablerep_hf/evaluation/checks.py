@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Image
 
 from ..errors import InputError
 from .catalogue import MEASURES, PROTOCOLS
-from .features import check_columns, column_values
+from .columns import check_columns, column_values
 from .knn import check_neighbours
 from .scoring import check_label_lists, check_label_values
 from .settings import Columns, EvaluationSettings

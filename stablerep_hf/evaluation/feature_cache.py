@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from huggingface_hub import constants
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -91,11 +90,6 @@ class FeatureCache:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.npz"
-
-
-def default_cache_dir() -> Path:
-    """Default folder of the caches of all encoders and data sets, below HF_HOME."""
-    return Path(constants.HF_HOME) / "stablerep" / "features"
 
 
 def feature_identity(

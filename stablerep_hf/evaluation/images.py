@@ -104,6 +104,34 @@ def image_splits(source: str | Path, subset: str | None = None) -> list[str]:
         return list(datasets.get_dataset_split_names(str(source), subset))
 
 
+def check_splits(source: str | Path, *splits: str) -> None:
+    """Refuse a data set that is not there, or lacks a split, without reading more of it than names.
+
+    Args:
+        source: Folder or Hub id.
+        splits: As for `load_images`, such as "train" or "train[:80%]+test".
+
+    Raises:
+        InputError: There is no such data set or split.
+    """
+    import datasets
+
+    check_shards(source)
+    says = read_card(source)
+    with _explained(source, "be read"):
+        if _has_own_splits(Path(source), says):
+            known = find_files(Path(source)).patterns
+        else:
+            known = getattr(datasets.load_dataset_builder(str(source)).config, "data_files", None) or {}
+    wanted = {part.partition("[")[0].strip() for split in splits for part in split.split("+")}
+    names = [str(name) for name in known]
+    if names and (missing := sorted(wanted - {*names, "all"})):
+        raise InputError(
+            f"The data set {str(source)!r} cannot give the split {missing[0]!r}, it has "
+            f"{', '.join(map(repr, names))}: name one of those."
+        )
+
+
 def _has_own_splits(folder: Path, card: Mapping[str, Any]) -> bool:
     """Whether nothing but the names of its files says what belongs to which split of a folder."""
     return folder.is_dir() and "configs" not in card and not any((folder / name).is_file() for name in _SAVED)

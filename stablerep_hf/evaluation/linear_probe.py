@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
+from .hold_out import validation_rows
 from .knn import as_array, as_matrix, check_labels
 from .metrics import Statistic, statistic_of, value_of
 
@@ -134,7 +135,9 @@ def logistic_regression_probe(
         target = codes[:, None] == np.arange(len(labels))
 
     if held_out is None:
-        chooses = validation_rows(codes, train_groups, validation_fraction, seed)
+        chooses = validation_rows(
+            codes, None if train_groups is None else as_array(train_groups), validation_fraction, seed
+        )
     else:
         chooses = as_array(held_out).astype(bool)
     fit_rows, chooses_rows = torch.from_numpy(np.flatnonzero(~chooses)), torch.from_numpy(np.flatnonzero(chooses))
@@ -165,45 +168,6 @@ def logistic_regression_probe(
     statistic = statistic_of(metric, scores, labels, expected)
     value = value_of(statistic, len(test))
     return ProbeResult(scores, labels, statistic, value, best, validation, len(fit_rows), solver.converged)
-
-
-def validation_rows(
-    codes: NDArray[np.int64], groups: ArrayLike | Tensor | None, fraction: float, seed: int
-) -> NDArray[np.bool_]:
-    """Which of N training rows validate: about `fraction` of each class's groups, drawn at random.
-
-    Args:
-        codes: (N,) class of each row.
-        groups: (N,) ids that stay together, or None for each row by itself. A group is filed under its first row's
-            class.
-        fraction: between 0 and 1.
-        seed: of the draw.
-
-    Returns:
-        (N,) bool. A class keeps at least one group to fit on.
-    """
-    if not 0 < fraction < 1:
-        raise InputError(f"The validation fraction is {fraction} and must lie between 0 and 1, such as 0.2.")
-    if groups is None:
-        first, members = np.arange(len(codes)), np.arange(len(codes))
-    else:
-        ids = as_array(groups)
-        if ids.shape != codes.shape:
-            raise InputError(
-                f"There are {len(codes)} labels and groups of shape {ids.shape}; give one group an image."
-            )
-        _, first, members = np.unique(ids, return_index=True, return_inverse=True)
-    generator = np.random.default_rng(seed)
-    chosen = np.zeros(len(first), dtype=bool)
-    for label in np.unique(codes):
-        own = np.flatnonzero(codes[first] == label)
-        chosen[generator.permutation(own)[: min(len(own) - 1, round(len(own) * fraction))] if len(own) else own] = True
-    if not chosen.any():
-        raise InputError(
-            f"{len(first)} groups in {len(np.unique(codes))} classes leave none to choose C on; give more groups a "
-            "class or a larger validation fraction."
-        )
-    return chosen[members]
 
 
 class _Logistic:

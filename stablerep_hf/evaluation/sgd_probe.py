@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError
-from .knn import as_matrix, check_labels
-from .linear_probe import validation_rows
+from .hold_out import validation_rows
+from .knn import as_array, as_matrix, check_labels
 
 RELEASE_LEARNING_RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -144,7 +144,8 @@ def sgd_probe(
                     )
         return [best[False], best[True]]
 
-    held_out = torch.from_numpy(validation_rows(codes, train_groups, settings.validation_fraction, settings.seed))
+    groups = None if train_groups is None else as_array(train_groups)
+    held_out = torch.from_numpy(validation_rows(codes, groups, settings.validation_fraction, settings.seed))
     heads = _Heads(train.shape[1], len(labels), settings, settings.learning_rates, device)
     for _ in heads.train(features_of, target, every[~held_out]):
         pass

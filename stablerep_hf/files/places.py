@@ -1,22 +1,34 @@
-"""Places that flags name to be written to."""
+"""Places that arguments name to be written to, and the one that nobody names."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from ..errors import InputError
 
 
-def check_place(flag: str, path: str | Path, *, is_file: bool = False) -> None:
+def default_cache_dir() -> Path:
+    """Folder of the features of all encoders and data sets, where nobody names one: below HF_HOME."""
+    return Path(constants.HF_HOME) / "stablerep" / "features"
+
+
+def check_place(argument: str, path: str | Path, *, is_file: bool = False) -> None:
     """Refuse a folder, or a file, that could not be written, before hours of work go into it. Nothing is made.
+
+    Args:
+        argument: The name of the argument that says where.
+        path: The folder or file.
+        is_file: Whether it is a file.
 
     Raises:
         InputError: It is of the other kind, lies below a file, or its folder takes no file.
     """
     place = Path(path)
     if is_file and place.is_dir():
-        raise InputError(f"{flag} {path} is a folder, and one file is written: name a file.")
+        raise InputError(f"{argument}={path} is a folder, and one file is written: name a file.")
     nearest = place.parent if is_file else place
     while not nearest.exists():
         nearest = nearest.parent
@@ -25,7 +37,7 @@ def check_place(flag: str, path: str | Path, *, is_file: bool = False) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"{flag} {path} cannot be written, {nearest} takes no file ({error.strerror}): name another place."
+            f"{argument}={path} cannot be written, {nearest} takes no file ({error.strerror}): name another place."
         ) from error
 
 
@@ -44,15 +56,15 @@ def check_owned(output: str | Path, record: str, data: str | None = None) -> Non
     """
     place = Path(output)
     if data is not None and place.exists() and Path(data).exists() and place.samefile(data):
-        raise InputError(f"--output {output} is the folder of --data, whose files would be lost: name another folder.")
+        raise InputError(f"output={output} is the folder of `data`, whose files would be lost: name another folder.")
     if not place.is_dir():
-        check_place("--output", output)
+        check_place("output", output)
         return
     names = sorted(path.name for path in place.iterdir() if not path.name.startswith("."))
     if record not in names and (
         others := [name for name in names if name != "checkpoints" or any((place / name).iterdir())]
     ):
         raise InputError(
-            f"--output {output} holds {others[0]!r} and no {record!r}, so it was not begun by this command, which "
+            f"output={output} holds {others[0]!r} and no {record!r}, so it was not begun by this command, which "
             "could overwrite it: name an empty folder or a new one."
         )

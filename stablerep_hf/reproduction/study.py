@@ -67,10 +67,10 @@ def run_study(settings: StudySettings | None = None) -> Path:
         raise InputError(f"jobs={command.jobs} does nothing: give 1 or more.")
     output = Path(command.output)
     work = output / "work" if command.work is None else Path(command.work)
-    check_place("--output", output)
+    check_place("output", output)
     runner = CellRunner(work, scale, command.dtype)
     if not command.report_only:
-        check_place("--work", work)
+        check_place("work", work)
         output.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(output / f".{RECORDS}.lock", timeout=0):

@@ -16,9 +16,9 @@ from PIL import Image
 
 from ..errors import InputError
 from ..evaluation import VisionEncoder, extract_features
+from ..evaluation.columns import check_columns
 from ..evaluation.encoder import inference
 from ..evaluation.feature_cache import feature_identity
-from ..evaluation.features import check_columns
 from ..evaluation.images import read_content, to_rgb
 from ..files.atomic import write_file
 from .vector_index import EXACT_BELOW, RECORD, VectorIndex, build_index, open_index

@@ -17,7 +17,6 @@ from ..extras import require
 from ..files.atomic import explaining
 from ..files.locks import lock_folder
 from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
-from ..synthesis.adaptation import adapt_generator
 from ..synthesis.adaptation_settings import AdaptationInputs, AdaptationSettings
 from ..synthesis.pipeline_folder import find_pipeline, license_of
 from ..synthesis.workers import rank_and_world_size
@@ -66,6 +65,8 @@ def adapt(
         for row, content in enumerate(_column(inputs, dataset, "image_column", dict, "picture"))
     ]
     captions = _column(inputs, dataset, "caption_column", str, "caption")
+    from ..synthesis.adaptation import adapt_generator  # which takes seconds
+
     is_first = rank_and_world_size()[0] == 0
     with explaining(Path(inputs.output)), lock_folder(inputs.output) if is_first else nullcontext():
         losses = adapt_generator(

@@ -79,7 +79,7 @@ def run_demo(settings: DemoSettings | None = None) -> Demo:
         )
     if command.seed < 0:
         raise InputError(f"seed={command.seed} is below 0, which no generator takes: give 0 or more.")
-    check_place("--output", command.output)
+    check_place("output", command.output)
     folder = Path(command.output)
     _say(
         1, f"Drawing {command.num_captions} captions x {command.images_per_caption} images with the embedded pipeline"

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..assets import EMBEDDED
 from ..errors import InputError
+from ..progress import say
 from ..setting import setting
-from .encoding import EncodingSettings, find_data
+from .data import find_data
+from .encoding import EncodingSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,7 +73,6 @@ def embed_dataset(encoder: str | Path | VisionEncoder, settings: EmbeddingSettin
     """
     import pyarrow.parquet as pq
 
-    from ..evaluation.features import check_bad_images, encode_shards
     from ..evaluation.images import load_images
     from ..files.atomic import write_at_once
 
@@ -79,6 +80,9 @@ def embed_dataset(encoder: str | Path | VisionEncoder, settings: EmbeddingSettin
     settings.check_places(settings.output, is_file=True)
     dataset = load_images(find_data(settings.data), settings.split, settings.subset)
     kept = _kept(dataset, settings)
+    say(f"{settings.data}: {len(dataset):,} images of {settings.split}", only_to_people=True)
+    from ..evaluation.features import check_bad_images, encode_shards  # which takes seconds
+
     vision = settings.load(encoder)
     path = Path(settings.output)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -43,14 +43,14 @@ class EncodingSettings:
         from ..files.places import check_place
 
         if output is not None:
-            check_place("--output", output, is_file=is_file)
+            check_place("output", output, is_file=is_file)
         if self.cache_dir is not None:
-            check_place("--cache", self.cache_dir)
+            check_place("cache", self.cache_dir)
 
     @property
     def cache_dir(self) -> Path | None:
         """Folder of the cache, if there is one."""
-        from ..evaluation.feature_cache import default_cache_dir
+        from ..files.places import default_cache_dir
 
         if self.cache == NO_CACHE:
             return None
@@ -88,10 +88,3 @@ class EncodingSettings:
             "device": self.device,
             "max_bad_images": self.max_bad_images,
         }
-
-
-def find_data(data: str) -> str:
-    """The folder or id of a data set that may be called 'embedded'."""
-    from .. import assets
-
-    return str(assets.pictograms_path()) if data == assets.EMBEDDED else data

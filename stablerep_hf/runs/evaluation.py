@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ..assets import EMBEDDED
 from ..errors import InputError
 from ..evaluation.settings import Columns, EvaluationSettings, Subject
+from ..progress import say
 from ..setting import setting
-from .encoding import NO_CACHE as NO_CACHE, EncodingSettings, find_data
+from .data import find_data
+from .encoding import NO_CACHE as NO_CACHE, EncodingSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,9 +104,6 @@ def evaluate(
     Raises:
         InputError: Encoder, data or columns are not there or do not fit.
     """
-    from ..evaluation import save_results
-    from ..evaluation.comparison import compare_encoders
-
     measuring, settings = measuring or MeasuringSettings(), settings or EvaluationSettings()
     measuring.check_places(measuring.output, is_file=True)
     classifies = "classification" in (measuring.protocols or ())
@@ -114,6 +113,11 @@ def evaluate(
             "them in two commands."
         )
     sides = load_sides(measuring, settings.seed)
+    of_training = "" if sides.train is None else f"{len(sides.train):,} images of {sides.train_split} to learn from, "
+    say(f"{measuring.data}: {of_training}{len(sides.test):,} of {sides.subject.split} to score", only_to_people=True)
+    from ..evaluation import save_results  # what follows takes seconds to import
+    from ..evaluation.comparison import compare_encoders
+
     named = _loaded(encoders, measuring, classifies)
     results = compare_encoders(
         {name: vision for name, (vision, _) in named.items()},

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..assets import EMBEDDED
 from ..errors import InputError
+from ..progress import say
 from ..setting import setting
+from .data import check_data, find_data
 from .image_run import ImageTrainingRun
 from .record import FINE_TUNING, settings_of, write_record
 
@@ -33,7 +35,11 @@ class FineTuningSettings:
     validation_split: str | None = setting(
         None, "Split measured while it trains, where --eval_strategy says; none if not given."
     )
-    test_split: str | None = setting(None, "Split measured once at the end; 'test' unless embedded, 'none' for none.")
+    test_split: str | None = setting(
+        None,
+        "Split measured once at the end, 'none' for none; 'test' if not given, and where there is none a fifth of the "
+        "split to learn from, held out by the seed class by class.",
+    )
     image_column: str = setting("image", "Column of the images.")
     label_column: str | None = setting(
         None, "Column with an integer or a string of each image, or a list of them; 'label' unless embedded."
@@ -58,9 +64,18 @@ class FineTuningSettings:
     license: str = setting("unknown", "Licence of the weights, for their card: a Hub licence id.")
 
     def __post_init__(self) -> None:
-        embedded = self.data == EMBEDDED
-        self.test_split = self.test_split or ("held_out_concepts" if embedded else "test")
-        self.label_column = self.label_column or ("group" if embedded else "label")
+        if self.data == EMBEDDED:
+            self.test_split = self.test_split or "held_out_concepts"
+        self.label_column = self.label_column or ("group" if self.data == EMBEDDED else "label")
+
+    def check(self) -> None:
+        """Refuse data that is not there, before anything that takes seconds is imported.
+
+        Raises:
+            InputError: It is not there, is damaged or lacks a split.
+        """
+        splits = [self.split, *([self.test_split] if self.test_split not in (None, "none") else [])]
+        check_data(self.data, *map(str, splits), *([self.validation_split] if self.validation_split else []))
 
 
 class FineTuningRun(ImageTrainingRun):
@@ -119,9 +134,9 @@ class FineTuningRun(ImageTrainingRun):
             require(f"mode={settings.mode}", "lora", "peft")
         train = _images(settings, settings.split)
         label = str(settings.label_column)
+        train, self._test, self._test_name = _test_side(settings, train, self.arguments.seed)
         if settings.shots is not None:
             train = _few(train, label, settings.shots, self.arguments.seed)
-        self._test = None if settings.test_split == "none" else _images(settings, str(settings.test_split))
         validation = None if settings.validation_split is None else _images(settings, settings.validation_split)
         if (validation is None) != (self.arguments.eval_strategy == "no"):
             raise InputError(
@@ -247,8 +262,8 @@ class FineTuningRun(ImageTrainingRun):
             protocols=("classification",),
             subject=Subject(
                 dataset="embedded pictograms" if embedded else settings.data,
-                revision=content_revision(_source(settings), test),
-                split=str(settings.test_split),
+                revision=content_revision(find_data(settings.data), test),
+                split=self._test_name,
                 seeds=(self.arguments.seed,),
             ),
             settings=EvaluationSettings(metric=self._metric),
@@ -256,22 +271,35 @@ class FineTuningRun(ImageTrainingRun):
         )
 
 
-def _source(settings: FineTuningSettings) -> str:
-    from .. import assets
-
-    return str(assets.pictograms_path()) if settings.data == EMBEDDED else settings.data
-
-
 def _images(settings: FineTuningSettings, split: str) -> datasets.Dataset:
     from ..evaluation.images import load_images
 
-    dataset = load_images(_source(settings), split)
+    dataset = load_images(find_data(settings.data), split)
     if settings.image_column not in dataset.column_names:
         raise InputError(
             f"data={settings.data} has the columns {dataset.column_names} but no {settings.image_column!r}: name its "
             "images with `image_column`."
         )
     return dataset if settings.image_column == "image" else dataset.rename_column(settings.image_column, "image")
+
+
+def _test_side(
+    settings: FineTuningSettings, train: datasets.Dataset, seed: int
+) -> tuple[datasets.Dataset, datasets.Dataset | None, str]:
+    """What may be learned from, what is measured at the end, and how results call that."""
+    from ..evaluation.hold_out import hold_out
+    from ..evaluation.images import image_splits
+
+    split = settings.test_split
+    if split == "none":
+        return train, None, ""
+    if split is None and "test" not in image_splits(find_data(settings.data)):
+        label = settings.label_column if settings.label_column in train.column_names else None
+        train, test = hold_out(train, label, seed=seed)
+        name = f"a fifth of {settings.split} (seed {seed})"
+        say(f"{settings.data}: {len(train):,} images to learn from, {len(test):,} to score, {name}")
+        return train, test, name
+    return train, _images(settings, split or "test"), split or "test"
 
 
 def _few(dataset: datasets.Dataset, column: str, shots: int, seed: int) -> datasets.Dataset:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..files.locks import lock_folder
+from ..progress import say
 from ..setting import setting
-from .encoding import EncodingSettings, find_data
+from .data import find_data
+from .encoding import EncodingSettings
 
 if TYPE_CHECKING:
     from ..retrieval import ImageIndex
@@ -36,12 +38,15 @@ def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = N
             process writes to it.
     """
     from ..evaluation.images import load_images
-    from ..evaluation.tables import public_name
-    from ..retrieval import index_images
 
     settings = settings or IndexingSettings()
     settings.check_places(settings.output, is_file=False)
-    vision, dataset = settings.load(encoder), load_images(find_data(data), settings.split, settings.subset)
+    dataset = load_images(find_data(data), settings.split, settings.subset)
+    say(f"{data}: {len(dataset):,} images of {settings.split}", only_to_people=True)
+    from ..evaluation.tables import public_name  # what follows takes seconds to import
+    from ..retrieval import index_images
+
+    vision = settings.load(encoder)
     names = {  # travels with the index, so no path of this machine
         "encoder": public_name(encoder),
         "dataset": public_name(data),

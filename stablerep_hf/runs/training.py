@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from ..assets import EMBEDDED
 from ..errors import InputError
 from ..progress import say
 from ..setting import setting
 from ..training.model_settings import ModelSettings, build_model
+from .data import check_data
 from .image_run import ImageTrainingRun
 from .record import TRAINING, names_in
 
@@ -48,6 +50,17 @@ class TrainingSettings(ModelSettings):
     probe_split: str | None = setting(None, "Split of the probe's data that is classified; 'test' unless embedded.")
     probe_label_column: str | None = setting(None, "Label column of the probe's data; 'label' unless embedded.")
     license: str = setting("unknown", "Licence of the weights, for their card: a Hub licence id.")
+
+    def check(self) -> None:
+        """Refuse data that is not there, damaged or unfinished, before anything that takes seconds is imported.
+
+        Raises:
+            InputError: It is.
+        """
+        _check_finished(self.data)
+        check_data(self.data, self.split)
+        if self.probe_data not in (None, EMBEDDED):
+            check_data(str(self.probe_data), self.probe_train_split)
 
 
 class TrainingRun(ImageTrainingRun):
@@ -230,7 +243,6 @@ def _check_finished(data: str) -> None:
 
 def _probe(settings: TrainingSettings, arguments: StableRepTrainingArguments) -> KnnProbe | None:
     from .. import assets
-    from ..assets import EMBEDDED
     from ..evaluation.images import load_images
     from ..training import KnnProbe
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from .. import assets
 from ..errors import InputError
-from ..evaluation.features import check_columns
+from ..evaluation.columns import check_columns
 from ..evaluation.images import load_images, read_content
 from .pictures import decode_picture, shown_picture
 from .settings import EMBEDDED, NONE, SpaceSettings

@@ -16,7 +16,7 @@ from PIL import Image
 from .. import assets
 from ..errors import InputError
 from ..evaluation import VisionEncoder, load_encoder, pixel_encoder, untrained_encoder
-from ..evaluation.feature_cache import default_cache_dir
+from ..files.places import default_cache_dir
 from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
 from ..retrieval import IndexFacts, embed_image, index_images, open_image_index
 from ..retrieval.image_index import ImageIndex, index_identity

@@ -261,3 +261,30 @@ def test_adapters_of_another_encoder_and_labels_of_other_classes(
         "evaluate", output / "adapter", "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
     )
     assert code == 2
+
+
+def test_without_a_split_to_score_a_fifth_of_each_class_is_held_out_and_named(
+    stablerep, encoder, labelled_folder, tmp_path
+):
+    (tmp_path / "data").mkdir()
+    shutil.copy(labelled_folder / "train.parquet", tmp_path / "data" / "train.parquet")
+    data = tmp_path / "data"
+    shown = {}
+    for seed in ("3", "4"):
+        code, out, error = finetune(stablerep, encoder, data, tmp_path / seed, "--mode", "linear", "--seed", seed)
+        assert code == 0, error
+        (result,) = json.loads((tmp_path / seed / "results.json").read_text())
+        assert (result["split"], result["n"]) == (f"a fifth of train (seed {seed})", 6)
+        assert f"{data}: 18 images to learn from, 6 to score, a fifth of train (seed {seed})\n" in error
+        assert f"a fifth of train (seed {seed})" in (tmp_path / seed / "README.md").read_text()
+        shown[seed] = out
+    again = finetune(stablerep, encoder, data, tmp_path / "3", "--mode", "linear", "--seed", "3")
+    assert again[:2] == (0, shown["3"])
+
+
+def test_labels_that_have_changed_since_a_run_began_are_refused(stablerep, encoder, labelled_folder, tmp_path):
+    data = shutil.copytree(labelled_folder, tmp_path / "data")
+    assert finetune(stablerep, encoder, data, tmp_path / "out", "--mode", "linear")[0] == 0
+    shutil.copy(data / "test.parquet", data / "train.parquet")
+    code, _, error = finetune(stablerep, encoder, data, tmp_path / "out", "--mode", "linear")
+    assert code == 2 and f"whose --data {data} has changed since it began" in error

@@ -25,7 +25,7 @@ def test_a_folder_with_anything_else_is_somebody_s(tmp_path):
 def test_the_data_s_folder_is_not_written_into(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "training.json").write_text("{}")
-    with pytest.raises(InputError, match="is the folder of --data"):
+    with pytest.raises(InputError, match="is the folder of `data`"):
         check_owned(tmp_path, "training.json", data=".")
     check_owned("alice", "training.json", data="alice")  # a data set of the Hub
 
@@ -50,5 +50,5 @@ def test_the_output_is_not_the_data(stablerep, trained, labelled_folder, command
     encoder, flags = ([trained], []) if command == "finetune" else ([], TRAIN_FLAGS)
     folders = ["--data", labelled_folder, "--output", labelled_folder]
     code, _, error = stablerep(command, *encoder, *folders, *flags)
-    assert code == 2 and "is the folder of --data" in error
+    assert code == 2 and "is the folder of `--data`" in error
     assert sorted(labelled_folder.iterdir()) == files

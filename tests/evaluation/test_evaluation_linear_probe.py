@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import logistic_regression_probe
-from stablerep_hf.evaluation.linear_probe import validation_rows
+from stablerep_hf.evaluation.hold_out import validation_rows
 
 
 def correlated_problem(seed: int, num: int = 600, dim: int = 20, num_labels: int = 4):

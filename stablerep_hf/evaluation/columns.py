@@ -1,0 +1,40 @@
+"""The columns of a data set: their values, and whether they are there. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Image
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+
+def column_values(dataset: Dataset, column: str) -> NDArray[Any]:
+    """The values (N,) of a column; lists stay lists, because they may differ in length."""
+    values = dataset[column][:]
+    if not any(isinstance(value, list) for value in values):
+        return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def check_columns(dataset: Dataset, image_column: str, others: Sequence[str]) -> None:
+    """Refuse a data set without rows, without images in `image_column`, or without one of the other columns."""
+    if len(dataset) == 0:
+        raise InputError("The data set has 0 rows, so there is nothing to measure; give a split with images.")
+    for column in [image_column, *others]:
+        if column not in dataset.column_names:
+            raise InputError(
+                f"The data set has no column {column!r}, it has {', '.join(map(repr, dataset.column_names))}; "
+                "name one of those."
+            )
+    if not isinstance(dataset.features[image_column], Image):
+        kind = type(dataset.features[image_column]).__name__
+        raise InputError(
+            f"The column {image_column!r} holds {kind} and no images; name the image column or cast it to "
+            "datasets.Image()."
+        )
