@@ -40,7 +40,8 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parse, run, print the score."""
+    """Check the data, parse, run, print the score."""
+    COMMAND.check(argv, FineTuningSettings)
     flags, run = parse(argv)
     if flags.dry_run:
         print(plan_of(run))

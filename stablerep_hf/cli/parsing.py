@@ -58,8 +58,7 @@ class Command:
     Attributes:
         name: As typed, such as "adapt-generator".
         description: One or two sentences for its help.
-        settings: Dataclasses whose fields are its flags; `Extended` where they extend a library's. If one of the
-            others has a method `check`, it is called before that library is imported, which takes seconds.
+        settings: Dataclasses whose fields are its flags; `Extended` where they extend a library's.
         names: What stands without a flag -> its help. "DIR..." takes one or more, "[DIR]" one or none.
         titles: Of the groups that the dataclasses make in the help, in order.
     """
@@ -86,15 +85,6 @@ class Command:
         argv = [_with_dashes(word) for word in argv]
         short = bool({"-h", "--help"} & set(argv)) and "--help-all" not in argv
         source, values = (None, {}) if short else _config(argv)
-        libraries = any(isinstance(kind, Extended) for kind in self.settings)
-        if libraries and not short:
-            parser = self.parser(whole=False)
-            known = {action.dest for action in parser._actions}
-            own = {key: value for key, value in values.items() if key in known}
-            given, _ = self._given(parser, argv, own, source)
-            for kind in self.settings:
-                if not isinstance(kind, Extended) and hasattr(kind, "check"):
-                    self._fill(kind, given).check()
         parser = self.parser(whole=not short)
         given, unknown = self._given(parser, argv, values, source)
         if unknown:
@@ -103,6 +93,27 @@ class Command:
             *(getattr(given, name) for name in self._dests()),
             *(self._fill(kind, given) for kind in self._kinds()),
         )
+
+    def check(self, argv: Sequence[str], kind: type) -> None:
+        """Call `check` of a dataclass before the libraries of others are imported, which takes seconds.
+
+        Raises:
+            InputError: It raises it, or a flag cannot work.
+        """
+        argv = [_with_dashes(word) for word in argv]
+        if {"-h", "--help", "--help-all"} & set(argv):
+            return
+        parser = self.parser(whole=False)
+        source, values = _config(argv)
+        known = {action.dest for action in parser._actions}
+        own = {key: value for key, value in values.items() if key in known}
+        given, others = self._given(parser, argv, own, source)
+        try:
+            self._fill(kind, given).check()
+        except InputError:
+            if others or own != values:
+                self.parse(argv)  # a flag that there is not comes before data that are not there
+            raise
 
     def parser(self, *, whole: bool) -> CommandParser:
         """The parser; without the flags of libraries, which take seconds to import, unless `whole`."""

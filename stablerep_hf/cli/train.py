@@ -45,7 +45,8 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parse and run."""
+    """Check the data, parse and run."""
+    COMMAND.check(argv, TrainingSettings)
     flags, run = parse(argv)
     if flags.dry_run:
         print(plan_of(run))

@@ -90,11 +90,17 @@ def test_what_is_not_there_is_refused_before_torch_is_imported(photos):
         "index",
     )
     missing = [f"{command} missing{' embedded' if command == 'index' else ''} --quiet" for command in commands]
-    others = ("train --data photos --quiet --split test", "train --data photos --quiet --captions_per_batch x")
-    *of_data, of_split, of_number = first_lines(photos, *missing, *others, "adapt-generator --data missing")[:-1]
-    for line in of_data:
+    others = (
+        "train --data photos --quiet --split test",
+        "train --data photos --quiet --captions_per_batch x",
+        "adapt-generator --data missing",
+        "train --data missing --lr 0.1",
+    )
+    *of_data, of_split, of_number, of_pairs, of_flag = first_lines(photos, *missing, *others)
+    for line in [*of_data, of_pairs]:
         assert len(line) == 1 and "The data set 'missing' is neither a folder" in line[0]
     assert of_split == [
         "stablerep train: The data set 'photos' cannot give the split 'test', it has 'train': name one of those."
     ]
     assert len(of_number) == 1 and "--captions-per-batch 'x' is not a whole number" in of_number[0]
+    assert "there is no flag --lr, did you mean --learning-rate" in of_flag[0], "a flag comes before data"
