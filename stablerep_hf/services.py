@@ -26,6 +26,8 @@ _ATTEMPTS = 8
 _LONGEST_WAIT = 600.0  # seconds; who is told to come back later than that runs the command again
 # By what code a service of OpenAI's kind says that there is no money left: it would be told so again.
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+# What such services call a prompt or an answer that they withhold.
+_WITHHELD = ("content_policy_violation", "moderation_blocked", "content_filter")
 
 
 class FailedRequest(Exception):
@@ -46,11 +48,12 @@ class RefusedRequest(InputError):
 
     Attributes:
         code: What the service calls the reason; empty if it does not say.
+        is_withheld: Whether it refuses what it is asked to show: that is its answer.
     """
 
     def __init__(self, said: str, code: str = "") -> None:
         super().__init__(said)
-        self.code = code
+        self.code, self.is_withheld = code, code in _WITHHELD
 
 
 def is_address(name: str) -> bool:

@@ -23,20 +23,25 @@ class WritingSettings:
     backgrounds: str | None = setting(None, "List for {background} in templates; a short one ships.")
     relations: str | None = setting(None, "List for {relation} in templates; a short one ships.")
     language_model: str | None = setting(
-        None, "Causal language model (Hub id or folder) that writes in place of templates."
+        None,
+        "Language model that writes in place of templates: Hub id or folder, or https://HOST/v1 (OpenAI's chat "
+        "endpoint).",
     )
     language_model_revision: str | None = setting(None, "Branch, tag or commit of the language model.")
+    served_model: str | None = setting(
+        None, "What a server that writes calls the model; the only one that it serves if not given."
+    )
+    concurrency: int = setting(8, "Requests to a server at a time.")
     prompt: str | None = setting(
-        None, "File with the text that the language model continues; {class} and the like are filled."
+        None,
+        "File with the text that the language model continues; {class} and the like are filled. Three kinds, with "
+        "examples, if not given.",
     )
 
     def __post_init__(self) -> None:
         """Refuse settings that do not fit together."""
-        if (self.language_model is None) != (self.prompt is None):
-            raise InputError(
-                f"language_model={self.language_model} and prompt={self.prompt} go together, as the model continues "
-                "the prompt: give both or neither."
-            )
+        if self.language_model is None and self.prompt is not None:
+            raise InputError(f"prompt={self.prompt} is what a language model continues: give `language_model` too.")
         if self.per_class is not None and self.per_class < 1:
             raise InputError(f"per_class={self.per_class} writes nothing: give 1 or more.")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import InputError
 from .caption_set import CaptionSet
@@ -17,6 +19,8 @@ from .terms import read_terms, shipped_terms
 
 _PER_CLASS = 16
 _ANSWERS_PER_CAPTION = 4  # A language model repeats itself; after so many answers a class stays short.
+_EXAMPLES = 3  # in a prompt, as SynCLR takes
+_INSTRUCTION = "Write one short, concrete caption of a photo of what is named before the arrow, as in these examples."
 
 
 def write_captions(settings: WritingSettings, seed: int = 0, answers: str | Path | None = None) -> CaptionSet:
@@ -31,7 +35,8 @@ def write_captions(settings: WritingSettings, seed: int = 0, answers: str | Path
         Labelled captions: `per_class` of each class. A language model that repeats itself may give fewer.
 
     Raises:
-        InputError: A list cannot be read, or templates give fewer captions of a class than were asked for.
+        InputError: A list cannot be read, templates give fewer captions of a class than were asked for, or the
+            language model cannot write.
     """
     classes = list(dict.fromkeys(read_terms(str(settings.classes))))
     lists = {
@@ -40,15 +45,22 @@ def write_captions(settings: WritingSettings, seed: int = 0, answers: str | Path
     }
     wanted = settings.per_class or _PER_CLASS
     if settings.language_model is not None:
-        template = _read_prompt(str(settings.prompt))
         prompts: dict[str, list[str]] = {}
-        for text, name in fill_templates(classes, [template], **lists, per_class=wanted, seed=seed):
-            prompts.setdefault(name, []).append(text)
-        writer = CaptionWriter(settings.language_model, answers, revision=settings.language_model_revision)
-        captions = CaptionSet.from_labelled(
-            (text, name) for name, texts in prompts.items() for text in _answers(writer, texts, wanted, seed)
+        if settings.prompt is None:
+            prompts = {name: list(islice(example_prompts(name, **lists, seed=seed), wanted)) for name in classes}
+        else:
+            template = _read_prompt(settings.prompt)
+            for text, name in fill_templates(classes, [template], **lists, per_class=wanted, seed=seed):
+                prompts.setdefault(name, []).append(text)
+        writer = CaptionWriter(
+            settings.language_model,
+            answers,
+            revision=settings.language_model_revision,
+            served_model=settings.served_model,
+            concurrency=settings.concurrency,
         )
-        return captions.with_history(language_model=settings.language_model, revision=settings.language_model_revision)
+        captions = CaptionSet.from_labelled(_answers(writer, prompts, wanted, seed))
+        return captions.with_history(language_model=writer.name, revision=settings.language_model_revision)
     templates = read_terms(settings.templates) if settings.templates else DEFAULT_TEMPLATES
     captions = CaptionSet.from_labelled(fill_templates(classes, templates, **lists, per_class=wanted, seed=seed))
     if settings.per_class is not None and (missing := missing_of_classes(settings, captions)):
@@ -69,6 +81,30 @@ def missing_of_classes(settings: WritingSettings, captions: CaptionSet) -> dict[
     return {name: number for name, number in missing.items() if number > 0}
 
 
+def example_prompts(
+    name: str, *, backgrounds: Sequence[str], relations: Sequence[str], seed: int = 0
+) -> Iterator[str]:
+    """Prompts that ask a language model for captions of a class, without end.
+
+    The kinds take turns and are those of SynCLR (Tian et al. 2023, arXiv 2312.17742, section 3.1): the class; the
+    class and a background; the class and a relation to something. Each prompt shows three examples of its kind, drawn
+    from lists of ours that come with the package.
+
+    Args:
+        name: The class.
+        backgrounds: Such as "a forest".
+        relations: Such as "next to a bench".
+        seed: Of the choices. The prompts of a class do not depend on the other classes.
+    """
+    rng = np.random.default_rng(list(f"{seed}/{name}".encode()))
+    kinds = [(shipped_terms("examples_class"), [name])]
+    for kind, additions in (("background", backgrounds), ("relation", relations)):
+        kinds.append((shipped_terms(f"examples_{kind}"), [f"{name}, {addition}" for addition in additions]))
+    for examples, requests in cycle(kinds):
+        shown = [examples[place] for place in rng.choice(len(examples), _EXAMPLES, replace=False)]
+        yield "\n".join([_INSTRUCTION, *shown, f"{requests[rng.integers(len(requests))]} =>"])
+
+
 def _read_prompt(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\n")
@@ -76,13 +112,24 @@ def _read_prompt(path: str) -> str:
         raise InputError(f"prompt={path} cannot be read ({type(error).__name__}): give a text file.") from error
 
 
-def _answers(writer: CaptionWriter, prompts: Sequence[str], wanted: int, seed: int) -> list[str]:
-    """So many different answers to prompts that take turns; fewer if the model repeats itself."""
-    asked = islice(cycle(prompts), wanted * _ANSWERS_PER_CAPTION)
-    different: dict[str, None] = {}
-    for _, text in writer.write(list(asked), 1, seed=seed):
-        if caption := normalize_caption(text):
-            different[caption] = None
-        if len(different) == wanted:
-            break
-    return list(different)
+def _answers(
+    writer: CaptionWriter, prompts: Mapping[str, Sequence[str]], wanted: int, seed: int
+) -> Iterator[tuple[str, str]]:
+    """So many different answers for each class to its prompts, which take turns; fewer if the model repeats itself.
+
+    All classes are asked for together. What a round lacks, the next one asks for, and no more.
+    """
+    numbers = dict.fromkeys(prompts, wanted)
+    while True:
+        asked = [(name, text) for name, number in numbers.items() for text in islice(cycle(prompts[name]), number)]
+        different: dict[str, dict[str, None]] = {name: {} for name in prompts}
+        for place, text in writer.write([prompt for _, prompt in asked], 1, seed=seed):
+            if caption := normalize_caption(text):
+                different[asked[place][0]][caption] = None
+        more = {
+            name: min(wanted - len(found), wanted * _ANSWERS_PER_CAPTION - numbers[name])
+            for name, found in different.items()
+        }
+        if not any(more.values()):
+            return ((caption, name) for name, found in different.items() for caption in found)
+        numbers = {name: number + more[name] for name, number in numbers.items()}

@@ -13,8 +13,6 @@ from ..errors import InputError, one_line
 from ..services import FailedRequest, Patience, RefusedRequest, Service, error_of, is_address
 
 INFERENCE = "inference:"
-# What services of OpenAI's kind call a prompt or an image that they withhold.
-_WITHHELD = ("content_policy_violation", "moderation_blocked", "content_filter")
 
 
 class ImageService(Protocol):
@@ -35,7 +33,7 @@ class ImageService(Protocol):
 
         Args:
             prompt: The prompt.
-            seed: In [0, 2**63); None sends none.
+            seed: In [0, 2**31), which every service takes; None sends none.
             settings: `height`, `width`, `guidance_scale`, `num_inference_steps`, `negative_prompt`, those that were
                 given.
 
@@ -98,7 +96,7 @@ class OpenAIImages:
         try:
             answer = self._service.send("POST", "images/generations", content)
         except RefusedRequest as error:
-            if error.code in _WITHHELD:
+            if error.is_withheld:
                 return b""
             if self._wants_format and "response_format" in str(error):  # newer models of OpenAI know no other
                 self._wants_format = False

@@ -121,7 +121,7 @@ class ServiceGenerator(ServiceSettings, GeneratorSettings):
         key = blake2b(json.dumps([described, prompt, seed]).encode(), digest_size=16).hexdigest()
         content = None if self._answers is None else self._answers.find(key)
         if content is None:
-            content = self._ask(key, prompt, seed if self.send_seeds else None)
+            content = self._ask(key, prompt, seed % 2**31 if self.send_seeds else None)
             if self._answers is not None:
                 self._answers.keep(key, content)
         return content

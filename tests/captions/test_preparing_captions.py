@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_captions_are_balanced_and_given_numbers_of_images(tmp_path: Path) -> No
     [
         ({"classifier": "x"}, r"classifier=x and classifier_labels=None go together"),
         ({"drop_overlaps": True}, r"`drop_overlaps` has nothing to compare .* name `evaluation_sets`"),
-        ({"language_model": "x"}, r"language_model=x and prompt=None go together"),
+        ({"prompt": "x"}, r"prompt=x is what a language model continues: give `language_model`"),
         ({"per_class": 0}, r"per_class=0 writes nothing"),
     ],
 )
@@ -141,9 +142,13 @@ def test_templates_without_placeholders_give_what_they_can(tmp_path: Path) -> No
 def test_a_language_model_that_repeats_itself_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def answer(self: CaptionWriter, prompt: str, seed: int) -> str:
-        asked.append(prompt)
-        return f"{prompt} {'same' if 'ape' in prompt else len(asked) // 2}"
+    def answer(self: CaptionWriter, requests: list[Any]) -> list[str]:
+        asked.extend(request.prompt for request in requests)
+        numbers = [asked[: len(asked) - len(requests) + place].count("A dog:") for place in range(len(requests))]
+        return [
+            f"{request.prompt} {'same' if 'ape' in request.prompt else number // 2}"
+            for request, number in zip(requests, numbers, strict=True)
+        ]
 
     monkeypatch.setattr(CaptionWriter, "_answer", answer)
     settings = CaptionSettings(
@@ -156,12 +161,12 @@ def test_a_language_model_that_repeats_itself_is_asked_again(tmp_path: Path, mon
     prepared = prepare_captions(None, settings, answers=tmp_path / "answers.jsonl")
     assert Counter(prepared.captions.labels) == {"dog": 4, "ape": 1}
     assert prepared.missing == {"ape": 3}
-    assert (asked.count("A dog:"), asked.count("An ape:")) == (6, 16)
+    assert (asked.count("A dog:"), asked.count("An ape:")) == (7, 16)
     assert prepared.captions.history["language_model"] == "gpt2"
     assert prepared.captions.history["revision"] == "abc"
     assert prepare_captions(None, settings, answers=tmp_path / "answers.jsonl").captions.digest == (
         prepared.captions.digest
     )
-    assert len(asked) == 22  # all were kept
+    assert len(asked) == 23  # all were kept
     assert prepare_captions(None, settings).missing == {"ape": 3}
-    assert len(asked) == 44
+    assert len(asked) == 45

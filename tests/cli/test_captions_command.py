@@ -71,7 +71,7 @@ def test_flags_that_cannot_work_write_nothing(stablerep, source, tmp_path):
         ([source, "--column", "caption", "--classifier", "x", "--output", output], "classifier.labels"),
         ([source, "--column", "caption", "--min-words", 99, "--output", output], "None of 33 captions stays"),
         ([source, "--column", "caption", "--allocation", "sqrt", "--output", output], "no labels and no concepts"),
-        (["--classes", source, "--language-model", "x", "--output", output], "prompt"),
+        (["--classes", source, "--prompt", "x", "--output", output], "give `--language-model` too"),
     ):
         code, _, err = stablerep("captions", *flags)
         assert (code, bool(re.search(said, err)), err.count("\n")) == (2, True, 1), err
@@ -150,9 +150,9 @@ def test_a_set_that_is_cleaned_once_more_keeps_its_numbers_of_images(stablerep, 
 def test_a_language_model_writes_as_many_captions_of_each_class_as_are_asked_for(stablerep, tmp_path, monkeypatch):
     asked = []
 
-    def answer(self, prompt, seed):
-        asked.append(prompt)
-        return f"{prompt} number {len(asked)}"
+    def answer(self, requests):
+        asked.extend(request.prompt for request in requests)
+        return [f"{request.prompt} number {len(asked) - place}" for place, request in enumerate(requests)]
 
     monkeypatch.setattr("stablerep_hf.captions.CaptionWriter._answer", answer)
     (tmp_path / "classes.txt").write_text("dog\nape\n")
