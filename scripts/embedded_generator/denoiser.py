@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from stablerep_hf.errors import InputError
 
-from . import checkpoint, machine, words
+from . import checkpoint, machine, principal, words
 from .captioned import CaptionedPictures
 from .world import Denoiser, World
 
@@ -80,18 +80,23 @@ def noise_levels(settings: Denoiser, count: int) -> torch.Tensor:
     return (share * LEVELS).long().clamp_(0, LEVELS - 1)
 
 
-def cached_latents(
-    pictures: CaptionedPictures, vae: AutoencoderKL, path: Path, autocast: torch.autocast
-) -> torch.Tensor:
+def cached_latents(world: World, pictures: CaptionedPictures, vae: AutoencoderKL, path: Path) -> torch.Tensor:
     """Latent means (2, N, C, H, W) of the training pictures, as they are and moved."""
+
+    def encoded(x: torch.Tensor) -> torch.Tensor:
+        if world.autoencoder.encoder == "principal":
+            return principal.principal_latents(vae, x)
+        with machine.autocast(world.precision):
+            return vae.encode(x).latent_dist.mean.float()
+
     cached = checkpoint.load(path)
     if cached is None:
         vae = vae.to(machine.device())
         rng, parts = random.Random(0), []
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode():
             for part in pictures.pixels.split(64):
                 both = (pictures.plain(part), pictures.moved(part, rng))
-                parts.append(torch.stack([vae.encode(x.to(vae.device)).latent_dist.mean.float().cpu() for x in both]))
+                parts.append(torch.stack([encoded(x.to(vae.device)).cpu() for x in both]))
         cached = {"latents": torch.cat(parts, dim=1)}
         checkpoint.save(path, cached)
         vae.cpu()
@@ -158,7 +163,7 @@ def train(
         The models, and whether they are finished.
     """
     settings = world.denoiser
-    latents = cached_latents(pictures, vae, work / "latents.pt", machine.autocast(world.precision))
+    latents = cached_latents(world, pictures, vae, work / "latents.pt")
     models = Models(world, words.cached_tokenizer(world.text, pictures, work / "tokenizer"))
     optimizer = torch.optim.AdamW(
         models.parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True

@@ -116,6 +116,25 @@ def set_principal_encoder(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
     vae.quant_conv.requires_grad_(False)
 
 
+@torch.no_grad()
+def principal_latents(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    """The mean of the latents by one product a patch, a hundred times faster than through the layers.
+
+    Args:
+        vae: With an encoder of `set_principal_encoder`, whose linear map is read off the patches of one channel each.
+        pictures: float (N, 3, S, S) in [-1, 1], on its device.
+
+    Returns:
+        float (N, C, H, W).
+    """
+    patch = 2 ** (len(vae.config.block_out_channels) - 1)
+    size = 3 * patch**2
+    units = torch.cat([torch.zeros(1, size), torch.eye(size)])[:, :, None, None].to(pictures.device)
+    answers = vae.encode(F.pixel_shuffle(units, patch)).latent_dist.mean[:, :, 0, 0]
+    bias, weight = answers[0], answers[1:] - answers[0]
+    return torch.einsum("nchw,ck->nkhw", F.pixel_unshuffle(pictures, patch), weight) + bias[:, None, None]
+
+
 def _growing_order(levels: int) -> list[int]:
     """For each channel after so many strided convolutions: its place in the order of `pixel_unshuffle`."""
     side, order = 2**levels, []

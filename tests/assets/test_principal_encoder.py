@@ -31,6 +31,7 @@ def test_the_latents_are_the_principal_components_of_patches(widths: list[int], 
     expected = torch.einsum("nchw,kc->nkhw", F.pixel_unshuffle(x, patch), weight) + bias[:, None, None]
     latents = vae.encode(x).latent_dist
     torch.testing.assert_close(latents.mean, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(principal.principal_latents(vae, x), expected, atol=2e-3, rtol=2e-3)
     torch.testing.assert_close(vae.half().encode(x.half()).latent_dist.mean.float(), expected, atol=2e-2, rtol=2e-2)
     assert latents.std.mean().item() == pytest.approx(principal.NOISE, rel=1e-4)
     assert not any(p.requires_grad for p in vae.encoder.parameters())
