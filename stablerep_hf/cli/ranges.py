@@ -46,7 +46,7 @@ _NAMES = {
     Range(-1, _MOST): "local_rank max_steps",
     Range(0, 2**63 - 1): "caption_id seed",
     Range(0, 65535): "port",
-    Range(1, 6): "claims",
+    Range(1, 7): "claims",
     Range(1, 64): "min_sibling_distance",
     _SHARE: """
         adam_beta1 adam_beta2 caption_dropout downsample_probability ema_decay label_smoothing_factor layer_decay

@@ -1,4 +1,4 @@
-"""`stablerep reproduce`: the paper's claims, tested in small on what ships in the package."""
+"""`stablerep reproduce`: the paper's claims, tested in a world: the one that ships, or a YAML file."""
 
 from __future__ import annotations
 
@@ -18,4 +18,6 @@ COMMAND = Command(
 def main(argv: Sequence[str]) -> None:
     """Parse and run."""
     (settings,) = COMMAND.parse(argv)
-    print(f"The report is in {run_study(settings)}")
+    report = run_study(settings)
+    if not settings.dry_run:
+        print(f"The report is in {report}")

@@ -29,7 +29,6 @@ class Measure:
         function: module and function of this package that make findings of features.
         trains: whether it needs a training set.
         texts: whether it needs a dual encoder.
-        displaced: whether it needs the test images displaced.
     """
 
     name: str
@@ -40,7 +39,6 @@ class Measure:
     function: str
     trains: bool = False
     texts: bool = False
-    displaced: bool = False
 
     def run(self, scoring: Scoring) -> list[Finding]:
         """What it finds in features."""
@@ -117,16 +115,6 @@ _ALL = (
         task=_IMAGE_RETRIEVAL,
         columns=("group", "artist"),
         function="retrieval_measures.retrieval",
-    ),
-    Measure(
-        name="retrieval_displaced",
-        title="displaced cross-artist retrieval",
-        note="the same, but the image that asks is shrunk and moved on its ground by a fixed random amount, so that "
-        "things cannot be found by where they lie.",
-        task=_IMAGE_RETRIEVAL,
-        columns=("group", "artist"),
-        function="retrieval_measures.retrieval_displaced",
-        displaced=True,
     ),
     Measure(
         name="text_retrieval",

@@ -39,6 +39,7 @@ class ExtractionOptions(TypedDict, total=False):
     """Arguments of `extract_features` that its callers pass on."""
 
     image_column: str
+    transform: ImageTransform | None
     cache_dir: str | Path | None
     batch_size: int
     device: str | torch.device | None

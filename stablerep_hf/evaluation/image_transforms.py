@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 
 class ImageTransform(Protocol):
@@ -29,39 +29,38 @@ class ImageTransform(Protocol):
 
 
 @dataclass(frozen=True)
-class Displacement:
-    """The whole picture, made smaller and put somewhere on a ground of its own border's colour.
+class Placement:
+    """The whole picture, made smaller and put somewhere on light paper of a random colour.
 
-    Pictograms come cropped to their ink, so two drawings of one thing cover the same places, and bare pixels match
-    them. Each picture is moved and scaled by an amount that is fixed for its row, so that only what it shows can
-    match. Encoders are trained on such crops and should tolerate this; no part of the picture is lost. This is our
-    own protocol: no published one tests it.
+    Pictograms come cropped to their ink on white, so two drawings of one thing cover the same places, and bare pixels
+    match them. Each picture gets a size, a place and a paper that are fixed for its row, so that only what it shows
+    can match. This is our own protocol: no published one tests it.
 
     Attributes:
-        scale: range of the remaining edge length, as a share; uniform.
-        seed: of the draws.
+        scale: Range of the remaining edge length, as a share; uniform.
+        darkest: Of the paper, of 255; each channel is uniform from it to 255. Ink is multiplied with it.
+        seed: Of the draws.
     """
 
-    scale: tuple[float, float] = (0.6, 0.9)
+    scale: tuple[float, float] = (0.5, 1.0)
+    darkest: int = 192
     seed: int = 0
     processor_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __call__(self, image: Image.Image, row: int) -> Image.Image:
-        """The picture, in its own size, displaced as row `row` is."""
+        """The picture, in its own size, placed as row `row` is."""
         generator = np.random.default_rng((self.seed, row))
-        scale, across, down = generator.uniform(self.scale[0], self.scale[1]), *generator.uniform(size=2)
+        scale, across, down = generator.uniform(*self.scale), *generator.uniform(size=2)
+        paper = tuple(int(value) for value in generator.integers(self.darkest, 256, size=3))
         width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        pixels = np.asarray(image)
-        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-        red, green, blue = (int(value) for value in np.median(border, axis=0))
-        canvas = Image.new("RGB", image.size, (red, green, blue))
+        canvas = Image.new("RGB", image.size, "white")
         place = (round(across * (image.width - width)), round(down * (image.height - height)))
         canvas.paste(image.resize((width, height), Image.Resampling.LANCZOS), place)
-        return canvas
+        return ImageChops.multiply(canvas, Image.new("RGB", image.size, paper))
 
     def describe(self) -> dict[str, Any]:
-        """Kind, scale and seed."""
-        return {"displacement": list(self.scale), "seed": self.seed}
+        """Kind, scale, paper and seed."""
+        return {"placement": list(self.scale), "darkest paper": self.darkest, "seed": self.seed}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .catalogue import MEASURES, default_protocols
 from .checks import check_protocols, check_sides
 from .encoder import ImageProcessor, VisionEncoder, load_encoder
 from .features import ExtractionOptions, Features, extract_features
-from .image_transforms import CropAndFlip, Displacement
+from .image_transforms import CropAndFlip
 from .linear_probe import are_alike
 from .results import EvaluationResult
 from .scoring import Scoring
@@ -93,9 +93,7 @@ def evaluate_encoder(
     if any(measure.texts for measure in measures):
         vision.embed_texts(["a text"])  # so that an encoder without texts is refused before the images are encoded
     test, *learning = (extract_features(vision, dataset, columns=names, **extraction) for _, dataset, names in sides)
-    displaced = augmented = None
-    if any(measure.displaced for measure in measures):
-        displaced = extract_features(vision, test_dataset, transform=Displacement(seed=settings.seed), **extraction)
+    augmented = None
     if settings.sgd_augmentation and learning and train_dataset is not None:
         augmented = _augmented(vision, train_dataset, learning[0].rows, settings.seed, extraction)
     return evaluate_features(
@@ -105,7 +103,6 @@ def evaluate_encoder(
         protocols=protocols,
         subject=subject,
         validation=learning[1] if len(learning) > 1 else None,
-        displaced=displaced,
         augmented=augmented,
         class_names=_class_names(test_dataset, columns.label),
         classes=vision.classes,
@@ -144,16 +141,10 @@ def evaluate_features(
         protocols = default_protocols(columns, has_train=train is not None, has_texts=has_texts)
     check_protocols(protocols, columns, train is not None)
     for protocol in protocols:
-        lacks = [
-            name
-            for name, needed, given in (
-                ("the displaced test images", MEASURES[protocol].displaced, scoring.displaced is not None),
-                ("the texts of a dual encoder", MEASURES[protocol].texts, embed_texts is not None),
+        if MEASURES[protocol].texts and embed_texts is None:
+            raise InputError(
+                f"The protocol {protocol!r} was given features without the texts of a dual encoder; give them too."
             )
-            if needed and not given
-        ]
-        if lacks:
-            raise InputError(f"The protocol {protocol!r} was given features without {lacks[0]}; give them too.")
     if len(test) > 1 and not scoring.classes and are_alike(test.features):
         logger.warning(
             "%s gives all %d test images the same features, so its scores are chance: it has collapsed, or its "
@@ -215,7 +206,8 @@ def _augmented(
 
     def features_of(epoch: int) -> NDArray[np.float32]:
         crop = CropAndFlip(height, width, epoch=epoch, seed=seed)
-        options: ExtractionOptions = {**extraction, "cache_dir": None}  # an epoch's crops are never seen again
-        return extract_features(vision, decoded, transform=crop, **options).features
+        # an epoch's crops are never seen again
+        options: ExtractionOptions = {**extraction, "cache_dir": None, "transform": crop}
+        return extract_features(vision, decoded, **options).features
 
     return features_of

@@ -40,7 +40,6 @@ def retrieval_recall(
     artist_ids: ArrayLike | Tensor,
     ks: Sequence[int] = (1, 5),
     *,
-    query_features: ArrayLike | Tensor | None = None,
     chunk_size: int = 1024,
     device: str | torch.device | None = None,
 ) -> RetrievalRecall:
@@ -55,7 +54,6 @@ def retrieval_recall(
         concept_ids: (N,) what is drawn; integers or strings.
         artist_ids: (N,) who drew it; integers or strings.
         ks: the ranks to report.
-        query_features: (N, D) of the same images in another state (`Displacement`), which ask in place of `features`.
         chunk_size: queries a tile, of chunk_size x N similarities.
         device: where to compute; default where the features are.
 
@@ -65,18 +63,13 @@ def retrieval_recall(
     vectors = as_unit_vectors(features)
     device = vectors.device if device is None else device
     vectors = vectors.to(device)
-    asking = vectors if query_features is None else as_unit_vectors(query_features).to(device)
-    if asking.shape != vectors.shape:
-        raise InputError(
-            f"Queries have the shape {tuple(asking.shape)} and images {tuple(vectors.shape)}; give one query an image."
-        )
     concepts, artists = _codes(concept_ids, len(vectors), device), _codes(artist_ids, len(vectors), device)
     if not ks or min(ks) < 1:
         raise InputError(f"The ranks are {tuple(ks)} and must be whole numbers from 1 up, such as (1, 5).")
     ranks, positives, candidates = [], [], []
     for start in range(0, len(vectors), chunk_size):
         part = slice(start, start + chunk_size)
-        similarity = asking[part] @ vectors.T
+        similarity = vectors[part] @ vectors.T
         candidate = artists[part, None] != artists[None]
         same = (concepts[part, None] == concepts[None]) & candidate
         best = similarity.masked_fill(~same, -torch.inf).amax(1, keepdim=True)

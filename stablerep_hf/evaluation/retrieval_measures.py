@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import InputError
-from .image_transforms import Displacement
 from .metrics import MeanScore
 from .retrieval import retrieval_recall
 from .scoring import Finding, Scoring
@@ -19,30 +16,15 @@ from .text_retrieval import text_retrieval_recall
 
 def retrieval(scoring: Scoring) -> list[Finding]:
     """The same concept by another artist."""
-    return _cross_artist(scoring, "retrieval", None, {})
-
-
-def retrieval_displaced(scoring: Scoring) -> list[Finding]:
-    """The same, asked with the image moved and scaled."""
-    assert scoring.displaced is not None
-    displacement = {"displaced_scale": list(Displacement().scale)}
-    return _cross_artist(scoring, "retrieval_displaced", scoring.displaced.features, displacement)
-
-
-def _cross_artist(
-    scoring: Scoring, protocol: str, asking: NDArray[np.float32] | None, own: dict[str, Any]
-) -> list[Finding]:
     columns, test = scoring.columns, scoring.test
     assert columns.group is not None and columns.artist is not None
     concepts = test.columns[columns.group]
     artists = np.asarray([scoring.hands.get(str(artist), str(artist)) for artist in test.columns[columns.artist]])
-    found = retrieval_recall(
-        test.features, concepts, artists, scoring.settings.recall_at, query_features=asking, device=scoring.device
-    )
+    found = retrieval_recall(test.features, concepts, artists, scoring.settings.recall_at, device=scoring.device)
     findings = []
     for k in scoring.settings.recall_at:
         finding = Finding(
-            protocol=protocol,
+            protocol="retrieval",
             metric=f"recall@{k}",
             statistic=MeanScore(found.hits[k].astype(np.float64)),
             count=len(found.queries),
@@ -50,7 +32,6 @@ def _cross_artist(
             rows=found.queries,
             chance=found.chance[k],
             settings={
-                **own,
                 "num_left_out": found.num_left_out,
                 "hands": len(np.unique(artists)),
                 **scoring.settings_of_data(),

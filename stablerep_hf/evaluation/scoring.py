@@ -57,7 +57,6 @@ class Scoring:
         train: bank of kNN and training set of the probes; None if neither is wanted.
         test: what is scored.
         validation: chooses the logistic regression's C, in place of a part of `train`.
-        displaced: the test images after `Displacement`.
         columns: what the columns mean.
         hands: artist -> hand, for artists that share outlines and must count as one; others stand for themselves.
         class_names: the name of each integer label; empty for labels that are names.
@@ -76,7 +75,6 @@ class Scoring:
     subject: Subject = field(default_factory=Subject)
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
     validation: Features | None = None
-    displaced: Features | None = None
     hands: Mapping[str, str] = field(default_factory=dict)
     class_names: Sequence[str] = ()
     classes: Sequence[str] = ()

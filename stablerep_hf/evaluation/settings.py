@@ -121,7 +121,7 @@ class EvaluationSettings:
     recall_at: list[int] = setting([1, 5], "Ranks of retrieval.")
     text_recall_at: list[int] = setting([1, 5, 10], "Ranks of text_retrieval.")
     num_resamples: int = setting(1000, "Bootstrap samples of each interval.")
-    seed: int = setting(0, "Seed of splits, episodes, displacements and the bootstrap.")
+    seed: int = setting(0, "Seed of splits, episodes and the bootstrap.")
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:

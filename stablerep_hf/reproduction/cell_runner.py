@@ -1,4 +1,4 @@
-"""One cell of the reproduction, trained and measured; `reproduction` says which there are and what they mean."""
+"""One cell of the reproduction, trained and measured."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import PRESETS, TAIL_CAPTIONS, WITH_TEXT, Cell, ImageSet, Scale
+from .cells import OF_IMAGES, WITH_TEXT, Cell, ImageSet
 from .image_sets import Dtype, ImageSets
+from .world import World
 
 if TYPE_CHECKING:
     import datasets
 
     from ..evaluation import EvaluationResult, VisionEncoder
     from ..models import StableRepModel
+    from ..runs.evaluation import Sides
+    from .world import EvaluationSet
 
 Task = Cell | ImageSet
 _NOT_LEARNED = ("logging_", "save_", "license")
+CHECKPOINT_STEPS = 300
 
 
 class CellRunner:
@@ -27,15 +31,16 @@ class CellRunner:
 
     Args:
         work: Folder for drawn images and the judge of alignment; nothing in it is needed to go on from records.
-        scale: Of the study.
+        world: Of the study.
         dtype: In which the generator draws.
     """
 
-    def __init__(self, work: Path, scale: Scale, dtype: Dtype) -> None:
-        self.sets = ImageSets(work, scale, dtype)
+    def __init__(self, work: Path, world: World, dtype: Dtype) -> None:
+        self.world = world
+        self.sets = ImageSets(work, world, dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CellRunner, (self.sets.work, self.sets.scale, self.sets.dtype)  # another process loads for itself
+        return CellRunner, (self.sets.work, self.world, self.sets.dtype)  # another process loads for itself
 
     def prepare(self) -> None:
         """Make this process fit for cells: one thread, so that no result depends on the number of cores; no bars."""
@@ -50,15 +55,24 @@ class CellRunner:
     def materials(self, task: Task) -> dict[str, Any]:
         """What a result depends on beside the settings: revisions of data and generator, and recipes."""
         images = task if isinstance(task, ImageSet) else task.setting.images
-        found: dict[str, Any] = {"pictograms": self.sets.revisions["pictograms"]}
+        found: dict[str, Any] = {}
+        if isinstance(task, Cell):
+            found["evaluation"] = [
+                {"name": one.name, "templates": one.templates, "revision": sides.subject.revision, **one.settings}
+                for one, sides in self._evaluation
+            ]
+            for entry in found["evaluation"]:
+                del entry["data"]  # where it lies on this machine; its revision says what it is
         if images is not None:
             found["captions"] = self.sets.captions.digest
             if images.source == "synthetic":
                 found |= {"generator": self.sets.revisions["generator"], "dtype": self.sets.dtype}
-        if isinstance(task, Cell) and task.setting.objective in PRESETS:
-            found["recipe"] = _learned(PRESETS[task.setting.objective])
+            else:
+                found["real"] = [value for name, value in self.sets.revisions.items() if name.startswith("real")]
+        if isinstance(task, Cell) and task.setting.objective != "pixels":
+            found["recipe"] = {**self._recipe(task.setting.objective), "encoder": dict(self.world.encoder)}
         if isinstance(task, ImageSet) or (images is not None and images.aligned):
-            found["judge"] = {**_learned(PRESETS["stablerep+"]), "steps": self.sets.judge_steps}
+            found["judge"] = {**self._recipe("stablerep+"), "steps": self.sets.judge_steps}
         return found
 
     def key(self, task: Task) -> str:
@@ -84,7 +98,7 @@ class CellRunner:
     def _run_cell(self, cell: Cell) -> dict[str, Any]:
         from ..evaluation import VisionEncoder, pixel_encoder
         from ..models.export import encoder_image_processor
-        from ..reproduction import pack_results
+        from .records import pack_results
 
         if cell.setting.objective == "pixels":
             return pack_results(self._measure(pixel_encoder(), cell))
@@ -98,98 +112,125 @@ class CellRunner:
         )
         return {**pack_results(self._measure(vision, cell)), **trained}
 
+    def _recipe(self, objective: str) -> dict[str, Any]:
+        """The values that change what is learned."""
+        from ..training.presets import read_config
+
+        values = {**read_config(self.world.recipes[objective]), **self.world.recipe}
+        if objective != "untrained":
+            values["objective"] = objective
+        return {name: value for name, value in values.items() if not name.startswith(_NOT_LEARNED)}
+
     def _train(self, cell: Cell) -> tuple[StableRepModel, Any | None, dict[str, Any]]:
-        """The model of a cell, its tokenizer, and what its record says of the training."""
-        import tempfile
+        """The model of a cell, its tokenizer, and what its record says of the training.
+
+        A long training leaves checkpoints in the work folder, goes on from them and removes them when it is done.
+        """
+        import shutil
 
         from ..training import ModelSettings, StableRepTrainer, StableRepTrainingArguments, build_model
+        from ..training.checkpoints import latest_checkpoint
 
         setting = cell.setting
-        preset = PRESETS[setting.objective]
-        model, tokenizer = build_model(ModelSettings.from_preset(preset), cell.seed)
+        recipe = self._recipe(setting.objective)
+        own = [field.name for field in dataclasses.fields(ModelSettings) if field.name in recipe]
+        settings = {name: recipe.pop(name) for name in own}
+        if self.world.encoder:
+            settings["init_from"] = str(self._backbone(cell.seed))
+        model, tokenizer = build_model(ModelSettings(**settings), cell.seed)
         if setting.images is None:
             return model, tokenizer, {}
-        # an image under simclr counts once and is seen twice
-        per_caption = 1 if setting.objective == "simclr" else setting.images.images_per_caption
-        per_image = 2 if setting.objective == "simclr" else 1
-        images = self.sets[setting.images]
-        with tempfile.TemporaryDirectory() as scratch:
-            arguments = StableRepTrainingArguments.from_preset(
-                preset,
-                output_dir=scratch,
-                seed=cell.seed,
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-                max_steps=setting.steps,
-                logging_steps=setting.steps,
-                images_per_caption=per_caption,
-                captions_per_batch=setting.views // (per_caption * per_image),
-            )
-            trainer = StableRepTrainer(model, arguments, images, tokenizer)
-            loss = trainer.train().training_loss
+        # an image of itself counts once and is seen twice
+        alone = setting.objective in OF_IMAGES
+        per_caption, per_image = (1, 2) if alone else (setting.images.images_per_caption, 1)
+        images = self.sets.images(setting.images, setting.objective)
+        scratch = self.sets.work / "cells" / self.key(cell)
+        arguments = StableRepTrainingArguments(
+            **{
+                **recipe,
+                "output_dir": str(scratch),
+                "seed": cell.seed,
+                "save_strategy": "steps" if setting.steps > CHECKPOINT_STEPS else "no",
+                "save_steps": CHECKPOINT_STEPS,
+                "save_total_limit": 1,
+                "report_to": "none",
+                "disable_tqdm": True,
+                "max_steps": setting.steps,
+                "logging_steps": setting.steps,
+                "images_per_caption": per_caption,
+                "captions_per_batch": setting.views // (per_caption * per_image),
+            }
+        )
+        trainer = StableRepTrainer(model, arguments, images, tokenizer)
+        loss = trainer.train(resume_from_checkpoint=latest_checkpoint(str(scratch))).training_loss
+        shutil.rmtree(scratch, ignore_errors=True)
         return model, tokenizer, {"images": len(images), "loss": round(loss, 4)}
 
-    def _measure(self, vision: VisionEncoder, cell: Cell) -> list[EvaluationResult]:
-        """Scores on real drawings of held-out concepts; of a dual encoder also zero-shot."""
-        from .. import assets
-        from ..evaluation import Columns, EvaluationSettings, Subject, evaluate_features, extract_features
+    def _backbone(self, seed: int) -> Path:
+        """An untrained encoder of the world's kind, the same for all trainings of a seed."""
+        from filelock import FileLock
 
-        pictograms = assets.pictograms_path()
-        subject = Subject(
-            encoder=vision.name,
-            dataset="embedded pictograms",
-            revision=self.sets.revisions["pictograms"],
-            split="held_out_concepts",
-            seeds=(cell.seed,) if cell.setting.has_seeds else (),
-        )
-        learned = ["group", "concept"]
-        bank = extract_features(vision, self.sets.load("real", pictograms, "train"), columns=learned, progress=False)
-        columns = [*learned, "artist", "caption", "frequency"]
-        test = extract_features(vision, self._held_out_concepts, columns=columns, progress=False)
-        results = evaluate_features(
-            bank,
-            test,
-            columns=Columns(label="group", group="concept", artist="artist", slices=("frequency",)),
-            protocols=("knn", "linear_probe", "retrieval"),
-            # one value of C a decade is near the best of 45
-            settings=EvaluationSettings(knn_neighbours=[20], probe_c_values=12),
-            subject=subject,
-        )
-        results = [result for result in results if "worst" not in result.settings]
-        if cell.setting.objective not in WITH_TEXT:
-            return results
-        artist = self.sets.load("artist", pictograms, "held_out_artist")
-        known = extract_features(vision, artist, columns=["concept", "caption"], progress=False)
-        sides = (("new concepts", "held_out_concepts", test), ("new artist", "held_out_artist", known))
-        for name, split, features in sides:
-            (result,) = evaluate_features(
-                None,
-                features,
-                columns=Columns(label="caption", group="concept"),
-                protocols=("zero_shot",),
-                embed_texts=vision.embed_texts,
-                subject=dataclasses.replace(subject, split=split),
-                settings=EvaluationSettings(templates=["{}"]),  # as the captions were in training
-            )
-            results.append(dataclasses.replace(result, variant=name))
-        return results
+        from .backbone import write_untrained
+
+        folder = self.sets.work / "encoders" / f"seed-{seed}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "preprocessor_config.json").exists():
+                write_untrained(self.world.encoder, folder, image_size=self.world.image_size, seed=seed)
+        return folder
 
     @cached_property
-    def _held_out_concepts(self) -> datasets.Dataset:
-        """With a column `frequency`: whether training has few captions of the subgroup, or more."""
+    def _evaluation(self) -> list[tuple[EvaluationSet, Sides]]:
+        """What is measured on, loaded; with the world's `tail` the test pictograms have a column `frequency`."""
+        from ..runs.evaluation import MeasuringSettings, load_sides
+
+        return [(one, load_sides(MeasuringSettings(**one.settings))) for one in self.world.evaluation]
+
+    def _measure(self, vision: VisionEncoder, cell: Cell) -> list[EvaluationResult]:
+        """Scores on every set that the encoder can be measured on."""
+        from ..evaluation import EvaluationSettings, evaluate_encoder
+        from ..evaluation.catalogue import MEASURES
+        from ..runs.evaluation import MeasuringSettings
+
+        results: list[EvaluationResult] = []
+        for place, (one, sides) in enumerate(self._evaluation):
+            measuring = MeasuringSettings(**one.settings)
+            reads = cell.setting.objective in WITH_TEXT
+            protocols = [name for name in measuring.protocols or () if reads or not MEASURES[name].texts]
+            if not protocols:
+                continue
+            test, columns = sides.test, sides.columns
+            if self.world.tail and place == 0:
+                test, columns = self._with_frequency(test), dataclasses.replace(columns, slices=("frequency",))
+            found = evaluate_encoder(
+                vision,
+                sides.train,
+                test,
+                columns=columns,
+                protocols=protocols,
+                subject=dataclasses.replace(
+                    sides.subject,
+                    encoder=vision.name,
+                    seeds=(cell.seed,) if cell.setting.has_seeds else (),
+                    dataset=Path(sides.subject.dataset).name,
+                ),
+                # one value of C a decade is near the best of 45
+                settings=EvaluationSettings(knn_neighbours=[20], probe_c_values=12, templates=list(one.templates)),
+                transform=measuring.transform,
+                progress=False,
+            )
+            results += [
+                dataclasses.replace(result, variant=", ".join(filter(None, (one.name, result.variant))))
+                for result in found
+                if "worst" not in result.settings
+            ]
+        return results
+
+    def _with_frequency(self, test: datasets.Dataset) -> datasets.Dataset:
+        """With a column `frequency`: whether training has few captions of the kind, or more."""
         from collections import Counter
 
-        from .. import assets
-
-        counts = Counter(self.sets.subgroups[caption_id] for caption_id in self.sets.captions.caption_ids.tolist())
-        concepts = self.sets.load("concepts", assets.pictograms_path(), "held_out_concepts")
-        frequency = ["tail" if counts[name] <= TAIL_CAPTIONS else "rest" for name in concepts["subgroup"]]
-        return concepts.add_column("frequency", frequency)
-
-
-def _learned(preset: str) -> dict[str, Any]:
-    """The values of a preset that change what is learned."""
-    from ..training.presets import read_config
-
-    return {name: value for name, value in read_config(preset).items() if not name.startswith(_NOT_LEARNED)}
+        counts = Counter(self.sets.tails[caption_id] for caption_id in self.sets.captions.caption_ids.tolist())
+        most = self.world.tail["captions"]
+        frequency = ["tail" if counts[name] <= most else "rest" for name in test[self.world.tail["column"]]]
+        return test.add_column("frequency", frequency)

@@ -10,16 +10,11 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 # Raise it when the same settings come to mean something else: kept records are then of another study.
-STUDY_VERSION = 1
+STUDY_VERSION = 2
 
-Objective = Literal["pixels", "untrained", "simclr", "clip", "stablerep", "stablerep+"]
-PRESETS = {
-    "untrained": "pictograms",
-    "simclr": "pictograms-simclr",
-    "clip": "pictograms-clip",
-    "stablerep": "pictograms",
-    "stablerep+": "pictograms-text",
-}
+Objective = Literal["pixels", "untrained", "simclr", "supcon", "clip", "stablerep", "stablerep+"]
+Source = Literal["synthetic", "real"]
+OF_IMAGES = ("simclr", "supcon")  # a batch is made of single images, of which each is seen twice
 WITH_TEXT = ("clip", "stablerep+")
 
 
@@ -30,9 +25,9 @@ class ImageSet:
     Attributes:
         captions: how many, the first of an order that is random and always the same, so that small sets lie in large
             ones.
-        images_per_caption: the first so many of each caption, which are also what a batch holds of it. Of the real
-            artists' drawings all there are, up to which a batch holds so many.
-        source: the embedded generator, or the drawings that it learned from.
+        images_per_caption: the first so many of each caption; of real images all there are. A batch holds so many of
+            it.
+        source: the world's generator, or its real images.
         guidance_scale: of the generator.
         num_inference_steps: of the generator.
         balanced: take the captions in turn from each subgroup, the rarest captions of the whole among them, until
@@ -42,7 +37,7 @@ class ImageSet:
 
     captions: int
     images_per_caption: int
-    source: Literal["synthetic", "real"] = "synthetic"
+    source: Source = "synthetic"
     guidance_scale: float = 2.0
     num_inference_steps: int = 12
     balanced: bool = False
@@ -70,8 +65,7 @@ class Setting:
         objective: what is learned; "untrained" is the encoder as a training finds it, "pixels" no encoder at all.
         images: what from; None where nothing is learned.
         steps: batches.
-        views: in a batch, whatever the objective, as far as its captions have all their images: of the real
-            drawings, of which some captions have fewer than a batch holds, StableRep and CLIP see about 8 % less.
+        views: in a batch, whatever the objective, as far as its captions have all their images.
     """
 
     objective: Objective

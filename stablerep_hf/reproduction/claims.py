@@ -1,48 +1,14 @@
-"""The six claims: what is compared, what the paper says of it, and by which differences it is judged."""
+"""The claims: what is compared, what the paper says of it, and by which differences it is judged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cells import ImageSet, Objective, Setting
+from .world import MAIN, World
 
-KNN = "knn accuracy"
-LINEAR = "linear_probe accuracy"
-RETRIEVAL = "retrieval recall@1"
-MAIN = (KNN, LINEAR, RETRIEVAL)
-ZERO_SHOT = ("zero_shot accuracy, new concepts", "zero_shot accuracy, new artist")
 TAIL, REST = "frequency = tail", "frequency = rest"
-# A held-out concept belongs to the tail if its subgroup has at most so many of the 1,315 training captions: 39 of 95
-# subgroups, 73 of 329 held-out concepts.
-TAIL_CAPTIONS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How large the study is.
-
-    Attributes:
-        captions: of the largest image set, a multiple of 8.
-        steps: of each training; 250 in the presets.
-        views: in a batch; the presets' 256.
-        seeds: trainings of each setting.
-        guidance_scales: that claim 2 compares; 1, 2 and 8 among them.
-    """
-
-    captions: int = 1312
-    steps: int = 125
-    views: int = 256
-    seeds: int = 5
-    guidance_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
-
-    def train(self, objective: Objective, captions: int, images_per_caption: int, **images: object) -> Setting:
-        """A setting at this scale."""
-        drawn = ImageSet(captions=captions, images_per_caption=images_per_caption, **images)  # type: ignore[arg-type]
-        return Setting(objective=objective, images=drawn, steps=self.steps, views=self.views)
-
-
-QUICK = Scale(captions=256, steps=40, views=128, seeds=2, guidance_scales=(1.0, 2.0, 8.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +28,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One of the six.
+    """One of the paper's, or ours.
 
     Attributes:
         number: from 1.
@@ -96,16 +62,16 @@ def better(text: str, one: Setting, other: Setting, measures: tuple[str, ...] = 
     return Statement(text=text, terms=((1.0, one), (-1.0, other)), measures=measures)
 
 
-def make_claims(scale: Scale) -> tuple[Claim, ...]:
-    """The study at a scale. Settings that several claims need are equal, so each is trained once a seed."""
-    return (
-        _table_1(scale),
-        _guidance(scale),
-        _images_per_caption(scale),
-        _captions(scale),
-        _long_tail(scale),
-        _cheaper_images(scale),
-    )
+def make_claims(world: World) -> tuple[Claim, ...]:
+    """What can be tested in a world, at its scale. Settings that several claims need are trained once a seed."""
+    makers = (_table_1, _guidance, _images_per_caption, _captions, _long_tail, _cheaper_images, _views)
+    cannot = set() if world.draws else {2, 6}
+    cannot |= {3, 4, 5} if world.generator is None else set()
+    cannot |= {5} if not world.tail else set()
+    cannot |= {7} if not world.scale.curve else set()
+    made = [makers[number - 1](world) for number in world.claims if number not in cannot]
+    notes = (" ".join(filter(None, (claim.note, world.notes.get(claim.number)))) for claim in made)
+    return tuple(replace(claim, note=note) for claim, note in zip(made, notes, strict=True))
 
 
 def all_settings(claims: Iterable[Claim]) -> tuple[Setting, ...]:
@@ -113,42 +79,53 @@ def all_settings(claims: Iterable[Claim]) -> tuple[Setting, ...]:
     return tuple(dict.fromkeys(setting for claim in claims for setting in claim.settings.values()))
 
 
-def _table_1(scale: Scale) -> Claim:
-    every = scale.captions
-    real = {name: scale.train(name, every, 4, source="real") for name in ("simclr", "clip", "stablerep")}
-    synthetic = {name: scale.train(name, every, 4) for name in ("simclr", "clip", "stablerep", "stablerep+")}
+def _table_1(world: World) -> Claim:
+    scale, main = world.scale, world.main
+    names: tuple[Objective, ...] = ("simclr", "clip", "stablerep", "stablerep+", "supcon")
+    real, synthetic = (
+        {name: scale.train(name, scale.captions, scale.images_per_caption, source=source) for name in names}
+        for source in ("real", "synthetic")
+    )
+    settings = {
+        "8 x 8 pixels": Setting(objective="pixels"),
+        "untrained": Setting(objective="untrained"),
+        "SimCLR, real": real["simclr"],
+        "SimCLR, synthetic": synthetic["simclr"],
+        "CLIP, real": real["clip"],
+        "CLIP, synthetic": synthetic["clip"],
+        "StableRep, real": real["stablerep"],
+        "StableRep, synthetic": synthetic["stablerep"],
+        "StableRep+, synthetic": synthetic["stablerep+"],
+    }
+    if any(one.label_column for one in world.real):
+        settings["SupCon, real labels"] = real["supcon"]
+    statements: tuple[Statement, ...] = (
+        better("SimCLR: synthetic above real", synthetic["simclr"], real["simclr"], main),
+        better("CLIP: real above synthetic", real["clip"], synthetic["clip"], main),
+        better("synthetic: StableRep above SimCLR", synthetic["stablerep"], synthetic["simclr"], main),
+        better("synthetic: StableRep above CLIP", synthetic["stablerep"], synthetic["clip"], main),
+        better("StableRep, synthetic, above CLIP, real", synthetic["stablerep"], real["clip"], main),
+        better("synthetic: StableRep+ above StableRep", synthetic["stablerep+"], synthetic["stablerep"], main),
+    )
+    if world.generator is None:
+        settings = {label: one for label, one in settings.items() if "synthetic" not in label}
+        statements = (better("real: siblings above two crops", real["stablerep"], real["simclr"], main),)
     return Claim(
         number=1,
         title="Synthetic images teach as well as real ones, and StableRep on them best",
         source="Table 1 of the paper, from a summary (CC12M, ImageNet linear probe): SimCLR real 61.5, synthetic "
         "63.7; CLIP real 70.3, synthetic 67.8; StableRep synthetic 73.5. The release: StableRep+ 74.4 and "
         "StableRep 72.8.",
-        settings={
-            "8 x 8 pixels": Setting(objective="pixels"),
-            "untrained": Setting(objective="untrained"),
-            "SimCLR, real": real["simclr"],
-            "SimCLR, synthetic": synthetic["simclr"],
-            "CLIP, real": real["clip"],
-            "CLIP, synthetic": synthetic["clip"],
-            "StableRep, real": real["stablerep"],
-            "StableRep, synthetic": synthetic["stablerep"],
-            "StableRep+, synthetic": synthetic["stablerep+"],
-        },
-        statements=(
-            better("SimCLR: synthetic above real", synthetic["simclr"], real["simclr"]),
-            better("CLIP: real above synthetic", real["clip"], synthetic["clip"]),
-            better("synthetic: StableRep above SimCLR", synthetic["stablerep"], synthetic["simclr"]),
-            better("synthetic: StableRep above CLIP", synthetic["stablerep"], synthetic["clip"]),
-            better("StableRep, synthetic, above CLIP, real", synthetic["stablerep"], real["clip"]),
-            better("synthetic: StableRep+ above StableRep", synthetic["stablerep+"], synthetic["stablerep"]),
-        ),
-        note="Real images are the very drawings that the generator learned from, by five groups of artists; the "
-        "drawings of one concept are siblings. A batch holds four images of a caption, or as many as there are where "
-        "fewer artists drew it, so StableRep and CLIP saw about 8 % fewer real images than synthetic ones.",
+        settings=settings,
+        statements=statements,
+        measures=main,
+        note="StableRep on real images has those of one caption for siblings: the baseline of Geng et al. 2024 that "
+        "is hard to beat. SupCon learns from real labels: the ceiling.",
     )
 
 
-def _guidance(scale: Scale) -> Claim:
+def _guidance(world: World) -> Claim:
+    scale, main = world.scale, world.main
     captions = scale.captions // 4
     settings = {
         (name, guidance): scale.train(name, captions, 4, guidance_scale=guidance)
@@ -166,16 +143,18 @@ def _guidance(scale: Scale) -> Claim:
         "siblings differ more.",
         settings={f"{labels[name]}, guidance {guidance:g}": one for (name, guidance), one in settings.items()},
         statements=(
-            better("StableRep: guidance 2 above 1", stablerep[2.0], stablerep[1.0]),
-            better("StableRep: guidance 2 above 8", stablerep[2.0], stablerep[8.0]),
-            better("SimCLR: guidance 8 above 2", simclr[8.0], simclr[2.0]),
-            Statement(text="StableRep gains more than SimCLR by 2 in place of 8", terms=smaller),
+            better("StableRep: guidance 2 above 1", stablerep[2.0], stablerep[1.0], main),
+            better("StableRep: guidance 2 above 8", stablerep[2.0], stablerep[8.0], main),
+            better("SimCLR: guidance 8 above 2", simclr[8.0], simclr[2.0], main),
+            Statement(text="StableRep gains more than SimCLR by 2 in place of 8", terms=smaller, measures=main),
         ),
+        measures=main,
         shows_images=True,
     )
 
 
-def _images_per_caption(scale: Scale) -> Claim:
+def _images_per_caption(world: World) -> Claim:
+    scale, main = world.scale, world.main
     budget, few = scale.captions, scale.captions // 4
     same_budget = {m: scale.train("stablerep" if m > 1 else "simclr", budget // m, m) for m in (1, 2, 4, 8)}
     same_captions = {m: scale.train("stablerep" if m > 1 else "simclr", few, m) for m in (1, 2, 4, 8)}
@@ -189,17 +168,19 @@ def _images_per_caption(scale: Scale) -> Claim:
             **{f"{few:,} captions, {m} image{'s' * (m > 1)} each": setting for m, setting in same_captions.items()},
         },
         statements=(
-            better(f"{budget:,} images: 8 a caption above 1", same_budget[8], same_budget[1]),
-            better(f"{budget:,} images: 8 a caption above 2", same_budget[8], same_budget[2]),
-            better(f"{few:,} captions: 8 images each above 1", same_captions[8], same_captions[1]),
-            better(f"{few:,} captions: 8 images each above 2", same_captions[8], same_captions[2]),
+            better(f"{budget:,} images: 8 a caption above 1", same_budget[8], same_budget[1], main),
+            better(f"{budget:,} images: 8 a caption above 2", same_budget[8], same_budget[2], main),
+            better(f"{few:,} captions: 8 images each above 1", same_captions[8], same_captions[1], main),
+            better(f"{few:,} captions: 8 images each above 2", same_captions[8], same_captions[2], main),
         ),
         note="A batch holds all images of each of its captions, so more images a caption mean fewer captions a batch. "
         "With one image there are no siblings: that end is SimCLR, two crops of each, with its own augmentation.",
+        measures=main,
     )
 
 
-def _captions(scale: Scale) -> Claim:
+def _captions(world: World) -> Claim:
+    scale, main = world.scale, world.main
     counts = [scale.captions // part for part in (8, 4, 2, 1)]
     plus = {count: scale.train("stablerep+", count, 4) for count in counts}
     clip = {count: scale.train("clip", count, 4) for count in counts}
@@ -215,23 +196,26 @@ def _captions(scale: Scale) -> Claim:
             **{f"CLIP, {count:,} captions": setting for count, setting in clip.items()},
         },
         statements=(
-            *(better(f"{count:,} captions: StableRep+ above CLIP", plus[count], clip[count]) for count in counts),
-            better(f"StableRep+ of {few:,} captions above CLIP of {most:,}", plus[few], clip[most]),
-            better(f"zero-shot, {most:,} captions: CLIP above StableRep+", clip[most], plus[most], ZERO_SHOT),
+            *(
+                better(f"{count:,} captions: StableRep+ above CLIP", plus[count], clip[count], main)
+                for count in counts
+            ),
+            better(f"StableRep+ of {few:,} captions above CLIP of {most:,}", plus[few], clip[most], main),
+            better(f"zero-shot, {most:,} captions: CLIP above StableRep+", clip[most], plus[most], world.zero_shot),
         ),
-        measures=(*MAIN, *ZERO_SHOT),
+        measures=(*main, *world.zero_shot),
         note="Both learn from the same synthetic images in the same batches, so the loss among images is the only "
-        "difference. Zero-shot: each image chooses among the captions of the split, 329 of concepts that nobody "
-        "trained on, 1,309 of known concepts by an artist nobody trained on.",
+        "difference.",
     )
 
 
-def _long_tail(scale: Scale) -> Claim:
+def _long_tail(world: World) -> Claim:
+    scale, main = world.scale, world.main
     captions = scale.captions // 2
     natural = scale.train("stablerep", captions, 4)
     balanced = scale.train("stablerep", captions, 4, balanced=True)
-    tail = tuple(f"{measure}, {TAIL}" for measure in MAIN)
-    rest = tuple(f"{measure}, {REST}" for measure in MAIN)
+    tail = tuple(f"{measure}, {TAIL}" for measure in main)
+    rest = tuple(f"{measure}, {REST}" for measure in main)
     return Claim(
         number=5,
         title="Synthesis balanced over concepts serves the tail better than the natural distribution",
@@ -240,35 +224,65 @@ def _long_tail(scale: Scale) -> Claim:
         settings={"natural captions": natural, "balanced captions": balanced},
         statements=(better("tail: balanced above natural", balanced, natural, tail),),
         measures=(*tail, *rest),
-        note="The 95 subgroups have 1 to 64 captions. Both sets have as many captions and images; balanced takes "
+        note="Both sets have as many captions and images; balanced takes "
         "one caption of each subgroup after another, natural takes them at random. A training visits captions, "
         "however many images they have, so captions are what is balanced. Tail: subgroups of at most "
-        f"{TAIL_CAPTIONS} captions.",
+        f"{world.tail['captions']} captions.",
     )
 
 
-def _cheaper_images(scale: Scale) -> Claim:
+def _cheaper_images(world: World) -> Claim:
+    scale, main = world.scale, world.main
     captions = scale.captions // 4
     full = scale.train("stablerep", captions, 4)
-    fewer = {steps: scale.train("stablerep", captions, 4, num_inference_steps=steps) for steps in (2, 4)}
+    fewer = {n: scale.train("stablerep", captions, 4, num_inference_steps=n) for n in scale.fewer_steps}
     aligned = scale.train("stablerep", captions, 4, aligned=True)
+    most = scale.num_inference_steps
     return Claim(
         number=6,
         title="Full sampling beats few-step images, and alignment-filtered images beat both",
         source="No published work trains StableRep on either. Few-step images are reported to lose diversity, which "
         "it feeds on; filters by alignment helped other methods (SynthVLM, GenView).",
         settings={
-            "12 steps": full,
-            "4 steps": fewer[4],
-            "2 steps": fewer[2],
-            "12 steps, the best-aligned 4 of 8": aligned,
+            f"{most} steps": full,
+            **{f"{n} steps": setting for n, setting in fewer.items()},
+            f"{most} steps, the best-aligned 4 of 8": aligned,
         },
         statements=(
-            better("12 steps above 4", full, fewer[4]),
-            better("12 steps above 2", full, fewer[2]),
-            better("the best-aligned 4 of 8 above any 4", aligned, full),
+            *(better(f"{most} steps above {n}", full, setting, main) for n, setting in fewer.items()),
+            better("the best-aligned 4 of 8 above any 4", aligned, full, main),
         ),
+        measures=main,
         note="Few steps are fewer steps of the same solver, not a distilled generator. What judges alignment is a "
-        "StableRep+ trained on real drawings of the training concepts; it saw no held-out concept.",
+        "StableRep+ trained on the real images.",
         shows_images=True,
+    )
+
+
+def _views(world: World) -> Claim:
+    scale, main = world.scale, world.main
+    every = (scale.captions, scale.images_per_caption)
+    arms: dict[str, Objective] = {"StableRep": "stablerep", "SimCLR": "simclr"}
+    curves = {
+        name: {steps: scale.train(objective, *every, source=world.source, steps=steps) for steps in scale.curve}
+        for name, objective in arms.items()
+    }
+    first, second = curves.values()
+    last, before = scale.curve[-1], scale.curve[-2]
+    gain = ((1.0, first[last]), (-1.0, second[last]), (-1.0, first[before]), (1.0, second[before]))
+    return Claim(
+        number=7,
+        title=f"StableRep is above SimCLR, and stays so, from {before * scale.views:,} views on",
+        source=f"Ours to ask: how many views the other claims need, on {world.source} images.",
+        settings={
+            f"{name}, {steps * scale.views:,} views": setting
+            for name, curve in curves.items()
+            for steps, setting in curve.items()
+        },
+        statements=(
+            better(f"{last * scale.views:,} views: StableRep above SimCLR", first[last], second[last], main),
+            Statement(text="StableRep gains more than SimCLR by the last views", terms=gain, measures=main),
+        ),
+        measures=main,
+        note="Each point is a training of its own, with its own schedule.",
     )

@@ -7,28 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.catalogue import MEASURES
 from ..evaluation.figures import COLOURS
-from .claims import KNN, LINEAR, REST, RETRIEVAL, TAIL, ZERO_SHOT
 
 _MARKERS = ("o", "s", "^", "D")
 _DASHES = ("-", "--", "-.", ":")
-NAMES = {
-    KNN: "kNN accuracy",
-    LINEAR: "linear probe accuracy",
-    RETRIEVAL: "cross-artist recall@1",
-    ZERO_SHOT[0]: "zero-shot, new concepts",
-    ZERO_SHOT[1]: "zero-shot, new artist",
-    "alignment": "alignment (cosine)",
-    "diversity": "diversity (Vendi score)",
-}
+_OF_IMAGES = {"alignment": "alignment (cosine)", "diversity": "diversity (Vendi score)"}
 
 
 def name_of(measure: str) -> str:
     """What a measure is called in tables and plots; "linear probe accuracy, tail"."""
-    for part in (TAIL, REST):
-        if measure.endswith(part):
-            return f"{NAMES[measure.removesuffix(f', {part}')]}, {part.rpartition(' ')[2]}"
-    return NAMES[measure]
+    if measure in _OF_IMAGES:
+        return _OF_IMAGES[measure]
+    name, _, variant = measure.partition(", ")
+    protocol, _, metric = name.partition(" ")
+    return ", ".join(filter(None, (f"{MEASURES[protocol].title} {metric}", variant.removeprefix("frequency = "))))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
-"""The image sets of the reproduction: which captions, drawn how, and what the images are like."""
+"""The image sets of a world: which captions, drawn how, and what the images are like."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import PRESETS, ImageSet, Scale, all_settings, make_claims
+from ..assets import EMBEDDED
+from .cells import ImageSet
+from .claims import all_settings, make_claims
+from .world import RealImages, World
 
 if TYPE_CHECKING:
     import datasets
@@ -24,30 +28,31 @@ class ImageSets:
 
     Args:
         work: Folder for drawn images and the judge of alignment; nothing in it is needed to go on from records.
-        scale: Of the study.
+        world: Whose images.
         dtype: In which the generator draws.
     """
 
-    def __init__(self, work: Path, scale: Scale, dtype: Dtype) -> None:
+    def __init__(self, work: Path, world: World, dtype: Dtype) -> None:
         self.work = work
-        self.scale = scale
+        self.world = world
         self.dtype = dtype
         self._loaded: dict[str, datasets.Dataset] = {}
 
-    def __getitem__(self, wanted: ImageSet) -> datasets.Dataset:
-        """The images of a set, drawn if they are not there."""
+    def images(self, wanted: ImageSet, objective: str = "") -> datasets.Dataset:
+        """The images of a set, drawn if they are not there; of real ones those that serve the objective."""
         import datasets
         import numpy as np
-
-        from .. import assets
 
         places = self._places(wanted)
         chosen = self.captions.caption_ids[places]
         if wanted.source == "real":
-            drawings = self.load("real", assets.pictograms_path(), "train")
-            return drawings.select(np.flatnonzero(np.isin(drawings["caption_id"][:], chosen)))
-        parts = [part for part in self._parts if np.isin(places, np.arange(part.start, part.stop)).any()]
-        drawn = datasets.concatenate_datasets([self._draw(wanted, part) for part in parts])
+            real = self.real_for(objective)
+            return real.select(np.flatnonzero(np.isin(real["caption_id"][:], chosen)))
+        if self.world.draws:
+            parts = [part for part in self._parts if np.isin(places, np.arange(part.start, part.stop)).any()]
+            drawn = datasets.concatenate_datasets([self._draw(wanted, part) for part in parts])
+        else:
+            drawn = self._drawn_before
         ids, indices = (np.asarray(drawn[name][:]) for name in ("caption_id", "image_index"))
         # a frame that showed nothing was drawn again under the next index, so an index may lie beyond the number
         rows = np.flatnonzero(np.isin(ids, chosen))
@@ -59,38 +64,75 @@ class ImageSets:
 
     @cached_property
     def captions(self) -> CaptionSet:
-        """All training captions in the order of the study: by id, which is a hash and so as good as random."""
+        """All captions in the order of the study: by id, which is a hash and so as good as random."""
         import numpy as np
 
         from .. import assets
-        from ..captions import read_captions
+        from ..captions import CaptionSet, read_captions
 
-        captions = read_captions(assets.captions_path())
+        source = self.world.captions
+        if source == "real":
+            captions = CaptionSet.from_texts(self.real["caption"][:])
+        else:
+            captions = read_captions(assets.captions_path() if source == EMBEDDED else source)
         return captions.select(np.argsort(captions.caption_ids))
 
     @cached_property
-    def subgroups(self) -> dict[int, str]:
-        """Caption id -> subgroup, of training and held-out captions."""
+    def real(self) -> datasets.Dataset:
+        """The world's real images: `image`, `caption`, `caption_id` and `image_index`."""
+        return self._joined(self.world.real)
+
+    def real_for(self, objective: str) -> datasets.Dataset:
+        """The real images that an objective can learn from; for supcon with a column `label`."""
+        if objective == "supcon":
+            return self._joined([one for one in self.world.real if one.label_column is not None])
+        if objective in ("stablerep", "stablerep+"):
+            return self._joined([one for one in self.world.real if one.siblings])
+        return self.real
+
+    def _joined(self, parts: Sequence[RealImages]) -> datasets.Dataset:
+        import datasets
+
+        for one in parts:
+            if repr(one) not in self._loaded:
+                self._loaded[repr(one)] = _captioned(one)
+        loaded = [self._loaded[repr(one)] for one in parts]
+        kept = set.intersection(*(set(part.column_names) for part in loaded))
+        return datasets.concatenate_datasets([part.select_columns(sorted(kept)) for part in loaded])
+
+    @cached_property
+    def tails(self) -> dict[int, str]:
+        """Caption id -> value of the column by which rare captions are told."""
         import pyarrow.parquet as pq
 
         from .. import assets
 
+        embedded = self.world.captions == EMBEDDED
+        files = [assets.captions_path(), assets.captions_path("held_out")] if embedded else [self.world.captions]
+        column = self.world.tail["column"]
         return {
-            row["caption_id"]: row["subgroup"]
-            for split in ("train", "held_out")
-            for row in pq.read_table(assets.captions_path(split), columns=["caption_id", "subgroup"]).to_pylist()
+            row["caption_id"]: row[column]
+            for file in files
+            for row in pq.read_table(file, columns=["caption_id", column]).to_pylist()
         }
 
     @cached_property
     def revisions(self) -> dict[str, str]:
-        """Digests of the pictograms and of the generator."""
+        """What the real images and the generator are, as digests or commits."""
         from .. import assets
+        from ..evaluation.images import load_images
+        from ..runs.content import content_revision
+        from ..runs.data import find_data
         from ..synthesis.pipeline_folder import content_digest
 
-        return {
-            "pictograms": content_digest(assets.pictograms_path()),
-            "generator": content_digest(assets.generator_path()),
+        found = {
+            f"real {place}": content_revision(find_data(one.data), load_images(find_data(one.data), one.split))
+            for place, one in enumerate(self.world.real)
         }
+        if self.world.generator is not None:
+            folder = assets.generator_path() if self.world.generator == EMBEDDED else Path(self.world.generator)
+            found["generator"] = content_digest(folder) if folder.is_dir() else self.world.generator
+        return found
 
     def _places(self, wanted: ImageSet) -> np.ndarray:
         """Which captions are in a set, as places in `captions`."""
@@ -100,39 +142,55 @@ class ImageSets:
         if not wanted.balanced:
             return every[: wanted.captions]
         # `balance_captions` thins by chance, which leaves another number each time; equal budgets need this very one
-        names = np.array([self.subgroups[caption_id] for caption_id in self.captions.caption_ids.tolist()])
+        names = np.array([self.tails[caption_id] for caption_id in self.captions.caption_ids.tolist()])
         return np.lexsort((every, _rank(names, every)))[: wanted.captions]
 
     @property
     def _parts(self) -> tuple[range, ...]:
         """Places of captions that are drawn together; small sets do not wait for the large ones that they lie in."""
-        bounds = [0, self.scale.captions // 4, self.scale.captions // 2, len(self.captions)]
+        bounds = [0, self.world.scale.captions // 4, self.world.scale.captions // 2, len(self.captions)]
         return tuple(range(start, stop) for start, stop in itertools.pairwise(bounds))
+
+    @cached_property
+    def _drawn_before(self) -> datasets.Dataset:
+        """Images that were drawn elsewhere, counted within their captions."""
+        import numpy as np
+
+        drawn = _captioned(RealImages(data=str(self.world.generator)))
+        ids = np.asarray(drawn["caption_id"][:])
+        return drawn.remove_columns("image_index").add_column("image_index", _rank(ids, np.arange(len(ids))))
+
+    def numbers(self, like: ImageSet) -> np.ndarray:
+        """(captions,) int64: how many images of each caption the study needs of this guidance and these steps."""
+        import numpy as np
+
+        numbers = np.zeros(len(self.captions), np.int64)
+        for setting in all_settings(make_claims(self.world)):
+            own = setting.images
+            if own is not None and own.source == "synthetic" and drawn_alike(own) == drawn_alike(like):
+                places = self._places(own)
+                numbers[places] = np.maximum(numbers[places], own.drawn_per_caption)
+        return numbers
 
     def _draw(self, wanted: ImageSet, part: range) -> datasets.Dataset:
         """Draw, or find drawn, all images of a part that the study needs of this guidance and these steps."""
-        import numpy as np
         from filelock import FileLock
 
         from ..runs.generation import GenerationRun
         from ..synthesis import GenerationSettings
 
         name = f"guidance-{wanted.guidance_scale:g}-steps-{wanted.num_inference_steps}-captions-{part.start}"
-        folder = self.work / f"captions-{self.scale.captions}" / f"{name}-{self.dtype}"
+        folder = self.work / f"captions-{self.world.scale.captions}" / f"{name}-{self.dtype}"
         if folder.name in self._loaded:
             return self._loaded[folder.name]
-        numbers = np.zeros(len(self.captions), np.int64)
-        for setting in all_settings(make_claims(self.scale)):
-            own = setting.images
-            if own is not None and own.source == "synthetic" and _drawn_alike(own, wanted):
-                places = self._places(own)
-                numbers[places] = np.maximum(numbers[places], own.drawn_per_caption)
+        numbers = self.numbers(wanted)
         folder.parent.mkdir(parents=True, exist_ok=True)
         captions = Path(f"{folder}.captions.parquet")
         with FileLock(f"{folder}.lock"):
             self.captions.select(part).with_num_images(numbers[part.start : part.stop]).write_parquet(captions)
             settings = GenerationSettings(
                 captions=str(captions),
+                generator=str(self.world.generator),
                 guidance_scale=wanted.guidance_scale,
                 num_inference_steps=wanted.num_inference_steps,
                 dtype=self.dtype,
@@ -148,7 +206,7 @@ class ImageSets:
         from ..evaluation import bootstrap_interval
         from ..synthesis import DiversityScorer
 
-        dataset = self[images]
+        dataset = self.images(images)
         rows = [{"caption_id": caption_id} for caption_id in dataset["caption_id"]]
         pictures = [image.convert("RGB") for image in dataset["image"]]
         scores = {
@@ -179,29 +237,33 @@ class ImageSets:
     @property
     def judge_steps(self) -> int:
         """Of the judge's training; the preset's own number at full scale."""
-        return 2 * self.scale.steps
+        return 2 * self.world.scale.steps
 
     @cached_property
     def _judge(self) -> Path:
-        """A StableRep+ of the real drawings of the training concepts: it learned what the captions look like."""
+        """A StableRep+ of the real images: it learned what the captions look like."""
         from filelock import FileLock
 
-        from .. import assets
         from ..runs.training import TrainingRun
 
-        folder = self.work / f"judge-{self.judge_steps}-{self.scale.views}"
+        folder = self.work / f"judge-{self.judge_steps}-{self.world.scale.views}"
         self.work.mkdir(parents=True, exist_ok=True)
-        run = TrainingRun.from_preset(
-            PRESETS["stablerep+"],
-            folder,
-            data=str(assets.pictograms_path()),
-            seed=_JUDGE_SEED,
-            max_steps=self.judge_steps,
-            disable_tqdm=True,
-            captions_per_batch=self.scale.views // 4,
-        )
+        images = self.work / "real" / "train.parquet"
         with FileLock(f"{folder}.lock"):
-            run.run()
+            if not images.exists():
+                images.parent.mkdir(exist_ok=True)
+                partial = images.with_suffix(".partial")
+                self.real.to_parquet(partial)
+                partial.rename(images)
+            TrainingRun.from_preset(
+                self.world.recipes["stablerep+"],
+                folder,
+                data=str(images.parent),
+                seed=_JUDGE_SEED,
+                max_steps=self.judge_steps,
+                disable_tqdm=True,
+                captions_per_batch=self.world.scale.views // 4,
+            ).run()
         return folder
 
     def load(self, name: str, folder: Path, split: str) -> datasets.Dataset:
@@ -213,8 +275,36 @@ class ImageSets:
         return self._loaded[name]
 
 
-def _drawn_alike(one: ImageSet, other: ImageSet) -> bool:
-    return (one.guidance_scale, one.num_inference_steps) == (other.guidance_scale, other.num_inference_steps)
+def drawn_alike(images: ImageSet) -> tuple[float, int]:
+    """What image sets that are drawn together have in common."""
+    return images.guidance_scale, images.num_inference_steps
+
+
+def _captioned(one: RealImages) -> datasets.Dataset:
+    """Real images with a text each, from captions or from the names of classes."""
+    import datasets
+
+    from ..captions import caption_id
+    from ..errors import InputError
+    from ..evaluation.images import load_images
+    from ..runs.data import find_data
+
+    dataset = load_images(find_data(one.data), one.split)
+    column = one.label_column if one.wordings else one.caption_column
+    for name in filter(None, ("image", column, one.label_column)):
+        if name not in dataset.column_names:
+            raise InputError(f"{one.data} has no column {name!r}, it has {', '.join(dataset.column_names)}.")
+    values, feature = dataset.with_format(None)[column][:], dataset.features[column]
+    if one.wordings:
+        names = feature.int2str(values) if isinstance(feature, datasets.ClassLabel) else values
+        texts = [one.wordings[i % len(one.wordings)].format(name.split(",")[0]) for i, name in enumerate(names)]
+    else:
+        texts = [value if isinstance(value, str) else value[i % len(value)] for i, value in enumerate(values)]
+    ids = [caption_id(text) for text in texts]
+    made: dict[str, Any] = {"caption": texts, "caption_id": ids, "image_index": list(range(len(texts)))}
+    if one.label_column is not None:  # labels of another part are others
+        made["label"] = [f"{one.data} {label}" for label in dataset.with_format(None)[one.label_column][:]]
+    return datasets.concatenate_datasets([dataset.select_columns(["image"]), datasets.Dataset.from_dict(made)], axis=1)
 
 
 def _rank(groups: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..evaluation import EvaluationResult
 from .cells import ImageSet
-from .claims import MAIN, Claim
+from .claims import Claim
 from .figures import Panel, Point, dot_panels, line_panels, name_of
 
 Combined = Mapping[str, Mapping[str, EvaluationResult]]
@@ -24,6 +24,8 @@ def plot_claim(claim: Claim, combined: Combined, described: Mapping[ImageSet, Ma
             return _lines(claim, combined, "images per caption", lambda setting: setting.images.images_per_caption)
         case 4:
             return _lines(claim, combined, "captions", lambda setting: setting.images.captions)
+        case 7:
+            return _lines(claim, combined, "views", lambda setting: setting.steps * setting.views)
     points = {
         name_of(measure): {
             label: _point(results[measure]) for label, results in combined.items() if measure in results
@@ -57,7 +59,7 @@ def _lines(claim: Claim, combined: Combined, x_label: str, x_of: Any) -> bytes:
 def _panels(claim: Claim, combined: Combined, x_of: Any) -> list[Panel]:
     """One a measure; a line is what stands before the comma of a label."""
     panels = []
-    for measure in claim.measures if claim.number == 4 else MAIN:
+    for measure in claim.measures:
         lines: dict[str, dict[float, Point]] = {}
         for label, results in combined.items():
             if measure in results:

@@ -14,11 +14,12 @@ from ..evaluation import EvaluationResult, combine_seeds
 from ..evaluation.tables import markdown_table, percent
 from ..files.atomic import write_file
 from .cells import Cell, ImageSet
-from .claims import Claim, Scale
+from .claims import Claim
 from .figures import name_of
 from .plots import plot_claim
 from .records import Records, unpack_results
 from .verdicts import CORRECTION, RULE, Judged, JudgedClaim, Measured, judge, summary
+from .world import World
 
 Key = Callable[[Cell | ImageSet], str]
 
@@ -28,14 +29,14 @@ class Study:
     """Claims, and what was recorded of them.
 
     Attributes:
-        claims: some of `make_claims(scale)`.
-        scale: of the study.
+        claims: some of `make_claims(world)`.
+        world: of the study.
         records: what was measured.
         key: cell or image set -> the name of its record.
     """
 
     claims: Sequence[Claim]
-    scale: Scale
+    world: World
     records: Records
     key: Key
 
@@ -44,7 +45,7 @@ class Study:
         """Setting -> seed -> measure -> result, as far as there are records."""
         found: dict[Any, dict[int, dict[str, EvaluationResult]]] = {}
         for setting in dict.fromkeys(one for claim in self.claims for one in claim.settings.values()):
-            for seed in range(self.scale.seeds if setting.has_seeds else 1):
+            for seed in range(self.world.scale.seeds if setting.has_seeds else 1):
                 key = self.key(Cell(setting=setting, seed=seed))
                 if key in self.records:
                     found.setdefault(setting, {})[seed] = unpack_results(self.records[key], setting.objective)
@@ -53,7 +54,7 @@ class Study:
     @cached_property
     def judged(self) -> tuple[JudgedClaim, ...]:
         """The claims with their verdicts."""
-        return tuple(judge(claim, self.measured, self.scale.seeds) for claim in self.claims)
+        return tuple(judge(claim, self.measured, self.world.scale.seeds) for claim in self.claims)
 
     def combined(self, claim: Claim) -> dict[str, dict[str, EvaluationResult]]:
         """Label -> measure -> the mean over seeds with its interval; of a single seed its own."""
@@ -88,16 +89,16 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
         The path of `report.md`.
     """
     folder = Path(output)
-    scale = study.scale
+    world = study.world
     entries = [_claim_json(study, judged) for judged in study.judged]
     sections = [
-        "# The paper's claims, in small",
-        f"Made by `{command}`. {_setting_words(scale)}",
+        f"# The paper's claims, in small: {world.name}",
+        f"Made by `{command}`. {_setting_words(world)}",
         verdicts_table(entries),
         "## How it was judged",
         RULE,
         CORRECTION,
-        _LIMITS,
+        f"Read it with care. {world.limits} {_LIMITS}".replace("  ", " "),
     ]
     for judged in study.judged:
         sections += _claim_sections(study, judged)
@@ -109,7 +110,7 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
     sections.append(
         "All numbers are in [results.json](results.json), each training in [records.jsonl](records.jsonl)."
     )
-    contents = {"command": command, "scale": dataclasses.asdict(scale), "claims": entries}
+    contents = {"command": command, "scale": dataclasses.asdict(world.scale), "claims": entries}
     text = json.dumps(contents, indent=2, ensure_ascii=False)
     write_file(folder / "results.json", f"{text}\n".encode())
     path = folder / "report.md"
@@ -139,18 +140,17 @@ def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(rows, align_right=False)
 
 
-_LIMITS = """\
-Read it with care. These are drawings of 32 pixels and trainings of about two minutes; a disagreement says that the
-paper's effect does not show here, not that it is not there. Hyper-parameters are the presets', chosen on a part held
-out of the training concepts and not anew for a claim. What is measured on are real drawings by human artists, of
-concepts that neither the generator nor any encoder saw."""
+_LIMITS = (
+    "A disagreement says that the paper's effect does not show here, not that it is not there. Hyper-parameters were "
+    "chosen before, and not anew for a claim."
+)
 
 
-def _setting_words(scale: Scale) -> str:
+def _setting_words(world: World) -> str:
+    scale = world.scale
     return (
-        f"Every encoder is a ViT of four layers that saw {scale.steps} batches of {scale.views} views "
-        f"({scale.steps * scale.views:,} in all, under SimCLR two of each image; under StableRep and CLIP about 8 % "
-        "fewer of the real drawings, since not every caption has four); "
+        f"Every encoder is {world.about} that saw {scale.steps:,} batches of {scale.views} views "
+        f"({scale.steps * scale.views:,} in all, of single images two of each) where nothing else is said; "
         f"{scale.seeds} seeds of each setting; the largest image set has {scale.captions:,} captions."
     )
 
@@ -172,8 +172,8 @@ def _claim_sections(study: Study, judged: JudgedClaim) -> list[str]:
             rows.append([_images_label(claim, images), *(_plain(record[name]) for name in ("alignment", "diversity"))])
         sections += [
             markdown_table(rows),
-            "Alignment: mean cosine of image and caption for a StableRep+ that learned from real drawings of the "
-            "training concepts. Diversity: Vendi score of the images of a caption in its features, 1 if they are all "
+            "Alignment: mean cosine of image and caption for a StableRep+ that learned from the real images. "
+            "Diversity: Vendi score of the images of a caption in its features, 1 if they are all "
             "alike. Intervals: bootstrap over captions.",
         ]
     return sections

@@ -123,8 +123,10 @@ def run_demo(settings: DemoSettings | None = None) -> Demo:
 _INTRODUCTION = """\
 A small text-to-image pipeline drew several images of each caption; StableRep and SimCLR learned from the same images,
 for the same number of steps and views. They, an untrained twin and the bare pixels were then measured on **real
-pictograms by human artists**, of concepts that neither the pipeline nor the encoders ever saw. It is a demonstration
-of minutes on one seed: its intervals tell how far the test images carry, not how much another seed would differ."""
+pictograms by human artists**, of concepts that neither the pipeline nor the encoders ever saw. Every pictogram is seen
+at a random size and place on light paper, so that nothing is told by where it lies; "aligned" scores are of the same
+pictograms as they are stored, cropped to their ink. It is a demonstration of minutes on one seed: its intervals tell
+how far the test images carry, not how much another seed would differ."""
 
 
 def _say(step: int, what: str) -> None:
@@ -154,30 +156,20 @@ def _make_untrained_twin(command: DemoSettings, output: Path) -> None:
 
 
 def _evaluate_pixels(file: Path) -> list[EvaluationResult]:
-    from ..evaluation import load_results, pixel_encoder
+    from ..evaluation import pixel_encoder
 
-    if file.exists():
-        return load_results(file)
     return _measure({PIXELS: pixel_encoder()}, file)
 
 
 def _evaluate(command: DemoSettings, name: str, encoder: Path) -> list[EvaluationResult]:
-    from ..evaluation import load_results
-
-    file = encoder / "results.json"
-    if file.exists():
-        return load_results(file)
-    seeds = () if name == UNTRAINED else (command.seed,)
-    return _measure({name: encoder}, file, seeds)
+    return _measure({name: encoder}, encoder / "results.json", () if name == UNTRAINED else (command.seed,))
 
 
 def _measure(encoder: dict[str, Any], file: Path, seeds: Sequence[int] = ()) -> list[EvaluationResult]:
-    """The headline numbers: k = 20, and one value of C a decade, which is near the best of them all."""
-    from ..evaluation import EvaluationSettings
-    from .evaluation import NO_CACHE, MeasuringSettings, evaluate
+    from ..evaluation import load_results
+    from .evaluation import evaluate_on_pictograms
 
-    measuring = MeasuringSettings(cache=NO_CACHE, output=str(file), pixels=False)
-    return evaluate(encoder, measuring, EvaluationSettings(knn_neighbours=[20], probe_c_values=12), seeds=seeds)
+    return load_results(file) if file.exists() else evaluate_on_pictograms(encoder, output=file, seeds=seeds)
 
 
 def _facts(command: DemoSettings, records: dict[str, dict[str, Any]]) -> dict[str, object]:

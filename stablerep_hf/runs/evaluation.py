@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..evaluation import EvaluationResult, VisionEncoder
+    from ..evaluation.image_transforms import Placement
 
 PIXELS = "pixels"
 UNTRAINED = "untrained"
+# one value of C a decade is near the best of 45
+PICTOGRAM_SETTINGS = EvaluationSettings(knn_neighbours=[20], probe_c_values=12)
 
 
 @dataclass
@@ -33,11 +36,16 @@ class MeasuringSettings(EncodingSettings):
     protocols: list[str] | None = setting(
         None,
         "Some of knn, linear_probe, linear_probe_sgd, linear_probe_sgd_optimistic, few_shot, zero_shot (all of "
-        "labels), classification (a fine-tuned classifier by itself), retrieval and retrieval_displaced (of groups "
-        "and artists), text_retrieval (of captions), sibling_retrieval (of caption ids); if not given, knn and "
-        "linear_probe of labels, retrieval of groups and artists, or else those of captions.",
+        "labels), classification (a fine-tuned classifier by itself), retrieval (of groups and artists), "
+        "text_retrieval (of captions), sibling_retrieval (of caption ids); if not given, knn and linear_probe of "
+        "labels, retrieval of groups and artists, or else those of captions.",
     )
     pixels: bool = setting(True, "Measure the bare pixels beside the encoders: what colour and layout give.")
+    placed: bool | None = setting(
+        None,
+        "Show every picture at a random size and place on light paper, so that none is told by where it lies; so are "
+        "the embedded pictograms if not given, and no others.",
+    )
     train_split: str = setting("train", "Split that is the bank of kNN and the training set of the probes.")
     validation_split: str | None = setting(None, "Chooses linear_probe's C; a fifth of the training set if not given.")
     split: str | None = setting(
@@ -78,6 +86,19 @@ class MeasuringSettings(EncodingSettings):
             if (value := getattr(self, f"{name}_column")) is not None
         }
         return replace(found, **named, slices=tuple(self.slice_columns))
+
+    @property
+    def transform(self) -> Placement | None:
+        """What is done to every picture."""
+        from ..evaluation.image_transforms import Placement
+
+        return Placement() if (self.data == EMBEDDED if self.placed is None else self.placed) else None
+
+    @property
+    def variant(self) -> str:
+        """What tells the results from those that `placed` gives by default."""
+        placed = self.transform is not None
+        return "" if placed == (self.data == EMBEDDED) else "placed" if placed else "aligned"
 
 
 def evaluate(
@@ -130,10 +151,47 @@ def evaluate(
         subject=replace(sides.subject, seeds=tuple(seeds)),
         settings=settings,
         **measuring.options(),
+        transform=measuring.transform,
     )
-    results = [replace(result, settings={**result.settings, **named[result.encoder][1]}) for result in results]
+    results = [
+        replace(
+            result,
+            settings={**result.settings, **named[result.encoder][1]},
+            variant=", ".join(filter(None, (result.variant, measuring.variant))),
+        )
+        for result in results
+    ]
     if measuring.output is not None:
         save_results(measuring.output, results)
+    return results
+
+
+def evaluate_on_pictograms(
+    encoders: Any,
+    protocols: list[str] | None = None,
+    *,
+    output: str | Path | None = None,
+    seeds: Sequence[int] = (),
+) -> list[EvaluationResult]:
+    """Measure encoders on the embedded pictograms as the demo, the cards and the claims do.
+
+    Every picture of every split lies elsewhere, at another size, on other paper (`Placement`); results of the variant
+    "aligned" are of the same pictures as they are stored, cropped to their ink.
+
+    Args:
+        encoders: As for `evaluate`; nothing is measured beside them.
+        protocols: As in `MeasuringSettings`.
+        output: File of the results; none is written if not given.
+        seeds: As for `evaluate`.
+    """
+    from ..evaluation import save_results
+
+    results: list[EvaluationResult] = []
+    for placed in (True, False):
+        measuring = MeasuringSettings(protocols=protocols, cache=NO_CACHE, pixels=False, placed=placed)
+        results += evaluate(encoders, measuring, PICTOGRAM_SETTINGS, seeds=seeds)
+    if output is not None:
+        save_results(output, results)
     return results
 
 

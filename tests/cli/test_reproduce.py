@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -17,14 +18,16 @@ from study_data import result
 
 from stablerep_hf import assets
 from stablerep_hf.errors import InputError
-from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, study, unpack_results
+from stablerep_hf.reproduction import Cell, ImageSet, Scale, pack_results, read_world, study, unpack_results
 from stablerep_hf.reproduction.cell_runner import CellRunner
-from stablerep_hf.reproduction.claims import MAIN, REST, TAIL, ZERO_SHOT
+from stablerep_hf.reproduction.claims import REST, TAIL
 from stablerep_hf.reproduction.image_sets import ImageSets
 from stablerep_hf.reproduction.workers import run_tasks
+from stablerep_hf.reproduction.world import MAIN, ZERO_SHOT
 
 SMALL = ["--num_captions", "16", "--max_steps", "2", "--views_per_batch", "8", "--num_seeds", "2"]
 SCALE = Scale(captions=16, steps=2, views=8, seeds=2)
+WORLD = replace(read_world(), scale=SCALE)
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def small_world(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_cells_are_drawn_trained_and_measured_and_images_are_judged(small_world, tmp_path):
     """On the embedded generator: a dual encoder, and the best-aligned images, for which a judge is trained."""
-    runner = CellRunner(tmp_path / "work", SCALE, "float32")
+    runner = CellRunner(tmp_path / "work", WORLD, "float32")
     cell = Cell(setting=SCALE.train("clip", 4, 4), seed=0)
     record = runner.run(cell)
     assert record["key"] == runner.key(cell)
@@ -102,7 +105,7 @@ def test_a_study_is_recorded_resumed_and_reported(stablerep, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--claims", "7"], "--claims 7"),
+        (["--claims", "7"], "--claims 7 cannot be tested"),
         (["--num_captions", "20"], "multiple of 8"),
         (["--num_captions", "64", "--views_per_batch", "64"], "than the smallest set has"),
         (["--num_seeds", "1"], "seeds=1"),
@@ -164,7 +167,7 @@ def drawn(captions, counts):
 
 
 def test_image_sets_are_what_they_say(monkeypatch, tmp_path):
-    sets = ImageSets(tmp_path, Scale(), "float32")
+    sets = ImageSets(tmp_path, read_world(), "float32")
     ids = sets.captions.caption_ids
     assert (np.diff(ids) > 0).all()
     monkeypatch.setattr(
@@ -172,17 +175,17 @@ def test_image_sets_are_what_they_say(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(ImageSets, "_alignment", lambda self, rows: np.asarray(rows["image_index"][:]) % 5)
 
-    few = sets[ImageSet(captions=10, images_per_caption=4)]
+    few = sets.images(ImageSet(captions=10, images_per_caption=4))
     assert np.array_equal(np.unique(few["caption_id"]), ids[:10])
     assert few["image_index"][:] == [0, 1, 2, 3] * 10
-    aligned = sets[ImageSet(captions=10, images_per_caption=4, aligned=True)]
+    aligned = sets.images(ImageSet(captions=10, images_per_caption=4, aligned=True))
     assert aligned["image_index"][:] == [2, 3, 4, 7] * 10, "the highest of eight, which are 0 1 2 3 4 0 1 2"
 
-    groups = sets.subgroups
+    groups = sets.tails
     half = ImageSet(captions=656, images_per_caption=4)
     counts = []
     for wanted in (half, ImageSet(captions=656, images_per_caption=4, balanced=True)):
-        chosen = sets[wanted]
+        chosen = sets.images(wanted)
         assert len(chosen) == 656 * 4
         names, sizes = np.unique([groups[i] for i in set(chosen["caption_id"])], return_counts=True)
         counts.append(dict(zip(names, sizes, strict=True)))
@@ -208,6 +211,7 @@ PARENT = """
 import sys
 from fake_runner import FakeRunner
 from stablerep_hf.reproduction.workers import run_tasks
+from stablerep_hf.reproduction.world import MAIN, ZERO_SHOT
 if __name__ == "__main__":
     for record in run_tasks([-3, -3, 0], FakeRunner(), 2):
         print(record)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation import Displacement, extract_features, feature_cache, features
+from stablerep_hf.evaluation import Placement, extract_features, feature_cache, features
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_a_transform_has_a_cache_of_its_own(vit, image_processor, train_world, t
     options = {"image_processor": image_processor, "cache_dir": tmp_path, "progress": False}
     plain = extract_features(vit, train_world, **options).features
     for seed in (0, 0, 1):
-        moved = extract_features(vit, train_world, transform=Displacement(seed=seed), **options).features
+        moved = extract_features(vit, train_world, transform=Placement(seed=seed), **options).features
         assert not np.allclose(moved, plain)
     assert len(list(tmp_path.iterdir())) == 3
 

@@ -22,7 +22,6 @@ from stablerep_hf.evaluation import (
     load_encoder,
     logistic_regression_probe,
     mean_per_class_accuracy,
-    pixel_encoder,
     results_table,
     retrieval_recall,
     text_retrieval_recall,
@@ -518,18 +517,6 @@ def test_siblings_are_found_by_caption_id():
     )[0]
     assert (result.value, result.metric, result.n) == (1.0, "mAP", 90)
     assert 0 < result.chance < 0.1
-
-
-def test_displacing_the_query_takes_away_what_pixels_have(test_world):
-    arguments = {"columns": ARTISTS, "protocols": ["retrieval", "retrieval_displaced"], "progress": False}
-    results = {
-        (result.protocol, result.metric): result
-        for result in evaluate_encoder(pixel_encoder(), None, test_world, **arguments)
-    }
-    assert results["retrieval_displaced", "recall@1"].value < results["retrieval", "recall@1"].value
-    assert results["retrieval_displaced", "recall@1"].settings["displaced_scale"] == [0.6, 0.9]
-    again = evaluate_encoder(pixel_encoder(), None, test_world, **arguments)
-    assert [result.value for result in again] == [result.value for result in results.values()]
 
 
 def test_an_augmented_probe_sees_a_new_crop_in_each_epoch(vit, image_processor, train_world, test_world):

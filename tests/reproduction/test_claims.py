@@ -3,21 +3,29 @@ from itertools import pairwise
 
 import pytest
 
-from stablerep_hf.reproduction import QUICK, Cell, Scale, all_settings, make_claims
+from stablerep_hf.reproduction import Cell, Scale, all_settings, make_claims, read_world
+from stablerep_hf.reproduction.cells import OF_IMAGES
+
+EMBEDDED = read_world()
 
 
-@pytest.fixture(params=[Scale(), QUICK], ids=["full", "quick"])
-def scale(request):
-    return request.param
+@pytest.fixture(params=["scale", "quick"])
+def world(request):
+    return dataclasses.replace(EMBEDDED, scale=getattr(EMBEDDED, request.param))
 
 
-def test_what_is_compared_saw_as_many_images(scale):
-    trained = [setting for setting in all_settings(make_claims(scale)) if setting.images is not None]
+@pytest.fixture
+def scale(world):
+    return world.scale
+
+
+def test_what_is_compared_saw_as_many_images(world, scale):
+    trained = [setting for setting in all_settings(make_claims(world)) if setting.images is not None]
     assert {(setting.steps, setting.views) for setting in trained} == {(scale.steps, scale.views)}
 
 
-def test_statements_are_differences_of_what_their_claim_measures(scale):
-    for claim in make_claims(scale):
+def test_statements_are_differences_of_what_their_claim_measures(world):
+    for claim in make_claims(world):
         for statement in claim.statements:
             assert sum(coefficient for coefficient, _ in statement.terms) == 0
             assert {setting for _, setting in statement.terms} <= set(claim.settings.values())
@@ -25,14 +33,14 @@ def test_statements_are_differences_of_what_their_claim_measures(scale):
 
 
 def test_settings_that_several_claims_need_are_trained_once():
-    claims = make_claims(Scale())
+    claims = make_claims(EMBEDDED)
     listed = sum(len(claim.settings) for claim in claims)
     assert [claim.number for claim in claims] == [1, 2, 3, 4, 5, 6]
-    assert len(all_settings(claims)) == 38 < listed
+    assert len(all_settings(claims)) == 39 < listed
 
 
-def test_budgets_are_equal_where_a_claim_says_so(scale):
-    images_per_caption, long_tail = make_claims(scale)[2], make_claims(scale)[4]
+def test_budgets_are_equal_where_a_claim_says_so(world, scale):
+    images_per_caption, long_tail = make_claims(world)[2], make_claims(world)[4]
     by_budget = [setting.images for label, setting in images_per_caption.settings.items() if "a caption" in label]
     assert {images.captions * images.images_per_caption for images in by_budget} == {scale.captions}
     assert [images.images_per_caption for images in by_budget] == [1, 2, 4, 8]
@@ -40,12 +48,12 @@ def test_budgets_are_equal_where_a_claim_says_so(scale):
     assert balanced == dataclasses.replace(natural, balanced=True)
 
 
-def test_every_batch_can_be_filled(scale):
-    for setting in all_settings(make_claims(scale)):
+def test_every_batch_can_be_filled(world):
+    for setting in all_settings(make_claims(world)):
         if setting.images is not None:
-            per_caption = 2 if setting.objective == "simclr" else setting.images.images_per_caption
+            per_caption = 2 if setting.objective in OF_IMAGES else setting.images.images_per_caption
             groups = setting.images.captions * (
-                setting.images.images_per_caption if setting.objective == "simclr" else 1
+                setting.images.images_per_caption if setting.objective in OF_IMAGES else 1
             )
             assert setting.views % per_caption == 0
             assert setting.views // per_caption <= groups

@@ -1,14 +1,27 @@
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from study_data import result
 
-from stablerep_hf.reproduction import Cell, Records, Scale, Study, all_settings, make_claims, pack_results, write_study
-from stablerep_hf.reproduction.claims import MAIN, REST, TAIL, ZERO_SHOT
+from stablerep_hf.reproduction import (
+    Cell,
+    Records,
+    Scale,
+    Study,
+    all_settings,
+    make_claims,
+    pack_results,
+    read_world,
+    write_study,
+)
+from stablerep_hf.reproduction.claims import REST, TAIL
+from stablerep_hf.reproduction.world import MAIN, ZERO_SHOT
 
 SCALE = Scale(captions=64, steps=3, views=16, seeds=3)
+WORLD = replace(read_world(), scale=SCALE)
 MEASURES = [*MAIN, *ZERO_SHOT, *(f"{measure}, {part}" for measure in MAIN for part in (TAIL, REST))]
 
 
@@ -27,7 +40,7 @@ def better_with_siblings(setting, seed):
 
 @pytest.fixture
 def study(tmp_path):
-    claims = make_claims(SCALE)
+    claims = make_claims(WORLD)
     records = Records(tmp_path / "records.jsonl")
     for setting in all_settings(claims):
         for seed in range(SCALE.seeds if setting.has_seeds else 1):
@@ -39,7 +52,7 @@ def study(tmp_path):
         records.add(
             {"key": key(images), **images.describe(), "alignment": numbers, "diversity": numbers, "cpu_seconds": 1.0}
         )
-    return Study(claims, SCALE, records, key)
+    return Study(claims, WORLD, records, key)
 
 
 def test_the_report_says_of_each_claim_what_came_of_it(study, tmp_path):
@@ -65,7 +78,7 @@ def test_the_report_says_of_each_claim_what_came_of_it(study, tmp_path):
 
 
 def test_the_same_records_give_the_same_files(study, tmp_path):
-    study = Study(study.claims[2:3], SCALE, study.records, key)
+    study = Study(study.claims[2:3], WORLD, study.records, key)
     for folder in ("one", "two"):
         write_study(study, tmp_path / folder, "stablerep reproduce")
     for file in (tmp_path / "one").iterdir():
@@ -76,9 +89,9 @@ def test_a_run_that_has_only_begun_has_a_report(study, tmp_path):
     few = Records(tmp_path / "few.jsonl")
     for name in list(study.records)[:4]:
         few.add(study.records[name])
-    text = write_study(Study(study.claims, SCALE, few, key), tmp_path / "few", "x").read_text("utf-8")
+    text = write_study(Study(study.claims, WORLD, few, key), tmp_path / "few", "x").read_text("utf-8")
     assert "incomplete, 0 of 3 seeds" in text
     assert "not judged yet (0 of 3 seeds)" in text
     assert not (tmp_path / "few" / "claim-5.png").exists()
-    empty = Study(study.claims, SCALE, Records(tmp_path / "none.jsonl"), key)
+    empty = Study(study.claims, WORLD, Records(tmp_path / "none.jsonl"), key)
     assert "incomplete" in write_study(empty, tmp_path / "none", "x").read_text("utf-8")

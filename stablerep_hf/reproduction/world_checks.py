@@ -1,0 +1,69 @@
+"""What a study would fail on only after hours, looked at before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..assets import EMBEDDED
+from ..errors import InputError
+from .image_sets import ImageSets
+from .world import World
+
+
+def check_world(world: World) -> None:
+    """Look at everything that a study would fail on only after hours.
+
+    Raises:
+        InputError: A data set, column or label is not there, labels are of one class, captions have no images, or the
+            generator draws images of another size.
+    """
+    import numpy as np
+
+    from ..evaluation.features import column_values
+    from ..runs.evaluation import MeasuringSettings, load_sides
+
+    for one in world.evaluation:
+        sides = load_sides(MeasuringSettings(**one.settings))
+        label = sides.columns.label
+        protocols = one.settings.get("protocols", ("knn",))
+        if label is None or not {"knn", "linear_probe", "zero_shot"} & set(protocols):
+            continue
+        found = {str(value) for value in column_values(sides.test.with_format(None), label)}
+        if len(found) < 2:
+            raise InputError(
+                f"All labels of evaluation set {one.name or sides.subject.dataset!r} are {next(iter(found), None)!r}, "
+                "which every encoder gets right: name a set with several classes."
+            )
+    sets = ImageSets(Path(), world, "float32")
+    known = np.isin(sets.captions.caption_ids, sets.real["caption_id"][:])
+    if not known.any():
+        raise InputError(
+            f"None of the {len(sets.captions):,} captions of captions={world.captions} has an image in `real`: name "
+            "images of these captions, or write captions=real."
+        )
+    most = int((len(sets.captions) // 8) * 8)
+    if world.scale.captions > most:
+        raise InputError(
+            f"The world has {len(sets.captions):,} captions and its scale asks for {world.scale.captions:,}: lower "
+            "num_captions, or give more."
+        )
+    if world.draws and (size := drawn_size(str(world.generator))) not in (None, world.image_size):
+        raise InputError(
+            f"generator={world.generator} draws images of {size} pixels and the world has image_size="
+            f"{world.image_size}: name another generator, or change the size."
+        )
+
+
+def drawn_size(generator: str) -> int | None:
+    """Pixels of the images that a pipeline folder draws; None where it is not on this machine or does not say."""
+    from .. import assets
+
+    folder = assets.generator_path() if generator == EMBEDDED else Path(generator)
+    try:
+        tower = next(folder / name / "config.json" for name in ("unet", "transformer") if (folder / name).is_dir())
+        latent = json.loads(tower.read_text("utf-8"))["sample_size"]
+        vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
+        return int(latent * 2 ** (len(vae["block_out_channels"]) - 1))
+    except (StopIteration, OSError, KeyError, TypeError, ValueError):
+        return None
