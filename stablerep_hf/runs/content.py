@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 
@@ -35,11 +35,15 @@ def content_revision(source: str | Path, dataset: datasets.Dataset | datasets.It
     return str(getattr(dataset, "_fingerprint", ""))
 
 
-def content_of(source: str) -> str:
-    """Name what a flag names as another machine would: a folder by its content, a Hub id by itself.
+def content_of(source: str, repo_type: str | None = None) -> str:
+    """Name what a setting names as another machine would: a folder by its content, anything else by itself.
 
     The content is the hash of a drawn data set's plan, or else of a model's weights, or else of all files (of their
     names and sizes where they are more than a gigabyte); cards and hidden files do not count.
+
+    Args:
+        source: What the setting says.
+        repo_type: "dataset" or "model", to name a repository on the Hub by its files, too, as long as it can be asked.
     """
     import hashlib
 
@@ -47,7 +51,7 @@ def content_of(source: str) -> str:
 
     root = Path(source)
     if not root.exists():
-        return source
+        return source if repo_type is None else _content_on_hub(source, repo_type)
     if (root / "provenance").is_dir():
         return f"content {read_provenance(root).shards[0]['plan_hash']}"
 
@@ -66,6 +70,39 @@ def content_of(source: str) -> str:
     return f"content {digest.hexdigest()[:32]}"
 
 
+def is_content(name: str) -> bool:
+    """Whether `content_of` knew more than the name."""
+    return name.startswith("content ")
+
+
+def _content_on_hub(source: str, repo_type: str) -> str:
+    import hashlib
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+    from ..assets import EMBEDDED, ENCODERS
+
+    if source == EMBEDDED or source in ENCODERS:
+        return source
+    try:
+        tree = list(HfApi().list_repo_tree(source, recursive=True, repo_type=repo_type))
+    except (OSError, ValueError, _client_error()):  # offline, no such repository: said where it is read
+        return source
+    digest = hashlib.sha256()
+    for file in sorted(tree, key=lambda file: file.path):
+        if isinstance(file, RepoFile) and not file.path.startswith(".") and not file.path.endswith(".md"):
+            digest.update(f"{file.path}\0{file.lfs.sha256 if file.lfs else file.blob_id}\n".encode())
+    return f"content {digest.hexdigest()[:32]}"
+
+
+def _client_error() -> type[Exception]:
+    """The base of all errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # type: ignore[return-value]
+
+
 @contextmanager
 def reading(source: str) -> Iterator[None]:
     """Turn what the Hub and its client say while a data set is read from it into a sentence.
@@ -73,13 +110,9 @@ def reading(source: str) -> Iterator[None]:
     Raises:
         InputError: In place of their errors.
     """
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # The base of all errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x.
-    of_the_client: Any = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
     try:
         yield
-    except (of_the_client, ConnectionError) as error:
+    except (_client_error(), ConnectionError) as error:
         if getattr(error, "errno", None):  # of a pipe or a process of this machine
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]

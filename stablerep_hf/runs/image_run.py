@@ -67,7 +67,10 @@ class ImageTrainingRun(ABC):
         return settings_of(self.settings, self.arguments)
 
     def _read(self) -> dict[str, Any]:
-        return read_record(self.output, self.RECORD, self.asked, self._contents)
+        record = read_record(self.output, self.RECORD, self.asked, self._contents)
+        if record:  # which may know what the Hub cannot say now
+            self._contents = dict(record.get("contents", {}))
+        return record
 
     def run(self) -> dict[str, Any]:
         """Begin the run, go on with it, or find it finished; push it if `push_to_hub` is set.

@@ -20,8 +20,8 @@ FINE_TUNING = "finetuning.json"
 
 _NOT_LEARNED = ("license",)
 _MEASURED_LAST = ("test_split", "slice_columns")  # settings that matter once training is over
-SOURCES = ("data", "probe_data", "init_from", "tokenizer", "encoder")
-"""Settings that may name a folder, whose content must not change during a run."""
+SOURCES = {"data": "dataset", "probe_data": "dataset", "init_from": "model", "tokenizer": "model", "encoder": "model"}
+"""Settings that name what must not change during a run: a folder, or a repository on the Hub of this type."""
 
 
 def settings_of(settings: Any, arguments: ImageTrainingArguments) -> dict[str, Any]:
@@ -32,15 +32,12 @@ def settings_of(settings: Any, arguments: ImageTrainingArguments) -> dict[str, A
 
 
 def contents_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The content of each folder or file that a setting names, by the setting's name; Hub ids are left out."""
+    """The content of what each setting names, by the setting's name; left out where nothing is known but a name."""
     from .content import content_of
 
     named = {name: names_in(settings.get(name)) for name in SOURCES}
-    return {
-        name: " + ".join(map(content_of, sources))
-        for name, sources in named.items()
-        if any(Path(source).exists() for source in sources)
-    }
+    contents = {name: [content_of(source, SOURCES[name]) for source in named[name]] for name in SOURCES}
+    return {name: " + ".join(contents[name]) for name in SOURCES if contents[name] != named[name]}
 
 
 def names_in(setting: str | list[str] | None) -> list[str]:
@@ -68,6 +65,7 @@ def read_record(output: Path, name: str, settings: Mapping[str, Any], contents: 
             the file is no record.
     """
     from ..files.places import check_owned
+    from .content import is_content
 
     for data in names_in(settings["data"]):
         check_owned(output, name, data)
@@ -90,7 +88,8 @@ def read_record(output: Path, name: str, settings: Mapping[str, Any], contents: 
         "give another `output`, or that run's settings to go on with it.",
     )
     for source, content in contents.items():
-        if their_contents.get(source, content) != content:
+        parts = zip(their_contents.get(source, content).split(" + "), content.split(" + "), strict=True)
+        if any(then != now for then, now in parts if is_content(then) and is_content(now)):
             raise InputError(
                 f"{output} holds a training run whose {source}={settings[source]} has changed since it began "
                 f"({their_contents[source]} then, {content} now): put back what was there, or give another `output`."

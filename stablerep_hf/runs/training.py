@@ -57,8 +57,9 @@ class TrainingSettings(ModelSettings):
         Raises:
             InputError: It is.
         """
-        _check_finished(self.data)
-        check_data(self.data, self.split)
+        for source in names_in(self.data):
+            _check_finished(source)
+            check_data(source, self.split)
         if self.probe_data not in (None, EMBEDDED):
             check_data(str(self.probe_data), self.probe_train_split)
 

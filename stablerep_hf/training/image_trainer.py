@@ -290,7 +290,12 @@ def choose_best_metric(args: ImageTrainingArguments, probe: Probe | None) -> Non
             "trainer a `probe` (`probe_data`), or leave them out."
         )
     metric = getattr(probe, "metric", None)
-    if args.metric_for_best_model is None and metric is not None:
+    if args.metric_for_best_model is None and metric is None:
+        raise InputError(
+            "The probe does not say by its attribute `metric` which of its numbers is the one to go by: name it with "
+            "`metric_for_best_model`."
+        )
+    if args.metric_for_best_model is None:
         args.metric_for_best_model, args.greater_is_better = metric, True
     if metric is not None:
         _check_metric(args, [metric])

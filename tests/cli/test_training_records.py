@@ -11,7 +11,8 @@ from tiny_training import TRAIN_FLAGS
 from training_data import make_dataset
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.runs.content import content_of, reading
+from stablerep_hf.runs.content import content_of, is_content, reading
+from stablerep_hf.runs.record import contents_of, read_record, write_record
 
 PUSH = ["--push_to_hub", "--hub_model_id", "alice/run", "--hub_strategy", "end"]
 
@@ -44,6 +45,33 @@ def test_a_folder_is_known_again_elsewhere_by_what_is_in_it(grouped_folder, tmp_
     make_dataset([4] * 13).to_parquet(moved / "train.parquet")
     assert content_of(str(moved)) != content_of(str(grouped_folder))
     assert content_of("alice/drawings") == "alice/drawings"
+
+
+def test_a_repository_is_known_by_its_files(hub_here, grouped_folder, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    api, data = HfApi(), {"repo_id": "alice/drawings", "repo_type": "dataset"}
+    api.create_repo(**data)
+    api.upload_folder(folder_path=grouped_folder, **data)
+    settings = {"data": "alice/drawings", "split": "train", "tokenizer": "embedded"}
+    began = contents_of(settings)
+    assert began.keys() == {"data"} and is_content(began["data"])
+    write_record(tmp_path / "training.json", {"settings": settings, "contents": began})
+    api.upload_file(path_or_fileobj=b"# Drawings", path_in_repo="README.md", **data)
+    assert contents_of(settings) == began
+    make_dataset([4] * 13).to_parquet(tmp_path / "more.parquet")
+    api.upload_file(path_or_fileobj=tmp_path / "more.parquet", path_in_repo="train.parquet", **data)
+    with pytest.raises(
+        InputError, match=r"whose data=alice/drawings has changed since it began \(content .* then, con"
+    ):
+        read_record(tmp_path, "training.json", settings, contents_of(settings))
+    both = {"data": ["alice/drawings", str(grouped_folder)]}
+    parts = contents_of(both)["data"].split(" + ")
+    assert list(map(is_content, parts)) == [True, True]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert contents_of(settings) == {}
+    assert contents_of(both)["data"].split(" + ") == ["alice/drawings", parts[1]]
+    assert read_record(tmp_path, "training.json", settings, {})["contents"] == began
 
 
 def test_a_model_is_known_by_its_weights(tmp_path):

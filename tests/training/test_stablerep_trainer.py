@@ -142,11 +142,12 @@ def labelled(rows):
     return pictures.add_column("label", [caption[-1] for caption in pictures["caption"]])
 
 
-def test_the_probe_measures_and_the_best_checkpoint_is_loaded(dataset, tmp_path):
+@pytest.mark.parametrize("metric", [{}, {"metric_for_best_model": "eval_knn_accuracy"}])
+def test_the_probe_measures_and_the_best_checkpoint_is_loaded(dataset, tmp_path, metric):
     probe = KnnProbe(labelled(range(0, 18, 2)), labelled(range(1, 18, 2)), k=2)
     settings = {
         "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 4,
-        "load_best_model_at_end": True, "metric_for_best_model": "knn_accuracy",
+        "load_best_model_at_end": True, **metric,
     }  # fmt: skip
     course = Course()
     trainer = StableRepTrainer(
@@ -167,6 +168,19 @@ def test_the_probe_measures_and_the_best_checkpoint_is_loaded(dataset, tmp_path)
     assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
     assert largest_difference(weights(trainer.model), course.steps[best - 1]) == 0.0
     assert trainer.evaluate()["eval_knn_accuracy"] == max(measured)
+
+
+@pytest.mark.parametrize("best", [{"load_best_model_at_end": True}, {"save_strategy": "best"}])
+@pytest.mark.parametrize("metric", ["loss", "eval_loss", "accuracy", "knn_acuracy"])
+def test_what_the_probe_does_not_measure_is_refused_at_the_start(dataset, tmp_path, best, metric):
+    probe = KnnProbe(labelled(range(0, 18, 2)), labelled(range(1, 18, 2)), k=2)
+    settings = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, **best}
+    arguments = make_arguments(tmp_path, **settings, metric_for_best_model=metric)
+    with pytest.raises(InputError, match=f"metric_for_best_model={metric} is not measured.*choose knn_accuracy"):
+        StableRepTrainer(make_model(), arguments, dataset, probe=probe)
+    arguments = make_arguments(tmp_path, **settings)
+    with pytest.raises(InputError, match="name it with `metric_for_best_model`"):
+        StableRepTrainer(make_model(), arguments, dataset, probe=lambda model: {"good": 1.0})
 
 
 def test_the_average_is_what_is_measured_and_the_best_one_is_what_is_left(dataset, tmp_path):
