@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -30,6 +31,8 @@ _SHOW = (
   if (innerWidth <= 640 && wanted) wanted.scrollIntoView();
 }"""
 )
+# In the browser: a box of uploads is emptied of what was refused, and of nothing that was put there meanwhile.
+_EMPTY = "(file, notice) => file && (notice || '').includes(file.path.split(/[\\\\/]/).at(-2)) ? null : file"
 _ADDRESS = "element.querySelector('.address').textContent = location.origin + location.pathname;"
 
 
@@ -147,19 +150,13 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
     opened = _uploaded(settings)
 
     def search_upload(upload: Any, source: str, count: int) -> tuple[Any, ...]:
-        return gr.skip(), *answers.search_picture(opened(upload), source, count)
-
-    def without_upload() -> tuple[Any, ...]:
-        return None, *(gr.skip() for _ in shown)
+        return answers.search_picture(opened(upload), source, count)
 
     def search_again(query: Any, upload: Any, source: str, count: int) -> tuple[Any, ...]:
         by_upload = isinstance(query, dict) and "picture" in query
         return answers.search_again(query, opened(upload) if by_upload else None, source, count)
 
-    _on(
-        picture.upload, search_upload, [picture, *filters], [picture, *shown], notice,
-        js=_SHOW, instead=without_upload, preprocess=False,
-    )  # fmt: skip
+    _on(picture.upload, search_upload, filters, shown, notice, js=_SHOW, upload=picture)
     for control in (source.input, count.release):
         _on(control, search_again, [query, picture, *filters], shown, notice, js=_LINK, preprocess=False)
     return _SearchTab(filters, outputs, notice)
@@ -210,19 +207,13 @@ def _compare_tab(answers: Answers, settings: SpaceSettings, tab: gr.Tab) -> None
     opened = _uploaded(settings)
 
     def compare_upload(upload: Any, left: str, right: str) -> tuple[Any, ...]:
-        return gr.skip(), *answers.compare_picture(opened(upload), left, right)
-
-    def without_upload() -> tuple[Any, ...]:
-        return None, *(gr.skip() for _ in shown)
+        return answers.compare_picture(opened(upload), left, right)
 
     def compare_again(query: Any, upload: Any, left: str, right: str) -> tuple[Any, ...]:
         by_upload = isinstance(query, dict) and "picture" in query
         return answers.compare_again(query, opened(upload) if by_upload else None, left, right)
 
-    _on(
-        picture.upload, compare_upload, [picture, left, right], [picture, *shown], notice,
-        instead=without_upload, preprocess=False,
-    )  # fmt: skip
+    _on(picture.upload, compare_upload, [left, right], shown, notice, upload=picture)
     for chosen in (left, right):
         _on(chosen.change, compare_again, [query, picture, left, right], shown, notice, preprocess=False)
 
@@ -261,6 +252,11 @@ def _uploaded(settings: SpaceSettings) -> Callable[[Any], Image.Image | None]:
     return picture
 
 
+def _folder_of(upload: Any) -> str:
+    """The name of the folder of an upload, which tells it from others; not believed yet."""
+    return Path(str(upload.get("path") if isinstance(upload, dict) else upload)).parent.name
+
+
 def _place_of(event: gr.EventData) -> tuple[Any, Any]:
     """What a grid or the map says was chosen; not believed yet."""
     data = event._data if isinstance(event._data, dict) else {}
@@ -276,22 +272,31 @@ def _on(
     *,
     js: str | None = None,
     instead: Callable[[], Any] | None = None,
+    upload: gr.Image | None = None,
     **options: Any,
 ) -> None:
     """Listen, for the page alone: programs have endpoints of their own.
 
     A refusal is a sentence in `notice`, and a message where there is none; all else stays, or becomes what `instead`
     returns. `js` runs in the browser afterwards.
+
+    `upload` is a box whose files are the first input. What is put there while another one is looked at waits its turn,
+    and what is refused leaves the box.
     """
     several = isinstance(outputs, list)
+    if upload is not None:
+        inputs = [upload, *inputs]
+        options |= {"preprocess": False, "trigger_mode": "always_last"}
 
     @functools.wraps(function)
     def answer(*arguments: Any) -> Any:
-        refused = ""
+        refused: Any = ""
         try:
+            if upload is not None and arguments[0] is None:  # it was refused a moment ago
+                return tuple(gr.skip() for _ in (*outputs, notice))
             answered = function(*arguments)
         except InputError as error:
-            refused = refusal_html(str(error))
+            refused = refusal_html(str(error), "" if upload is None else _folder_of(arguments[0]))
             if instead is not None:
                 answered = instead()
             else:
@@ -310,6 +315,8 @@ def _on(
         show_progress="minimal",
         **options,
     )
+    if upload is not None:
+        done = done.then(fn=None, js=_EMPTY, inputs=[upload, notice], outputs=upload, api_visibility="private")
     if js is not None:
         done.then(fn=None, js=js, api_visibility="private")
 

@@ -69,9 +69,9 @@ def status_html(sentence: str, told: str = "", link: str = "") -> str:
     return f'<p role="status">{escape(sentence)}{" " + escape(told) if told else ""}{anchor}</p>'
 
 
-def refusal_html(sentence: str) -> str:
-    """Why something that was asked for was not done; read aloud at once."""
-    return f'<p class="refused" role="alert">{escape(sentence)}</p>'
+def refusal_html(sentence: str, about: str = "") -> str:
+    """Why something that was asked for was not done; read aloud at once. `about` tells the page of which upload."""
+    return f'<p class="refused" role="alert" data-about="{escape(about)}">{escape(sentence)}</p>'
 
 
 def agreement(found: Sequence[Place], query: Place, collections: Collections) -> str:

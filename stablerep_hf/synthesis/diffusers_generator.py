@@ -24,10 +24,12 @@ from .pipeline_folder import (
     find_pipeline,
     first_line,
     license_of,
+    load_encoders,
     most_tokens,
     own_scheduler,
     own_size,
     pipeline_class_name,
+    refuse_missing_weights,
     takes_guidance,
 )
 from .precision import default_dtype
@@ -265,14 +267,21 @@ class DiffusersGenerator(GeneratorSettings):
         as_text_to_image: Any = diffusers.AutoPipelineForText2Image
         as_saved: Any = diffusers.DiffusionPipeline
         try:
+            settings |= load_encoders(self.folder, self.name, **settings)
             try:  # an image-to-image or inpainting repository serves too: the parts are the same
                 pipeline = as_text_to_image.from_pretrained(self.folder, **settings)
             except ValueError:  # a class that the automatic choice does not know
                 pipeline = as_saved.from_pretrained(self.folder, **settings)
+        except InputError:
+            raise
         except Exception as error:  # a damaged file makes libraries raise anything
             raise InputError(
                 f"The pipeline {self.name!r} cannot be loaded ({first_line(error)[:300]}): download or save it again."
             ) from error
+        for part, model in pipeline.components.items():
+            if isinstance(model, torch.nn.Module):
+                unset = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
+                refuse_missing_weights(self.name, part, unset)
         parameters = inspect.signature(pipeline.__call__).parameters
         required = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
         if "prompt" not in parameters or required - {"prompt", "args", "kwargs"}:

@@ -289,6 +289,40 @@ def check_class(name: str, kind: str) -> None:
         )
 
 
+def load_encoders(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
+    """The parts of a pipeline that are models of transformers, which fills weights that are missing at random.
+
+    Args:
+        folder: Of the pipeline.
+        name: What to call it.
+        settings: Of `from_pretrained`.
+
+    Raises:
+        InputError: A part lacks weights.
+    """
+    import diffusers
+    import transformers
+
+    parts = {}
+    for part, names in read_json(folder / INDEX).items():
+        library, kind = names if isinstance(names, list) and len(names) == 2 else (None, None)
+        module = transformers if library == "transformers" else getattr(diffusers.pipelines, str(library), None)
+        found = getattr(module, str(kind), None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            parts[part], report = found.from_pretrained(folder / part, output_loading_info=True, **settings)
+            refuse_missing_weights(name, part, sorted(report["missing_keys"]))
+    return parts
+
+
+def refuse_missing_weights(name: str, part: str, missing: list[str]) -> None:
+    """Raise `InputError` if weights of a part of a pipeline are missing."""
+    if missing:
+        raise InputError(
+            f"The pipeline {name!r} lacks {len(missing)} weights of its {part} (such as {missing[0]}), so what it "
+            "draws would be left to chance: download or save it again."
+        )
+
+
 def _class_name(config: Path) -> str:
     name = read_json(config).get("_class_name")
     if isinstance(name, list):  # a module beside it, and a class in that

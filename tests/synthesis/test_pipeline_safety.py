@@ -47,6 +47,15 @@ def zeros_in_encoder(folder: Path) -> None:
     save_file({name: torch.zeros_like(part) for name, part in load_file(weights).items()}, weights, {"format": "pt"})
 
 
+def without_a_weight(file: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        weights = load_file(folder / file)
+        weights.pop(sorted(weights)[len(weights) // 2])
+        save_file(weights, folder / file, {"format": "pt"})
+
+    return damage
+
+
 def nothing_in_tokenizer(folder: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").write_text("{")
 
@@ -62,6 +71,9 @@ def nothing_in_tokenizer(folder: Path) -> None:
         (lambda folder: (folder / "text_encoder" / "config.json").write_text("{"), "cannot be loaded"),
         (lambda folder: shutil.rmtree(folder / "text_encoder"), "cannot be loaded"),
         (nothing_in_tokenizer, "cannot be loaded"),
+        (without_a_weight("text_encoder/model.safetensors"), "lacks 1 weights of its text_encoder .* left to chance"),
+        (without_a_weight("unet/diffusion_pytorch_model.safetensors"), "lacks 1 weights of its unet"),
+        (without_a_weight("vae/diffusion_pytorch_model.safetensors"), "lacks 1 weights of its vae"),
     ],
 )
 def test_a_damaged_pipeline_is_one_sentence(copy: Path, damage: Callable[[Path], object], said: str) -> None:
