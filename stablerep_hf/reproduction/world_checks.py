@@ -20,7 +20,7 @@ def check_world(world: World) -> None:
     """
     import numpy as np
 
-    from ..evaluation.features import column_values
+    from ..evaluation.columns import column_values
     from ..runs.evaluation import MeasuringSettings, load_sides
 
     for one in world.evaluation:
