@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "large parquet shards for the Hub, or WebDataset tars",
     "train": "train an encoder on caption-grouped images",
     "finetune": "turn an encoder and labelled images into a classifier, whole or by adapters",
+    "blend": "an encoder between a start and its adaptation, that forgets little",
     "evaluate": "measure encoders side by side on labelled or captioned images",
     "reproduce": "the paper's claims, tested in small",
     "embed": "write the features of a data set's images to a Parquet file",

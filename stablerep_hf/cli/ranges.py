@@ -37,7 +37,8 @@ _NAMES = {
         per_device_train_batch_size probe_c_values projection_dim projection_hidden_dim queue_size rank
         requests_per_minute results save_every save_total_limit sgd_epochs recall_at text_recall_at
         num_resamples shard_megabytes shots shuffle_buffer size steps stored_size target text_hidden_size
-        text_max_tokens text_num_layers torch_empty_cache_steps views_per_batch width eval_accumulation_steps
+        freeze_layers held_out_captions lora_rank text_max_tokens text_num_layers
+        torch_empty_cache_steps views_per_batch width eval_accumulation_steps
         """,
     _COUNT_OR_NONE: """
         data_seed dataloader_num_workers exact_below image_index index_size map_size max_bad_images
@@ -50,11 +51,12 @@ _NAMES = {
     Range(1, 64): "min_sibling_distance",
     _SHARE: """
         adam_beta1 adam_beta2 caption_dropout downsample_probability ema_decay label_smoothing_factor layer_decay
-        max_unsafe min_crop_area near_duplicates probe_validation_fraction
+        max_general_loss max_unsafe min_crop_area near_duplicates probe_validation_fraction weights
         """,
     _AMOUNT: """
         adam_epsilon base_learning_rate cutmix dollars_per_hour guidance_scale learning_rate max_grad_norm mixup
         knn_temperature most_megapixels most_upload_megabytes neftune_noise_alpha num_train_epochs
+        distill_feature_weight distill_similarity_weight
         dollars_per_image guidance_interval max_dollars snr_gamma source_weights temperature warmup_epochs weight_decay
         """,
     Range(0, 1e9): "eval_delay eval_steps logging_steps save_steps warmup_steps",

@@ -8,7 +8,12 @@ from .catalogue import (
 from .classifier import load_classifier as load_classifier
 from .comparison import compare_encoders as compare_encoders
 from .embedding import embed_images as embed_images
-from .encoder import VisionEncoder as VisionEncoder, load_encoder as load_encoder, pixel_encoder as pixel_encoder
+from .encoder import (
+    VisionEncoder as VisionEncoder,
+    load_encoder as load_encoder,
+    move as move,
+    pixel_encoder as pixel_encoder,
+)
 from .features import (
     ExtractionOptions as ExtractionOptions,
     Features as Features,

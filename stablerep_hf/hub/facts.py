@@ -109,14 +109,13 @@ class ModelFacts(CardFacts):
     """Facts of a trained model, beside those of `CardFacts`.
 
     Attributes:
-        form: What loads it: "encoder" is a plain `ViTModel`, "pretraining" the full `StableRepModel` with remote code,
-            "timm" a checkpoint of timm, "sentence-transformers" both towers as a stock dual encoder, "classifier" a
-            plain `ViTForImageClassification`, "adapter" low-rank adapters for peft, "lora" those of a diffusers
-            pipeline; its `data` are captioned images, and `training` has its "prompt_template".
-        base_model: what a classifier, adapter or LoRA was fine-tuned from, a Hub id; of adapters also where their
-            examples load that from.
-        classes: of a classifier or adapter.
-        objective: "stablerep", "stablerep+", "simclr", "clip"; empty for an untrained or a converted model.
+        form: What loads it: "encoder" is the stock class of its type, such as `ViTModel`, "pretraining" the full
+            `StableRepModel` with remote code, "timm" a checkpoint of timm, "sentence-transformers" both towers as a
+            stock dual encoder, "classifier" a stock classifier, "adapter" low-rank adapters for peft, "lora" those of
+            a diffusers pipeline; its `data` are captioned images, and `training` has its "prompt_template".
+        base_model: what the training started from, a Hub id; of adapters also where their examples load that from.
+        classes: of a classifier or of adapters that make one.
+        objective: "stablerep", "stablerep+", "simclr", "clip", "distill"; empty for an untrained or a converted model.
         origin: what it was converted from; empty for a model that was trained here.
         architecture: name -> value, as `describe_encoder` reads it from a folder.
         data: what it was trained on; None for an untrained model.

@@ -52,7 +52,9 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
             f"The card is for {facts.name!r} and its results are of {names}; call the model what its results call it."
         )
     library, pipeline = _LIBRARIES[facts.form]
-    fine_tuned, lora = facts.form in ("classifier", "adapter"), facts.form == "lora"
+    fine_tuned, lora = facts.form in ("classifier", "adapter") and bool(facts.classes), facts.form == "lora"
+    if facts.form == "adapter" and not fine_tuned:
+        pipeline = "image-feature-extraction"
     of_repository = _REPOSITORY.fullmatch(facts.base_model) is not None
     data = ModelCardData(
         license=facts.license,
@@ -80,16 +82,31 @@ def render_model_card(facts: ModelFacts) -> ModelCard:
         base_is_repository=of_repository,
         placeholder=PLACEHOLDER,
         fine_tuned=fine_tuned,
+        **_stock(facts),
         settings=_that_applied(facts),
         **_results_section(facts.name, results),
     )
     return ModelCard(text)
 
 
+def _stock(facts: ModelFacts) -> dict[str, str]:
+    """The class of an encoder in transformers, and how it gives the feature of an image."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    from ..models import BACKBONES
+
+    kind = str(facts.architecture.get("model_type", "vit"))
+    kind = "timm_wrapper" if kind.startswith("timm ") else kind
+    known = BACKBONES.get(kind, BACKBONES["vit"])
+    return {"stock_class": str(MODEL_MAPPING_NAMES.get(kind, "ViTModel")), "feature": known.description}
+
+
 def _that_applied(facts: ModelFacts) -> dict[str, Any]:
     """Settings of the training without those that had no part in it: of a text tower that is not there, say."""
     settings = dict(facts.training)
-    idle = []
+    idle = [name for name in ("dora", "adapter_targets") if not settings.get("lora_rank")]
+    if settings.get("teacher") is None:
+        idle += ["distill_"]
     if facts.objective and facts.objective not in ("stablerep+", "clip"):
         idle += ["text_", "image_text_"]
     if facts.objective and facts.objective != "supcon":
@@ -225,9 +242,9 @@ def describe_encoder(folder: str | Path) -> dict[str, Any]:
         ) from error
     described: dict[str, Any]
     if "architecture" in config:  # timm's
-        args, prepared = config["model_args"], config["pretrained_cfg"]
+        args, prepared = config.get("model_args") or {}, config["pretrained_cfg"]
         described = {"model_type": f"timm {config['architecture']}"}
-        described |= {ours: args[theirs] for ours, theirs in _OF_TIMM.items()}
+        described |= {ours: args[theirs] for ours, theirs in _OF_TIMM.items() if theirs in args}
         prepared = {f"image_{name}": prepared[name] for name in ("mean", "std")}
     else:
         vision, text = config.get("vision_config") or config, config.get("text_config") or {}

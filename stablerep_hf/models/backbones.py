@@ -152,7 +152,12 @@ def tower_inputs(config: Any, pixel_values: Tensor) -> dict[str, Tensor]:
 
     SigLIP 2 takes a row of values for each patch, row by row (`Siglip2ImageProcessor`).
     """
-    if getattr(config, "model_type", None) != "siglip2_vision_model":
+    kind = getattr(config, "model_type", None)
+    if kind in ("resnet", "timm_wrapper"):
+        # augmented images stand channels last in memory, where torch 2.14 on a CPU crashes in the backward pass of a
+        # convolution of 1 x 1 with a stride
+        return {"pixel_values": pixel_values.contiguous()}
+    if kind != "siglip2_vision_model":
         return {"pixel_values": pixel_values}
     patch_size = config.patch_size
     images, channels = pixel_values.shape[:2]

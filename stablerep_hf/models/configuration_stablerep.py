@@ -51,6 +51,8 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             ln(1 / 0.07).
         text_pooling: How the feature of a text is read. None: as its type does; a BERT can also give its "first"
             token.
+        teacher_dim: Width of a teacher's features, which a linear map makes of the model's own for distillation. None:
+            no teacher.
         image_mean: Mean of each channel that images are normalised with, of values in [0, 1]. Release: ImageNet's.
         image_std: Standard deviation of each channel.
 
@@ -70,6 +72,7 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     image_text_dim: int = 512
     logit_scale_init_value: float = 2.6592
     text_pooling: TextPooling | None = None
+    teacher_dim: int | None = None
     image_mean: list[float] | tuple[float, ...] = IMAGENET_MEAN
     image_std: list[float] | tuple[float, ...] = IMAGENET_STD
 
@@ -83,8 +86,8 @@ class StableRepConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         if self.text_config is not None:
             self.text_pooling = self.text_pooling or default_pooling(self.text_config)
             check_text_config(self.text_config, self.text_pooling)
-        for name in ("projection_dim", "projection_hidden_dim", "image_text_dim"):
-            if getattr(self, name) < 1:
+        for name in ("projection_dim", "projection_hidden_dim", "image_text_dim", "teacher_dim"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but it is a number of features: give 1 or more.")
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 

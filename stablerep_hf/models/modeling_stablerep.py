@@ -37,6 +37,8 @@ class StableRepOutput(ModelOutput):
         text.
         text_embeds: (C, image_text_dim), texts in that space; not normalised. None without text.
         logit_scale: Scalar, logarithm of 1 / temperature of the image-text loss. None without text.
+        teacher_embeds: (N, teacher_dim), what a linear map makes of the features for distillation. None without
+        `teacher_dim`.
         hidden_states: Of the vision encoder, if asked for; None with `forward_chunk_size`.
         attentions: Likewise.
     """
@@ -47,6 +49,7 @@ class StableRepOutput(ModelOutput):
     image_text_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     logit_scale: Tensor | None = None
+    teacher_embeds: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -118,6 +121,9 @@ class StableRepPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
             init.normal_(module.image_projection.weight, std=module.image_projection.in_features**-0.5)
             init.normal_(module.text_projection.weight, std=module.text_projection.in_features**-0.5)
             init.constant_(module.logit_scale, module.config.logit_scale_init_value)
+        weight: Any = getattr(module, "weight", None)
+        if module is getattr(self, "teacher_projection", None) and weight.shape[0] == weight.shape[1]:
+            init.copy_(weight, torch.eye(len(weight)))  # a teacher that is the start is met exactly
 
 
 class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
@@ -150,6 +156,8 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             self.logit_scale = nn.Parameter(torch.empty(1))
             precise.add("logit_scale")
         self._keep_in_fp32_modules_strict = precise
+        if config.teacher_dim is not None:
+            self.teacher_projection = nn.Linear(features, config.teacher_dim, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
         # the towers name classes that they do not always have (a CLIP text tower those for images), and FSDP refuses
         present = {type(module).__name__ for module in self.modules()}
@@ -211,6 +219,7 @@ class StableRepModel(StableRepPreTrainedModel):  # type: ignore[no-untyped-call]
             text_embeds=text_embeds,
             # no view: FSDP2 frees what it would look at
             logit_scale=self.logit_scale.squeeze(0).clone() if has_text else None,
+            teacher_embeds=None if self.config.teacher_dim is None else self.teacher_projection(features),
             hidden_states=vision.hidden_states,
             attentions=vision.attentions,
         )

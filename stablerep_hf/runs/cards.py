@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..assets import EMBEDDED
-from ..errors import InputError
 
 if TYPE_CHECKING:
     import datasets
-    from huggingface_hub import ModelCard
     from PIL import Image
 
     from ..evaluation import EvaluationResult
@@ -108,15 +106,23 @@ def encoder_facts(
         limits: Sentences on what it cannot do.
     """
     from ..hub import ModelFacts, TrainingData, describe_encoder
+    from .origins import ROLES, licensed_part
 
     settings = {**record["settings"], **record.get("chosen", {})}
     data = TrainingData.of(record["data"])
+    drawn_by_embedded = any(part.generator.get("name") == EMBEDDED for part in data.parts)
+    origins = record.get("origins", {})
+    parts = [licensed_part(settings[name], ROLES[name], terms) for name, terms in origins.items()]
+    terms: dict[str, Any] = {"license": settings["license"]}
+    if settings["license"] == "unknown" and "init_from" in origins:
+        terms = origins["init_from"]
     return ModelFacts(
         name=name,
-        license=settings["license"],
+        **terms,
         form=form,
+        base_model=settings.get("init_from") or "",
         objective=settings["objective"],
-        architecture=describe_encoder(folder),
+        architecture={} if form == "adapter" else describe_encoder(folder),
         data=data,
         training={
             "preset": preset_of(settings),
@@ -131,7 +137,7 @@ def encoder_facts(
         **record.get("energy", {}),
         results=tuple(results),
         limits=tuple(limits),
-        licensed_parts=embedded_parts() if any(part.generator.get("name") == EMBEDDED for part in data.parts) else (),
+        licensed_parts=(*parts, *(embedded_parts() if drawn_by_embedded else ())),
         versions=record["versions"],
     )
 
@@ -141,9 +147,10 @@ def write_converted_card(folder: Path, source: str, form: Form, *, name: str) ->
     from ..evaluation.tables import public_name
     from ..hub import ModelFacts, describe_encoder, write_model_card
     from ..hub.model_card import results_in_card
+    from .origins import card_of, terms_of
     from .record import TRAINING
 
-    card = _card_of(source)
+    card = card_of(source)
     results = results_in_card(card, name) if card else []
     # The same features in another layout; a dual encoder gives others, and its image tower alone knows no texts.
     results = [] if form == "sentence-transformers" else [r for r in results if r.protocol not in _NEED_TEXTS]
@@ -153,46 +160,17 @@ def write_converted_card(folder: Path, source: str, form: Form, *, name: str) ->
         if record.get("finished"):
             write_encoder_card(folder, record, name, results, form)
             return
-    said: dict[str, Any] = card.data.to_dict() if card else {}  # type: ignore[no-untyped-call]
-    license = said.get("license") or "unknown"
-    several = isinstance(license, list)
+    architecture = describe_encoder(folder)
     facts = ModelFacts(
         name=name,
-        license="other" if several else license,
-        license_name=", ".join(license) if several else said.get("license_name") or "",
-        license_link=said.get("license_link") or "",
+        **terms_of(source, architecture["model_type"]),
         form=form,
         results=tuple(results),
         origin=public_name(source),
-        architecture=describe_encoder(folder),
+        architecture=architecture,
         versions={package: version(package) for package in ("stablerep_hf", "transformers", "torch")},
     )
     write_model_card(folder, facts)
-
-
-def _card_of(source: str) -> ModelCard | None:
-    """The card of a folder or of a repository within reach.
-
-    Raises:
-        InputError: Its YAML cannot be read.
-    """
-    from huggingface_hub import ModelCard
-    from huggingface_hub.errors import HFValidationError
-    from yaml import YAMLError
-
-    place = source.removeprefix("hf-hub:").removeprefix("local-dir:")
-    path = Path(place) / "README.md"
-    if Path(place).exists() and not path.is_file():
-        return None
-    try:
-        card: ModelCard = ModelCard.load(path if path.is_file() else place, ignore_metadata_errors=True)
-        return card
-    except (OSError, HFValidationError):  # no repository, no card, no network
-        return None
-    except (YAMLError, ValueError) as error:
-        raise InputError(
-            f"The card of {source} begins with YAML that cannot be read ({' '.join(str(error).split())}): correct it."
-        ) from error
 
 
 def write_classifier_card(

@@ -79,12 +79,12 @@ def convert(source: str, output: str | Path, settings: ConversionSettings | None
     elif settings.int8:
         raise InputError(f"`int8` goes with format=onnx and not with format={settings.format}: leave it out.")
     source = assets.find_encoder(source)
-    _check_empty(output)
+    refuse_other_files(output)
     similarities: dict[str, float] = {}
     try:
         model, processor = _load(source, settings)
         whole: Any = model if hasattr(model, "projection_head") else None
-        with explaining(output), lock_folder(output), _filling(output) as folder:
+        with explaining(output), lock_folder(output), filling(output) as folder:
             has_text = whole is not None and whole.config.text_config is not None
             dual = settings.format == "sentence-transformers" or (settings.format == "onnx" and has_text)
             if dual:
@@ -106,8 +106,8 @@ def convert(source: str, output: str | Path, settings: ConversionSettings | None
     return similarities
 
 
-def _check_empty(output: Path) -> None:
-    """Let pass what a disk of its own has at its root, and what a killed conversion left."""
+def refuse_other_files(output: Path) -> None:
+    """Refuse a folder that is not empty, unless by what a disk has at its root or a killed conversion left."""
     if output.is_dir():
         names = {path.name for path in output.iterdir()}
         if _UNFINISHED in names or not names - _NOT_OURS:
@@ -117,12 +117,12 @@ def _check_empty(output: Path) -> None:
 
 
 @contextmanager
-def _filling(output: Path) -> Iterator[Path]:
+def filling(output: Path) -> Iterator[Path]:
     """A hidden folder in `output`, on the same disk, whose content moves up when the block ends well.
 
     The configuration, without which nothing loads the rest, moves last.
     """
-    _check_empty(output)
+    refuse_other_files(output)
     folder = output / _UNFINISHED
     if folder.is_dir():
         for left in output.iterdir():

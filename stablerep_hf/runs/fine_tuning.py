@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..progress import say
 from ..setting import setting
 from .data import check_data, find_data
-from .image_run import ImageTrainingRun
+from .image_run import ADAPTER, ImageTrainingRun
 from .record import FINE_TUNING, settings_of, write_record
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..hub import ModelFacts
     from ..training import FineTuningArguments
 
-ADAPTER = "adapter"
-"""Folder below a run's with the adapters alone."""
 RESULTS = "results.json"
 
 

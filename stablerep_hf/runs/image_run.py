@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..training.image_trainer import ImageTrainer
     from .room import Room
 
+ADAPTER = "adapter"
+"""Folder below a run's with the adapters alone."""
 _CHECKPOINTS = "checkpoints"
 _UP_TO_THE_DATA = ("captions_per_batch", "images_per_caption", "images_per_batch", "learning_rate")
 

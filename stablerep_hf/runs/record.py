@@ -20,7 +20,11 @@ FINE_TUNING = "finetuning.json"
 
 _NOT_LEARNED = ("license",)
 _MEASURED_LAST = ("test_split", "slice_columns")  # settings that matter once training is over
-SOURCES = {"data": "dataset", "probe_data": "dataset", "init_from": "model", "tokenizer": "model", "encoder": "model"}
+SOURCES = {
+    "data": "dataset",
+    "probe_data": "dataset",
+    **dict.fromkeys(("init_from", "tokenizer", "text_init_from", "teacher", "encoder"), "model"),
+}
 """Settings that name what must not change during a run: a folder, or a repository on the Hub of this type."""
 
 

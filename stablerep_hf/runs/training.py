@@ -12,14 +12,14 @@ from ..progress import say
 from ..setting import setting
 from ..training.model_settings import ModelSettings, build_model
 from .data import check_data
-from .image_run import ImageTrainingRun
+from .image_run import ADAPTER, ImageTrainingRun
 from .record import TRAINING, names_in
 
 if TYPE_CHECKING:
     import datasets
 
     from ..hub import ModelFacts
-    from ..training import KnnProbe, StableRepTrainingArguments
+    from ..training import StableRepTrainingArguments
 
 
 PRETRAINING = "pretraining"
@@ -49,7 +49,19 @@ class TrainingSettings(ModelSettings):
     probe_train_split: str = setting("train", "Split of the probe's data whose labels vote.")
     probe_split: str | None = setting(None, "Split of the probe's data that is classified; 'test' unless embedded.")
     probe_label_column: str | None = setting(None, "Label column of the probe's data; 'label' unless embedded.")
-    license: str = setting("unknown", "Licence of the weights, for their card: a Hub licence id.")
+    held_out_captions: int | None = setting(
+        None,
+        "Captions, drawn by the seed, that are not trained on but measured without labels (sibling_gap, rankme, "
+        "lidar) where eval_strategy says.",
+    )
+    teacher: str | None = setting(
+        None,
+        "Encoder whose features and similarities are learned besides (distillation), or alone with objective distill: "
+        "a folder, a Hub id, 'embedded' or 'embedded-stablerep'. That of init_from keeps what it knows.",
+    )
+    license: str = setting(
+        "unknown", "Licence of the weights, for their card: a Hub licence id; that of init_from if not given."
+    )
 
     def check(self) -> None:
         """Refuse data that is not there, damaged or unfinished, before anything that takes seconds is imported.
@@ -67,8 +79,9 @@ class TrainingSettings(ModelSettings):
 class TrainingRun(ImageTrainingRun):
     """A pre-training run, as `stablerep train` starts it.
 
-    The finished folder holds the encoder as a plain `ViTModel`, `pretraining/` with the whole model and its head,
-    `checkpoints/`, a card, and `training.json` with the settings and the course of the loss.
+    The finished folder holds the encoder in its stock class (`ViTModel`, `Dinov2Model`, ...), `pretraining/` with the
+    whole model and its head, `adapter/` with low-rank adapters alone if there are any, `checkpoints/`, a card, and
+    `training.json` with the settings and the course of the loss.
 
     Args:
         output: Folder of the run.
@@ -117,16 +130,26 @@ class TrainingRun(ImageTrainingRun):
             InputError: Settings, arguments and data do not fit together, a shard is damaged or missing, or the disk
                 has no room for the run.
         """
-        from ..training import StableRepTrainer
+        from ..extras import require
+        from ..training import StableRepTrainer, Teacher, add_adapters
         from ..training.objectives import OBJECTIVES
         from ..training.sources import source_names
+        from .origins import origins_of
+        from .probing import probed
 
         settings = self.settings
-        if OBJECTIVES[self.arguments.objective].text and settings.tokenizer is None:
+        if OBJECTIVES[self.arguments.objective].text and not (settings.tokenizer or settings.text_init_from):
             raise InputError(
                 f"objective={self.arguments.objective} learns from captions with a text tower, which needs a "
-                "`tokenizer`, such as openai/clip-vit-base-patch16 or 'embedded'."
+                "`tokenizer`, such as openai/clip-vit-base-patch16 or 'embedded', or a `text_init_from`."
             )
+        if settings.lora_rank is not None:
+            require(f"lora_rank={settings.lora_rank}", "lora", "peft")
+            if self.arguments.push_to_hub and self.arguments.hub_strategy != "end":
+                raise InputError(
+                    "Checkpoints of a training run with `lora_rank` load nowhere before its end, when the adapters "
+                    "are merged: give hub_strategy=end."
+                )
         sources = names_in(settings.data)
         for source in sources:
             _check_finished(source)
@@ -141,21 +164,46 @@ class TrainingRun(ImageTrainingRun):
         if len(named) == 1:  # messages need not name it
             (name,) = named
             dataset, keys = dataset[name], keys and keys.get(name)
-        probe = _probe(settings, self.arguments)
-        model, self.tokenizer = build_model(settings, self.arguments.seed)
+        dataset, probe = probed(settings, self.arguments, dataset)
+        teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
+        model, self.tokenizer = build_model(
+            settings, self.arguments.seed, teacher_dim=None if teacher is None else teacher.dim
+        )
+        self._origins = origins_of(settings, model)
+        self.adapters = None
+        if settings.lora_rank is not None:
+            self.adapters = add_adapters(
+                model, rank=settings.lora_rank, adapter_targets=settings.adapter_targets, dora=settings.dora
+            )
         with self._making():
-            trainer = StableRepTrainer(model, self.arguments, dataset, self.tokenizer, probe=probe, train_keys=keys)
+            trainer = StableRepTrainer(
+                model, self.arguments, dataset, self.tokenizer, probe=probe, train_keys=keys, teacher=teacher
+            )
+        if self.adapters is not None and trainer.is_fsdp_enabled:
+            raise InputError(
+                "FSDP cuts weights among processes, and adapters are saved whole: start with the configuration "
+                "ddp.yaml, since adapters leave little to cut."
+            )
         self._made(trainer, dataset)
 
     def describe(self) -> dict[str, Any]:
         """What the record says of the run as it stands."""
-        parameters = sum(parameter.numel() for parameter in self.trainer.model.vision_model.parameters())
-        return super().describe() | {"views_seen": self.trainer.seen.views, "parameters": parameters}
+        parameters = list(self.trainer.model.vision_model.named_parameters())
+        return super().describe() | {
+            "views_seen": self.trainer.seen.views,
+            "parameters": sum(value.numel() for name, value in parameters if "lora_" not in name),
+            "trained_parameters": sum(value.numel() for _, value in parameters if value.requires_grad),
+            "origins": self._origins,
+        }
 
     def export(self, model: Any) -> None:
-        """Write the encoder, and the whole model with its tokenizer."""
+        """Write the encoder, the whole model with its tokenizer, and adapters alone; the encoder has them merged."""
         from ..models.export import encoder_image_processor, export_encoder
+        from ..training import save_adapter
 
+        if self.adapters is not None:
+            save_adapter(self.adapters, self.output / ADAPTER, str(self.settings.init_from))
+            self.adapters.merge_and_unload()
         full = self.output / PRETRAINING
         model.save_pretrained(full)
         encoder_image_processor(model.config).save_pretrained(full)
@@ -168,7 +216,10 @@ class TrainingRun(ImageTrainingRun):
         from ..hub import write_model_card
         from .cards import write_encoder_card
 
-        write_encoder_card(self.output, self.record, self.output.resolve().name)
+        name = self.output.resolve().name
+        write_encoder_card(self.output, self.record, name)
+        if self.settings.lora_rank is not None:
+            write_encoder_card(self.output / ADAPTER, self.record, f"{name}, adapters alone", form="adapter")
         full = self.published
         write_model_card(full, self._facts(full, self.record))
 
@@ -240,25 +291,3 @@ def _check_finished(data: str) -> None:
             f"{data} is not finished: {len(drawn.shards)} of {drawn.num_shards} shards are drawn; run the same "
             "`stablerep generate` again first."
         )
-
-
-def _probe(settings: TrainingSettings, arguments: StableRepTrainingArguments) -> KnnProbe | None:
-    from .. import assets
-    from ..evaluation.images import load_images
-    from ..training import KnnProbe
-
-    if (settings.probe_data is None) != (arguments.eval_strategy == "no"):
-        raise InputError(
-            "`probe_data` says what the encoder is measured on while it trains and `eval_strategy` (steps or epoch) "
-            "when: give both, or neither."
-        )
-    if settings.probe_data is None:
-        return None
-    embedded = settings.probe_data == EMBEDDED
-    source = str(assets.pictograms_path()) if embedded else settings.probe_data
-    split = settings.probe_split or ("held_out_artist" if embedded else "test")
-    return KnnProbe(
-        load_images(source, settings.probe_train_split),
-        load_images(source, split),
-        label_column=settings.probe_label_column or ("group" if embedded else "label"),
-    )

@@ -35,6 +35,8 @@ _STEPS = (math.nextafter(0, 1), 2**31 - 1, "a number of steps above 0, or a shar
 _RANGES = {
     "base_learning_rate": _FROM_0,
     "learning_rate": _FROM_0,
+    "distill_feature_weight": _FROM_0,
+    "distill_similarity_weight": _FROM_0,
     "weight_decay": _FROM_0,
     "adam_beta1": (0.0, math.nextafter(1, 0), "a number in [0, 1)"),
     "adam_beta2": (0.0, math.nextafter(1, 0), "a number in [0, 1)"),
@@ -183,6 +185,11 @@ class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # 
             raise InputError(
                 f"crops_per_image={self.crops_per_image} gives no view a positive under simclr: give at least 2."
             )
+        if self.distill_feature_weight + self.distill_similarity_weight == 0 and self.objective == "distill":
+            raise InputError(
+                "objective=distill with distill_feature_weight=0 and distill_similarity_weight=0 learns nothing: give "
+                "either a weight above 0."
+            )
         if self.warmup_epochs is not None:
             if self.max_steps > 0 or not 0 <= self.warmup_epochs < self.num_train_epochs:
                 raise InputError(
@@ -213,7 +220,7 @@ class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # 
     @property
     def single_images(self) -> bool:
         """Whether a group of the batch is one image, as under simclr and supcon."""
-        return self.objective in ("simclr", "supcon")
+        return self.objective in ("simclr", "supcon", "distill")
 
     def for_data(self, num_groups: int, images_per_caption: int) -> Self:
         """A copy in which the batch, and the learning rate by its size, suit the data where they were not given.

@@ -298,7 +298,7 @@ def choose_best_metric(args: ImageTrainingArguments, probe: Probe | None) -> Non
     if args.metric_for_best_model is None:
         args.metric_for_best_model, args.greater_is_better = metric, True
     if metric is not None:
-        _check_metric(args, [metric])
+        _check_metric(args, list(getattr(probe, "measures", [metric])))
 
 
 def _check_metric(args: ImageTrainingArguments, measured: list[str]) -> None:

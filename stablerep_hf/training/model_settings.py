@@ -36,8 +36,25 @@ class ModelSettings:
         "transformers or timm (ViT, DINOv2, DINOv3, SigLIP, CLIP, ConvNeXt and others), 'embedded' or "
         "'embedded-stablerep'.",
     )
+    freeze_layers: int | None = setting(
+        None, "With init_from: leave the embeddings and this many of the first blocks as they are."
+    )
+    lora_rank: int | None = setting(
+        None, "With init_from: train low-rank adapters of this rank instead of the encoder (extra: lora)."
+    )
+    adapter_targets: Literal["attention", "all"] = setting(
+        "attention", "What gets adapters: queries and values, or every linear layer of the encoder."
+    )
+    dora: bool = setting(False, "With lora_rank: weight-decomposed adapters (DoRA).")
+    text_init_from: str | None = setting(
+        None,
+        "Text tower to start from, for stablerep+ and clip: a folder or Hub id of CLIP, SigLIP or a "
+        "sentence-transformers model.",
+    )
     tokenizer: str | None = setting(
-        None, "Tokenizer of the text tower, for stablerep+ and clip: a Hub id, a folder, or 'embedded'."
+        None,
+        "Tokenizer of the text tower, for stablerep+ and clip: a Hub id, a folder, or 'embedded'; that of "
+        "text_init_from if not given.",
     )
     text_hidden_size: int = setting(512, "Width of the text tower, a multiple of 64; 512 in the release.")
     text_num_layers: int = setting(12, "Layers of the text tower; 12 in the release.")
@@ -60,14 +77,17 @@ class ModelSettings:
         return cls(**{**values, **settings})
 
 
-def build_model(settings: ModelSettings, seed: int, tokenizer: Any | None = None) -> tuple[StableRepModel, Any | None]:
-    """Make the model that a training run with this seed starts from.
+def build_model(
+    settings: ModelSettings, seed: int, tokenizer: Any | None = None, *, teacher_dim: int | None = None
+) -> tuple[StableRepModel, Any | None]:
+    """Make the model that a training run with this seed starts from; adapters are put on by `add_adapters`.
 
     Args:
         settings: Its sizes.
         seed: Of its random weights.
         tokenizer: Of its text tower; the one that `settings` names by default. Its `model_max_length` is set to
-            `text_max_tokens`.
+            the length of the text tower.
+        teacher_dim: Width of the features of its teacher, if it has one.
 
     Returns:
         The model, and the tokenizer if it has a text tower.
@@ -78,29 +98,69 @@ def build_model(settings: ModelSettings, seed: int, tokenizer: Any | None = None
     import transformers
 
     from ..models import StableRepConfig, StableRepModel
+    from .layers import freeze_layers
 
+    for name in ("freeze_layers", "lora_rank", "dora"):
+        if getattr(settings, name) and settings.init_from is None:
+            raise InputError(f"{name}={getattr(settings, name)} keeps what an encoder knows: name one by `init_from`.")
+    if settings.freeze_layers and settings.lora_rank:
+        raise InputError(
+            "`lora_rank` leaves the whole encoder as it is, so `freeze_layers` adds nothing: give either."
+        )
+    if settings.dora and not settings.lora_rank:
+        raise InputError("`dora` is a kind of adapter: give their rank by `lora_rank`.")
     text: dict[str, Any] = {}
-    if tokenizer is None and settings.tokenizer is not None:
+    texts: Any = None
+    if settings.text_init_from is not None:
+        texts, text, tokenizer = _pretrained_texts(settings, tokenizer)
+    elif tokenizer is None and settings.tokenizer is not None:
         tokenizer = _load_tokenizer(settings.tokenizer)
-    if tokenizer is not None:
+    if texts is None and tokenizer is not None:
         text = {"text_config": _text_config(settings, tokenizer), "image_text_dim": settings.image_text_dim}
     transformers.set_seed(seed)
     head: dict[str, Any] = {
         "projection_hidden_dim": settings.projection_hidden_dim,
         "projection_dim": settings.projection_dim,
         "head_norm": settings.head_norm,
+        "teacher_dim": teacher_dim,
         **text,
     }
     try:
         if settings.init_from is not None:
             source = assets.find_encoder(settings.init_from)
-            return StableRepModel.from_backbone(source, image_size=settings.image_size, **head), tokenizer
-        config = StableRepConfig.from_size(
-            settings.size, image_size=settings.image_size or 224, patch_size=settings.patch_size, **head
-        )
+            model = StableRepModel.from_backbone(source, image_size=settings.image_size, **head)
+        else:
+            config = StableRepConfig.from_size(
+                settings.size, image_size=settings.image_size or 224, patch_size=settings.patch_size, **head
+            )
+            model = StableRepModel(config)
     except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
         raise InputError(str(error)) from error
-    return StableRepModel(config), tokenizer
+    if texts is not None and model.text_model is not None:
+        model.text_model.load_state_dict(texts.state_dict())
+    if settings.freeze_layers is not None:
+        freeze_layers(model, settings.freeze_layers)
+    return model, tokenizer
+
+
+def _pretrained_texts(settings: ModelSettings, tokenizer: Any | None) -> tuple[Any, dict[str, Any], Any]:
+    """A pretrained text tower, fields of the configuration that has it, and its tokenizer, set to cut at its end."""
+    from ..models.pretrained import load_text_tower
+    from ..models.text_towers import max_text_tokens
+
+    try:
+        tower, pooling = load_text_tower(str(settings.text_init_from))
+    except ValueError as error:
+        raise InputError(f"text_init_from={settings.text_init_from} cannot be used: {error}") from error
+    tokenizer = tokenizer or _load_tokenizer(settings.tokenizer or str(settings.text_init_from))
+    if len(tokenizer) > tower.config.vocab_size:
+        raise InputError(
+            f"The tokenizer has {len(tokenizer)} tokens and text_init_from={settings.text_init_from} knows "
+            f"{tower.config.vocab_size}: leave `tokenizer` out, or give that of the tower."
+        )
+    tokenizer.model_max_length = max_text_tokens(tower.config)
+    fields = {"text_config": tower.config, "text_pooling": pooling, "image_text_dim": settings.image_text_dim}
+    return tower, fields, tokenizer
 
 
 def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepModel:

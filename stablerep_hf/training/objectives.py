@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from ..losses import ImageTextContrastiveLoss, MultiPositiveContrastiveLoss
+from ..losses import (
+    ImageTextContrastiveLoss,
+    MultiPositiveContrastiveLoss,
+    feature_distillation_loss,
+    similarity_distillation_loss,
+)
 
 if TYPE_CHECKING:
     from ..models import StableRepModel
@@ -41,6 +46,7 @@ OBJECTIVES = {
     "simclr": Objective(image=True, text=False, positives="image"),
     "supcon": Objective(image=True, text=False, positives="label"),
     "clip": Objective(image=False, text=True),
+    "distill": Objective(image=False, text=False, positives="image"),
 }
 """The published losses, by their names as `objective`, and how ours differ from where they were published.
 
@@ -55,6 +61,8 @@ OBJECTIVES = {
   image alone in its label contributes 0 and counts in the mean; there it has no term.
 - **clip** (Radford et al. 2021): the image-text loss alone. With one image a caption it is CLIP's; with several the
   text-to-image target is uniform over them, as in the release. Equal captions are one; CLIP has them as negatives.
+- **distill**: nothing but a teacher's features and similarities (see `stablerep_hf.losses`), which any of the others
+  can have besides. Each image is on its own.
 """
 
 
@@ -64,24 +72,44 @@ class ObjectiveLoss(nn.Module):
     Args:
         name: A key of `OBJECTIVES`.
         temperature: Of the loss among images, > 0.
+        distill_feature_weight: Of the loss between the teacher's features and the model's.
+        distill_similarity_weight: Of the loss between their similarities.
     """
 
-    def __init__(self, name: str, temperature: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        temperature: float,
+        distill_feature_weight: float = 1.0,
+        distill_similarity_weight: float = 1.0,
+    ) -> None:
         super().__init__()
+        self.distill_weights = {
+            "distill_feature": distill_feature_weight,
+            "distill_similarity": distill_similarity_weight,
+        }
         self.objective = OBJECTIVES[name]
         self.image_loss = MultiPositiveContrastiveLoss(temperature)
         self.image_text_loss = ImageTextContrastiveLoss()
 
-    def forward(self, outputs: StableRepOutput, caption_ids: Tensor, text_caption_ids: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self,
+        outputs: StableRepOutput,
+        caption_ids: Tensor,
+        text_caption_ids: Tensor,
+        teacher_features: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Add up the parts.
 
         Args:
             outputs: Of `StableRepModel`.
             caption_ids: int64 (N,), one a view.
             text_caption_ids: int64 (C,), one a text.
+            teacher_features: (N, teacher_dim) of the same views; None: no teacher.
 
         Returns:
-            "loss", and the parts "image_loss", "image_text_loss", "logit_scale" as they apply; all scalars.
+            "loss", and its parts as they apply: "image_loss", "image_text_loss", "distill_feature_loss",
+            "distill_similarity_loss" (both before they are weighted), and "logit_scale"; all scalars.
         """
         parts: dict[str, Tensor] = {}
         if self.objective.image:
@@ -91,15 +119,23 @@ class ObjectiveLoss(nn.Module):
             parts["image_text_loss"] = self.image_text_loss(
                 outputs.image_text_embeds, outputs.text_embeds, caption_ids, text_caption_ids, outputs.logit_scale
             )
-        loss = torch.stack(list(parts.values())).sum()
+        terms = list(parts.values())
+        if teacher_features is not None:
+            assert outputs.teacher_embeds is not None and outputs.pooler_output is not None  # the trainer checked
+            parts["distill_feature_loss"] = feature_distillation_loss(outputs.teacher_embeds, teacher_features)
+            parts["distill_similarity_loss"] = similarity_distillation_loss(outputs.pooler_output, teacher_features)
+            terms += [weight * parts[f"{name}_loss"] for name, weight in self.distill_weights.items()]
+        loss = torch.stack(terms).sum()
         if outputs.logit_scale is not None and self.objective.text:
             parts["logit_scale"] = outputs.logit_scale.detach().clone()  # the parameter moves on, or is freed (FSDP2)
         return {"loss": loss, **parts}
 
 
-def freeze_unreached(model: StableRepModel, objective: Objective) -> None:
+def freeze_unreached(model: StableRepModel, objective: Objective, *, teacher: bool = False) -> None:
     """Freeze what the objective gives no gradient, so that DistributedDataParallel need not search each step."""
     model.freeze_unused()
+    if model.config.teacher_dim is not None and not teacher:
+        model.teacher_projection.requires_grad_(False)
     if not objective.image:
         model.projection_head.requires_grad_(False)
     if not objective.text:

@@ -7,16 +7,27 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import datasets
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..evaluation import Columns, EvaluationSettings, VisionEncoder, evaluate_encoder
+from ..evaluation import (
+    Columns,
+    EvaluationSettings,
+    VisionEncoder,
+    evaluate_encoder,
+    extract_features,
+    lidar,
+    rankme,
+    sibling_gap,
+)
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
-from .groups import check_labels
+from .groups import caption_ids, check_labels, key_column
 
 Probe = Callable[[Any], dict[str, float]]
-"""Measures the model in training: name -> number, the higher the better. An attribute `metric`, if it has one, is the
-name that `metric_for_best_model` takes by default."""
+"""Measures the model in training: name -> number, the higher the better. Attributes, if it has them: `metric`, the
+name that `metric_for_best_model` takes by default, and `measures`, all names."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +88,46 @@ class KnnProbe:
             progress=False,
         )
         return {"knn_accuracy": result.value}
+
+
+@dataclass(frozen=True)
+class SiblingProbe:
+    """What can be said of the features without labels, on captions that are not trained on.
+
+    "sibling_gap", by which the best checkpoint is chosen unless told otherwise, "rankme" and "lidar": see
+    `stablerep_hf.evaluation.label_free`.
+
+    Attributes:
+        images: Columns `image` and `caption_id` or `caption`; captions with several images.
+
+    Raises:
+        InputError: A column is missing, or fewer than two captions have several images.
+    """
+
+    images: datasets.Dataset
+    metric: ClassVar = "sibling_gap"
+    measures: ClassVar = ("sibling_gap", "rankme", "lidar")
+
+    def __post_init__(self) -> None:
+        """Check the data before training begins."""
+        sibling_gap(np.ones((len(self.images), 1)), self._ids())
+
+    def __call__(self, model: StableRepModel) -> dict[str, float]:
+        """Measure the model as it stands; its mode is left as it was.
+
+        Raises:
+            InputError: An image cannot be decoded, or a feature is not finite.
+        """
+        vision = VisionEncoder(model.vision_model, encoder_image_processor(model.config), "the encoder in training")
+        features = extract_features(vision, self.images, progress=False).features
+        ids = self._ids()
+        return {
+            "sibling_gap": sibling_gap(features, ids),
+            "rankme": rankme(features),
+            "lidar": lidar(features, ids),
+        }
+
+    def _ids(self) -> NDArray[np.int64]:
+        column = key_column(self.images.column_names, "caption", "")
+        assert column is not None
+        return caption_ids(self.images.with_format("arrow")[column][:], column)

@@ -52,16 +52,22 @@ class ImageRecipe:
 class PretrainingRecipe(ImageRecipe):
     """The objective, the batch and the optimizer of a StableRep training run."""
 
-    objective: Literal["stablerep", "stablerep+", "simclr", "supcon", "clip"] = setting(
+    objective: Literal["stablerep", "stablerep+", "simclr", "supcon", "clip", "distill"] = setting(
         "stablerep",
         "What is learned: siblings as positives, the same with text, two crops of an image as positives, images of a "
-        "label, or text alone.",
+        "label, text alone, or nothing but the features of --teacher.",
+    )
+    distill_feature_weight: float = setting(
+        1.0, "With a teacher: weight of the cosine loss between its features and a linear map of ours."
+    )
+    distill_similarity_weight: float = setting(
+        1.0, "With a teacher: weight of the loss between similarities within the batch."
     )
     label_column: str = setting("label", "Column that supcon takes its positives from.")
     captions_per_batch: int | None = setting(
         None,
-        "Captions (n), under simclr and supcon images, in a batch over all processes; 1,376 in the release. If not "
-        "given, 128, or all that the data has if those are fewer.",
+        "Captions (n), under simclr, supcon and distill images, in a batch over all processes; 1,376 in the release. "
+        "If not given, 128, or all that the data has if those are fewer.",
     )
     images_per_caption: int | None = setting(
         None,

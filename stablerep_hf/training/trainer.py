@@ -22,9 +22,10 @@ from .groups import GroupCollator, GroupDataset
 from .image_trainer import ImageTrainer, check_processes, crop_size, recipe_for
 from .model_settings import load_model
 from .objectives import OBJECTIVES, ObjectiveLoss, freeze_unreached
-from .probe import KnnProbe
+from .probe import Probe
 from .sources import TrainingImages, by_name
 from .streamed_images import StreamedBatchSampler, StreamedImages
+from .teachers import Teacher
 
 
 class StableRepTrainer(ImageTrainer):
@@ -45,6 +46,8 @@ class StableRepTrainer(ImageTrainer):
             goes by it.
         train_keys: Of a stream, its column of keys alone, to be counted sooner; see `StreamedImages`. Of several, by
             name.
+        teacher: Adds the loss between its features and the model's, whose `config.teacher_dim` is `teacher.dim`, to
+            any objective, or is the whole of it (`objective` distill).
 
     Logged with the loss: its parts by name, the logit scale, and of the last batch the mean similarity of positives
     and of negatives and the number of positives an image has.
@@ -63,16 +66,17 @@ class StableRepTrainer(ImageTrainer):
         train_dataset: TrainingImages | None = None,
         processing_class: Any | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        probe: KnnProbe | None = None,
+        probe: Probe | None = None,
         train_keys: datasets.IterableDataset | Mapping[str, datasets.IterableDataset] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         args = StableRepTrainingArguments() if args is None else args
         named = by_name(train_dataset)
         objective = OBJECTIVES[args.objective]
         if isinstance(model, str):
             model = load_model(model, args.seed, processing_class if objective.text else None)
-        _check_fit(model, args, processing_class)
-        freeze_unreached(model, objective)
+        _check_fit(model, args, processing_class, teacher)
+        freeze_unreached(model, objective, teacher=teacher is not None)
         settings: dict[str, Any] = {
             "images_per_caption": args.images_per_caption if objective.positives == "caption" else 1,
             "crops_per_image": args.crops_per_image,
@@ -127,9 +131,14 @@ class StableRepTrainer(ImageTrainer):
             callbacks=[ClampLogitScale(), *(callbacks or [])],
             probe=probe,
         )
-        self.criterion = ObjectiveLoss(args.objective, args.temperature)
+        self.teacher = None if teacher is None else teacher.to(args.device)
+        self.criterion = ObjectiveLoss(
+            args.objective, args.temperature, args.distill_feature_weight, args.distill_similarity_weight
+        )
         self._not_a_number.zero_means = (
-            "no image of the batch has another one of its "
+            "the features are the teacher's already, so nothing is learned from it"
+            if args.objective == "distill"
+            else "no image of the batch has another one of its "
             f"{'label' if objective.positives == 'label' else 'caption'} beside it, so nothing is learned from it"
             if objective.image
             else "the batch has a single caption, so nothing is learned from it"
@@ -146,14 +155,16 @@ class StableRepTrainer(ImageTrainer):
         """Colour and normalise the views, run the model, add up the objective."""
         self.seen.add(len(inputs["pixels"]), inputs["bad_images"])
         size = self.args.forward_chunk_size
+        images = self._color(inputs["pixels"], inputs["color"], size or max(len(inputs["pixels"]), 1))
         outputs = model(
-            pixel_values=self._color(inputs["pixels"], inputs["color"], size or max(len(inputs["pixels"]), 1)),
+            pixel_values=images,
             forward_chunk_size=size,
             input_ids=inputs.get("input_ids"),
             attention_mask=inputs.get("attention_mask"),
             sibling_index=inputs["sibling_index"],
         )
-        parts = self.criterion(outputs, inputs["caption_ids"], inputs["text_caption_ids"])
+        taught = None if self.teacher is None else self.teacher(images, self.augment.mean, self.augment.std, size)
+        parts = self.criterion(outputs, inputs["caption_ids"], inputs["text_caption_ids"], taught)
         self._not_a_number.watch(parts["loss"])
         for name, value in parts.items():
             if name != "loss":
@@ -184,7 +195,9 @@ class StableRepTrainer(ImageTrainer):
         super().log(logs, start_time)
 
 
-def _check_fit(model: StableRepModel, args: StableRepTrainingArguments, tokenizer: Any | None) -> None:
+def _check_fit(
+    model: StableRepModel, args: StableRepTrainingArguments, tokenizer: Any | None, teacher: Teacher | None
+) -> None:
     parts = ("config", "vision_model", "projection_head")  # of a StableRepModel, also where it is remote code
     if lacking := [name for name in parts if not hasattr(model, name)]:
         raise InputError(
@@ -197,6 +210,13 @@ def _check_fit(model: StableRepModel, args: StableRepTrainingArguments, tokenize
             f"The backbone {type(model.vision_model).__name__} has batch normalisation, whose statistics would be "
             f"those of a chunk and not of the batch with forward_chunk_size={args.forward_chunk_size}: leave it out, "
             "or choose a backbone without batch norm."
+        )
+    if args.objective == "distill" and teacher is None:
+        raise InputError("objective=distill learns nothing but a teacher's features: name a `teacher`.")
+    if teacher is not None and model.config.teacher_dim != teacher.dim:
+        raise InputError(
+            f"The teacher gives {teacher.dim} features, and the model has teacher_dim={model.config.teacher_dim}: "
+            f"make the model with `teacher_dim` {teacher.dim}."
         )
     if OBJECTIVES[args.objective].text and (model.config.text_config is None or tokenizer is None):
         raise InputError(

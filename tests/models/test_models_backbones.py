@@ -8,15 +8,13 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_backbones import FIELDS, TIMM_VIT, backbone_config, model_on, pictures, saved, tiny_tower
+from tiny_backbones import FIELDS, TIMM_VIT, TYPES, backbone_config, model_on, pictures, saved, tiny_tower
 from torchvision.transforms.functional import to_pil_image
 from transformers import AutoImageProcessor, AutoModel, ViTMAEConfig, pipeline
 
 from stablerep_hf.models import BACKBONES, StableRepConfig, StableRepModel, encode_images, export_encoder
 from stablerep_hf.models.backbones import freeze_unused, image_shape
 from stablerep_hf.models.pretrained import load_backbone, resize
-
-TYPES = sorted(FIELDS)
 
 
 def by_hand(tower, pixel_values):

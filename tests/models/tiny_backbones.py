@@ -40,6 +40,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "model_args": {**TIMM_VIT, "init_values": 1e-2, "reg_tokens": 2},
     },
 }
+TYPES = sorted(FIELDS)
 MAIN = ("vit", "dinov2_with_registers", "siglip_vision_model", "convnextv2")
 """Types that stand for the others where a test is slow."""
 
