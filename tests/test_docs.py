@@ -72,7 +72,7 @@ def test_every_shown_command_parses():
 def test_every_command_that_draws_at_scale_names_its_generator():
     commands = " ".join(blocks("bash", README + GUIDES)).replace("\\\n", " ")
     drawing = re.findall(r"(?:stablerep|stablerep_hf\.cli) generate .*", commands)
-    assert len(drawing) == 8
+    assert len(drawing) == 12
     assert all("--generator stable-diffusion" in command for command in drawing)
 
 

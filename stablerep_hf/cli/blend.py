@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..runs.blending import BlendingSettings, blend
+from ..setting import setting
 from .parsing import Command
 
 
@@ -14,7 +15,7 @@ from .parsing import Command
 class BlendFlags:
     """Flags of `stablerep blend` beside its settings."""
 
-    output: str = field(default="blended", metadata={"help": "Folder of the chosen encoder and of the curve."})
+    output: str = setting("blended", "Folder of the chosen encoder and of the curve.")
 
 
 COMMAND = Command(

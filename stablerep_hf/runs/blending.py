@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..assets import EMBEDDED
 from ..errors import InputError
+from ..setting import setting
 from .encoding import EncodingSettings
 
 if TYPE_CHECKING:
@@ -29,30 +30,22 @@ BLEND = "blend.json"
 class BlendingSettings(EncodingSettings):
     """What is blended, and what it is measured on."""
 
-    weights: list[float] = field(
-        default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0],
-        metadata={"help": "Shares of ADAPTED in the weights, from 0 to 1; 0 and 1 are measured anyway."},
+    weights: list[float] = setting(
+        [0.0, 0.25, 0.5, 0.75, 1.0], "Shares of ADAPTED in the weights, from 0 to 1; 0 and 1 are measured anyway."
     )
-    data: str = field(
-        default=EMBEDDED, metadata={"help": "Labelled images of the domain: a folder, a Hub id, 'embedded'."}
+    data: str = setting(EMBEDDED, "Labelled images of the domain: a folder, a Hub id, 'embedded'.")
+    general_data: str | None = setting(None, "Labelled images of what must not get worse: a folder or a Hub id.")
+    split: str | None = setting(None, "Split of the domain's data that is reported.")
+    general_split: str | None = setting(None, "Split of the general data that is reported.")
+    label_column: str | None = setting(None, "Column of the domain's labels.")
+    general_label_column: str | None = setting(None, "Column of the general labels.")
+    protocol: Literal["knn", "linear_probe"] = setting(
+        "knn", "What measures: 20 nearest neighbours, or a linear probe."
     )
-    general_data: str | None = field(
-        default=None, metadata={"help": "Labelled images of what must not get worse: a folder or a Hub id."}
+    max_general_loss: float = setting(
+        0.01, "Most that the general score may lie below START's, as a share, where the weight is chosen."
     )
-    split: str | None = field(default=None, metadata={"help": "Split of the domain's data that is reported."})
-    general_split: str | None = field(default=None, metadata={"help": "Split of the general data that is reported."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of the domain's labels."})
-    general_label_column: str | None = field(default=None, metadata={"help": "Column of the general labels."})
-    protocol: Literal["knn", "linear_probe"] = field(
-        default="knn", metadata={"help": "What measures: 20 nearest neighbours, or a linear probe."}
-    )
-    max_general_loss: float = field(
-        default=0.01,
-        metadata={
-            "help": "Most that the general score may lie below START's, as a share, where the weight is chosen."
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Of the parts of the training splits that choose."})
+    seed: int = setting(0, "Of the parts of the training splits that choose.")
 
 
 @dataclass(frozen=True)
@@ -122,6 +115,8 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
         raise InputError(f"The share {wrong[0]} is not between START and ADAPTED: give `weights` from 0 to 1.")
     refuse_other_files(output)
     settings.check_places(None, is_file=False)
+    places = [assets.find_encoder(name) for name in (start, adapted)]
+    towers, processor = _load(places)
     measured = [
         load_sides(MeasuringSettings(data=data, split=split, label_column=label, protocols=[settings.protocol]))
         for data, split, label in (
@@ -129,8 +124,6 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
             (settings.general_data, settings.general_split, settings.general_label_column),
         )
     ]
-    places = [assets.find_encoder(name) for name in (start, adapted)]
-    towers, processor = _load(places)
     weights = sorted({0.0, 1.0, *settings.weights})
     points = []
     for weight in weights:

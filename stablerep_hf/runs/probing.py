@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
@@ -12,18 +12,19 @@ from .. import assets
 from ..assets import EMBEDDED
 from ..errors import InputError
 from ..evaluation.images import load_images
-from ..training import KnnProbe, SiblingProbe
+from ..training import KnnProbe, SiblingProbe, StableRepTrainingArguments
 from ..training.groups import caption_ids, key_column
-
-if TYPE_CHECKING:
-    from ..training import StableRepTrainingArguments
-    from .training import TrainingSettings
 
 
 def probed(
-    settings: TrainingSettings, arguments: StableRepTrainingArguments, dataset: Any
+    settings: Any, arguments: StableRepTrainingArguments, dataset: Any
 ) -> tuple[Any, KnnProbe | SiblingProbe | None]:
     """What is left to train on, and what the encoder is measured by while it trains.
+
+    Args:
+        settings: `TrainingSettings`.
+        arguments: They say when.
+        dataset: One, or several by name.
 
     Raises:
         InputError: Two probes, or one without a time to measure; too few captions to hold any out.

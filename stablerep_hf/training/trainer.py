@@ -218,6 +218,11 @@ def _check_fit(
             f"The teacher gives {teacher.dim} features, and the model has teacher_dim={model.config.teacher_dim}: "
             f"make the model with `teacher_dim` {teacher.dim}."
         )
+    if args.gradient_checkpointing and not _can_checkpoint(model.vision_model):
+        raise InputError(
+            f"transformers has no gradient checkpointing for a {type(model.vision_model).__name__}: leave "
+            "gradient_checkpointing=True out, and give `forward_chunk_size`, which holds less in memory still."
+        )
     if OBJECTIVES[args.objective].text and (model.config.text_config is None or tokenizer is None):
         raise InputError(
             f"objective={args.objective} learns from captions, but the model has no text tower or no tokenizer was "
@@ -226,3 +231,9 @@ def _check_fit(
         )
     if OBJECTIVES[args.objective].text and getattr(tokenizer, "pad_token", "") is None:
         raise InputError("The tokenizer has no padding token, so captions make no batch: set tokenizer.pad_token.")
+
+
+def _can_checkpoint(tower: Any) -> bool:
+    if hasattr(tower, "timm_model"):
+        return hasattr(tower.timm_model, "set_grad_checkpointing")
+    return any(hasattr(module, "gradient_checkpointing") for module in tower.modules())
