@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -28,6 +29,13 @@ def start(tmp_path_factory):
         "---\nlicense: other\nlicense_name: their-terms\nlicense_link: https://x.org/t\n---\n"
     )
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
 
 
 def run(capsys, *words):
