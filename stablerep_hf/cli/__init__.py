@@ -20,6 +20,7 @@ COMMANDS = {
     "captions": "clean, balance, audit or write captions",
     "adapt-generator": "teach a text-to-image pipeline your domain from a few captioned images",
     "generate": "draw several images of each caption into a data set",
+    "retrieve": "write the real images nearest to each caption into a data set",
     "verify": "check a data set's files, rows and images, and repair them",
     "show": "say how an image came to be",
     "regenerate": "draw one image of a data set again and compare",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..runs.embedding import EmbeddingSettings, embed_dataset
 from .parsing import Command
+from .wording import PART_DONE
 
 COMMAND = Command(
     "embed",
@@ -20,6 +21,9 @@ def main(argv: Sequence[str]) -> None:
     """Parse, write the file, say what is in it."""
     encoder, settings = COMMAND.parse(argv)
     found = embed_dataset(encoder, settings)
+    if found is None:
+        print(PART_DONE)
+        return
     skipped = f", {found.skipped:,} images that cannot be decoded left out" if found.skipped else ""
     print(f"{found.path}: {found.count:,} x {found.dimensions}{skipped}")
     print(f"datasets.load_dataset('parquet', data_files={str(found.path)!r}, split='train')")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..evaluation.settings import EvaluationSettings
 from ..runs.evaluation import MeasuringSettings, evaluate
 from .parsing import Command
+from .wording import PART_DONE
 
 COMMAND = Command(
     "evaluate",
@@ -27,5 +28,8 @@ def main(argv: Sequence[str]) -> None:
     from ..evaluation.tables import differences_table, results_table
 
     results = evaluate(encoders, measuring, settings)
+    if not results:
+        print(PART_DONE)
+        return
     sys.stdout.write(results_table(results, measures_as_rows=True))
     sys.stdout.write(differences_table(results))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..runs.indexing import IndexingSettings, index_dataset
 from .parsing import Command
+from .wording import PART_DONE
 
 COMMAND = Command(
     "index",
@@ -24,6 +25,9 @@ def main(argv: Sequence[str]) -> None:
     """Parse, index, say what came of it."""
     data, encoder, settings = COMMAND.parse(argv)
     index = index_dataset(data, encoder, settings)
+    if index is None:
+        print(PART_DONE)
+        return
     for name, part in (("features", index.features), ("embeds", index.embeds)):
         if part is not None:
             facts = part.facts

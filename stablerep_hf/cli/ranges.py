@@ -33,7 +33,7 @@ _NAMES = {
         ddp_bucket_cap_mb ddp_timeout few_shot_episodes few_shot_queries few_shot_shots few_shot_ways
         forward_chunk_size gradient_accumulation_steps height image_size image_text_dim images_per_batch
         images_per_caption jobs knn_neighbours max_images max_words most_results num_captions
-        num_inference_steps num_seeds patch_size per_class per_device_eval_batch_size
+        num_inference_steps num_seeds patch_size per_caption per_class per_device_eval_batch_size
         per_device_train_batch_size probe_c_values projection_dim projection_hidden_dim queue_size rank
         requests_per_minute results save_every save_total_limit sgd_epochs recall_at text_recall_at
         num_resamples shard_megabytes shots shuffle_buffer size steps stored_size target text_hidden_size
@@ -48,6 +48,8 @@ _NAMES = {
     Range(0, 2**63 - 1): "caption_id seed",
     Range(0, 65535): "port",
     Range(1, 7): "claims",
+    Range(0, 63): "near_bits",
+    Range(-1, 1): "min_similarity",
     Range(1, 64): "min_sibling_distance",
     _SHARE: """
         adam_beta1 adam_beta2 caption_dropout downsample_probability ema_decay label_smoothing_factor layer_decay

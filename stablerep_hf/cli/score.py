@@ -37,6 +37,8 @@ def main(argv: Sequence[str]) -> None:
 
     summary = score(folder, settings, device=flags.device)
     print(f"{summary.num_images:,} images scored, {summary.num_kept:,} had these scores.")
+    if not summary.is_complete:
+        print("This worker's part is scored; whoever scores the last shard writes the card.")
     for column, mean in summary.means.items():
         print(f"{column:<10} {mean:.4f} on average")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+PART_DONE = "This process has encoded its part; the first one (rank 0) goes on from there and writes the output."
+
 
 def in_flags(message: str, names: Collection[str]) -> str:
     """A message with the flags of a command in place of its arguments.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,8 @@ class ExtractionOptions(TypedDict, total=False):
     num_workers: int | None
     max_bad_images: int
     progress: bool
+    rank: int
+    world_size: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def extract_features(
     num_workers: int | None = None,
     max_bad_images: int = 0,
     progress: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Features:
     """Encode every image of `dataset`, in its order.
 
@@ -96,6 +100,10 @@ def extract_features(
 
     With `cache_dir`, features are kept under a name made of the weights, the data and the preparation. An extraction
     that was killed goes on behind its last shard of 1,024 images, and one that is finished is only read.
+
+    Several processes share the work through the cache: each encodes the shards with `shard % world_size == rank`, then
+    those that are still missing, so that none waits for another and one that dies loses nothing. Each returns all
+    features, the same for any number of processes.
 
     Args:
         encoder: anything `load_encoder` takes.
@@ -113,10 +121,12 @@ def extract_features(
             they keep busy; else 0.
         max_bad_images: how many images may fail to decode; they are skipped, counted and named in the result.
         progress: show a bar on stderr.
+        rank: of this process, from 0 on.
+        world_size: processes that share the work; several need a `cache_dir` that all of them see.
 
     Raises:
         InputError: a column is missing or holds no images, the data set is empty, too many images do not decode, or
-            the cache was made from something else; a batch of no image or fewer than no workers.
+            the cache was made from something else or is needed; a batch of no image or fewer than no workers.
     """
     if batch_size < 1 or (num_workers is not None and num_workers < 0):
         raise InputError(
@@ -141,6 +151,8 @@ def extract_features(
         precision=precision,
         num_workers=num_workers,
         progress=progress,
+        rank=rank,
+        world_size=world_size,
     )
     with closing(encoded):  # also where it is left in the middle: gradients are off inside
         for shard in encoded:
@@ -192,6 +204,8 @@ def encode_shards(
     precision: Precision = "float32",
     num_workers: int | None = None,
     progress: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Generator[Shard, None, None]:
     """The shards of a data set in order, from the cache or from the encoder and then into the cache.
 
@@ -199,6 +213,10 @@ def encode_shards(
     shards, and none is too many.
     """
     check_columns(dataset, image_column, columns)
+    if world_size > 1 and cache_dir is None:
+        raise InputError(
+            f"world_size={world_size} processes share features through files: give `cache_dir`, a folder that all see."
+        )
     plain = dataset.with_format(None)
     images = plain.cast_column(image_column, Image(decode=False)).select_columns([image_column])
     cache = None
@@ -206,39 +224,61 @@ def encode_shards(
         cache = FeatureCache(cache_dir, feature_identity(vision, plain, image_column, transform, precision))
     prepare = _Prepare(images, image_column, vision.image_processor, transform)
     ranges = [range(start, min(start + SHARD_ROWS, len(images))) for start in range(0, len(images), SHARD_ROWS)]
-    kept = [cache is not None and cache.load(number) is not None for number in range(len(ranges))]
-    batches = [
-        list(rows[start : start + batch_size])
-        for rows, ready in zip(ranges, kept, strict=True)
-        if not ready
-        for start in range(0, len(rows), batch_size)
-    ]
-    with (
-        inference(vision.whole, device),
-        autocast(vision, precision),
-        Progress(f"features of {vision.name}", len(images), shown=progress) as bar,
-    ):
-        on_cuda = device_of(vision).type == "cuda"
-        if num_workers is None:
-            num_workers = min(8, os.cpu_count() or 1) if on_cuda else 0
-        # one loader for all of them: workers start once and run ahead from shard to shard
+    numbers = range(len(ranges))
+
+    def is_kept(number: int) -> bool:
+        return cache is not None and cache.load(number) is not None
+
+    def encode(wanted: Sequence[int], workers: int, pinned: bool) -> Iterator[Shard]:
+        """The shards of these numbers; one loader for all of them: workers start once and run ahead."""
+        batches = [
+            list(ranges[number][start : start + batch_size])
+            for number in wanted
+            for start in range(0, len(ranges[number]), batch_size)
+        ]
         loader = iter(
             DataLoader(
                 _Rows(len(images)),
                 batch_sampler=batches,
-                num_workers=num_workers,
+                num_workers=workers,
                 collate_fn=prepare,
-                pin_memory=on_cuda,
+                pin_memory=pinned,
             )
         )
-        for number, (rows, ready) in enumerate(zip(ranges, kept, strict=True)):
-            shard = cache.load(number) if ready and cache is not None else None
-            if shard is None:
-                shard = _encode(vision, itertools.islice(loader, -(-len(rows) // batch_size)))
-                if cache is not None:
-                    cache.save(number, shard)
-            bar.advance(len(rows))
+        for number in wanted:
+            shard = _encode(vision, itertools.islice(loader, -(-len(ranges[number]) // batch_size)))
+            if cache is not None:
+                cache.save(number, shard)
             yield shard
+
+    with inference(vision.whole, device), autocast(vision, precision):
+        on_cuda = device_of(vision).type == "cuda"
+        if num_workers is None:
+            num_workers = min(8, os.cpu_count() or 1) if on_cuda else 0
+        if world_size > 1:
+            label = f"features of {vision.name} ({rank} of {world_size})"
+            with Progress(label, len(numbers[rank::world_size]), unit="shard", shown=progress) as bar:
+                own = [number for number in numbers[rank::world_size] if not is_kept(number)]
+                for _ in encode(own, num_workers, on_cuda):
+                    bar.advance()
+                for number in _of_others(numbers, rank, world_size):
+                    if not is_kept(number):
+                        bar.advance(len(list(encode([number], num_workers, on_cuda))))
+        kept = [is_kept(number) for number in numbers]
+        encoded = encode([number for number in numbers if not kept[number]], num_workers, on_cuda)
+        with Progress(f"features of {vision.name}", len(images), shown=progress and world_size == 1) as bar:
+            for number, rows in enumerate(ranges):
+                shard = cache.load(number) if cache is not None and kept[number] else None
+                shard = next(encoded) if shard is None else shard
+                bar.advance(len(rows))
+                yield shard
+
+
+def _of_others(numbers: Sequence[int], rank: int, world_size: int) -> list[int]:
+    """What other ranks encode, in the order in which this one helps: what they come to last first, each elsewhere."""
+    others = [number for number in reversed(numbers) if number % world_size != rank]
+    start = len(others) * rank // world_size
+    return others[start:] + others[:start]
 
 
 def device_of(vision: VisionEncoder) -> torch.device:

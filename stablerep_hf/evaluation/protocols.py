@@ -66,7 +66,7 @@ def evaluate_encoder(
             its `device` too; default the encoder's.
 
     Returns:
-        Results in the order of `protocols`.
+        Results in the order of `protocols`; none where the `rank` of the extraction is above 0, which encodes only.
 
     Raises:
         InputError: an unknown protocol, a protocol without the columns, data or texts it needs, labels that are
@@ -93,6 +93,8 @@ def evaluate_encoder(
     if any(measure.texts for measure in measures):
         vision.embed_texts(["a text"])  # so that an encoder without texts is refused before the images are encoded
     test, *learning = (extract_features(vision, dataset, columns=names, **extraction) for _, dataset, names in sides)
+    if extraction.get("rank"):
+        return []  # the first process measures
     augmented = None
     if settings.sgd_augmentation and learning and train_dataset is not None:
         augmented = _augmented(vision, train_dataset, learning[0].rows, settings.seed, extraction)
@@ -207,7 +209,7 @@ def _augmented(
     def features_of(epoch: int) -> NDArray[np.float32]:
         crop = CropAndFlip(height, width, epoch=epoch, seed=seed)
         # an epoch's crops are never seen again
-        options: ExtractionOptions = {**extraction, "cache_dir": None, "transform": crop}
+        options: ExtractionOptions = {**extraction, "cache_dir": None, "transform": crop, "rank": 0, "world_size": 1}
         return extract_features(vision, decoded, **options).features
 
     return features_of

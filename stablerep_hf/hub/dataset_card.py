@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,12 @@ COLUMN_NOTES = {
 }
 
 
+_OF_DRAWN_IMAGES = (
+    "seed", "prompt", "generator", "generator_revision", "scheduler", "guidance_scale", "num_inference_steps",
+    "generator_license", "library_versions",
+)  # fmt: skip
+
+
 def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
     """A dataset card whose every number comes from `facts`; the same facts give the same text.
 
@@ -56,6 +63,10 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
     """
     check_license(facts.license, facts.license_name)
     generator = facts.plan.get("generator", {})
+    retrieved = "retrieved_from" in generator
+    if retrieved:
+        columns = {name: kind for name, kind in facts.columns.items() if name not in _OF_DRAWN_IMAGES}
+        facts = dataclasses.replace(facts, columns=columns)
     data = DatasetCardData(
         license=facts.license,
         language=list(facts.language) or None,
@@ -63,10 +74,12 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         size_categories=[size_category(facts.num_images)],
         task_categories=["image-feature-extraction", "text-to-image"],
         annotations_creators=["machine-generated"],
-        tags=["synthetic", "stablerep", "caption-grouped", *facts.tags],
+        tags=[*([] if retrieved else ["synthetic"]), "stablerep", "caption-grouped", *facts.tags],
         license_name=facts.license_name or None,
         license_link=facts.license_link or None,
-        generator={name: public_name(generator[name]) for name in ("name", "revision") if generator.get(name)} or None,
+        generator=None
+        if retrieved
+        else {name: public_name(generator[name]) for name in ("name", "revision") if generator.get(name)} or None,
         configs=[
             {
                 "config_name": "default",
@@ -84,6 +97,7 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
         data,
         facts=facts,
         generator=generator,
+        retrieved=retrieved,
         split=next(iter(facts.data_files)),
         column_notes=COLUMN_NOTES,
         scores=_scores_table(facts.scores, facts.score_histograms),

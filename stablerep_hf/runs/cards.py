@@ -55,11 +55,13 @@ def write_data_card(folder: str | Path, license: str | None = None) -> None:
         renew_files_line(path)
         print(f"{path} was written or edited by hand, so it stays as it is; remove it to have it written anew.")
         return
-    embedded = read_provenance(folder).settings["generator"].get("name") == EMBEDDED
+    generator = read_provenance(folder).settings["generator"]
+    embedded = generator.get("name") == EMBEDDED
+    kind = "real" if "retrieved_from" in generator else "synthetic"
     standing = DatasetCard.load(path).data.license if path.exists() else None
     facts = dataset_facts(
         folder,
-        name=f"{Path(folder).resolve().name}: synthetic images grouped by caption",
+        name=f"{Path(folder).resolve().name}: {kind} images grouped by caption",
         license=license or standing or ("cc-by-4.0" if embedded else "unknown"),
         grid="grid.png",
         limits=(str(known_words(open_store(folder).plan.captions)),) if embedded else (),
@@ -251,13 +253,13 @@ def training_data(sources: str | list[str], dataset: Any, groups: GroupDataset) 
         return TrainingData(name=name, num_captions=captions, num_images=images, sources=parts)
     source = sources[0] if isinstance(sources, list) else sources
     local = Path(source)
-    provenance = read_provenance(local) if (local / "provenance").is_dir() else None
+    generator = read_provenance(local).settings["generator"] if (local / "provenance").is_dir() else {}
     return TrainingData(
         name=local.resolve().name if local.exists() else source,
         num_captions=captions,
         num_images=images,
         revision=content_revision(source, dataset),
-        generator=provenance.settings["generator"] if provenance else {},
+        generator={} if "retrieved_from" in generator else generator,
         hub_id="" if local.exists() else source,
     )
 

@@ -55,7 +55,7 @@ class Embedding:
     skipped: int
 
 
-def embed_dataset(encoder: str | Path | VisionEncoder, settings: EmbeddingSettings | None = None) -> Embedding:
+def embed_dataset(encoder: str | Path | VisionEncoder, settings: EmbeddingSettings | None = None) -> Embedding | None:
     """Write the features of every image of a data set to a Parquet file, in its order.
 
     The file holds `row` (the row of the data set, int64), the columns that are kept, `features` (a list of D floats,
@@ -67,6 +67,9 @@ def embed_dataset(encoder: str | Path | VisionEncoder, settings: EmbeddingSettin
     Args:
         encoder: A folder, a Hub id, 'embedded', 'embedded-stablerep', or an encoder that is loaded.
         settings: Which images, and where to.
+
+    Returns:
+        What was written; None in a process of a launcher that is not the first, which encodes its part only.
 
     Raises:
         InputError: Encoder, data or columns are not there or do not fit, or too many images do not decode.
@@ -84,10 +87,14 @@ def embed_dataset(encoder: str | Path | VisionEncoder, settings: EmbeddingSettin
     from ..evaluation.features import check_bad_images, encode_shards  # which takes seconds
 
     vision = settings.load(encoder)
-    path = Path(settings.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
     options: Any = settings.options()
     most = options.pop("max_bad_images")
+    if settings.rank:
+        for _ in encode_shards(vision, dataset, columns=kept, **options):
+            pass
+        return None
+    path = Path(settings.output)
+    path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(file: Any) -> Embedding:
         writer, count, dimensions, skipped = None, 0, 0, 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import InputError
 from ..setting import setting
 
 if TYPE_CHECKING:
@@ -56,6 +57,20 @@ class EncodingSettings:
             return None
         return default_cache_dir() if self.cache is None else Path(self.cache)
 
+    @property
+    def rank(self) -> int:
+        """Of this process among those of a launcher that share the encoding; the first writes the output."""
+        from ..synthesis.workers import rank_and_world_size
+
+        return rank_and_world_size()[0]
+
+    @property
+    def _own_device(self) -> str | None:
+        """The device asked for; of several processes each takes its own GPU."""
+        from ..synthesis.workers import find_device, rank_and_world_size
+
+        return find_device(self.device) if rank_and_world_size()[1] > 1 else self.device
+
     def load(self, encoder: str | Path | VisionEncoder, *, classifier: bool = False) -> VisionEncoder:
         """Load an encoder, or a classifier: one that ships by its name, a folder or a Hub id.
 
@@ -73,18 +88,32 @@ class EncodingSettings:
             name=str(encoder) if ships else None,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
-            device=self.device,
+            device=self._own_device,
         )
         return vision
 
     def options(self) -> ExtractionOptions:
-        """Arguments of `extract_features`."""
+        """Arguments of `extract_features`.
+
+        Raises:
+            InputError: Several processes have no cache to share features in.
+        """
+        from ..synthesis.workers import rank_and_world_size
+
+        rank, world_size = rank_and_world_size()
+        if world_size > 1 and self.cache_dir is None:
+            raise InputError(
+                f"cache={NO_CACHE} leaves {world_size} processes nothing to share features in: give a folder that all "
+                "of them see."
+            )
         return {
             "image_column": self.image_column,
             "cache_dir": self.cache_dir,
             "batch_size": self.batch_size,
             "precision": self.precision,
             "num_workers": self.num_workers,
-            "device": self.device,
+            "device": self._own_device,
+            "rank": rank,
+            "world_size": world_size,
             "max_bad_images": self.max_bad_images,
         }

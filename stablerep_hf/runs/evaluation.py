@@ -120,7 +120,8 @@ def evaluate(
 
     Returns:
         The results of the encoders in order, with the differences of each to those after it (see
-        `evaluation.compare_encoders`). They also stand in `measuring.output` if it is given.
+        `evaluation.compare_encoders`). They also stand in `measuring.output` if it is given. None in a process of a
+        launcher that is not the first, which encodes its part only.
 
     Raises:
         InputError: Encoder, data or columns are not there or do not fit.
@@ -161,7 +162,7 @@ def evaluate(
         )
         for result in results
     ]
-    if measuring.output is not None:
+    if measuring.output is not None and results:
         save_results(measuring.output, results)
     return results
 

@@ -25,13 +25,16 @@ class IndexingSettings(EncodingSettings):
     exact_below: int = setting(200_000, "So many images and more get a graph (HNSW) instead of an exact scan.")
 
 
-def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = None) -> ImageIndex:
+def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = None) -> ImageIndex | None:
     """Build the index of a data set's images, or open the one that stands there.
 
     Args:
         data: A folder, a Hub id, or 'embedded'.
         encoder: A folder, a Hub id, 'embedded' or 'embedded-stablerep'.
         settings: Which images, and where to.
+
+    Returns:
+        The index; None in a process of a launcher that is not the first, which encodes its part only.
 
     Raises:
         InputError: Encoder, data or columns are not there or do not fit, the folder holds another index, or another
@@ -43,10 +46,14 @@ def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = N
     settings.check_places(settings.output, is_file=False)
     dataset = load_images(find_data(data), settings.split, settings.subset)
     say(f"{data}: {len(dataset):,} images of {settings.split}", only_to_people=True)
-    from ..evaluation.tables import public_name  # what follows takes seconds to import
+    from ..evaluation import extract_features  # what follows takes seconds to import
+    from ..evaluation.tables import public_name
     from ..retrieval import index_images
 
     vision = settings.load(encoder)
+    if settings.rank:
+        extract_features(vision, dataset, **settings.options())
+        return None
     names = {  # travels with the index, so no path of this machine
         "encoder": public_name(encoder),
         "dataset": public_name(data),

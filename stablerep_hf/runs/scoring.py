@@ -12,6 +12,7 @@ from ..synthesis.scorers import load_scorers
 from ..synthesis.scoring import ScoringSummary, score_store
 from ..synthesis.settings import ScoringSettings
 from ..synthesis.verification import open_store
+from ..synthesis.workers import find_device, rank_and_world_size
 from .cards import renew_data_card
 
 
@@ -31,7 +32,9 @@ class UnscoredImages:
 def score(
     folder: str, settings: ScoringSettings, *, device: str | None = None, progress: bool = True
 ) -> ScoringSummary:
-    """Measure a drawn data set, and write its card again.
+    """Measure a drawn data set, and write its card again once all of it is measured.
+
+    The processes of a launcher share the shards by rank.
 
     Args:
         folder: The data set.
@@ -46,9 +49,13 @@ def score(
     if not (settings.alignment_model or settings.nsfw_model or settings.diversity_encoder):
         raise InputError("Nothing is to be scored: give `alignment_model`, `nsfw_model` or `diversity_encoder`.")
     open_store(folder)  # before models are loaded
-    with lock_folder(folder):
-        summary = score_store(folder, load_scorers(settings, device), progress=progress)
-        renew_data_card(folder)
+    rank, world_size = rank_and_world_size()
+    with lock_folder(folder, shared=world_size > 1):
+        summary = score_store(
+            folder, load_scorers(settings, find_device(device)), progress=progress, rank=rank, world_size=world_size
+        )
+        if summary.is_complete:
+            renew_data_card(folder)
     return summary
 
 

@@ -87,6 +87,11 @@ def generator_of(
     described = dict(plan.generator)
     if "service" in described:
         return _service_of(described, generator)
+    if "retrieved_from" in described:
+        raise InputError(
+            f"The images are real ones, retrieved from {described['retrieved_from']}, so nothing can draw them: run "
+            "the same `stablerep retrieve` again, which writes what is missing or damaged."
+        )
     if "pipeline" not in described:
         raise InputError(
             f"The images were drawn by {described.get('name')!r}, which is no diffusers pipeline, so this command "

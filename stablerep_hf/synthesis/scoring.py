@@ -29,48 +29,60 @@ class ScoringSummary:
 
     Attributes:
         num_images: Images scored now.
-        num_kept: Images that had these scores already.
-        means: Column -> mean over all images of the folder.
+        num_kept: Images of this worker's part that had these scores already.
+        means: Column -> mean over all images of the folder, once all are scored.
+        is_complete: Whether all are; else other workers are still at it.
     """
 
     num_images: int
     num_kept: int
     means: Mapping[str, float]
+    is_complete: bool = True
 
 
-def score_store(folder: str | Path, scorers: Sequence[Scorer], *, progress: bool = True) -> ScoringSummary:
+def score_store(
+    folder: str | Path, scorers: Sequence[Scorer], *, progress: bool = True, rank: int = 0, world_size: int = 1
+) -> ScoringSummary:
     """Fill score columns of a folder that `synthesize` drew into.
 
-    Shard by shard, each replaced at once: a kill leaves every shard whole, and another call goes on with those that
-    lack a score or have it from something else. The images are not touched.
+    Shard by shard, each replaced at once: a kill leaves every shard whole, and another call, with any number of
+    workers, goes on with those that lack a score or have it from something else. The images are not touched. A worker
+    scores the shards with `shard % world_size == rank`, as in `synthesize`.
 
     Args:
-        folder: The folder; it must be whole.
+        folder: The folder; this worker's shards must be whole.
         scorers: What measures.
         progress: Whether to show a bar.
+        rank: This worker's number in [0, world_size).
+        world_size: How many workers share the folder.
 
     Raises:
         InputError: If a shard is missing or damaged, an image cannot be read, or a scorer gives no finite number.
     """
     store = open_store(folder)
-    records = [store.find_record(shard) for shard in range(store.plan.num_shards)]
-    if absent := sum(record is None for record in records):
+    shards = range(rank, store.plan.num_shards, world_size)
+    records = {shard: store.find_record(shard) for shard in shards}
+    if absent := sum(record is None for record in records.values()):
         raise InputError(
             f"{absent} of {len(records)} shards of {str(folder)!r} are missing or damaged, so the whole cannot be "
             "scored; finish or repair the folder first."
         )
     num_images = num_kept = 0
-    sums = {scorer.column: 0.0 for scorer in scorers}
-    for shard, record in enumerate(track(records, "scoring", unit="shard", shown=progress)):
+    for shard, record in track(records.items(), "scoring", unit="shard", total=len(records), shown=progress):
         assert record is not None
         if score_shard(store, shard, record, scorers):
             num_images += record["rows"]
         else:
             num_kept += record["rows"]
+    there = read_provenance(folder).shards
+    lacking = [record for record in there if record["rows"] and missing_scores(record, scorers)]
+    if lacking or len(there) < store.plan.num_shards:
+        return ScoringSummary(num_images, num_kept, {}, is_complete=False)
+    sums, total = {scorer.column: 0.0 for scorer in scorers}, max(1, sum(record["rows"] for record in there))
+    for shard in range(store.plan.num_shards):
         table = pq.read_table(store.shard_path(shard), columns=list(sums))
         for column in sums:
             sums[column] += float(table[column].to_numpy().sum())
-    total = max(1, num_images + num_kept)
     return ScoringSummary(num_images, num_kept, {column: value / total for column, value in sums.items()})
 
 

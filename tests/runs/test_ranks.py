@@ -1,0 +1,183 @@
+"""Work shared by rank: `embed`, `index`, `evaluate` and `score` give the same bytes for any number of processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from stablerep_hf import cli
+from stablerep_hf.errors import InputError
+from stablerep_hf.evaluation import extract_features, feature_cache, features, pixel_encoder
+
+# Shards of 8 images; each process says the shards that it encodes, and takes its time.
+PROGRAM = """
+import sys, time
+from stablerep_hf.evaluation import feature_cache, features
+features.SHARD_ROWS = feature_cache.SHARD_ROWS = 8
+encode = features._encode
+def slow(*arguments):
+    print("shard", flush=True)
+    time.sleep(float(sys.argv[1]))
+    return encode(*arguments)
+features._encode = slow
+from stablerep_hf.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """68 pictures in two splits: 8 shards of 8 and one of 4."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    for split, number in (("train", 44), ("test", 24)):
+        images = [Image.fromarray(generator.integers(0, 255, (12, 12, 3)).astype(np.uint8)) for _ in range(number)]
+        columns = {"image": images, "label": [row % 3 for row in range(number)]}
+        kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["x", "y", "z"])})
+        datasets.Dataset.from_dict(columns, features=kinds).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def start(arguments, rank, world_size, seconds=0.0):
+    own = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, str(seconds), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=os.environ | own, text=True, **pipes)
+
+
+def run(arguments, world_size, seconds=0.0):
+    """Start all at once; what each printed."""
+    processes = [start(arguments, rank, world_size, seconds) for rank in range(world_size)]
+    printed = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * world_size, printed
+    return [out for out, _ in printed]
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(features, "SHARD_ROWS", 8)
+    monkeypatch.setattr(feature_cache, "SHARD_ROWS", 8)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_ranks_share_the_shards_and_all_get_the_same_features(photos, tmp_path, monkeypatch, small_shards, world_size):
+    data = datasets.load_dataset(str(photos), split="train")
+    alone = extract_features(pixel_encoder(), data, progress=False, batch_size=3)
+    encoded = []
+    encode = features._encode
+
+    def counted(vision, batches):
+        shard = encode(vision, batches)
+        encoded.append(shard.rows[0] // 8)
+        return shard
+
+    monkeypatch.setattr(features, "_encode", counted)
+    options = {"cache_dir": tmp_path, "world_size": world_size, "progress": False, "batch_size": 3}
+    for rank in reversed(range(world_size)):
+        found = extract_features(pixel_encoder(), data, rank=rank, **options)
+        assert np.array_equal(found.features, alone.features) and np.array_equal(found.rows, alone.rows)
+        if rank == world_size - 1 and world_size > 1:
+            own = list(range(rank, 6, world_size))
+            assert encoded[: len(own)] == own, "its own first"
+    assert sorted(encoded) == list(range(6)), "each shard once"
+
+
+def test_ranks_that_help_begin_at_different_places():
+    turns = [features._of_others(range(12), rank, 3) for rank in range(3)]
+    assert turns[0] == [11, 10, 8, 7, 5, 4, 2, 1]
+    assert len({turn[0] for turn in turns}) == 3
+    assert all(sorted(turn) == [n for n in range(12) if n % 3 != rank] for rank, turn in enumerate(turns))
+
+
+def test_several_processes_need_a_place_to_share(photos, monkeypatch, capsys):
+    data = datasets.load_dataset(str(photos), split="train")
+    with pytest.raises(InputError, match="world_size=2 processes share features through files: give `cache_dir`"):
+        extract_features(pixel_encoder(), data, rank=1, world_size=2)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["embed", "embedded", "--data", str(photos), "--cache", "none"]) == 2
+    assert "--cache none leaves 2 processes nothing to share features in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_three_processes_write_what_one_writes_though_one_is_killed(photos, tmp_path):
+    """kill -9 of one of three in the middle of its part: the others encode the rest, and rank 0 writes the file."""
+
+    def arguments(name):
+        words = ["embed", "embedded", "--data", photos, "--batch-size", "3"]
+        return [*words, "--output", tmp_path / name / "out.parquet", "--cache", tmp_path / name / "cache"]
+
+    run(arguments("one"), 1)
+    processes = [start(arguments("three"), rank, 3, seconds=1.0) for rank in range(3)]
+    assert processes[2].stdout.readline() == "shard\n"
+    processes[2].send_signal(signal.SIGKILL)
+    printed = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, -signal.SIGKILL], printed
+    assert "has encoded its part" in printed[1][0] and "44 x" in printed[0][0]
+    ours, theirs = (tmp_path / name / "out.parquet" for name in ("three", "one"))
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert 6 <= sum(out.count("shard") for out, _ in printed) + 1 <= 9, "little was encoded twice"
+
+
+@pytest.mark.slow
+def test_if_the_first_process_is_killed_another_start_goes_on(photos, tmp_path):
+    words = ["index", photos, "embedded", "--batch-size", "3"]
+    run([*words, "--output", tmp_path / "one", "--cache", tmp_path / "a"], 1)
+    again = [*words, "--output", tmp_path / "two", "--cache", tmp_path / "b"]
+    first, second = start(again, 0, 2, 1.0), start(again, 1, 2, 1.0)
+    assert first.stdout.readline() == "shard\n"
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    error = second.communicate(timeout=300)[1]
+    assert second.returncode == 0, error
+    assert not (tmp_path / "two" / "rows.npy").exists()
+    printed = run(again, 2)
+    assert "shard" not in "".join(printed), "all was encoded by the one that lived"
+    kept = ("rows.npy", "images.json", "features/vectors.npy")
+    for name in kept:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_evaluation_has_one_writer_and_the_same_results(photos, tmp_path, world_size):
+    words = ["evaluate", "embedded", "--data", photos, "--batch-size", "4", "--protocols", "knn"]
+    run([*words, "--output", tmp_path / "one.json", "--cache", tmp_path / "a"], 1)
+    printed = run([*words, "--output", tmp_path / "all.json", "--cache", tmp_path / "b"], world_size)
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "all.json").read_bytes()
+    assert ["knn" in out for out in printed] == [True] + [False] * (world_size - 1)
+
+
+@pytest.mark.slow
+def test_scores_are_shared_by_rank_and_survive_a_kill(tmp_path):
+    one, three = tmp_path / "one", tmp_path / "three"
+    words = ["generate", "--num-captions", 12, "--captions-per-shard", 2, "--images-per-caption", 2]
+    assert cli.main([*map(str, words), "--output", str(one)]) == 0
+    shutil.copytree(one, three)
+    run(["score", one, "--diversity-encoder", "embedded"], 1)
+    processes = [start(["score", three, "--diversity-encoder", "embedded"], rank, 3) for rank in range(2)]
+    dying = start(["score", three, "--diversity-encoder", "embedded"], 2, 3)
+    time.sleep(0.5)
+    dying.send_signal(signal.SIGKILL)
+    dying.communicate()
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert all("This worker's part is scored" in out for out in printed), printed
+    run(["score", three, "--diversity-encoder", "embedded"], 2)
+    for path in sorted((one / "data").iterdir()):
+        assert path.read_bytes() == (three / "data" / path.name).read_bytes()
+    assert "diversity" in (three / "README.md").read_text()
+    assert Path(one / "README.md").read_text().replace("one", "three") == (three / "README.md").read_text()
