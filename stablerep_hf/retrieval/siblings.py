@@ -70,7 +70,8 @@ def find_siblings(
         captions += [caption] * len(taken)
         chosen += candidates[taken].tolist()
         similarities += cosines[caption][taken].tolist()
-    return Hits(np.asarray(captions, np.int64), np.asarray(chosen, np.int64), np.asarray(similarities, np.float32), num_near)
+    cosine = np.asarray(similarities, np.float32)
+    return Hits(np.asarray(captions, np.int64), np.asarray(chosen, np.int64), cosine, num_near)
 
 
 def near_duplicates(
