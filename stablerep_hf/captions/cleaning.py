@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError, one_line
 from ..extras import require
+from ..progress import Progress
 from .caption_set import CaptionSet, Int64Array
 from .identity import normalize_caption
 from .near_duplicates import merge_near_duplicates
@@ -120,6 +121,8 @@ def clean_captions(
     dropped: Counter[str] = Counter()
     texts: list[str] = []
     places: list[int] = []
+    # a line for a set that takes long
+    progress = Progress("cleaning", len(captions), unit="caption", shown=len(captions) > _BLOCK)
     for start, block in _blocks(captions):
         kept = []
         for place, caption in enumerate(block, start=start):
@@ -136,6 +139,8 @@ def clean_captions(
             kept = [entry for entry, bad in zip(kept, unsafe, strict=True) if not bad]
         places += [place for place, _ in kept]
         texts += [caption for _, caption in kept]
+        progress.advance(len(block))
+    progress.close()
     cleaned = _rebuild(captions, texts, np.asarray(places, np.int64))
     dropped["same after repair"] += len(texts) - len(cleaned)
     if rules.near_duplicates is not None:

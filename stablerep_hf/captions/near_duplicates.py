@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import InputError
+from ..progress import track
 from .caption_set import CaptionSet, Int64Array
 from .terms import split_words
 
@@ -111,6 +112,7 @@ def merge_near_duplicates(captions: CaptionSet, threshold: float = 0.8) -> tuple
 
 
 def _representatives(captions: CaptionSet, index: NearDuplicateIndex) -> Iterator[int]:
-    for place, text in enumerate(captions):
+    # a line for a set that takes long
+    for place, text in enumerate(track(captions, "comparing", unit="caption", shown=len(captions) > 4096)):
         found = index.add_or_find(place, text)
         yield place if found is None else found

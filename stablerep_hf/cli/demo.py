@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..runs.demo import DemoSettings, run_demo
+from .generate import loading_line
 from .parsing import Command
 
 COMMAND = Command(
@@ -27,5 +28,5 @@ encoders   {demo.encoders["StableRep"].parent}
 report     {demo.report}
 
 from datasets import load_dataset; from transformers import AutoModel
-dataset = load_dataset("{demo.dataset}")
-encoder = AutoModel.from_pretrained("{demo.encoders["StableRep"]}")""")
+dataset = {loading_line(str(demo.dataset)).removeprefix("datasets.")}
+encoder = AutoModel.from_pretrained({str(demo.encoders["StableRep"])!r})""")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 
 from ..runs.embedding import EmbeddingSettings, embed_dataset
@@ -26,4 +27,4 @@ def main(argv: Sequence[str]) -> None:
         return
     skipped = f", {found.skipped:,} images that cannot be decoded left out" if found.skipped else ""
     print(f"{found.path}: {found.count:,} x {found.dimensions}{skipped}")
-    print(f"datasets.load_dataset('parquet', data_files={str(found.path)!r}, split='train')")
+    print(f"datasets.load_dataset('parquet', data_files={glob.escape(str(found.path))!r}, split='train')")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,15 @@ class Collections:
         """What is written below the picture; see `Collection`."""
         return self.parts[place.collection].captions[place.row]
 
+    def knows_a_word_of(self, text: str) -> bool:
+        """Whether a word of a text stands below a picture."""
+        return not self._words.isdisjoint(_words(text))
+
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        shown = {text for part in self.parts.values() for text in (*part.captions, *part.groups)}
+        return frozenset(word for text in shown for word in _words(text))
+
     def group(self, place: Place) -> str:
         """The group, "" if there is none."""
         return self.parts[place.collection].groups[place.row]
@@ -265,3 +275,7 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())

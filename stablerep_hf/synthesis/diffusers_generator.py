@@ -231,7 +231,8 @@ class DiffusersGenerator(GeneratorSettings):
             raise
         except ValueError as error:  # pipelines check their arguments so
             raise InputError(
-                f"The pipeline {self.name!r} refuses its settings ({first_line(error)}); change them."
+                f"The pipeline {self.name!r} refuses its settings, such as scheduler={self.scheduler} with "
+                f"num_inference_steps={self.num_inference_steps} ({first_line(error)}); change them."
             ) from error
         except torch.OutOfMemoryError as error:
             raise InputError(
@@ -290,7 +291,13 @@ class DiffusersGenerator(GeneratorSettings):
                 "give a text-to-image pipeline."
             )
         if self._scheduler_override is not None:
-            pipeline.scheduler = getattr(diffusers, self._scheduler_override).from_config(pipeline.scheduler.config)
+            kind = getattr(diffusers, self._scheduler_override)
+            try:
+                pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+            except (ImportError, ValueError) as error:
+                raise InputError(
+                    f"scheduler={self._scheduler_override} cannot be made ({first_line(error)[:200]}): choose another."
+                ) from error
         pipeline.set_progress_bar_config(disable=True)
         if self._lora is not None:
             self._merge_lora(pipeline)

@@ -12,6 +12,7 @@ import numpy as np
 from ..assets import EMBEDDED, captions_path, prompt_templates
 from ..captions import CaptionSet, read_captions
 from ..errors import InputError
+from ..progress import say
 from .diffusers_generator import DiffusersGenerator
 from .plan import SynthesisPlan
 from .service_generator import ServiceGenerator, is_service
@@ -37,6 +38,7 @@ def plan_generation(
         raise InputError(f"num_captions={settings.num_captions} leaves nothing to draw: give at least 1.")
     source = captions_path() if settings.captions == EMBEDDED else settings.captions
     captions = read_captions(source, settings.caption_column)
+    num_empty = captions.num_empty
     if settings.num_captions is not None:
         if settings.num_captions > len(captions):
             raise InputError(
@@ -57,6 +59,8 @@ def plan_generation(
         signature=None if signer is None else signer.describe(),
         min_sibling_distance=settings.min_sibling_distance,
     )
+    if num_empty:
+        say(f"{settings.captions}: {num_empty:,} empty captions left out")
     return plan, generator
 
 

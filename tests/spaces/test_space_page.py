@@ -70,6 +70,9 @@ def test_words_that_mean_nothing_are_said_to_match_nothing(open_page, answers):
     page.get_by_role("button", name="purple", exact=True).click()
     page.locator("#status", has_text="purple").wait_for()
     assert said not in page.locator("#status").inner_text()
+    shown = sorted({caption for part in answers.collections.parts.values() for caption in part.captions})
+    for text in shown[:: len(shown) // 20]:
+        assert said not in answers.search_text(text, "all", 12)[2], text
     share = answers.searchers.first.share_of_nonsense
     assert [text for text in answers.example_texts if share(text) > 0.2] == []
     assert sum(share(text) > 0.25 for text in ("zxqv blorb", "asdf", "qwertyuiop", "glarbix", "wug")) >= 4
