@@ -152,7 +152,12 @@ class Service:
             )
         self.address, self._patience = address.rstrip("/"), patience or Patience()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._client = httpx2.Client(headers=headers, timeout=httpx2.Timeout(timeout, connect=30.0))
+        self._client = httpx2.Client(
+            headers=headers,
+            timeout=httpx2.Timeout(timeout, connect=30.0),
+            limits=httpx2.Limits(),  # who calls says how many requests are under way
+        )
+        self._was_there = False
 
     def only_model(self) -> str:
         """The name of the one model that is served.
@@ -189,13 +194,19 @@ class Service:
 
         try:
             response = self._client.request(method, f"{self.address}/{path}", json=content)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
-            raise FailedRequest(self._said(f"{self.address}: {one_line(error)}"), may_be_billed=False) from error
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            if not self._was_there:
+                raise RefusedRequest(
+                    f"{self.address} cannot be reached ({one_line(error)}): check the address, and that the server "
+                    "runs."
+                ) from error
+            raise FailedRequest(f"{self.address}: {one_line(error)}", may_be_billed=False) from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:  # cut off, too slow, or garbled
             said = one_line(error) or type(error).__name__
-            raise FailedRequest(self._said(f"{self.address}: {said}"), may_be_billed=True) from error
+            raise FailedRequest(f"{self.address}: {said}", may_be_billed=True) from error
+        self._was_there = True
         if not response.is_success:
-            raise self._said_error(response)
+            raise error_of(response, self.address, KEY, hide=self._key)
         try:
             answer = response.json()
         except ValueError as error:
@@ -203,18 +214,6 @@ class Service:
         if not isinstance(answer, dict):
             raise FailedRequest(f"{self.address} answered no JSON object", may_be_billed=True)
         return answer
-
-    def _said(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
-
-    def _said_error(self, response: Any) -> Exception:
-        return error_of(response, self.address, KEY, hide=self._key)
-
-    def __enter__(self) -> Service:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._client.close()
 
 
 def error_of(response: Any, service: str, key_name: str, *, hide: str = "") -> FailedRequest | RefusedRequest:

@@ -80,12 +80,12 @@ class AnswerFolder:
             BudgetSpent: There are as many.
         """
         line = f"{key}\n".encode()
-        with explaining(self._requests), FileLock(self._requests.with_suffix(".lock")):
+        with explaining(self._requests), FileLock(self._requests.with_name(".requests.lock")):
             sent = self._requests.stat().st_size // len(line) if self._requests.exists() else 0
             if most is not None and sent >= most:
                 raise BudgetSpent(
-                    f"max_images={most} images were asked for, so drawing stops: what was answered is kept, so raise "
-                    "the limit and run the same command again for the rest."
+                    f"`max_images` or `max_dollars` is reached after {sent} images, so drawing stops: what was "
+                    "answered is kept, so raise the limit and run the same command again for the rest."
                 )
             with self._requests.open("ab") as file:
                 file.write(line)

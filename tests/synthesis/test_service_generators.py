@@ -22,7 +22,7 @@ from PIL import Image
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
 from stablerep_hf.hub import dataset_facts, render_dataset_card
-from stablerep_hf.services import KEY, Patience, Service
+from stablerep_hf.services import KEY, FailedRequest, Patience, Service, _seconds
 from stablerep_hf.synthesis import (
     GenerationSettings,
     ServiceGenerator,
@@ -112,14 +112,29 @@ def json_of(request: dict[str, Any]) -> str:
 
 
 def test_rate_limits_hold_for_all_requests() -> None:
-    with serving(lambda request, number: "429" if request["seed"] == 0 and number == 0 else None) as server:
-        generator = make(server, concurrency=2)
-        begin = time.monotonic()
-        generator(["a"] * 6, list(range(6)))
-        assert time.monotonic() - begin >= 0.2
-        refused = server.times[[request["seed"] for request in server.requests].index(0)]
-        later = sorted(moment - refused for moment in server.times if moment > refused + 0.05)
-        assert later[0] >= 0.15  # nobody asked while the server wanted to be left alone
+    patience = Patience(first_wait=0.01)
+    moments: list[float] = []
+
+    def limited() -> None:
+        moments.append(time.monotonic())
+        if len(moments) == 1:
+            raise FailedRequest("slow down", may_be_billed=False, retry_after=0.4)
+
+    one = threading.Thread(target=patience.call, args=(limited,))
+    one.start()
+    while patience._not_before == 0:
+        time.sleep(0.001)
+    patience.call(limited)  # another request, which knows nothing of the first
+    one.join()
+    first, second, third = moments
+    assert min(second, third) - first >= 0.4
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [(None, None), ("7", 7), ("-3", 0), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)]
+)
+def test_what_retry_after_says(said: str | None, seconds: float | None) -> None:
+    assert _seconds(said) == seconds
 
 
 @pytest.mark.parametrize(
@@ -192,7 +207,7 @@ def test_the_budget_stops_cleanly_and_counts_over_runs(tmp_path: Path) -> None:
         for settings, total in (({"max_images": 5}, 5), ({"max_dollars": 0.7, "dollars_per_image": 0.1}, 7)):
             generator = make(server, concurrency=3, **settings)
             plan = make_plan(generator)
-            with pytest.raises(InputError, match=f"max_images={total} images were asked for, so drawing stops"):
+            with pytest.raises(InputError, match=f"`max_dollars` is reached after {total} images, so drawing stops"):
                 synthesize(plan, generator, tmp_path, progress=False)
             assert sum(server.asked.values()) == total
         assert len(rows_of(tmp_path)) == 6  # a shard that was finished
@@ -318,6 +333,14 @@ def test_what_is_no_plain_address_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="is no address of a service") as caught:
         Service(address)
     assert "pw" not in str(caught.value) and "key=1" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_told_at_once() -> None:
+    with serving() as server:
+        address = server.address
+    for settings in ({}, {"served_model": "painter-1"}):
+        with pytest.raises(InputError, match=f"{address} cannot be reached .* check the address"):
+            ServiceGenerator(address, **settings)(["a"], [1])
 
 
 @pytest.mark.parametrize(
