@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePath
@@ -45,14 +45,15 @@ class FolderFiles:
 
     Attributes:
         are_images: whether they are images, one a file, rather than tables or archives of rows.
-        patterns: split -> glob patterns of its files, absolute.
-        in_class_folders: whether images lie in folders below their split, which may name their classes.
+        patterns: split -> glob patterns of its files, absolute; of a repository relative to it.
+        drop_labels: as `datasets` takes it: True where no folder below a split can name a class, False where all do
+            and `datasets` would count their levels wrong, else None.
         unread: what is not read, and why -> how many files.
     """
 
     are_images: bool
     patterns: dict[str, list[str]]
-    in_class_folders: bool
+    drop_labels: bool | None
     unread: dict[str, int]
 
 
@@ -66,18 +67,22 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(known)
 
 
-def find_files(folder: Path) -> FolderFiles:
-    """Sort the files of a folder whose card names none into splits.
+def find_files(folder: Path, names: Iterable[str] | None = None) -> FolderFiles:
+    """Sort the files of a folder, or of a repository on the Hub, whose card names none into splits.
 
     The split of a file follows from the first part of its path alone: a folder such as `train` or `val2017`, or, where
     the data are tables, a file such as `test.csv` or `train-00000-of-00002.parquet`. A word inside a name says nothing
     ("train station"). One class folder called `train` among others is no split: all of them are `train`, as in every
     folder without splits. Folders around all data are passed through.
 
+    Args:
+        folder: the folder, or the repository's id.
+        names: files of the repository, with their folders.
+
     Raises:
         InputError: the folder holds no data, or some of its data lie in splits and others do not.
     """
-    images, tables, metadata, unread = _listed(folder)
+    images, tables, metadata, unread = _listed(_walk(folder) if names is None else _visible(names))
     # a table that is called as a split is is the data, whatever pictures lie beside it
     named = any(_split_of(path.name, is_folder=False, are_images=False) for path in tables)
     are_images = bool(images) and len(images) >= len(tables) and not named
@@ -91,7 +96,8 @@ def find_files(folder: Path) -> FolderFiles:
     for path in tables if are_images else [*images, *metadata]:
         unread[path.suffix.lower()] += 1
     base = _base(files)
-    root = glob.escape(str(folder.resolve().joinpath(*base)))
+    root = glob.escape(str(folder.resolve().joinpath(*base)) if names is None else "/".join(base))
+    root += "/" if root else ""
     splits = _splits(folder, [path.parts[len(base) :] for path in files], are_images)
     patterns: dict[str, dict[str, None]] = {split: {} for split in splits.values()}
     for path in [*files, *(metadata if are_images else [])]:
@@ -101,12 +107,15 @@ def find_files(folder: Path) -> FolderFiles:
             unread["metadata outside of the splits"] += 1
         elif are_images:
             name = path.name if path in metadata else f"*{glob.escape(path.suffix)}"
-            patterns[split][f"{root}/{glob.escape(head) + '/' if head in splits else ''}**/{name}"] = None
+            patterns[split][f"{root}{glob.escape(head) + '/' if head in splits else ''}**/{name}"] = None
         else:
-            patterns[split][f"{root}/{glob.escape('/'.join([head, *rest]))}"] = None
+            patterns[split][f"{root}{glob.escape('/'.join([head, *rest]))}"] = None
     depth = len(base) + (0 if splits.keys() == {""} else 1)
-    in_folders = any(len(path.parts) > depth + 1 for path in files)
-    return FolderFiles(are_images, {split: list(own) for split, own in patterns.items()}, in_folders, dict(unread))
+    levels, classes = {len(path.parts) for path in files}, {path.parent.name for path in files}
+    drop_labels = None if max(levels) > depth + 1 else True
+    if drop_labels is None and len(levels) == 1 < len(classes) and any("\\" in str(path) for path in files):
+        drop_labels = False
+    return FolderFiles(are_images, {split: list(own) for split, own in patterns.items()}, drop_labels, dict(unread))
 
 
 def counted(unread: Mapping[str, int]) -> str:
@@ -114,13 +123,8 @@ def counted(unread: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in sorted(unread.items()))
 
 
-def _listed(folder: Path) -> tuple[list[PurePath], list[PurePath], list[PurePath], Counter[str]]:
-    """Images, tables and metadata below a folder, relative to it, and the rest by why it is not read."""
-    images: list[PurePath] = []
-    tables: list[PurePath] = []
-    metadata: list[PurePath] = []
-    unread: Counter[str] = Counter()
-    readable = image_suffixes()
+def _walk(folder: Path) -> Iterator[PurePath]:
+    """The visible files below a folder, relative to it, but those of our records."""
     seen = {os.path.realpath(folder)}
     for walked, folders, names in os.walk(folder, followlinks=True):
         place = Path(walked)
@@ -129,19 +133,37 @@ def _listed(folder: Path) -> tuple[list[PurePath], list[PurePath], list[PurePath
         real = {name: os.path.realpath(place / name) for name in folders}
         folders[:] = [name for name in folders if real[name] not in seen]  # a link may lead back up
         seen |= set(real.values())
-        for name in sorted(names):
-            path = PurePath(place.relative_to(folder), name)
-            suffix = path.suffix.lower()
-            if name.startswith(".") or name in _STATES or path.stem.lower() in _ABOUT:
-                continue
-            if name in _METADATA:
-                metadata.append(path)
-            elif suffix in readable:
-                images.append(path)
-            elif suffix in _TABLES:
-                tables.append(path)
-            else:
-                unread[_REASONS.get(suffix, suffix or "without a suffix")] += 1
+        yield from (PurePath(place.relative_to(folder), name) for name in sorted(names) if not name.startswith("."))
+
+
+def _visible(names: Iterable[str]) -> Iterator[PurePath]:
+    """The files of a repository that `_walk` would give."""
+    for path in map(PurePath, sorted(names)):
+        if not path.name.startswith(".") and not any(part.startswith((".", "__")) for part in path.parent.parts):
+            yield path
+
+
+def _listed(
+    paths: Iterable[PurePath],
+) -> tuple[list[PurePath], list[PurePath], list[PurePath], Counter[str]]:
+    """Images, tables and metadata among files, and the rest by why it is not read."""
+    images: list[PurePath] = []
+    tables: list[PurePath] = []
+    metadata: list[PurePath] = []
+    unread: Counter[str] = Counter()
+    readable = image_suffixes()
+    for path in paths:
+        suffix = path.suffix.lower()
+        if path.name in _STATES or path.stem.lower() in _ABOUT:
+            continue
+        if path.name in _METADATA:
+            metadata.append(path)
+        elif suffix in readable:
+            images.append(path)
+        elif suffix in _TABLES:
+            tables.append(path)
+        else:
+            unread[_REASONS.get(suffix, suffix or "without a suffix")] += 1
     return images, tables, metadata, unread
 
 

@@ -22,8 +22,9 @@ from PIL import ExifTags, Image, ImageOps
 
 from ..errors import InputError
 from ..files.data_cards import read_card
+from ..files.hub_client import client_error
 from ..files.shards import check_shards
-from .folders import counted, find_files
+from .folders import FolderFiles, counted, find_files, image_suffixes
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,9 @@ _IN_ARCHIVE = r"^zip://[^:]*::"  # how `datasets` names a file in a zip archive:
 def load_images(source: str | Path, split: str | None, subset: str | None = None, **settings: Any) -> Any:
     """Load a split of an image data set: a folder or a Hub id, of which `subset` may be one of several.
 
-    A folder is read as its files stand now, its splits being those that its card names or else those of `find_files`;
-    what lies in it and is not read is counted in a warning. A column of structs of `bytes` and `path` holds images,
-    whether or not the file says so.
+    A folder is read as its files stand now, its splits being those that its card names or else those of `find_files`,
+    as are those of image files on the Hub; what is not read is counted in a warning. A column of structs of `bytes`
+    and `path` holds images, whether or not the file says so.
 
     A row of a Parquet, CSV or JSON file may hold a path instead of an image: of any file of this machine, or an
     address. Rows that name anything outside the folder or repository of the data set lose that path, streamed or not,
@@ -74,16 +75,17 @@ def load_images(source: str | Path, split: str | None, subset: str | None = None
     check_shards(source)
     says = read_card(source)
     with _explained(source, f"give the split {split!r}"):
-        if subset is None and _has_own_splits(Path(source), says):
+        files = _own_files(source, says) if subset is None else None
+        if files is not None:
             if says.get("dataset_info"):
-                settings["features"] = datasets.load_dataset_builder(str(source)).info.features
-            loaded = _load_folder(Path(source), split, settings)
+                settings["features"] = datasets.load_dataset_builder(_place(source)).info.features
+            loaded = _load_files(source, files, split, settings)
         else:
             if says and Path(source).is_dir():
-                config = datasets.load_dataset_builder(str(source), subset).config
+                config = datasets.load_dataset_builder(_place(source), subset).config
                 # what the rows are kept by: `datasets` goes on serving those of files that have changed since
                 settings["config_id"] = f"{config.name}-{Hasher.hash(config.data_files)}"
-            loaded = datasets.load_dataset(str(source), subset, split=split, **settings)
+            loaded = datasets.load_dataset(_place(source), subset, split=split, **settings)
     if isinstance(loaded, (datasets.DatasetDict, datasets.IterableDatasetDict)):
         return type(loaded)({name: _as_images(part, source) for name, part in loaded.items()})
     return _as_images(loaded, source)
@@ -99,9 +101,9 @@ def image_splits(source: str | Path, subset: str | None = None) -> list[str]:
 
     says = read_card(source)
     with _explained(source, "name its splits"):
-        if subset is None and _has_own_splits(Path(source), says):
-            return list(find_files(Path(source)).patterns)
-        return list(datasets.get_dataset_split_names(str(source), subset))
+        if subset is None and (files := _own_files(source, says)) is not None:
+            return list(files.patterns)
+        return list(datasets.get_dataset_split_names(_place(source), subset))
 
 
 def check_splits(source: str | Path, *splits: str) -> None:
@@ -119,12 +121,12 @@ def check_splits(source: str | Path, *splits: str) -> None:
     check_shards(source)
     says = read_card(source)
     with _explained(source, "be read"):
-        if _has_own_splits(Path(source), says):
-            known = find_files(Path(source)).patterns
+        if (files := _own_files(source, says)) is not None:
+            known = list(files.patterns)
         else:
-            known = getattr(datasets.load_dataset_builder(str(source)).config, "data_files", None) or {}
+            known = list(getattr(datasets.load_dataset_builder(_place(source)).config, "data_files", None) or ())
     wanted = {part.partition("[")[0].strip() for split in splits for part in split.split("+")}
-    names = [str(name) for name in known]
+    names = list(map(str, known))
     if names and (missing := sorted(wanted - {*names, "all"})):
         raise InputError(
             f"The data set {str(source)!r} cannot give the split {missing[0]!r}, it has "
@@ -132,25 +134,44 @@ def check_splits(source: str | Path, *splits: str) -> None:
         )
 
 
-def _has_own_splits(folder: Path, card: Mapping[str, Any]) -> bool:
-    """Whether nothing but the names of its files says what belongs to which split of a folder."""
-    return folder.is_dir() and "configs" not in card and not any((folder / name).is_file() for name in _SAVED)
+def _place(source: str | Path) -> str:
+    """What `datasets` loads: it takes the name of a folder from its path, and "." has none."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 
-def _load_folder(folder: Path, split: str | None, settings: dict[str, Any]) -> Any:
+def _own_files(source: str | Path, card: Mapping[str, Any]) -> FolderFiles | None:
+    """The files of a folder, or the images of a repository, of which nothing but their names says the splits."""
+    folder = Path(source)
+    if "configs" in card:
+        return None
+    if folder.exists():
+        saved = any((folder / name).is_file() for name in _SAVED)
+        return find_files(folder) if folder.is_dir() and not saved else None
+    from huggingface_hub import HfApi
+
+    try:
+        names = HfApi().list_repo_files(str(source), repo_type="dataset")
+    except (OSError, ValueError, client_error()):  # said where it is loaded
+        return None
+    if not any(Path(name).suffix.lower() in image_suffixes() for name in names):
+        return None
+    files = find_files(folder, names)
+    return files if files.are_images else None
+
+
+def _load_files(source: str | Path, files: FolderFiles, split: str | None, settings: dict[str, Any]) -> Any:
     import datasets
 
     from .image_files import ImageFiles
 
-    files = find_files(folder)
     if files.unread:
-        logger.warning("Files in %s that are not read: %s.", folder, counted(files.unread))
-    if not files.are_images:
-        return datasets.load_dataset(str(folder), data_files=files.patterns, split=split, **settings)
+        logger.warning("Files in %s that are not read: %s.", source, counted(files.unread))
+    if files.are_images and files.drop_labels is not None:
+        settings["drop_labels"] = files.drop_labels
+    if not files.are_images or not Path(source).is_dir():
+        return datasets.load_dataset(_place(source), data_files=files.patterns, split=split, **settings)
     streaming = settings.pop("streaming", False)
-    # the folders of splits are no classes
-    labels = {} if files.in_class_folders else {"drop_labels": True}
-    builder = ImageFiles(data_files=files.patterns, **labels, **settings)
+    builder = ImageFiles(data_files=files.patterns, **settings)
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
@@ -322,7 +343,7 @@ def _without_foreign_paths(dataset: Any, source: str | Path) -> Any:
         roots = [re.escape(str(folder))]
 
     def is_foreign(cells: Any) -> Any:
-        paths = pc.struct_field(cells, "path")
+        paths = pc.struct_field(cells, "path").cast(pa.string())  # where all are None they are of no type
         files = pc.replace_substring_regex(paths, _IN_ARCHIVE, "")
         below = pc.replace_substring_regex(files, rf"^({'|'.join(roots)})[/\\]", "/")
         inside = pc.and_not(pc.not_equal(below, files), pc.match_substring_regex(below, r"[/\\]\.\.[/\\]|://|::"))

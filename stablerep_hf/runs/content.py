@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files.hub_client import client_error
 
 if TYPE_CHECKING:
     import datasets
@@ -87,20 +88,13 @@ def _content_on_hub(source: str, repo_type: str) -> str:
         return source
     try:
         tree = list(HfApi().list_repo_tree(source, recursive=True, repo_type=repo_type))
-    except (OSError, ValueError, _client_error()):  # offline, no such repository: said where it is read
+    except (OSError, ValueError, client_error()):  # offline, no such repository: said where it is read
         return source
     digest = hashlib.sha256()
     for file in sorted(tree, key=lambda file: file.path):
         if isinstance(file, RepoFile) and not file.path.startswith(".") and not file.path.endswith(".md"):
             digest.update(f"{file.path}\0{file.lfs.sha256 if file.lfs else file.blob_id}\n".encode())
     return f"content {digest.hexdigest()[:32]}"
-
-
-def _client_error() -> type[Exception]:
-    """The base of all errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # type: ignore[return-value]
 
 
 @contextmanager
@@ -112,7 +106,7 @@ def reading(source: str) -> Iterator[None]:
     """
     try:
         yield
-    except (_client_error(), ConnectionError) as error:
+    except (client_error(), ConnectionError) as error:
         if getattr(error, "errno", None):  # of a pipe or a process of this machine
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import HfApi
 from PIL import Image
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import folders
-from stablerep_hf.evaluation.images import image_splits, load_images
+from stablerep_hf.evaluation.images import check_splits, image_splits, load_images
 
 
 def png():
@@ -165,3 +168,45 @@ def test_pickles_in_an_archive_are_never_opened(tmp_path):
             archive.addfile(entry, io.BytesIO(content))
     (row,) = load_images(tmp_path, "train")
     assert row["pkl"].startswith(b"cos") and row["png"].size == (4, 4)
+
+
+def test_a_backslash_in_the_name_of_a_file_takes_no_label(tmp_path):
+    folder = fill(tmp_path / "v", "cat/a\\1.png", "cat/b.png", "dog/a.png", "dog/c\\d\\e.png")
+    assert names_of(load_images(folder, "train")) == ["cat", "cat", "dog", "dog"]
+
+
+@pytest.mark.parametrize("card", ["", "license: mit", "configs: [{config_name: default, data_files: '*/*.png'}]"])
+def test_the_folder_in_which_one_stands_has_a_card(tmp_path, monkeypatch, card):
+    folder = fill(tmp_path / "v", "cat/1.png", "dog/1.png")
+    (folder / "README.md").write_text(f"---\n{card}\n---\n# Mine\n" if card else "# Mine\n")
+    monkeypatch.chdir(folder)
+    assert image_splits(".") == ["train"]
+    assert len(load_images(".", "train")) == 2
+    check_splits(".", "train")
+    with pytest.raises(InputError, match="cannot give the split 'test', it has 'train'"):
+        check_splits(".", "test")
+
+
+ON_THE_HUB = """
+from stablerep_hf.evaluation.images import check_splits, image_splits, load_images
+print(image_splits("alice/photos"))
+check_splits("alice/photos", "train[:50%]+test")
+for split in ("train", "test"):
+    for streaming in (False, True):
+        loaded = load_images("alice/photos", split, streaming=streaming)
+        names = loaded.features["label"].names
+        print(split, [names[row["label"]] for row in loaded])
+"""
+
+
+def test_images_on_the_hub_are_sorted_as_those_of_a_folder(hub_here, tmp_path):
+    api, data = HfApi(), {"repo_id": "alice/photos", "repo_type": "dataset"}
+    places = [f"{split}/{name}/{n}.png" for split in ("train", "test") for name in ("bus", "train") for n in "01"]
+    api.create_repo(**data)
+    api.upload_folder(folder_path=fill(tmp_path / "v", *places), **data)
+    words = [sys.executable, "-c", ON_THE_HUB]
+    environment = hub_here.environment(tmp_path / "home") | {"HF_TOKEN": "hf_alice"}
+    ran = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = "['bus', 'bus', 'train', 'train']"
+    assert ran.stdout.splitlines() == ["['test', 'train']", *[f"train {found}"] * 2, *[f"test {found}"] * 2]
