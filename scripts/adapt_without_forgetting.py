@@ -187,7 +187,7 @@ def main() -> None:
             domain, rest = score(options, name, run, seed)
             of_seeds += [domain, rest]
             rows.append(
-                {"setting": name, "seed": seed, "domain": domain.value, "general": general.value, **probes_of(run)}
+                {"setting": name, "seed": seed, "domain": domain.value, "general": rest.value, **probes_of(run)}
             )
             print(rows[-1], flush=True)
             if name == "full":

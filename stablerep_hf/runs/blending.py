@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..assets import EMBEDDED
 from ..errors import InputError
 from ..setting import setting
-from .encoding import EncodingSettings
+from .encoding import ReadingSettings
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult, VisionEncoder
@@ -27,7 +27,7 @@ BLEND = "blend.json"
 
 
 @dataclass
-class BlendingSettings(EncodingSettings):
+class BlendingSettings(ReadingSettings):
     """What is blended, and what it is measured on."""
 
     weights: list[float] = setting(

@@ -1,4 +1,4 @@
-"""What `evaluate`, `embed` and `index` share: which images an encoder reads, and how."""
+"""What `evaluate`, `embed`, `index` and `blend` share: which images an encoder reads, and how."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ NO_CACHE = "none"
 
 
 @dataclass
-class EncodingSettings:
+class ReadingSettings:
     """Settings of everything that encodes images."""
 
     image_column: str = setting("image", "Column of the images.")
-    revision: str | None = setting(None, "Branch, tag or commit of an encoder on the Hub.")
-    trust_remote_code: bool = setting(False, "Run the code that comes with the encoder.")
     cache: str | None = setting(
         None,
         "Folder that keeps features, so that a killed run goes on; a folder in HF_HOME if not given, "
@@ -71,27 +69,6 @@ class EncodingSettings:
 
         return find_device(self.device) if rank_and_world_size()[1] > 1 else self.device
 
-    def load(self, encoder: str | Path | VisionEncoder, *, classifier: bool = False) -> VisionEncoder:
-        """Load an encoder, or a classifier: one that ships by its name, a folder or a Hub id.
-
-        Raises:
-            InputError: It is not there, or none.
-        """
-        from .. import assets
-        from ..evaluation import load_classifier, load_encoder
-        from ..models import StableRepModel  # noqa: F401  # importing it makes our model known to transformers
-
-        ships = isinstance(encoder, str) and encoder in assets.ENCODERS
-        loader: Any = load_classifier if classifier else load_encoder
-        vision: VisionEncoder = loader(
-            assets.find_encoder(str(encoder)) if ships else encoder,
-            name=str(encoder) if ships else None,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-            device=self._own_device,
-        )
-        return vision
-
     def options(self) -> ExtractionOptions:
         """Arguments of `extract_features`.
 
@@ -117,3 +94,32 @@ class EncodingSettings:
             "world_size": world_size,
             "max_bad_images": self.max_bad_images,
         }
+
+
+@dataclass
+class EncodingSettings(ReadingSettings):
+    """Settings of whatever loads an encoder and encodes images."""
+
+    revision: str | None = setting(None, "Branch, tag or commit of an encoder on the Hub.")
+    trust_remote_code: bool = setting(False, "Run the code that comes with the encoder.")
+
+    def load(self, encoder: str | Path | VisionEncoder, *, classifier: bool = False) -> VisionEncoder:
+        """Load an encoder, or a classifier: one that ships by its name, a folder or a Hub id.
+
+        Raises:
+            InputError: It is not there, or none.
+        """
+        from .. import assets
+        from ..evaluation import load_classifier, load_encoder
+        from ..models import StableRepModel  # noqa: F401  # importing it makes our model known to transformers
+
+        ships = isinstance(encoder, str) and encoder in assets.ENCODERS
+        loader: Any = load_classifier if classifier else load_encoder
+        vision: VisionEncoder = loader(
+            assets.find_encoder(str(encoder)) if ships else encoder,
+            name=str(encoder) if ships else None,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            device=self._own_device,
+        )
+        return vision
