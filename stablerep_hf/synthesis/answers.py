@@ -16,7 +16,7 @@ from ..files.shards import PROVENANCE
 from .protocol import KeepingGenerator
 
 ANSWERS = "answers"
-_REQUESTS = "requests.txt"
+_REQUESTS = "requests.log"
 
 
 @contextmanager

@@ -133,24 +133,21 @@ class InferenceProvider:
 
     def draw(self, prompt: str, seed: int | None, settings: dict[str, Any]) -> bytes:
         """See `ImageService.draw`."""
-        import httpx2
-        from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError, OfflineModeIsEnabled
+        from huggingface_hub import errors, get_token
 
         try:
             image = self._client.text_to_image(prompt, model=self.name, seed=seed, **settings)
             buffer = BytesIO()
             image.save(buffer, "PNG")  # decodes it
             return buffer.getvalue()
-        except InferenceTimeoutError as error:
-            raise FailedRequest(f"{self.kind}: {one_line(error)}", may_be_billed=True) from error
-        except HfHubHTTPError as error:
-            raise error_of(error.response, self.kind, "HF_TOKEN") from error
-        except httpx2.TransportError as error:
-            sent = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise FailedRequest(f"{self.kind}: {one_line(error)}", may_be_billed=sent) from error
+        except errors.HfHubHTTPError as error:
+            raise error_of(error.response, self.kind, "HF_TOKEN", hide=get_token() or "") from error
+        except errors.HTTPError as error:  # type: ignore[attr-defined]  # of whichever httpx the Hub's client uses
+            was_sent = type(error).__name__ not in ("ConnectError", "ConnectTimeout")
+            raise FailedRequest(f"{self.kind}: {one_line(error)}", may_be_billed=was_sent) from error
         except (OSError, ValueError, SyntaxError, LookupError, TypeError, Image.DecompressionBombError) as error:
             # No token, provider, model or setting of that name, or no network wanted: nothing was sent.
-            is_ours = isinstance(error, ValueError | OfflineModeIsEnabled)
+            is_ours = isinstance(error, ValueError | errors.OfflineModeIsEnabled)
             if is_ours and not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
                 said = one_line(error)[:200]
                 raise InputError(f"{self.kind}/{self.name} cannot draw ({said}): change that.") from error

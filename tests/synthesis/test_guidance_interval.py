@@ -16,6 +16,7 @@ from stablerep_hf.assets import generator_path
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
 from stablerep_hf.synthesis import DiffusersGenerator, SynthesisPlan, generator_of, synthesize
+from stablerep_hf.synthesis.comparison import compare_folders
 from stablerep_hf.synthesis.guidance_interval import noise_level
 
 PROMPTS, SEEDS = ["a red ball", "a dog", "a house by the sea"], [3, 5, 2**62]
@@ -181,6 +182,7 @@ def test_an_interval_between_the_steps_is_refused_at_the_first_batch(tiny_pipeli
     whole = DiffusersGenerator(tiny_pipeline, num_inference_steps=5, guidance_interval=[0.0, 9.0])
     plan = SynthesisPlan(CaptionSet.from_texts(["a dog"]), whole, images_per_caption=2)
     assert synthesize(plan, whole, tmp_path, progress=False).num_images == 2  # nothing was in the way
+    assert compare_folders([tmp_path])[0].settings.endswith("5 steps, guidance 2.0 from 0 to 9")
     constant = DiffusersGenerator(tiny_pipeline, num_inference_steps=5)
     assert (pixels(whole(PROMPTS, SEEDS)) == pixels(constant(PROMPTS, SEEDS))).all()
     # It is part of the plan, and of what draws an image again.

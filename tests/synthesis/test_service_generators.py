@@ -97,7 +97,7 @@ def test_a_server_that_fails_in_every_way_draws_every_image_once(tmp_path: Path)
             for request in [next(r for r in server.requests if json_of(r) == name)]
             for number in range(asked)
         )
-        listed = (tmp_path / "provenance/answers/requests.txt").read_text().split()
+        listed = (tmp_path / "provenance/answers/requests.log").read_text().split()
         assert len(listed) == may_be_billed == generator.num_asked
         assert not list((tmp_path / "provenance/answers").glob("shard-*"))
         again = make(server)
@@ -387,8 +387,8 @@ def test_a_provider_of_the_hub_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     )
     monkeypatch.setitem(_common.HARDCODED_MODEL_INFERENCE_MAPPING, "together", {"o/m": mapping})
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    faults: list[Any] = ["500", "wrong", (402, {"error": "You have exceeded your monthly included credits"})]
-    with serving(lambda request, number: faults[number] if number < 2 else faults[2] if broke else None) as server:
+    faults: list[Any] = ["500", "wrong", "drop", (402, {"error": "You have exceeded your monthly included credits"})]
+    with serving(lambda request, number: faults[number] if number < 3 else faults[3] if broke else None) as server:
         monkeypatch.setattr(constants, "INFERENCE_PROXY_TEMPLATE", f"{server.address}/{{provider}}")
         broke: list[bool] = []
         generator = ServiceGenerator("inference:together/o/m", height=16, width=16)
@@ -402,7 +402,7 @@ def test_a_provider_of_the_hub_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert image is not None and (np.asarray(image) == pixels(painted(7))).all()
         assert server.requests[0]["seed"] == 7 and server.requests[0]["prompt"] == "a dog"
         assert server.keys == {"Bearer hf_secret"}
-        assert generator.num_asked == 2
+        assert generator.num_asked == 3
         broke.append(True)
         with pytest.raises(InputError, match="inference:together says that there is no credit left"):
             generator(["a dog"], [7])
