@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..runs.demo import DemoSettings, run_demo
 from .generate import loading_line
+from ..runs.demo import DemoSettings, beside_shipped, run_demo
 from .parsing import Command
 
 COMMAND = Command(
@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> None:
 data set   {demo.dataset}
 encoders   {demo.encoders["StableRep"].parent}
 report     {demo.report}
+{beside_shipped(demo.results)}
 
 from datasets import load_dataset; from transformers import AutoModel
 dataset = {loading_line(str(demo.dataset)).removeprefix("datasets.")}

@@ -120,6 +120,27 @@ def run_demo(settings: DemoSettings | None = None) -> Demo:
     return Demo(data, encoders, report, results)
 
 
+def beside_shipped(results: Sequence[EvaluationResult]) -> str:
+    """What the demo's StableRep is beside the encoder that ships, in one line.
+
+    Args:
+        results: Of the demo.
+    """
+    from huggingface_hub import metadata_load
+
+    from .. import assets
+    from ..evaluation.tables import measure_name
+
+    card = metadata_load(assets.encoder_path() / "README.md") or {}
+    shipped = {one["name"]: one["value"] for entry in card["model-index"][0]["results"] for one in entry["metrics"]}
+    ours = {measure_name(result): result.value for result in results if result.encoder == "StableRep"}
+    name = next(name for name in ours if name in shipped)
+    return (
+        f"This StableRep of a few minutes has {name} {100 * ours[name]:.1f} %; the one that ships, "
+        f"'embedded-stablerep', {100 * shipped[name]:.1f} %."
+    )
+
+
 _INTRODUCTION = """\
 A small text-to-image pipeline drew several images of each caption; StableRep and SimCLR learned from the same images,
 for the same number of steps and views. They, an untrained twin and the bare pixels were then measured on **real

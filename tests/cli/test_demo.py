@@ -73,7 +73,7 @@ def test_a_demo_killed_twice_goes_on_and_leaves_what_it_promises(tmp_path):
         assert card.read_text().startswith("---\n")
     assert "knn" in (stablerep / "README.md").read_text().lower(), "the card shows what was measured"
 
-    lines = log.read_text().split("report     ")[1].strip().splitlines()[2:5]
+    lines = log.read_text().split("report     ")[1].strip().splitlines()[3:6]
     assert [line.split()[0] for line in lines] == ["from", "dataset", "encoder"]
     code = "import sys; sys.modules['stablerep_hf'] = None\n" + "\n".join(lines) + "\nprint(dataset['train'].num_rows)"
     stock = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
