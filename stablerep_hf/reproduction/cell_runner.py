@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import time
 from functools import cached_property
 from importlib.metadata import version
@@ -110,13 +112,19 @@ class CellRunner:
             dual=model if tokenizer is not None else None,
             tokenizer=tokenizer,
         )
-        return {**pack_results(self._measure(vision, cell)), **trained}
+        results = self._measure(vision, cell)
+        shutil.rmtree(self._scratch(cell), ignore_errors=True)
+        return {**pack_results(results), **trained}
+
+    def _scratch(self, cell: Cell) -> Path:
+        return self.sets.work / "cells" / self.key(cell)
 
     def _recipe(self, objective: str) -> dict[str, Any]:
         """The values that change what is learned."""
         from ..training.presets import read_config
 
         values = {**read_config(self.world.recipes[objective]), **self.world.recipe}
+        values["image_size"] = self.world.image_size
         if objective != "untrained":
             values["objective"] = objective
         return {name: value for name, value in values.items() if not name.startswith(_NOT_LEARNED)}
@@ -124,9 +132,9 @@ class CellRunner:
     def _train(self, cell: Cell) -> tuple[StableRepModel, Any | None, dict[str, Any]]:
         """The model of a cell, its tokenizer, and what its record says of the training.
 
-        A long training leaves checkpoints in the work folder, goes on from them and removes them when it is done.
+        A long training leaves checkpoints in the work folder and goes on from them.
         """
-        import shutil
+        from safetensors.torch import load_file
 
         from ..training import ModelSettings, StableRepTrainer, StableRepTrainingArguments, build_model
         from ..training.checkpoints import latest_checkpoint
@@ -144,7 +152,7 @@ class CellRunner:
         alone = setting.objective in OF_IMAGES
         per_caption, per_image = (1, 2) if alone else (setting.images.images_per_caption, 1)
         images = self.sets.images(setting.images, setting.objective)
-        scratch = self.sets.work / "cells" / self.key(cell)
+        scratch = self._scratch(cell)
         arguments = StableRepTrainingArguments(
             **{
                 **recipe,
@@ -162,8 +170,12 @@ class CellRunner:
             }
         )
         trainer = StableRepTrainer(model, arguments, images, tokenizer)
-        loss = trainer.train(resume_from_checkpoint=latest_checkpoint(str(scratch))).training_loss
-        shutil.rmtree(scratch, ignore_errors=True)
+        checkpoint = latest_checkpoint(scratch)
+        if checkpoint is not None and checkpoint.endswith(f"-{setting.steps}"):  # `train` would do one step more
+            model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"))
+            loss = json.loads((Path(checkpoint) / "trainer_state.json").read_text())["log_history"][-1]["loss"]
+        else:
+            loss = trainer.train(resume_from_checkpoint=checkpoint).training_loss
         return model, tokenizer, {"images": len(images), "loss": round(loss, 4)}
 
     def _backbone(self, seed: int) -> Path:

@@ -118,7 +118,7 @@ def _table_1(world: World) -> Claim:
         "StableRep 72.8.",
         settings=settings,
         statements=statements,
-        measures=main,
+        measures=(*main, *world.zero_shot),
         note="StableRep on real images has those of one caption for siblings: the baseline of Geng et al. 2024 that "
         "is hard to beat. SupCon learns from real labels: the ceiling.",
     )

@@ -52,7 +52,7 @@ class ImageSets:
             parts = [part for part in self._parts if np.isin(places, np.arange(part.start, part.stop)).any()]
             drawn = datasets.concatenate_datasets([self._draw(wanted, part) for part in parts])
         else:
-            drawn = self._drawn_before
+            drawn = self.drawn_before
         ids, indices = (np.asarray(drawn[name][:]) for name in ("caption_id", "image_index"))
         # a frame that showed nothing was drawn again under the next index, so an index may lie beyond the number
         rows = np.flatnonzero(np.isin(ids, chosen))
@@ -152,7 +152,7 @@ class ImageSets:
         return tuple(range(start, stop) for start, stop in itertools.pairwise(bounds))
 
     @cached_property
-    def _drawn_before(self) -> datasets.Dataset:
+    def drawn_before(self) -> datasets.Dataset:
         """Images that were drawn elsewhere, counted within their captions."""
         import numpy as np
 

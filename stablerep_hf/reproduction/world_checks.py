@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..assets import EMBEDDED
 from ..errors import InputError
+from .claims import all_settings, make_claims
 from .image_sets import ImageSets
 from .world import World
 
@@ -42,6 +43,10 @@ def check_world(world: World) -> None:
             f"None of the {len(sets.captions):,} captions of captions={world.captions} has an image in `real`: name "
             "images of these captions, or write captions=real."
         )
+    if world.generator is not None and not world.draws:
+        drawn = {*sets.drawn_before["caption_id"][:]}
+        if drawn.isdisjoint(sets.captions.caption_ids.tolist()):
+            raise InputError(f"generator={world.generator} holds no image of the world's captions: name its own.")
     most = int((len(sets.captions) // 8) * 8)
     if world.scale.captions > most:
         raise InputError(
@@ -53,6 +58,9 @@ def check_world(world: World) -> None:
             f"generator={world.generator} draws images of {size} pixels and the world has image_size="
             f"{world.image_size}: name another generator, or change the size."
         )
+    wanted = {setting.objective for setting in all_settings(make_claims(world))} - {"pixels"}
+    if lacking := sorted(wanted - set(world.recipes)):
+        raise InputError(f"The world's `recipes` name none for {', '.join(lacking)}: add it, or leave out a claim.")
 
 
 def drawn_size(generator: str) -> int | None:

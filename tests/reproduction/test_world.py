@@ -12,7 +12,15 @@ import yaml
 from PIL import Image
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.reproduction import Cell, all_settings, check_world, make_claims, read_world, unpack_results
+from stablerep_hf.reproduction import (
+    Cell,
+    all_settings,
+    cell_runner,
+    check_world,
+    make_claims,
+    read_world,
+    unpack_results,
+)
 from stablerep_hf.reproduction.cell_runner import CellRunner
 from stablerep_hf.reproduction.image_sets import ImageSets
 from stablerep_hf.reproduction.study import StudySettings, run_study
@@ -94,6 +102,23 @@ def test_a_world_of_its_own_is_trained_and_measured(lab, tmp_path):
     )
 
 
+def test_a_cell_that_was_killed_goes_on_from_its_checkpoint(lab, tmp_path, monkeypatch):
+    world = read_world(str(lab()))
+    cell = Cell(setting=make_claims(world)[0].settings["StableRep, real"], seed=0)
+    whole = CellRunner(tmp_path / "whole", world, "float32").run(cell)
+    monkeypatch.setattr(cell_runner, "CHECKPOINT_STEPS", 1)
+    runner = CellRunner(tmp_path / "killed", world, "float32")
+    with monkeypatch.context() as patch:
+        patch.setattr(CellRunner, "_measure", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runner.run(cell)
+    (folder,) = (tmp_path / "killed" / "cells").iterdir()
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+    again = runner.run(cell)
+    assert [again[name] for name in ("results", "loss")] == [whole[name] for name in ("results", "loss")]
+    assert not folder.exists()
+
+
 def test_names_of_classes_become_captions_in_turn(lab):
     wordings = {"data": "real", "label_column": "label", "wordings": ["a {}", "my {}"]}
     real = ImageSets(Path(), read_world(str(lab(real=[wordings]))), "float32").real
@@ -110,6 +135,8 @@ def test_names_of_classes_become_captions_in_turn(lab):
         ({"captions": "other.txt"}, "has an image in `real`"),
         ({"evaluation": [{"data": "one", "label_column": "label", "protocols": ["knn"]}]}, "are '1'"),
         ({"generator": "embedded", "image_size": 64}, "draws images of 32 pixels"),
+        ({"recipes": {"stablerep": "pictograms"}}, "none for clip, simclr, supcon, untrained"),
+        ({"generator": "one"}, "holds no image of the world's captions"),
         ({"real": [{"data": "real", "label_column": "kind", "wordings": ["a {}"]}]}, "no column 'kind'"),
     ],
 )
