@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .generate import loading_line
 from ..runs.demo import DemoSettings, beside_shipped, run_demo
+from .generate import loading_line
 from .parsing import Command
 
 COMMAND = Command(
