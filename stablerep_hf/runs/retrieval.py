@@ -94,9 +94,11 @@ def retrieve(settings: RetrievalSettings | None = None) -> Retrieval:
             something else.
     """
     import numpy as np
+    import pyarrow.parquet as pq
 
     from ..captions import read_captions
     from ..evaluation.images import load_images
+    from ..files.atomic import write_at_once
     from ..files.places import check_owned
     from ..synthesis import SynthesisPlan
     from ..synthesis.provenance import read_provenance
@@ -114,11 +116,13 @@ def retrieve(settings: RetrievalSettings | None = None) -> Retrieval:
         )
     source = captions_path() if settings.captions == EMBEDDED else settings.captions
     captions = read_captions(source, settings.caption_column)
-    vision = settings.load(settings.encoder)
-    vision.embed_texts(["a text"])  # so that an encoder without texts is refused before the images are encoded
+    # what is named wrongly is found before images are encoded
     dataset = load_images(find_data(settings.data), settings.split, settings.subset)
+    others = {name: _with_images(name) for name in settings.exclude}
+    vision = settings.load(settings.encoder)
+    vision.embed_texts(["a text"])
     with lock_folder(settings.output, shared=True):
-        said, table = _search(settings, captions, vision, dataset)
+        said, table, is_new = _search(settings, captions, vision, dataset, others)
         found = np.bincount(table["caption"].to_numpy(), minlength=len(captions))
         plan = SynthesisPlan(
             captions.with_num_images(found),
@@ -130,6 +134,8 @@ def retrieve(settings: RetrievalSettings | None = None) -> Retrieval:
         )
         store = ShardStore(settings.output, plan)
         store.claim()
+        if is_new:
+            write_at_once(_hits_path(settings), lambda file: pq.write_table(table, file))
         _write(store, table, dataset, settings)
         store.tidy()
         is_complete = len(read_provenance(settings.output).shards) == plan.num_shards
@@ -146,19 +152,27 @@ def retrieve(settings: RetrievalSettings | None = None) -> Retrieval:
     )
 
 
-def _search(
-    settings: RetrievalSettings, captions: CaptionSet, vision: VisionEncoder, dataset: Dataset
-) -> tuple[dict[str, Any], Any]:
-    """What the plan says of the search, and its hits: a table of `caption` (number), `row` and `similarity`.
+def _hits_path(settings: RetrievalSettings) -> Path:
+    return Path(settings.output) / PROVENANCE / HITS
 
-    They are kept in the folder, so that processes and later starts agree where two images are equally near.
+
+def _search(
+    settings: RetrievalSettings,
+    captions: CaptionSet,
+    vision: VisionEncoder,
+    dataset: Dataset,
+    others: dict[str, dict[str, Dataset]],
+) -> tuple[dict[str, Any], Any, bool]:
+    """What the plan says of the search, its hits, and whether they are new.
+
+    The hits, a table of `caption` (number), `row` and `similarity`, are kept in the folder, so that processes and
+    later starts agree where two images are equally near.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from ..evaluation.feature_cache import weights_digest
     from ..evaluation.tables import public_name
-    from ..files.atomic import write_at_once
     from .content import content_of, content_revision
 
     asked = {
@@ -179,14 +193,13 @@ def _search(
         "per_caption": settings.per_caption,
         "exclude": {public_name(name): content_of(name) for name in settings.exclude},
     }
-    path = Path(settings.output) / PROVENANCE / HITS
     try:
-        kept = pq.read_table(path)
+        kept = pq.read_table(_hits_path(settings))
         if json.loads(kept.schema.metadata[b"asked"]) == known:
-            return json.loads(kept.schema.metadata[b"said"]), kept
+            return json.loads(kept.schema.metadata[b"said"]), kept, False
     except (OSError, ValueError, KeyError, TypeError):  # missing, or of something else
         pass
-    hits, rows, excluded = _find(settings, captions, vision, dataset)
+    hits, rows, excluded = _find(settings, captions, vision, dataset, others)
     columns = {"caption": hits.caption, "row": rows[hits.image], "similarity": hits.similarity}
     digest = hashlib.sha256(b"".join(columns[name].tobytes() for name in ("caption", "row"))).hexdigest()
     said = {
@@ -196,19 +209,21 @@ def _search(
         "hits": digest[:32],
     }
     metadata = {"asked": json.dumps(known), "said": json.dumps(said)}
-    table = pa.table(columns).replace_schema_metadata(metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_at_once(path, lambda file: pq.write_table(table, file))
-    return said, table
+    return said, pa.table(columns).replace_schema_metadata(metadata), True
 
 
-def _find(settings: RetrievalSettings, captions: CaptionSet, vision: VisionEncoder, dataset: Dataset) -> Any:
+def _find(
+    settings: RetrievalSettings,
+    captions: CaptionSet,
+    vision: VisionEncoder,
+    dataset: Dataset,
+    others: dict[str, dict[str, Dataset]],
+) -> Any:
     """Hits among the images that resemble none of an evaluation set, the row of each image, and how many do."""
     import numpy as np
 
     from ..evaluation import extract_features
     from ..evaluation.features import device_of
-    from ..evaluation.images import load_images
     from ..evaluation.tables import public_name
     from ..progress import track
     from ..retrieval.siblings import Hits, find_siblings, near_duplicates
@@ -222,12 +237,11 @@ def _find(settings: RetrievalSettings, captions: CaptionSet, vision: VisionEncod
     hashes = extract_features(hash_encoder(), dataset, **plain)
     keep = np.ones(len(found), bool)
     excluded: dict[str, int] = {}
-    for name in settings.exclude:
+    for name, splits in others.items():
         near = np.zeros(len(found), bool)
-        for part in load_images(name, None).values():
-            own: Any = {**plain, "image_column": _image_column(name, part)}
-            others = extract_features(hash_encoder(), part, **own).features
-            near |= near_duplicates(hashes.features, others, settings.near_bits, device)
+        for part in splits.values():
+            theirs = extract_features(hash_encoder(), part, **{**plain, "image_column": "image"}).features
+            near |= near_duplicates(hashes.features, theirs, settings.near_bits, device)
         excluded[public_name(name)] = int(near.sum())
         keep &= ~near
     if not keep.any():
@@ -257,13 +271,20 @@ def _find(settings: RetrievalSettings, captions: CaptionSet, vision: VisionEncod
     return whole, found.rows, excluded
 
 
-def _image_column(name: str, dataset: Dataset) -> str:
+def _with_images(name: str) -> dict[str, Dataset]:
+    """All splits of an evaluation set, their images in the column `image`."""
     from datasets import Image
 
-    columns = [column for column, kind in dataset.features.items() if isinstance(kind, Image)]
-    if not columns:
-        raise InputError(f"exclude={name} has no column of images ({dataset.column_names}): name another data set.")
-    return "image" if "image" in columns else columns[0]
+    from ..evaluation.images import load_images
+
+    splits = {}
+    for split, part in load_images(find_data(name), None).items():
+        columns = [column for column, kind in part.features.items() if isinstance(kind, Image)]
+        if not columns:
+            raise InputError(f"exclude={name} has no column of images ({part.column_names}): name another data set.")
+        column = "image" if "image" in columns else columns[0]
+        splits[split] = part.select_columns([column]).rename_columns({column: "image"})
+    return splits
 
 
 def _write(store: ShardStore, table: Any, dataset: Dataset, settings: RetrievalSettings) -> None:

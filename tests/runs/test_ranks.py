@@ -159,7 +159,7 @@ def test_evaluation_has_one_writer_and_the_same_results(photos, tmp_path, world_
     run([*words, "--output", tmp_path / "one.json", "--cache", tmp_path / "a"], 1)
     printed = run([*words, "--output", tmp_path / "all.json", "--cache", tmp_path / "b"], world_size)
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "all.json").read_bytes()
-    assert ["knn" in out for out in printed] == [True] + [False] * (world_size - 1)
+    assert ["kNN accuracy" in out for out in printed] == [True] + [False] * (world_size - 1)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 
 import datasets
 import numpy as np
@@ -210,12 +209,25 @@ def test_what_cannot_work_is_one_sentence_and_writes_nothing(world, tmp_path, ch
     assert not (tmp_path / "out").exists()
 
 
+def test_names_are_checked_before_images_are_encoded(world, tmp_path, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError
+
+    monkeypatch.setattr("stablerep_hf.evaluation.features.encode_shards", never)
+    plain = datasets.Dataset.from_dict({"text": ["no image"]})
+    plain.to_parquet(tmp_path / "texts" / "train.parquet")
+    with pytest.raises(InputError, match=r"exclude=.* has no column of images"):
+        retrieve(settings_for(world, tmp_path / "out", exclude=[str(tmp_path / "texts")]))
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_search_in_the_same_folder_is_refused(world, tmp_path):
     retrieve(settings_for(world, tmp_path / "out"))
-    before = json.loads((tmp_path / "out" / "provenance" / "plan.json").read_text())
+    files = [tmp_path / "out" / "provenance" / name for name in ("plan.json", "hits.parquet")]
+    before = [file.read_bytes() for file in files]
     with pytest.raises(InputError, match="holds images of another plan"):
         retrieve(settings_for(world, tmp_path / "out", per_caption=2))
-    assert json.loads((tmp_path / "out" / "provenance" / "plan.json").read_text()) == before
+    assert [file.read_bytes() for file in files] == before
     retrieve(settings_for(world, tmp_path / "out"))
     assert cli.main(["regenerate", str(tmp_path / "out"), "--caption", CAPTIONS[0]]) == 2
 
