@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from typing import Any, TypeVar
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -24,6 +22,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult
+from ..files.hub_client import client_error
 from .publication import Publication, describe_kind, kind_of, plan_publication
 
 _WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries of what huggingface_hub itself does not try again
@@ -145,7 +144,7 @@ def missing_on_hub(publication: Publication) -> list[str] | None:
     if publication.kind != "space":
         return []
     missing = []
-    unreachable: tuple[type[Exception], ...] = (HFValidationError, OfflineModeIsEnabled, *_http_errors())
+    unreachable: tuple[type[Exception], ...] = (HFValidationError, OfflineModeIsEnabled, client_error())
     for repo_type in ("model", "dataset"):
         for name in publication.metadata.get(f"{repo_type}s") or []:
             try:
@@ -164,7 +163,7 @@ def find_replaced(publication: Publication, repository: str, *, create_pr: bool 
         InputError: The repository holds something else.
     """
     api = HfApi()
-    unreachable: tuple[type[Exception], ...] = (HFValidationError, OfflineModeIsEnabled, *_http_errors())
+    unreachable: tuple[type[Exception], ...] = (HFValidationError, OfflineModeIsEnabled, client_error())
     try:
         return publication.replaced(_refuse_others_work(api, publication, repository, create_pr=create_pr))
     except RepositoryNotFoundError:
@@ -317,7 +316,7 @@ def _retrying(call: Callable[[], T]) -> T:
     for wait in _WAITS:
         try:
             return call()
-        except _http_errors() as error:
+        except client_error() as error:
             response = getattr(error, "response", None)
             if response is not None and response.status_code not in _TRANSIENT:
                 raise
@@ -331,12 +330,6 @@ def _retry_after(response: Any) -> float:
     return min(float(asked), 300.0) if asked.isdecimal() else 0.0
 
 
-def _http_errors() -> tuple[type[Exception], ...]:
-    """Errors of the client that huggingface_hub is built on: httpx in 1.x, httpx2 in 2.x."""
-    client = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
-    return HfHubHTTPError, client.TransportError
-
-
 @contextmanager
 def explaining_refusals(repository: str, *others: type[Exception]) -> Iterator[None]:
     """Turn what the Hub and its client say into a sentence.
@@ -348,7 +341,7 @@ def explaining_refusals(repository: str, *others: type[Exception]) -> Iterator[N
     Raises:
         InputError: In place of those errors.
     """
-    refusals: tuple[type[Exception], ...] = (HFValidationError, *_http_errors(), *others)
+    refusals: tuple[type[Exception], ...] = (HFValidationError, client_error(), *others)
     try:
         yield
     except InputError:
