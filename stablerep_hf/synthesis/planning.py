@@ -60,7 +60,7 @@ def plan_generation(
         min_sibling_distance=settings.min_sibling_distance,
     )
     if num_empty:
-        say(f"{settings.captions}: {num_empty:,} empty captions left out")
+        say(f"{settings.captions}: {num_empty:,} empty caption{'s' if num_empty > 1 else ''} left out")
     return plan, generator
 
 
