@@ -10,8 +10,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ KEY = "OPENAI_API_KEY"
 T = TypeVar("T")
 S = TypeVar("S")
 _ATTEMPTS = 8
+_LONGEST_LIMIT = 3600.0  # seconds for which one request is refused for the rate of requests
 _LONGEST_WAIT = 600.0  # seconds; who is told to come back later than that runs the command again
 # By what code a service of OpenAI's kind says that there is no money left: it would be told so again.
 _NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
@@ -36,11 +37,14 @@ class FailedRequest(Exception):
     Attributes:
         may_be_billed: Whether the service may have done the work, so that it counts.
         retry_after: Seconds to wait, where the service says so.
+        is_limit: Whether the service only wants to be asked less often.
     """
 
-    def __init__(self, said: str, *, may_be_billed: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self, said: str, *, may_be_billed: bool, retry_after: float | None = None, is_limit: bool = False
+    ) -> None:
         super().__init__(said)
-        self.may_be_billed, self.retry_after = may_be_billed, retry_after
+        self.may_be_billed, self.retry_after, self.is_limit = may_be_billed, retry_after, is_limit
 
 
 class RefusedRequest(InputError):
@@ -71,7 +75,7 @@ class Patience:
         """Set the limits.
 
         Args:
-            attempts: How often a request is sent at most.
+            attempts: How often a request may fail; being told of a rate limit is no failure, for an hour.
             first_wait: Seconds of which the first wait is a random part.
         """
         self._attempts, self._first_wait = attempts, first_wait
@@ -85,18 +89,25 @@ class Patience:
         """
         import tenacity
 
+        failures = 0
+
+        def is_over(state: Any) -> bool:
+            nonlocal failures
+            failures += not state.outcome.exception().is_limit
+            return failures >= self._attempts or state.seconds_since_start > _LONGEST_LIMIT
+
         try:
             return tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(FailedRequest),
-                stop=tenacity.stop_after_attempt(self._attempts),
+                stop=is_over,
                 wait=self._wait,
                 before=lambda state: time.sleep(max(0.0, self._not_before - time.monotonic())),
                 reraise=True,
             )(send)
         except FailedRequest as error:
             raise InputError(
-                f"A request failed {self._attempts} times ({error}): what was answered is kept, so run the same "
-                "command again later."
+                f"A request failed {failures} times ({error}): what was answered is kept, so run the same command "
+                "again later."
             ) from error
 
     def _wait(self, state: Any) -> float:
@@ -245,12 +256,13 @@ def error_of(response: Any, service: str, key_name: str, *, hide: str = "") -> F
         return RefusedRequest(f"{service} refuses the key in {key_name} ({shown}): set one that it takes.", code)
     if response.status_code in (408, 409, 425, 429) or response.status_code >= 500:
         after = _seconds(response.headers.get("Retry-After"))
-        return FailedRequest(f"{service} answered {shown}", may_be_billed=False, retry_after=after)
+        is_limit = response.status_code == 429
+        return FailedRequest(f"{service} answered {shown}", may_be_billed=False, retry_after=after, is_limit=is_limit)
     return RefusedRequest(f"{service} refuses the request ({shown}): change what it does not take.", code)
 
 
-def at_once(ask: Callable[[S], T], items: Sequence[S], concurrency: int) -> Iterator[T]:
-    """Ask for many things at once, and give the answers in order when all are there.
+def at_once(ask: Callable[[S], T], items: Sequence[S], concurrency: int) -> list[T]:
+    """Ask for many things at once, and give the answers in the order of the items.
 
     After a failure no further request begins, those under way end (and are kept by whoever asks), then it is raised.
 
@@ -266,19 +278,22 @@ def at_once(ask: Callable[[S], T], items: Sequence[S], concurrency: int) -> Iter
         raise InputError(f"concurrency={concurrency} asks for nothing: give 1 or more.")
     stop = threading.Event()
 
-    def guarded(item: S) -> T | None:
-        return None if stop.is_set() else ask(item)
+    def guarded(item: S) -> Any:
+        if not stop.is_set():
+            try:
+                return ask(item)
+            except BaseException:
+                stop.set()
+                raise
 
     with ThreadPoolExecutor(concurrency, "request") as threads:
         futures = [threads.submit(guarded, item) for item in items]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            if any(not future.done() or future.exception() for future in futures):
-                stop.set()
-    for future in futures:  # the first that failed, in order
-        future.result()
-    return (future.result() for future in futures)  # type: ignore[misc]  # none was stopped
+            wait(futures)
+        except BaseException:  # an interrupt
+            stop.set()
+            raise
+    return [future.result() for future in futures]
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -137,7 +137,7 @@ class CaptionWriter:
                 if self._server is None:
                     self._remember(missing, self._answer(missing))
                 else:
-                    list(at_once(self._ask, missing, self.concurrency))
+                    at_once(self._ask, missing, self.concurrency)
             for request in window:
                 if caption := self._answers[request.key]:
                     yield request.number, caption

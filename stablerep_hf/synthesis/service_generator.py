@@ -111,7 +111,7 @@ class ServiceGenerator(ServiceSettings, GeneratorSettings):
             BudgetSpent: `max_images` or `max_dollars` is reached; what was answered is kept.
             InputError: The service refuses, or failed too often.
         """
-        files = list(at_once(self._draw, list(zip(prompts, seeds, strict=True)), self.concurrency))
+        files = at_once(self._draw, list(zip(prompts, seeds, strict=True)), self.concurrency)
         return [Image.open(BytesIO(content)) if content else None for content in files]
 
     def _draw(self, request: tuple[str, int]) -> bytes:

@@ -130,6 +130,20 @@ def test_rate_limits_hold_for_all_requests() -> None:
     assert min(second, third) - first >= 0.4
 
 
+def test_a_strict_rate_limit_slows_down_and_ends_nothing() -> None:
+    last = [0.0]
+
+    def fault(request: dict[str, Any], number: int) -> Any:
+        if (now := time.monotonic()) - last[0] < 0.03:
+            return (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.03"})
+        last[0] = now
+        return None
+
+    with serving(fault) as server:
+        assert all(make(server, attempts=1, concurrency=8)(["a"] * 16, list(range(16))))
+        assert set(server.answered.values()) == {1} and sum(server.asked.values()) > 16
+
+
 @pytest.mark.parametrize(
     ("said", "seconds"), [(None, None), ("7", 7), ("-3", 0), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)]
 )
