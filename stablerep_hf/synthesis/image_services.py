@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from ..errors import InputError, one_line
+from ..files.hub_client import client_error
 from ..services import FailedRequest, Patience, RefusedRequest, Service, error_of, is_address
 
 INFERENCE = "inference:"
@@ -142,7 +143,7 @@ class InferenceProvider:
             return buffer.getvalue()
         except errors.HfHubHTTPError as error:
             raise error_of(error.response, self.kind, "HF_TOKEN", hide=get_token() or "") from error
-        except errors.HTTPError as error:  # type: ignore[attr-defined]  # of whichever httpx the Hub's client uses
+        except client_error() as error:
             was_sent = type(error).__name__ not in ("ConnectError", "ConnectTimeout")
             raise FailedRequest(f"{self.kind}: {one_line(error)}", may_be_billed=was_sent) from error
         except (OSError, ValueError, SyntaxError, LookupError, TypeError, Image.DecompressionBombError) as error:
