@@ -23,9 +23,10 @@ _REFUSALS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP,
     errno.ENAMETOOLONG,
 )  # fmt: skip
-# safetensors and pyarrow pass on what the system says; torch.save to a path says nothing more than this.
+# safetensors and pyarrow pass on what the system says; torch.save to a path and NumPy say nothing more than this.
 _FULL = re.compile(
-    r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing|unexpected pos \d+"
+    r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing|unexpected pos \d+|"
+    r"\d+ requested and \d+ written"
 )
 _STALE_SECONDS = 3600.0  # A temporary file lives while one finished shard is written: seconds.
 
@@ -64,13 +65,13 @@ def explaining(path: Path, num_bytes: int | None = None) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or one that it followed, says that a disk or a quota is full.
+    """Whether an error, or one that it followed, says that a disk or a quota is full, or a file as large as allowed.
 
     Libraries written in other languages raise errors of their own, which say it in their text.
     """
     found: BaseException | None = error
     while found is not None:
-        if getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(found)):
+        if getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _FULL.search(str(found)):
             return True
         found = found.__cause__ or found.__context__
     return False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files.atomic import explaining
 from ..files.locks import lock_folder
 from ..progress import say
 from ..setting import setting
@@ -60,7 +62,7 @@ def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = N
         "split": settings.split,
         "subset": settings.subset or "",
     }
-    with lock_folder(settings.output):
+    with explaining(Path(settings.output)), lock_folder(settings.output):
         return index_images(
             vision,
             dataset,

@@ -307,7 +307,7 @@ def load_encoders(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
     for part, names in read_json(folder / INDEX).items():
         library, kind = names if isinstance(names, list) and len(names) == 2 else (None, None)
         module = transformers if library == "transformers" else getattr(diffusers.pipelines, str(library), None)
-        found = getattr(module, str(kind), None)
+        found: Any = getattr(module, str(kind), None)
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             loaded: Any = found.from_pretrained(folder / part, output_loading_info=True, **settings)
             parts[part], report = loaded

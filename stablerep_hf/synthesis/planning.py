@@ -19,6 +19,7 @@ from .service_generator import ServiceGenerator, is_service
 from .settings import GenerationSettings, GeneratorSettings, ServiceSettings
 from .signing import ContentSigner
 
+_MOST_LETTERS = 10_000  # twice as many as 1,024 tokens have, the most that a text encoder takes
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -39,6 +40,12 @@ def plan_generation(
     source = captions_path() if settings.captions == EMBEDDED else settings.captions
     captions = read_captions(source, settings.caption_column)
     num_empty = captions.num_empty
+    longest = max(captions.captions, key=len)
+    if len(longest) > _MOST_LETTERS:
+        raise InputError(
+            f"The caption {longest[:30]!r}... has {len(longest):,} letters, and no generator reads more than "
+            f"{_MOST_LETTERS:,}: split it into lines of their own, or leave it out."
+        )
     if settings.num_captions is not None:
         if settings.num_captions > len(captions):
             raise InputError(

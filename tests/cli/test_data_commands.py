@@ -85,6 +85,13 @@ def test_prompts_that_are_too_long_are_cut_and_counted(stablerep, pipeline, tmp_
     assert (code, err.count("stablerep generate: 1 prompts are longer than the 32 tokens")) == (0, 1), err
 
 
+def test_a_caption_that_no_generator_reads_is_refused_before_the_work(stablerep, pipeline, tmp_path):
+    (tmp_path / "captions.txt").write_text("a cat\n" + "a dog " * 2000 + "\n")
+    generate = ("generate", "--captions", tmp_path / "captions.txt", "--generator", pipeline, *FLAGS)
+    assert refused(stablerep(*generate, "--output", tmp_path / "out"), "has 11,999 letters", "split it into lines")
+    assert not (tmp_path / "out").exists()
+
+
 def test_verify_finds_and_repairs(stablerep, folder, pipeline):
     assert "nothing is wrong" in stablerep("verify", folder)[1]
     files = sorted((folder / "data").glob("*.parquet"))
@@ -311,6 +318,15 @@ def test_training_keeps_what_fulfils_a_condition(stablerep, folder, tmp_path):
     assert refused(stablerep(*streaming, "--output", tmp_path / "x"), "--images-per-caption 3", "one after another")
     assert refused(stablerep(*flags, "--keep", "exit()", "--output", tmp_path / "x"), "no comparison")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_under_an_index_is_one_sentence(stablerep, folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("9216 requested and 8160 written")  # as NumPy says it
+
+    monkeypatch.setattr("numpy.save", full)
+    index = ("index", folder, "embedded", "--cache", "none", "--output", tmp_path / "index")
+    assert refused(stablerep(*index, "--quiet"), "There is no room left for 'index'")
 
 
 def test_export_writes_large_shards_or_tars(stablerep, folder, tmp_path):

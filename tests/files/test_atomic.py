@@ -31,7 +31,15 @@ def quota(path):
     raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
 
-@pytest.mark.parametrize("write", [full, write_torch_to_file, rust, torch_to_path, quota])
+def numpy_to_file(path):
+    raise OSError("9216 requested and 8160 written")
+
+
+def limit(path):
+    raise OSError(errno.EFBIG, "File too large")
+
+
+@pytest.mark.parametrize("write", [full, write_torch_to_file, rust, torch_to_path, quota, numpy_to_file, limit])
 def test_a_full_disk_is_one_sentence_whoever_says_so(tmp_path, write):
     unknown = r"no room left for 'out' in .*, which takes more than the [\d,.]+ MB"
     with pytest.raises(InputError, match=unknown), explaining(tmp_path / "out"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 
-import attack_space
+import break_page
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -69,10 +69,10 @@ def test_results_are_bounded(client, settings):
 
 
 def test_no_attack_gets_in_and_the_page_still_serves(address):
-    got = {name: attack() for name, attack in attack_space.attacks(address)}
+    got = {name: attack() for name, attack in break_page.attacks(address)}
     assert len(got) > 60
-    inside = {name: answer for name, answer in got.items() if not attack_space.refused(answer)}
+    inside = {name: answer for name, answer in got.items() if not break_page.refused(answer)}
     assert not inside
-    crowd = attack_space.crowd(address, users=8)
+    crowd = break_page.crowd(address, users=8)
     assert crowd == {"complete": 24}
-    assert attack_space.still_serves(address)
+    assert break_page.still_serves(address)

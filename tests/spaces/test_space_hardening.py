@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from attack_space import bomb, picture
+from break_page import bomb, picture
 from PIL import Image, ImageFile
 
 from stablerep_hf.errors import InputError

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from attack_space import bomb, picture
+from break_page import bomb, picture
 from playwright.sync_api import expect
 
 from stablerep_hf.space.pictures import read_picture

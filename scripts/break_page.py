@@ -1,10 +1,10 @@
 """Hostile input against the search page; it must still serve when all of it is done.
 
-    python scripts/attack_space.py                # starts the page, attacks it, stops it
-    python scripts/attack_space.py --url http://127.0.0.1:7860 --users 50
+    python scripts/break_page.py                # starts the page, attacks it, stops it
+    python scripts/break_page.py --url http://127.0.0.1:7860 --users 50
 
-Each line printed is one attack and what it got; then come counts of the requests of `space_outgoing.py`, which name
-foreign addresses on every route that Gradio has. The run fails if an attack got what it wanted or made the page
+Each line printed is one attack and what it got; then come counts of the requests of `break_page_outgoing.py`, which
+name foreign addresses on every route that Gradio has. The run fails if an attack got what it wanted or made the page
 stumble (an error without a sentence), if a page that was started here asked for a connection or for the address of a
 name, if the page does not answer a plain search afterwards, or if its memory grew by more than half a gigabyte.
 """
@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from break_page_outgoing import gradio_routes, outgoing_requests, send
 from PIL import Image
-from space_outgoing import gradio_routes, outgoing_requests, send
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><image href="file:///etc/passwd"/></svg>'
 
@@ -224,7 +224,7 @@ import runpy, sys
 app, log, folder = sys.argv[1:]
 sys.modules["uvloop"] = None
 sys.path.insert(0, folder)
-from space_outgoing import watch_outgoing
+from break_page_outgoing import watch_outgoing
 with open(log, "a", buffering=1) as file:
     watch_outgoing(lambda attempt: file.write(attempt + chr(10)))
     runpy.run_path(app, run_name="__main__")

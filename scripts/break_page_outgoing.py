@@ -1,6 +1,6 @@
 """Requests that try to make the search page's server connect to somewhere, and a watch on whether it does.
 
-Part of `attack_space.py`, which sends them to a page in a process of its own.
+Part of `break_page.py`, which sends them to a page in a process of its own.
 """
 
 from __future__ import annotations
