@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import InputError, one_line
 
 CARD = "README.md"
 _SETTINGS = ".huggingface.yaml"
+_MOST_VALUES = 1e6
 # An absolute path, of Windows too, an address, or a way up.
 _OUTSIDE = re.compile(r"^[/\\~]|^\w:|://|::|(^|[/\\])\.\.([/\\]|$)")
 
@@ -41,6 +43,8 @@ def read_card(source: str | Path) -> dict[str, Any]:
             if file.is_file():
                 read = metadata_load(file) if file.suffix == ".md" else yaml.safe_load(file.read_text("utf-8"))
                 said |= read or {}
+        if _size(said, {}) > _MOST_VALUES:  # `datasets` would write all of them out
+            raise ValueError("its aliases stand for more values than a card can have")
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"The card in {str(source)!r} does not begin with YAML that can be read ({one_line(error)[:200]}): repair "
@@ -48,15 +52,25 @@ def read_card(source: str | Path) -> dict[str, Any]:
         ) from error
     configs = said.get("configs")
     configs = [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
-    waiting, seen = [config.get(name) for config in configs for name in ("data_files", "data_dir")], set()
-    while waiting:  # by identity, since aliases of YAML can name a value a billion times
+    waiting = [config.get(name) for config in configs for name in ("data_files", "data_dir")]
+    while waiting:
         value = waiting.pop()
         if isinstance(value, str) and _OUTSIDE.search(value):
             raise InputError(
                 f"The card of {str(source)!r} names data outside of it ({value[:100]!r}), which is not read: name its "
                 "own files there."
             )
-        if isinstance(value, (dict, list)) and id(value) not in seen:
-            seen.add(id(value))
+        if isinstance(value, (dict, list)):
             waiting += value.values() if isinstance(value, dict) else value
     return said
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values YAML holds once each alias is written out; infinite where one holds itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(value)]

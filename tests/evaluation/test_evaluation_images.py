@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 
 import datasets
@@ -62,6 +63,17 @@ def test_a_split_or_a_folder_that_is_not_there_is_refused(tmp_path):
     write_parquet(tmp_path, "red")
     with pytest.raises(InputError, match="cannot give the split 'nope'"):
         load_images(tmp_path, "nope")
+
+
+@pytest.mark.parametrize("aliases", ["BOMB", "a: &a [*a]"])
+def test_a_card_cannot_fill_the_memory(tmp_path, aliases):
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for before, after in itertools.pairwise("abcdefghi"):
+        bomb += f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n"
+    write_parquet(tmp_path, "red")
+    (tmp_path / "README.md").write_text(f"---\n{aliases.replace('BOMB', bomb)}\n---\n")
+    with pytest.raises(InputError, match="aliases stand for more values than a card can have"):
+        load_images(tmp_path, "train")
 
 
 FOREIGN = ("/etc/passwd", "http://127.0.0.1:9/x.png", "hf://datasets/me/private@main/x.png", "../outside.png",
