@@ -64,8 +64,10 @@ class ColorAugmentation(nn.Module):
             blurred = _rows(color[:, 9] > 0, images)
             if len(blurred):
                 images[blurred] = gaussian_blur(images[blurred], color[:, 9][color[:, 9] > 0])
-            normalised: Tensor = F.normalize(images, list(self.mean), list(self.std), inplace=True)
-            return normalised
+            # Numbers, not tensors: torchvision's `normalize` copies both to the device and waits for it twice.
+            for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+                images[:, channel].sub_(mean).div_(std)
+            return images
 
     def _on_cpu(self, pixels: Tensor, color: FloatArray) -> Tensor:
         """The same, image by image."""
@@ -174,7 +176,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Blur each image with its own standard deviation.
 
     A blur along one axis is a matrix product, so a batch of different blurs is two batched products; edge pixels are
-    repeated outwards, as PIL does.
+    repeated outwards, as PIL does. The matrices are built on the device, from one number an image.
 
     Args:
         images: float (N, C, S, S), N at least 1.
@@ -183,15 +185,19 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         float (N, C, S, S).
     """
-    size = images.shape[-1]
+    size, device = images.shape[-1], images.device
     reach = torch.tensor([blur_radius(value) for value in sigma.tolist()])
     radius = int(reach.max())
-    taps = torch.arange(-radius, size + radius)
-    distance = taps[None, :] - torch.arange(size)[:, None]
-    weights = torch.exp(-0.5 * (distance / sigma.view(-1, 1, 1)) ** 2)
+    sigma, reach = (values.to(device, non_blocking=True).unsqueeze(1) for values in (sigma, reach))
+    # One tap more at either end, which weighs nothing and stands for all that is further away.
+    distance = torch.arange(-radius - 1, radius + 2, device=device)
     # Its own reach, not the widest's: what an image looks like must not depend on its batch.
-    weights = weights * (distance.abs() <= reach.view(-1, 1, 1))
-    weights = weights / weights.sum(-1, keepdim=True)
-    kernel = weights.new_zeros(len(images), size, size).index_add_(2, taps.clamp(0, size - 1), weights)
-    kernel = kernel.to(images.device, images.dtype, non_blocking=True)
+    taps = torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= reach)
+    taps = taps / taps.sum(-1, keepdim=True)
+    place = torch.arange(size, device=device)
+    kernel = taps[:, (place - place.unsqueeze(1)).clamp(-radius - 1, radius + 1) + radius + 1]
+    beyond_the_edge = taps.cumsum(-1)[:, (radius - place).clamp(min=0)]
+    kernel[..., 0] += beyond_the_edge
+    kernel[..., -1] += beyond_the_edge.flip(-1)
+    kernel = kernel.to(images.dtype)
     return kernel.unsqueeze(1) @ images @ kernel.transpose(1, 2).unsqueeze(1)
