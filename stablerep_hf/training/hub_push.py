@@ -15,11 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, HfApi
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
-from transformers.utils.hub import hf_api
 
 from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
 from ..hub.publishing import explaining_refusals, push_folder
@@ -73,8 +72,13 @@ class HubPushTrainer(Trainer):
         Raises:
             InputError: The Hub cannot be reached or refuses.
         """
-        with explaining_refusals(self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name):
-            super().init_hf_repo(token=token, private=private)
+        if not self.is_world_process_zero():
+            return
+        name = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
+        token = token or self.args.hub_token
+        private = self.args.hub_private_repo if private is None else private
+        with explaining_refusals(name):
+            self.hub_model_id = HfApi().create_repo(name, token=token, private=private, exist_ok=True).repo_id
 
     def create_model_card(  # type: ignore[override]
         self,
@@ -147,7 +151,7 @@ class HubPushTrainer(Trainer):
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
 
-        return send() if blocking else hf_api().run_as_future(send)
+        return send() if blocking else self.pushing.hub.run_as_future(send)
 
     def write_card(
         self,
@@ -205,6 +209,7 @@ class PushCheckpoints(TrainerCallback):
 
     def __init__(self, trainer: HubPushTrainer, strategy: HubStrategy) -> None:
         self.trainer, self.strategy = trainer, strategy
+        self.hub = HfApi()
         self._jobs: list[Future[Any]] = []
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -223,7 +228,7 @@ class PushCheckpoints(TrainerCallback):
             # before the model, so that wherever the model of an unfinished run stands, its state does too
             self._upload(args, folder, f"{message}, checkpoint", place, [])
         self._upload(args, folder, message, "", list(_STATE))
-        self._jobs.append(hf_api().run_as_future(shutil.rmtree, folder, ignore_errors=True))  # one after another
+        self._jobs.append(self.hub.run_as_future(shutil.rmtree, folder, ignore_errors=True))  # one after another
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -248,7 +253,7 @@ class PushCheckpoints(TrainerCallback):
         return staged
 
     def _upload(self, args: TrainingArguments, folder: Path, message: str, place: str, ignored: list[str]) -> None:
-        job: Future[Any] = hf_api().upload_folder(
+        job: Future[Any] = self.hub.upload_folder(
             repo_id=str(self.trainer.hub_model_id),
             folder_path=folder,
             path_in_repo=place,

@@ -699,15 +699,13 @@ def test_publish_uploads(stablerep, trained, hub_here):
 def test_train_does_not_begin_when_it_cannot_push(
     stablerep, grouped_folder, hub_here, tmp_path, monkeypatch, repository, token, parts
 ):
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     monkeypatch.setenv("HF_TOKEN", token)
     flags = [*TRAIN_FLAGS, "--push_to_hub", "--hub_model_id", repository]
     assert refused(stablerep("train", "--data", grouped_folder, "--output", tmp_path / "out", *flags), *parts)
     assert not (tmp_path / "out" / "training.json").exists()
 
 
-def test_train_pushes_and_goes_on_from_the_hub(stablerep, grouped_folder, hub_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+def test_train_pushes_and_goes_on_from_the_hub(stablerep, grouped_folder, hub_here, tmp_path):
     flags = [*TRAIN_FLAGS, "--push_to_hub", "--hub_model_id", "alice/encoder", "--hub_strategy", "checkpoint"]
     code, _, err = stablerep(
         "train", "--data", grouped_folder, "--output", tmp_path / "here", *flags, "--hub_always_push"

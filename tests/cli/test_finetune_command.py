@@ -154,9 +154,8 @@ def test_it_goes_on_after_an_interruption(stablerep, encoder, labelled_folder, t
 
 
 def test_it_goes_on_from_the_hub_on_another_machine(
-    stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch
+    stablerep, encoder, labelled_folder, hub_here, tmp_path
 ):
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     flags = ["--push_to_hub", "--hub_model_id", "alice/pets", "--hub_always_push"]
     code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "here", *flags)
     assert code == 0, error
@@ -169,9 +168,8 @@ def test_it_goes_on_from_the_hub_on_another_machine(
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_a_stock_model_is_what_stands_on_the_hub_at_the_end(
-    stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch, mode
+    stablerep, encoder, labelled_folder, hub_here, tmp_path, mode
 ):
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     flags = ["--push_to_hub", "--hub_model_id", "alice/pets", "--mode", mode, "--license", "mit"]
     code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "pets", *flags)
     assert code == 0, error
@@ -188,8 +186,7 @@ def test_a_stock_model_is_what_stands_on_the_hub_at_the_end(
         assert type(classifier).__name__ == "ViTForImageClassification"
 
 
-def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_folder, hub_here, tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+def test_it_does_not_begin_when_it_cannot_push(stablerep, encoder, labelled_folder, hub_here, tmp_path):
     flags = ["--push_to_hub", "--hub_model_id", "bob/pets"]
     code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "out", *flags)
     assert code == 2 and "may not write there" in error, error

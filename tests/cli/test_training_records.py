@@ -17,9 +17,7 @@ from stablerep_hf.runs.record import contents_of, read_record, write_record
 PUSH = ["--push_to_hub", "--hub_model_id", "alice/run", "--hub_strategy", "end"]
 
 
-@pytest.fixture(autouse=True)
-def _transformers_finds_the_hub(hub_here, monkeypatch):
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made for another endpoint by an earlier test
+pytestmark = pytest.mark.usefixtures("hub_here")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 
-import httpx2
 import pytest
 from hub_double import running_hub
 from huggingface_hub import CommitOperationAdd, HfApi, set_client_factory
@@ -529,7 +528,7 @@ def test_names_and_links_that_the_hub_cannot_have(tmp_path):
 
 
 def test_any_client_of_huggingface_hub_is_waited_for(hub_here, tmp_path, waits):
-    class Client(httpx2.Client):
+    class Client(type(default_client_factory())):
         """Such as a proxy or certificates of one's own ask for."""
 
     set_client_factory(lambda: Client(follow_redirects=True, timeout=30))

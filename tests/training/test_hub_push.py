@@ -25,9 +25,7 @@ CODE = {
 STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json"}
 
 
-@pytest.fixture(autouse=True)
-def _transformers_finds_it(hub_here, monkeypatch):
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # made for another endpoint by an earlier test
+pytestmark = pytest.mark.usefixtures("hub_here")
 
 
 class StopAfter(TrainerCallback):
