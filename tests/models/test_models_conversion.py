@@ -182,7 +182,7 @@ PROCESSOR = ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.4]
 
 def test_a_timm_vit_becomes_one_of_transformers(tmp_path):
     theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=0).eval()
-    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
+    timm.models.save_for_hf(theirs, tmp_path, safe_serialization=True, model_args={"img_size": 32, "depth": 2})
     images = torch.randn(2, 3, 32, 32)
     for source in (f"local-dir:{tmp_path}", str(tmp_path)):
         tower, mean, std = load_backbone(source)
