@@ -345,11 +345,13 @@ def _by_chunk(tower: Callable[..., Any], *inputs: Tensor, size: int, in_step: bo
     With `in_step` all ranks call the tower equally often, as they must where its weights are cut among them, whatever
     number of rows each has.
     """
-    num_chunks = torch.tensor(max(-(-inputs[0].shape[0] // size), 1), device=inputs[0].device)
+    num_chunks = max(-(-inputs[0].shape[0] // size), 1)
     if in_step:
-        dist.all_reduce(num_chunks, dist.ReduceOp.MAX)
+        most = torch.tensor(num_chunks, device=inputs[0].device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        num_chunks = int(most)
     features = []
-    for chunk in zip(*(rows.tensor_split(int(num_chunks)) for rows in inputs), strict=True):
+    for chunk in zip(*(rows.tensor_split(num_chunks) for rows in inputs), strict=True):
         # Autocast keeps one half-precision copy of each weight, which would sum up the gradients of all chunks in half
         # precision; a copy for each chunk leaves that sum to the weight itself.
         torch.clear_autocast_cache()

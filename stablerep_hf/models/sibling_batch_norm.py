@@ -83,7 +83,9 @@ def _group(sibling_index: Tensor) -> tuple[Tensor, Tensor]:
     if sibling_index.numel():
         num_groups = sibling_index.max() + 1
     _reduce(num_groups, dist.ReduceOp.MAX)  # ranks must agree on the shape of what they sum
-    counts = torch.bincount(sibling_index, minlength=max(int(num_groups), 1))
+    # not `bincount`, for which a GPU's host waits once more
+    counts = sibling_index.new_zeros(max(int(num_groups), 1))
+    counts.index_add_(0, sibling_index, torch.ones_like(sibling_index))
     _reduce(counts, dist.ReduceOp.SUM)
     alone = counts == 1
     group = torch.where(alone[sibling_index], 0, sibling_index)

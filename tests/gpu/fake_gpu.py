@@ -9,7 +9,6 @@ Importing this module makes it torch's accelerator, for the rest of the process.
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ PACKAGE = str(Path(stablerep_hf.__file__).parent)
 CPU = torch.device("cpu")
 
 waits: Counter[str] = Counter()
-"""How often the host waited for the device, by file and line of the package ("losses/streaming.py:41")."""
+"""How often the host waited for the device, by file and function of the package ("losses/gather.py gather_rows")."""
 
 
 class _Backend(backend_registration._DummyBackendModule):
@@ -109,7 +108,8 @@ def values(tensor: torch.Tensor) -> torch.Tensor:
 def fake_gpu() -> Iterator[None]:
     """Within, tensors can be made on the device or moved to it; `waits` starts empty."""
     waits.clear()
-    with _Construction(), _Dispatch():
+    # Backward in this thread: the device's own thread would not see the two modes.
+    with torch.autograd.set_multithreading_enabled(False), _Construction(), _Dispatch():
         yield
 
 
@@ -142,7 +142,7 @@ def _is_ours(device: Any) -> bool:
 def _wait() -> None:
     for frame in reversed(traceback.extract_stack(limit=60)):
         if frame.filename.startswith(PACKAGE):
-            waits[f"{Path(frame.filename).relative_to(PACKAGE).as_posix()}:{frame.lineno}"] += 1
+            waits[f"{Path(frame.filename).relative_to(PACKAGE).as_posix()} {frame.name}"] += 1
             return
     waits["elsewhere"] += 1
 
@@ -233,6 +233,5 @@ def _autocast_like_cuda() -> None:
 
 _KEPT: list[Any] = []
 _autocast_like_cuda()
-# The trainer's device; a subclass of Tensor made in Python cannot be an inference tensor.
-os.environ["ACCELERATE_TORCH_DEVICE"] = str(DEVICE)
+# A subclass of Tensor made in Python cannot be an inference tensor.
 torch.inference_mode = lambda *_: torch.no_grad()  # type: ignore[assignment, misc]
