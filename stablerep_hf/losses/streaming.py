@@ -10,6 +10,8 @@ candidates.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,6 +72,23 @@ def _default_tile(device: torch.device) -> int:
     return 512 if device.type == "cpu" else 4096
 
 
+@contextmanager
+def _in_full_precision() -> Iterator[None]:
+    """Multiply float32 as it is, whatever the process allows elsewhere.
+
+    TF32, which `torch.compile` and Trainer's `tf32` turn on for the whole process, keeps 10 bits of each factor and
+    moves this gradient by up to 0.5 %.
+    """
+    matmul = torch.backends.cuda.matmul
+    name, exact = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
+    before = getattr(matmul, name)
+    setattr(matmul, name, exact)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
+
+
 def _slices(length: int, tile: int) -> list[slice]:
     return [slice(start, min(start + tile, length)) for start in range(0, length, tile)]
 
@@ -96,10 +115,11 @@ class _StreamedLogSumExp(torch.autograd.Function):
         ctx: Any, anchors: Tensor, candidates: Tensor, own: Tensor | None, log_weights: Tensor | None, tile: int
     ) -> Tensor:
         lse = anchors.new_full((anchors.shape[0],), -torch.inf)
-        for rows in _slices(anchors.shape[0], tile):
-            for columns in _slices(candidates.shape[0], tile):
-                logits = _logits(anchors, candidates, own, log_weights, rows, columns)
-                lse[rows] = torch.logaddexp(lse[rows], torch.logsumexp(logits, dim=1))
+        with _in_full_precision():
+            for rows in _slices(anchors.shape[0], tile):
+                for columns in _slices(candidates.shape[0], tile):
+                    logits = _logits(anchors, candidates, own, log_weights, rows, columns)
+                    lse[rows] = torch.logaddexp(lse[rows], torch.logsumexp(logits, dim=1))
         ctx.save_for_backward(anchors, candidates, own, log_weights, lse)
         ctx.tile = tile
         return lse
@@ -110,7 +130,8 @@ class _StreamedLogSumExp(torch.autograd.Function):
         anchors, candidates, own, log_weights, lse = ctx.saved_tensors
         grad_anchors, grad_candidates = torch.zeros_like(anchors), torch.zeros_like(candidates)
         finite_lse = lse.masked_fill(lse == -torch.inf, torch.inf)  # no candidate: softmax weights 0, not 0 / 0
-        with torch.autocast(anchors.device.type, enabled=False):  # a backward may be called under autocast
+        # a backward may be called under autocast
+        with _in_full_precision(), torch.autocast(anchors.device.type, enabled=False):
             for rows in _slices(anchors.shape[0], ctx.tile):
                 for columns in _slices(candidates.shape[0], ctx.tile):
                     logits = _logits(anchors, candidates, own, log_weights, rows, columns)
@@ -125,12 +146,13 @@ class _StreamedSelfLogSumExp(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, tile: int) -> Tensor:
         sums = rows.new_zeros(rows.shape[0])
         slices = _slices(rows.shape[0], tile)
-        for index, upper in enumerate(slices):
-            for lower in slices[index:]:
-                exps = _exps(rows, upper, lower)
-                sums[upper] += exps.sum(dim=1)
-                if lower is not upper:
-                    sums[lower] += exps.sum(dim=0)
+        with _in_full_precision():
+            for index, upper in enumerate(slices):
+                for lower in slices[index:]:
+                    exps = _exps(rows, upper, lower)
+                    sums[upper] += exps.sum(dim=1)
+                    if lower is not upper:
+                        sums[lower] += exps.sum(dim=0)
         ctx.save_for_backward(rows, sums)
         ctx.tile = tile
         return sums.log()
@@ -143,7 +165,7 @@ class _StreamedSelfLogSumExp(torch.autograd.Function):
         share = (grad / sums).masked_fill(sums == 0, 0.0)
         grad_rows = torch.zeros_like(rows)
         slices = _slices(rows.shape[0], ctx.tile)
-        with torch.autocast(rows.device.type, enabled=False):
+        with _in_full_precision(), torch.autocast(rows.device.type, enabled=False):
             for index, upper in enumerate(slices):
                 for lower in slices[index:]:
                     weights = _exps(rows, upper, lower).mul_(share[upper, None] + share[lower])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stablerep_hf.losses.streaming import largest_symmetric_logit, streamed_logsumexp, streamed_self_logsumexp
 
@@ -75,3 +76,23 @@ def test_without_a_candidate_there_is_nothing_to_sum():
         assert result.tolist() == [-torch.inf]
         (grad,) = torch.autograd.grad(result.sum(), rows)
         assert grad.tolist() == [[0.0, 0.0]]
+
+
+def test_products_are_exact_where_the_process_allows_tf32(monkeypatch):
+    """As `torch.compile` and Trainer's `tf32` do; the flags can be read without a GPU."""
+    matmul, seen = torch.backends.cuda.matmul, []
+    name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
+    monkeypatch.setattr(matmul, name, "tf32" if name == "fp32_precision" else True)
+    allowed = getattr(matmul, name)
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            if op.overloadpacket.__name__ in ("mm", "addmm_"):
+                seen.append(getattr(matmul, name))
+            return op(*args, **(kwargs or {}))
+
+    rows = torch.randn(6, 3, requires_grad=True)
+    with Products(), torch.autograd.set_multithreading_enabled(False):
+        (streamed_logsumexp(rows, rows, tile=4).sum() + streamed_self_logsumexp(rows / 10, tile=4).sum()).backward()
+    assert len(seen) > 20 and set(seen) == {"ieee" if name == "fp32_precision" else False}
+    assert getattr(matmul, name) == allowed
