@@ -5,7 +5,7 @@ BIN := .venv/bin
 SIDE_BY_SIDE = --numprocesses auto --maxprocesses 4 --dist loadfile
 LOWEST_TRANSFORMERS = $(shell sed -n 's/^LOWEST_TRANSFORMERS = "\([0-9.]*\)".*/\1/p' stablerep_hf/models/configuration_stablerep.py)
 
-.PHONY: help demo test test-slow test-lowest check-remote-code lint docs app clean
+.PHONY: help demo test test-slow test-fake-gpu test-lowest check-remote-code lint docs app clean
 
 demo: .venv/installed  ## captions to images to encoder to scores, in minutes; started again it goes on
 	$(BIN)/stablerep demo
@@ -15,6 +15,9 @@ test: .venv/installed-dev  ## the quick tests, offline: every capability
 
 test-slow: .venv/installed-dev  ## the tests that take long: kills, several processes, the guides
 	$(BIN)/python -m pytest -m "slow and not live" $(SIDE_BY_SIDE)
+
+test-fake-gpu: .venv/installed-dev  ## training, drawing and measuring on a device that is none, in its own process
+	$(BIN)/python -m pytest tests/gpu
 
 test-lowest: .venv-lowest/installed  ## the same on the lowest versions that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest $(SIDE_BY_SIDE)

@@ -6,7 +6,7 @@ import copy
 import math
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..errors import InputError
+from .device_defaults import suit_the_device
 from .presets import read_config
 from .recipes import ImageRecipe, PretrainingRecipe
 
@@ -75,6 +76,15 @@ _UNUSED = {
 class ImageTrainingArguments(ImageRecipe, TrainingArguments):
     """What pre-training and fine-tuning share: the views, and how a batch is shared out among processes."""
 
+    bf16: bool | None = field(
+        default=None,
+        metadata={"help": "Compute in bfloat16; on by default on a CUDA GPU that has it, unless fp16 is asked for."},
+    )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={"help": "Processes that decode images; on a CUDA GPU by default as many as cores, else 0."},
+    )
+
     def __post_init__(self) -> None:
         """Check the values and fix what a batch of views cannot do without.
 
@@ -112,6 +122,7 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):
             self.use_cpu = True
         if self.bf16:  # over a preset's fp16
             self.fp16 = False
+        suit_the_device(self)
         best = self.metric_for_best_model, self.greater_is_better
         super().__post_init__()  # type: ignore[no-untyped-call]
         if best[0] is None:  # transformers would take "loss", which no probe measures; the trainer asks its probe

@@ -85,6 +85,11 @@ class FineTuningTrainer(ImageTrainer):
     args: FineTuningArguments
     model: Any
 
+    advice_on_memory = (
+        "give a smaller `images_per_batch` and as many times more `gradient_accumulation_steps`, or "
+        "gradient_checkpointing=True."
+    )
+
     def __init__(
         self,
         model: nn.Module,

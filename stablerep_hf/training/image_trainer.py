@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,17 +21,21 @@ from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..errors import InputError, one_line
 from ..models.backbones import image_shape
+from ..progress import say
 from .arguments import ImageTrainingArguments
 from .augmentation import RECIPES, AugmentationRecipe
 from .callbacks import AverageWeights, FollowEpoch, ImageProgress, SeenImages, StopAtNotANumber
 from .checkpoints import KeepCheckpoints, checkpoint_to_resume, damage
 from .color import ColorAugmentation
+from .device_defaults import described, workers_that_fit
 from .grouped_images import GroupedBatchSampler
 from .groups import GroupCollator, GroupDataset
 from .hub_push import HubPushTrainer, PushCheckpoints
 from .layers import layers_of
 from .probe import Probe
 from .sharding import gathered
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ImageTrainer(HubPushTrainer):
@@ -50,11 +55,12 @@ class ImageTrainer(HubPushTrainer):
 
     Raises:
         InputError: The batch does not fit the data or the processes, or the probe does not measure
-            `metric_for_best_model`. In `train`: the loss or a weight is not finite, more images than `max_bad_images`
-            cannot be decoded, or a checkpoint is damaged.
+            `metric_for_best_model`. In `train`: a step does not fit the device's memory, the loss or a weight is not
+            finite, more images than `max_bad_images` cannot be decoded, or a checkpoint is damaged.
     """
 
     loss_is_scaled_for_ga = False  # the losses are means over the global batch
+    advice_on_memory = "give a smaller batch, or gradient_checkpointing=True, which is slower."
     args: ImageTrainingArguments
 
     def __init__(
@@ -131,8 +137,15 @@ class ImageTrainer(HubPushTrainer):
             raise InputError(f"resume_from_checkpoint={checkpoint} cannot be used: {fault}. Name an older checkpoint.")
         if self.average is not None:
             self.average.resumed_from = None if checkpoint is None else str(checkpoint)
+        if self.args.device.type == "cuda" and self.is_world_process_zero():
+            say(described(self.args))
         try:
             return super().train(checkpoint, trial, ignore_keys_for_eval)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"A step of {self.views_per_batch // self.args.world_size:,} images does not fit {self.args.device} "
+                f"({one_line(error)}): {self.advice_on_memory}"
+            ) from error
         finally:
             self._progress.close()
 
@@ -180,7 +193,18 @@ class ImageTrainer(HubPushTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of groups; each process gets its slice of every global batch."""
-        workers = self.args.dataloader_num_workers
+        asked = self.args.dataloader_num_workers or 0
+        views = self.views_per_batch // self.args.world_size
+        workers = workers_that_fit(
+            asked, self.args.dataloader_prefetch_factor or 2, views * 3 * self._groups.image_size**2
+        )
+        if workers < asked:
+            _LOGGER.warning(
+                "dataloader_num_workers=%d would keep more batches than /dev/shm has room for, so %d are used: give "
+                "the container more shared memory (--shm-size), or ask for fewer.",
+                asked,
+                workers,
+            )
         loader = DataLoader(
             self._groups,
             batch_sampler=self.batches,
@@ -188,7 +212,7 @@ class ImageTrainer(HubPushTrainer):
             num_workers=workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared

@@ -59,6 +59,11 @@ class StableRepTrainer(ImageTrainer):
     args: StableRepTrainingArguments
     model: StableRepModel
 
+    advice_on_memory = (
+        "give `forward_chunk_size` (or a smaller one), which takes the same batch through the backbone in parts and "
+        "learns the same, or gradient_checkpointing=True."
+    )
+
     def __init__(
         self,
         model: StableRepModel | str,

@@ -119,7 +119,7 @@ class _Dispatch(TorchDispatchMode):
 
 
 class _Construction(TorchFunctionMode):
-    """`torch.tensor(..., device=)` builds below the dispatcher: on the CPU and then moved, as for CUDA, with a wait."""
+    """`torch.tensor(..., device=)` builds below the dispatcher: on the CPU, then moved with a wait, as for CUDA."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

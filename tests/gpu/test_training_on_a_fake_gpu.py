@@ -29,8 +29,8 @@ def make_model(*, text: bool = False) -> StableRepModel:
     set_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
     texts = CLIPTextConfig(
-        vocab_size=40, num_hidden_layers=1, max_position_embeddings=16, bos_token_id=0, eos_token_id=39, pad_token_id=1,
-        **sizes,
+        vocab_size=40, num_hidden_layers=1, max_position_embeddings=16, bos_token_id=0, eos_token_id=39,
+        pad_token_id=1, **sizes,
     )  # fmt: skip
     return StableRepModel(
         StableRepConfig(
@@ -77,7 +77,9 @@ class WaitsOfASecondStep(TrainerCallback):
         waits.clear()
 
 
-def trained(folder: Any, dataset: Any, *, cpu: bool, resume: bool = False, stop: bool = False, **settings: Any) -> StableRepTrainer:
+def trained(
+    folder: Any, dataset: Any, *, cpu: bool, resume: bool = False, stop: bool = False, **settings: Any
+) -> StableRepTrainer:
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu" if cpu else str(DEVICE)
     text = settings.get("objective") == "stablerep+"

@@ -78,12 +78,12 @@ def test_without_a_candidate_there_is_nothing_to_sum():
         assert grad.tolist() == [[0.0, 0.0]]
 
 
-def test_products_are_exact_where_the_process_allows_tf32(monkeypatch):
+def test_products_are_exact_where_the_process_allows_tf32():
     """As `torch.compile` and Trainer's `tf32` do; the flags can be read without a GPU."""
     matmul, seen = torch.backends.cuda.matmul, []
-    name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
-    monkeypatch.setattr(matmul, name, "tf32" if name == "fp32_precision" else True)
-    allowed = getattr(matmul, name)
+    new = hasattr(matmul, "fp32_precision")
+    name, tf32, exact = ("fp32_precision", "tf32", "ieee") if new else ("allow_tf32", True, False)
+    before = getattr(matmul, name)
 
     class Products(TorchDispatchMode):
         def __torch_dispatch__(self, op, types, args=(), kwargs=None):
@@ -92,7 +92,13 @@ def test_products_are_exact_where_the_process_allows_tf32(monkeypatch):
             return op(*args, **(kwargs or {}))
 
     rows = torch.randn(6, 3, requires_grad=True)
-    with Products(), torch.autograd.set_multithreading_enabled(False):
-        (streamed_logsumexp(rows, rows, tile=4).sum() + streamed_self_logsumexp(rows / 10, tile=4).sum()).backward()
-    assert len(seen) > 20 and set(seen) == {"ieee" if name == "fp32_precision" else False}
-    assert getattr(matmul, name) == allowed
+    setattr(matmul, name, tf32)
+    try:
+        with Products(), torch.autograd.set_multithreading_enabled(False):
+            (
+                streamed_logsumexp(rows, rows, tile=4).sum() + streamed_self_logsumexp(rows / 10, tile=4).sum()
+            ).backward()
+        assert getattr(matmul, name) == tf32
+    finally:
+        setattr(matmul, name, before)
+    assert len(seen) > 20 and set(seen) == {exact}
