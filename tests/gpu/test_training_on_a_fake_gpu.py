@@ -119,7 +119,7 @@ def test_it_learns_what_a_cpu_learns_and_waits_where_it_must(name, dataset, tmp_
     with fake_gpu():
         found = trained(tmp_path / "gpu", dataset, cpu=False, **settings)
     assert {parameter.device for parameter in found.model.parameters()} == {DEVICE}
-    close = {"rtol": 0, "atol": 2e-3 if name == "in half precision" else 1e-6}
+    close = {"rtol": 0, "atol": 2e-2 if name == "in half precision" else 1e-4}
     torch.testing.assert_close(weights(found), weights(expected), **close)
     if found.average is not None and expected.average is not None:
         for key in weights(found):
