@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import progress
 from ..errors import InputError
 from ..setting import setting
+from ..synthesis.workers import use_one_gpu
 from .workers import run_tasks
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def run_study(settings: StudySettings | None = None) -> Path:
     Raises:
         InputError: The world or a number cannot work, or another process is at work on the same records.
     """
+    use_one_gpu()
     from filelock import FileLock, Timeout
 
     from ..files.places import check_place

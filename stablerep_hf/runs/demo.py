@@ -11,6 +11,7 @@ from .. import progress
 from ..errors import InputError
 from ..setting import setting
 from ..synthesis.settings import GenerationSettings
+from ..synthesis.workers import use_one_gpu
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult
@@ -66,6 +67,7 @@ def run_demo(settings: DemoSettings | None = None) -> Demo:
     Raises:
         InputError: A number cannot work, or the folder holds a demo with other settings.
     """
+    use_one_gpu()
     from ..evaluation import write_report
     from ..evaluation.images import load_images
     from ..files.places import check_place

@@ -63,6 +63,14 @@ def find_device(device: str | None) -> str:
     return device
 
 
+def use_one_gpu() -> None:
+    """Have this process, and those that it starts, see the first of its CUDA GPUs alone; before CUDA is used.
+
+    For what is small and one process: Trainer would spread a batch over all GPUs, which contrastive training refuses.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+
 def _number(name: str) -> int:
     try:
         return int(os.environ[name])

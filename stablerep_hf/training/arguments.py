@@ -76,11 +76,11 @@ _UNUSED = {
 class ImageTrainingArguments(ImageRecipe, TrainingArguments):
     """What pre-training and fine-tuning share: the views, and how a batch is shared out among processes."""
 
-    bf16: bool | None = field(
+    bf16: bool | None = field(  # type: ignore[assignment]  # not given is decided by the device
         default=None,
         metadata={"help": "Compute in bfloat16; on by default on a CUDA GPU that has it, unless fp16 is asked for."},
     )
-    dataloader_num_workers: int | None = field(
+    dataloader_num_workers: int | None = field(  # type: ignore[assignment]
         default=None,
         metadata={"help": "Processes that decode images; on a CUDA GPU by default as many as cores, else 0."},
     )

@@ -101,6 +101,8 @@ def weights(trainer: StableRepTrainer) -> dict[str, torch.Tensor]:
     return {name: values(value.detach()) for name, value in trainer.model.named_parameters()}
 
 
+# How many captions there are with the texts; whether each text ends, and is padded on the right.
+TEXTS = {"losses/image_text.py _both_directions": 1, "models/text_towers.py encode_texts": 2}
 SETTINGS = {
     "plain": {},
     "in chunks": {"forward_chunk_size": 5},
@@ -119,17 +121,23 @@ def test_it_learns_what_a_cpu_learns_and_waits_where_it_must(name, dataset, tmp_
     with fake_gpu():
         found = trained(tmp_path / "gpu", dataset, cpu=False, **settings)
     assert {parameter.device for parameter in found.model.parameters()} == {DEVICE}
-    close = {"rtol": 0, "atol": 2e-2 if name == "in half precision" else 1e-4}
-    torch.testing.assert_close(weights(found), weights(expected), **close)
+    if name == "in half precision":
+        assert {parameter.dtype for parameter in found.model.parameters()} == {torch.float32}
+        losses = [trainer.state.log_history[0]["loss"] for trainer in (found, expected)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    else:
+        torch.testing.assert_close(weights(found), weights(expected), rtol=0, atol=1e-4)
     if found.average is not None and expected.average is not None:
         for key in weights(found):
-            torch.testing.assert_close(values(found.average.average[key]), expected.average.average[key], **close)
+            torch.testing.assert_close(
+                values(found.average.average[key]), expected.average.average[key], rtol=0, atol=1e-4
+            )
     waited = next(call.found for call in found.callback_handler.callbacks if isinstance(call, WaitsOfASecondStep))
     assert waited == {
         # how many captions and siblings the batch has
         "losses/multi_positive.py _group_sums": 1,
         "models/sibling_batch_norm.py _group": 2,
-        **({"losses/image_text.py _both_directions": 1} if name == "with texts" else {}),
+        **(TEXTS if name == "with texts" else {}),
     }
 
 

@@ -151,3 +151,18 @@ def test_two_ranks_equal_one(run_on_gloo, cut, siblings):
     torch.testing.assert_close(first[3] + second[3], bias_grad)
     torch.testing.assert_close(first[4], state)
     torch.testing.assert_close(second[4], state)
+
+
+@pytest.mark.slow
+def test_compiled_it_gives_its_input_the_same_gradient():
+    """Some compilers lose it, and the model travels to whatever PyTorch there is."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 6), SiblingBatchNorm1d(6), torch.nn.ReLU())
+    rows, weights = torch.randn(8, 4), torch.randn(8, 6)
+    gradients = []
+    for module in (network, torch.compile(network, backend="aot_eager")):
+        network.zero_grad()
+        (module(rows) * weights).sum().backward()
+        gradients.append(network[0].weight.grad.clone())
+    assert gradients[0].abs().max() > 0.1
+    torch.testing.assert_close(*gradients)
