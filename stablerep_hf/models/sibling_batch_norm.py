@@ -32,7 +32,7 @@ class SiblingBatchNorm1d(nn.BatchNorm1d):
     """
 
     # Compiled by PyTorch 2.11 it loses the gradient of its input, without a word; 2.14 is right.
-    @torch.compiler.disable  # type: ignore[no-untyped-call,untyped-decorator]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor, sibling_index: Tensor | None = None) -> Tensor:
         """Normalise rows.
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from .arguments import ImageTrainingArguments
+    from transformers import TrainingArguments
 
 _SHARED_MEMORY = Path("/dev/shm")
 _MOST_WORKERS = 14  # as in the release; a view costs a core about 0.7 ms
 
 
-def suit_the_device(args: ImageTrainingArguments) -> None:
+def suit_the_device(args: TrainingArguments) -> None:
     """Fill in `bf16`, `tf32` and `dataloader_num_workers` where they were not given, and let copies overlap.
 
     On CUDA: bf16 where the GPU has it and no fp16 was asked for, TF32 for other products than the loss's (from Ampere
@@ -35,7 +35,7 @@ def suit_the_device(args: ImageTrainingArguments) -> None:
         args.accelerator_config = {"non_blocking": True, **(args.accelerator_config or {})}  # type: ignore[dict-item]
 
 
-def described(args: ImageTrainingArguments) -> str:
+def described(args: TrainingArguments) -> str:
     """The same in a line, for the start of a run on a GPU, with the arguments that change it."""
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "float32"
     return (

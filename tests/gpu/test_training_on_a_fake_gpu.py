@@ -101,7 +101,7 @@ def weights(trainer: StableRepTrainer) -> dict[str, torch.Tensor]:
     return {name: values(value.detach()) for name, value in trainer.model.named_parameters()}
 
 
-# How many captions there are with the texts; whether each text ends, and is padded on the right.
+# How many captions there are with the texts; and transformers asks whether the mask of the texts hides anything.
 TEXTS = {"losses/image_text.py _both_directions": 1, "models/text_towers.py encode_texts": 2}
 SETTINGS = {
     "plain": {},
