@@ -205,12 +205,15 @@ def main() -> None:
         }
         for probe in PROBES
     }
-    gaps = {name: np.mean([row["sibling_gap"] for row in rows if row["setting"] == name]) for name in options.settings}
+    means = {
+        probe: {name: np.mean([row[probe] for row in rows if row["setting"] == name]) for name in options.settings}
+        for probe in PROBES
+    }
     told = {
         "steps": options.steps,
         "captions": len(datasets.load_dataset(str(options.drawings), split="train").unique("caption")),
         "general_images": options.general_images,
-        "chosen_by_sibling_gap": max(gaps, key=lambda name: gaps[name]),
+        "chosen": {probe: max(of, key=lambda name: float(of[name])) for probe, of in means.items()},
         "rank_correlations": correlations,
         "runs": rows,
     }

@@ -56,6 +56,22 @@ def index() -> str:
     return markdown_table(rows)
 
 
+def adaptation_probes() -> str:
+    """What was measured without labels, by setting, and how it ranks the runs."""
+    told = json.loads((RESULTS / "adaptation_probes.json").read_text("utf-8"))
+    names = {"sibling_gap": "sibling gap", "rankme": "RankMe", "lidar": "LiDAR"}
+    rows = [["adaptation", *names.values(), "kNN of the domain", "kNN in general"]]
+    for setting in dict.fromkeys(run["setting"] for run in told["runs"]):
+        runs = [run for run in told["runs"] if run["setting"] == setting]
+        mean = {key: sum(run[key] for run in runs) / len(runs) for key in (*names, "domain", "general")}
+        scores = [f"{100 * mean[side]:.1f}" for side in ("domain", "general")]
+        rows.append([setting, f"{mean['sibling_gap']:.3f}", f"{mean['rankme']:.2f}", f"{mean['lidar']:.1f}", *scores])
+    for side in ("domain", "general"):
+        found = told["rank_correlations"]
+        rows.append([f"rank correlation, {side}", *(f"{found[name][side]:.2f}" for name in names), "", ""])
+    return markdown_table(rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "index": index,
     "demo": lambda: scores("demo"),
@@ -63,6 +79,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "fine_tuning": lambda: scores("fine_tuning"),
     "fine_tuning_costs": costs_of_fine_tuning,
     "artist": lambda: scores("artist"),
+    "adaptation": lambda: scores("adaptation"),
+    "adaptation_probes": adaptation_probes,
 }
 
 

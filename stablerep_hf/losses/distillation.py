@@ -37,7 +37,7 @@ def similarity_distillation_loss(features: Tensor, teacher: Tensor) -> Tensor:
 
     The loss of similarity-preserving distillation (Tung and Mori 2019, equation 4) with cosines as similarities; it
     needs no map between the spaces. SEED (Fang et al. 2021) compares softmaxes of the same similarities. The sum over
-    pairs follows from the Gram matrices of the dimensions, |S'S|^2 - 2 |S'T|^2 + |T'T|^2, so no N x N matrix is made.
+    pairs follows from the Gram matrices of the dimensions, S'S, S'T and T'T: no N x N matrix is made.
 
     Args:
         features: (n, D) of this rank's images, n >= 0.

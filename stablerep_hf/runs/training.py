@@ -165,7 +165,13 @@ class TrainingRun(ImageTrainingRun):
             (name,) = named
             dataset, keys = dataset[name], keys and keys.get(name)
         dataset, probe = probed(settings, self.arguments, dataset)
-        teacher = None if settings.teacher is None else Teacher.load(settings.teacher)
+        teacher = None
+        if settings.teacher is not None:
+            teacher = Teacher.load(settings.teacher)
+            weights = {
+                name: getattr(self.arguments, name) for name in ("distill_feature_weight", "distill_similarity_weight")
+            }
+            say(f"teacher {settings.teacher}: {', '.join(f'{name}={value:g}' for name, value in weights.items())}")
         model, self.tokenizer = build_model(
             settings, self.arguments.seed, teacher_dim=None if teacher is None else teacher.dim
         )
