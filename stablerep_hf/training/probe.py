@@ -94,8 +94,8 @@ class KnnProbe:
 class SiblingProbe:
     """What can be said of the features without labels, on captions that are not trained on.
 
-    "sibling_gap", by which the best checkpoint is chosen unless told otherwise, "rankme" and "lidar": see
-    `stablerep_hf.evaluation.label_free`.
+    "sibling_gap", "rankme" and "lidar": see `stablerep_hf.evaluation.label_free`. The best checkpoint is chosen by
+    LiDAR unless told otherwise: it ranked adaptations best (`scripts/adapt_without_forgetting.py`).
 
     Attributes:
         images: Columns `image` and `caption_id` or `caption`; captions with several images.
@@ -105,7 +105,7 @@ class SiblingProbe:
     """
 
     images: datasets.Dataset
-    metric: ClassVar = "sibling_gap"
+    metric: ClassVar = "lidar"
     measures: ClassVar = ("sibling_gap", "rankme", "lidar")
 
     def __post_init__(self) -> None:

@@ -146,11 +146,11 @@ def test_the_best_checkpoint_is_chosen_without_labels(dataset, tmp_path):
         "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 4,
         "load_best_model_at_end": True,
     }  # fmt: skip
-    for metric in (None, "lidar"):
+    for metric in (None, "sibling_gap"):
         arguments = make_arguments(tmp_path / str(metric), metric_for_best_model=metric, **settings)
         trainer = StableRepTrainer(make_model(), arguments, dataset, probe=SiblingProbe(make_dataset([3] * 6)))
         trainer.train()
-        name = f"eval_{metric or 'sibling_gap'}"
+        name = f"eval_{metric or 'lidar'}"
         assert trainer.state.best_metric == max(losses(trainer, name)) and len(losses(trainer, name)) == 2
         assert all(len(losses(trainer, f"eval_{other}")) == 2 for other in SiblingProbe.measures)
         assert trainer.evaluate()[name] == pytest.approx(trainer.state.best_metric)
