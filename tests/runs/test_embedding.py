@@ -136,3 +136,11 @@ def test_pictures_that_are_no_data_set_are_encoded_as_in_one(photos, tmp_path):
         evaluation.embed_images(pixel_encoder(), [pictures[0], b"none"])
     with pytest.raises(InputError, match="There are 0 images"):
         evaluation.embed_images(pixel_encoder(), [])
+
+
+def test_the_line_that_loads_the_file_can_be_run(photos, tmp_path, capsys):
+    output = tmp_path / "d[1]" / "features*.parquet"
+    flags = ["--data", str(photos), "--cache", "none", "--max_bad_images", "1", "--output", str(output)]
+    assert cli.main(["embed", "embedded", *flags]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert len(eval(line, {"datasets": datasets})) == len(pq.read_table(output))
