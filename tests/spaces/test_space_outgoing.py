@@ -7,9 +7,9 @@ from functools import partial
 import gradio as gr
 import pytest
 import uvicorn
+from break_page_outgoing import TARGETS, Request, gradio_routes, outgoing_requests, send, watch_outgoing
 from fastapi.routing import iter_route_contexts
 from gradio import http_server, networking
-from break_page_outgoing import TARGETS, Request, gradio_routes, outgoing_requests, send, watch_outgoing
 from starlette.routing import compile_path
 
 from stablerep_hf.space import SpaceSettings, launch
