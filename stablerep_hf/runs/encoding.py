@@ -109,6 +109,14 @@ class EncodingSettings(ReadingSettings):
         Raises:
             InputError: It is not there, or none.
         """
+        if (
+            isinstance(encoder, (str, Path))
+            and str(encoder).startswith((".", "/", "~"))
+            and not Path(encoder).exists()
+        ):
+            raise InputError(
+                f"The encoder {str(encoder)!r} cannot be loaded, there is no such folder: check the path."
+            )
         from .. import assets
         from ..evaluation import load_classifier, load_encoder
         from ..models import StableRepModel  # noqa: F401  # importing it makes our model known to transformers

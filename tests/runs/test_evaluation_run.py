@@ -11,6 +11,7 @@ from stablerep_hf import cli
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import EvaluationSettings, Subject, compare_encoders, evaluate_encoder, pixel_encoder
 from stablerep_hf.evaluation.images import load_images
+from stablerep_hf.runs.encoding import EncodingSettings
 from stablerep_hf.runs.evaluation import MeasuringSettings, evaluate, load_sides
 
 SETTINGS = EvaluationSettings(knn_neighbours=[5], probe_c_values=4, num_resamples=100)
@@ -80,3 +81,9 @@ def test_encoders_that_cannot_be_told_apart_or_begin_with_untrained_are_refused(
         evaluate(["pixels", "pixels"], measuring, SETTINGS)
     with pytest.raises(InputError, match="no column 'colour'"):
         evaluate("pixels", MeasuringSettings(data=str(labelled), label_column="colour"))
+
+
+def test_a_mistyped_folder_of_an_encoder_is_told_so(tmp_path):
+    for name in ("./encodr", str(tmp_path / "encodr"), tmp_path / "encodr"):
+        with pytest.raises(InputError, match="encodr' cannot be loaded, there is no such folder: check the path"):
+            EncodingSettings().load(name)
