@@ -94,7 +94,7 @@ def main() -> None:
             "inf": "learning_rate: .inf",
             "a list": "- 1",
             "binary": "\x00\x01",
-            "flags": "data: --output",
+            "an unknown key": "nope: 1",
             "deep": "[" * 5000,
         }
         for what, text in yamls.items():

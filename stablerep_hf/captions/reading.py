@@ -112,8 +112,8 @@ def _read_dataset(source: str, column: str | None, split: str, label_column: str
     import datasets
     from datasets.exceptions import DatasetsError
 
-    read_card(source)  # that it names no files but its own
     try:
+        read_card(source)  # that it names no files but its own
         config = datasets.load_dataset_builder(source).config
         splits = {str(name): [str(file) for file in files] for name, files in (config.data_files or {}).items()}
         if splits and split not in splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import io
 import logging
@@ -41,6 +42,8 @@ COMMANDS = {
     "completion": "print what makes a shell complete these commands and their flags",
 }
 
+# What an operating system says of a name that no command can work with, wherever it is first looked at.
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 _SURROUNDINGS = {
     # Progress and one sentence are what a person reads here; the libraries' own notices and bars stay off.
     "TRANSFORMERS_VERBOSITY": "error",
@@ -119,6 +122,15 @@ def _run(arguments: list[str]) -> int:
         module.main(rest)
     except InputError as error:
         print(f"stablerep {name}: {in_flags(str(error), module.COMMAND.field_names())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _UNUSABLE or error.filename is None:
+            raise
+        print(
+            f"stablerep {name}: {str(error.filename)[:200]!r} cannot be used ({error.strerror}): name another place, "
+            "or ask for the permission.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(

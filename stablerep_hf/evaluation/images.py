@@ -72,9 +72,9 @@ def load_images(source: str | Path, split: str | None, subset: str | None = None
     from datasets.fingerprint import Hasher
 
     know_heif()
-    check_shards(source)
-    says = read_card(source)
     with _explained(source, f"give the split {split!r}"):
+        check_shards(source)
+        says = read_card(source)
         files = _own_files(source, says) if subset is None else None
         if files is not None:
             if says.get("dataset_info"):
@@ -99,8 +99,8 @@ def image_splits(source: str | Path, subset: str | None = None) -> list[str]:
     """
     import datasets
 
-    says = read_card(source)
     with _explained(source, "name its splits"):
+        says = read_card(source)
         if subset is None and (files := _own_files(source, says)) is not None:
             return list(files.patterns)
         return list(datasets.get_dataset_split_names(_place(source), subset))

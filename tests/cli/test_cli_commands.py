@@ -1,5 +1,6 @@
 """The commands as a user types them: what they make, and what bad input gets."""
 
+import errno
 import json
 import os
 import re
@@ -748,3 +749,23 @@ def test_publish_refuses_what_is_not_finished(stablerep, trained_copy, tmp_path)
     assert refused(stablerep("publish", trained_copy), "required: OWNER/NAME")
     (trained_copy / "README.md").unlink()
     assert refused(stablerep("publish", trained_copy, "me/encoder"), "no card")
+
+
+@pytest.mark.parametrize("command", ["train", "finetune", "evaluate", "index"])
+def test_a_name_that_no_file_can_have_is_one_sentence(stablerep, tmp_path, command):
+    name = tmp_path / ("x" * 300)
+    words = {
+        "train": ("--data", name, "--output", tmp_path / "out"),
+        "finetune": ("embedded", "--data", name, "--output", tmp_path / "out"),
+        "evaluate": ("embedded", "--data", name),
+        "index": (name, "embedded", "--output", tmp_path / "out"),
+    }
+    assert refused(stablerep(command, *words[command]), "xxx")
+
+
+def test_what_may_not_be_read_is_one_sentence(stablerep, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "secret"))
+
+    monkeypatch.setattr("stablerep_hf.runs.generation.plan_generation", refuse)
+    assert refused(stablerep("generate", "--output", tmp_path / "out"), "secret", "Permission denied")

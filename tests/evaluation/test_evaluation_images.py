@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from stablerep_hf.captions import read_captions
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation.images import decode_image, load_images, to_rgb
+from stablerep_hf.evaluation.images import decode_image, image_splits, load_images, to_rgb
 
 PARQUET = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
 FOLDERS = "---\nconfigs:\n- config_name: default\n  data_dir: .\n---\n"
@@ -61,6 +61,14 @@ def test_a_split_or_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(InputError, match="neither a folder with images nor within reach"):
         load_images(tmp_path, "train")
     write_parquet(tmp_path, "red")
+    for name in ("x" * 300, "loop"):
+        if name == "loop":
+            (tmp_path / name).symlink_to(tmp_path / name)
+        with pytest.raises(InputError, match=r"neither a folder with images nor within reach|link loop"):
+            load_images(tmp_path / name, "train")
+        with pytest.raises(InputError, match=r"neither a folder with images nor within reach|link loop"):
+            image_splits(tmp_path / name)
+    (tmp_path / "loop").unlink()
     with pytest.raises(InputError, match="cannot give the split 'nope'"):
         load_images(tmp_path, "nope")
 
