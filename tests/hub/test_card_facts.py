@@ -57,7 +57,7 @@ def test_saved_facts_are_plain_json(model_facts, tmp_path):
 
 
 def test_a_name_that_nobody_gave_stops_the_card(model_facts):
-    with pytest.raises(UndefinedError, match="settings"):
+    with pytest.raises(UndefinedError, match="base"):
         render("model_card.md.jinja", CardData(), facts=model_facts, fine_tuned=False)
 
 
