@@ -40,7 +40,7 @@ from stablerep_hf.runs.cards import encoder_facts
 from stablerep_hf.runs.evaluation import evaluate_on_pictograms
 from stablerep_hf.runs.generation import GenerationRun
 from stablerep_hf.runs.training import TrainingRun
-from stablerep_hf.synthesis import GenerationSettings
+from stablerep_hf.synthesis import GenerationSettings, read_provenance
 
 CARDS = Path(__file__).parents[1] / "model_cards"
 SEED = 0
@@ -58,8 +58,9 @@ BACKBONE = {
 RECIPE = {"learning_rate": 0.002, "weight_decay": 0.05, "min_crop_area": 0.35, "logging_steps": 25, "save_steps": 50}
 CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 LIMIT = (
-    "One short training, on drawings of 32 pixels, with one seed: other seeds give other numbers, and none of it says "
-    "anything about photos."
+    "One training, on drawings of 32 pixels, with one seed: other seeds give other numbers, and none of it says "
+    "anything about photos. It learned from real drawings of the training concepts too, which are the bank of kNN and "
+    "the training set of the probe, and from pictures that were placed at random as those that are scored here are."
 )
 OF_WORDS = "Its text tower has read the captions of its training and nothing else: other words mean little to it."
 
@@ -137,11 +138,31 @@ def ship(source: Path, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner alone
 
 
-def measure(folder: Path, name: str, kept: Path, texts: bool = False) -> list[EvaluationResult]:
+def measure(folder: Any, name: str, kept: Path, texts: bool = False) -> list[EvaluationResult]:
     """Score an encoder, or read the scores it got before."""
     if kept.exists():
         return load_results(kept)
     return evaluate_on_pictograms({name: folder}, OF_IMAGES + OF_TEXTS * texts, output=kept, seeds=(SEED,))
+
+
+def read_record(output: Path, name: str) -> dict[str, Any]:
+    """The record of a training, with names in place of folders and the generator that drew half of its images."""
+    record: dict[str, Any] = json.loads((output / name.lower() / TrainingRun.RECORD).read_text("utf-8"))
+    real, drawn = load_images(assets.pictograms_path(), "train"), load_images(output / "images", "train")
+    captions = len(set(real["caption_id"][:]))
+    sources = [
+        {"name": "embedded pictograms, train", "num_captions": captions, "num_images": len(real)},
+        {
+            "name": "drawings of the embedded generator",
+            "num_captions": captions,
+            "num_images": len(drawn),
+            "generator": read_provenance(output / "images").settings["generator"],
+        },
+    ]
+    joined = {"name": "pictograms and drawings, as they are and twice placed at random", "num_captions": captions}
+    record["data"] |= {**joined, "sources": sources}
+    record["settings"]["init_from"] = "StableRep" if name == "StableRep+" else None
+    return record
 
 
 def write_cards(output: Path) -> None:
@@ -150,12 +171,12 @@ def write_cards(output: Path) -> None:
         "StableRep": (assets.encoder_path(), "encoder"),
         "StableRep+": (assets.dual_encoder_path(), "pretraining"),
     }
-    results = evaluate_on_pictograms(pixel_encoder(), OF_IMAGES)
+    results = measure(pixel_encoder(), pixel_encoder().name, output / "results" / "pixels.json")
     results += measure(output / "untrained", "untrained", output / "results" / "untrained.json")
     for name, (folder, form) in folders.items():
         results += measure(folder, name, output / "results" / f"{name.lower()}.json", texts=form == "pretraining")
     for name, (folder, form) in folders.items():
-        record = json.loads((output / name.lower() / TrainingRun.RECORD).read_text("utf-8"))
+        record = read_record(output, name)
         with_text = form == "pretraining"
         shown = [result for result in results if with_text or result.protocol in OF_IMAGES]
         said = encoder_facts(folder, record, name, shown, form, limits_of(name, form, shown))

@@ -39,7 +39,7 @@ def generator_path() -> Path:
 
 
 def encoder_path() -> Path:
-    """Folder of a small StableRep encoder, a plain `ViTModel` that learned from drawings of the embedded generator."""
+    """Folder of a small StableRep encoder, a plain `ResNetModel` that learned from real and drawn siblings."""
     return _FOLDER / "encoder"
 
 

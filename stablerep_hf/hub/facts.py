@@ -225,7 +225,7 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
         if "licensed_parts" in values:
             values["licensed_parts"] = tuple(LicensedPart(**part) for part in values["licensed_parts"])
         if values.get("data") is not None:
-            values["data"] = TrainingData(**values["data"])
+            values["data"] = TrainingData.of(values["data"])
         for name in ("limits", "tags", "language", "classes"):
             if name in values:
                 values[name] = tuple(values[name])

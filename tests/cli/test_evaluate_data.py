@@ -59,7 +59,7 @@ def test_a_fine_tuning_names_the_torn_file(stablerep, trained, image_folder, tmp
 def test_encoders_that_ship_are_called_by_name(stablerep, labelled_folder, tmp_path):
     flags = ["--data", labelled_folder, "--use_cpu", "--max_steps", 1, "--images_per_batch", 8]
     assert stablerep("finetune", "embedded", *flags, "--output", tmp_path / "tuned")[0] == 0
-    assert stablerep("convert", "embedded-stablerep", tmp_path / "timm", "--format", "timm")[0] == 0
+    assert stablerep("convert", "embedded-stablerep", tmp_path / "again")[0] == 0
     file = tmp_path / "results.json"
     flags = ["--data", labelled_folder, "--protocols", "knn", "--cache", "none", "--output", file]
     assert stablerep("evaluate", "embedded-stablerep", "untrained", *flags)[0] == 0

@@ -159,7 +159,7 @@ def test_the_command_builds_opens_and_explains(dataset, tmp_path, monkeypatch, c
     command = re.search(r"with `stablerep demo-app (.*)`", said)[1]
     _, settings = COMMAND.parse(shlex.split(command))
     assert Searchers(load_collections(settings), settings).first.by_picture(dataset[0]["image"], 1, [REAL])
-    assert re.search(r"30 x 96  HNSW, recall@10 (1\.000|0\.9\d\d) of exact", said)
+    assert re.search(r"30 x 256  HNSW, recall@10 (1\.000|0\.9\d\d) of exact", said)
     assert main(arguments) == 0
     assert main(["index", "data"]) == 2
     assert "required: ENCODER" in capsys.readouterr().err
