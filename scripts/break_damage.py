@@ -10,6 +10,7 @@ checkpoint must end with the very weights of an undisturbed run.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -100,8 +101,9 @@ def main() -> None:
             tally.note("encoder", what, fault_of(command(*words), *([0, 2] if "flipped" in what else [2])))
         weights = (encoder / "model.safetensors").read_bytes()
         last = sorted((encoder / "checkpoints").glob("checkpoint-*"))[-1].name
-        for name in ("training.json", "model.safetensors", "config.json"):  # as if it had been killed at its end
-            (encoder / name).unlink()
+        record = json.loads((encoder / "training.json").read_text())  # as if it had been killed at its end
+        (encoder / "training.json").write_text(json.dumps(record | {"finished": False}))
+        (encoder / "model.safetensors").unlink()
         parts = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "manifest.json")
         for what, run in damaged(encoder, place, *(f"checkpoints/{last}/{part}" for part in parts)):
             ended = command("train", "--data", images, "--output", run, *TRAIN)

@@ -287,7 +287,7 @@ def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> n
         model, report = AutoModel.from_pretrained(
             source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, SafetensorError) as error:  # the last of weights that are cut off
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # of weights of other shapes, or cut off
         raise InputError(
             f"The encoder {source!r} cannot be loaded ({first_line(error)}); give a folder written by "
             "save_pretrained or the id of a Hub repository that this machine can reach."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import timm
@@ -10,6 +13,7 @@ from PIL import Image
 from timm.models import save_for_hf
 from transformers import SiglipConfig, SiglipModel
 
+from stablerep_hf import assets
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import extract_features, load_classifier, load_encoder, pixel_encoder
 from stablerep_hf.evaluation.image_transforms import CropAndFlip, Placement
@@ -185,3 +189,11 @@ def test_an_encoder_whose_features_change_from_call_to_call_is_refused():
     with pytest.raises(InputError, match=r"ReadsAnotherPart.*differ by .* from call to call"):
         load_encoder(ReadsAnotherPart(), pixels.image_processor)
     assert load_encoder(pixels.model, pixels.image_processor).model is pixels.model, "one that repeats itself is taken"
+
+
+def test_weights_of_other_shapes_than_the_configuration_says_are_one_sentence(tmp_path):
+    folder = shutil.copytree(assets.find_encoder("embedded-stablerep"), tmp_path / "encoder")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] + 8}))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_encoder(folder)
