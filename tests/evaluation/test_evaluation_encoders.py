@@ -194,6 +194,6 @@ def test_an_encoder_whose_features_change_from_call_to_call_is_refused():
 def test_weights_of_other_shapes_than_the_configuration_says_are_one_sentence(tmp_path):
     folder = shutil.copytree(assets.find_encoder("embedded-stablerep"), tmp_path / "encoder")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] + 8}))
+    (folder / "config.json").write_text(json.dumps(config | {"embedding_size": 56}))
     with pytest.raises(InputError, match="cannot be loaded"):
         load_encoder(folder)
