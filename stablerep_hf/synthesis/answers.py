@@ -21,12 +21,7 @@ _REQUESTS = "requests.log"
 
 @contextmanager
 def keeping(generator: KeepingGenerator, folder: Path, shard: int) -> Iterator[None]:
-    """Let a generator keep what it is answered while a shard is drawn, and forget it once the block ended well.
-
-    Args:
-        generator: What draws.
-        folder: The data set.
-        shard: The shard's number. The block writes it.
+    """Let a generator keep what it is answered while the block draws and writes a shard, and forget it at a good end.
 
     Raises:
         InputError: Another process is drawing the shard: both would be billed.
@@ -59,25 +54,15 @@ class AnswerFolder:
             return None
 
     def keep(self, key: str, content: bytes) -> None:
-        """Write an answer; it outlasts a kill and a power cut from here on.
-
-        Raises:
-            InputError: The disk is full.
-        """
+        """Write an answer; it outlasts a kill and a power cut from here on. `InputError` if the disk is full."""
         with replacing(self._folder / key, len(content)) as file:
             file.write(content)
 
     def count(self, key: str, most: int | None) -> None:
-        """Add a request to the list before it is sent, whichever process sends it.
+        """Add a request (32 characters name it) to the list before it is sent, whichever process sends it.
 
         A request is on the list if it may have been billed: those of a process that was killed too.
-
-        Args:
-            key: Its name, 32 characters.
-            most: How many there may be.
-
-        Raises:
-            BudgetSpent: There are as many.
+        Raises `BudgetSpent` if there are `most` already.
         """
         line = f"{key}\n".encode()
         with explaining(self._requests), FileLock(self._requests.with_name(".requests.lock")):

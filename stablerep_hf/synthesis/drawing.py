@@ -73,7 +73,6 @@ def draw_shard(
     *,
     encoders: Executor | None = None,
     signer: ContentSigner | None = None,
-    num_truncated: int = 0,
 ) -> DrawnShard:
     """Draw the images of some captions.
 
@@ -86,14 +85,13 @@ def draw_shard(
         captions: The captions of the shard.
         generator: Draws.
         batch_size: Images drawn at once, at least 1. Batches mix captions.
-        on_images: Told how many more images carry a picture.
+        on_images: Called with the number of further images that carry a picture.
         encoders: Threads that encode image files while the next batch is drawn; without them this one does.
         signer: Signs image files, where the plan says so.
-        num_truncated: See `DrawnShard`.
 
     Raises:
-        InputError: If the generator returns no images, another number of them than it was given prompts, or nothing
-            but black ones from the beginning.
+        InputError: The generator returns no images, another number of them than prompts, or only black ones from the
+            beginning.
     """
     texts, ids = captions.captions, captions.caption_ids.tolist()
     wanted = plan.num_images_of(captions).tolist()
@@ -136,8 +134,8 @@ def draw_shard(
         if place not in failed
         for entry in frames[place].values()  # ascending, since the queue is first in, first out
     ]
-    num_redrawn, failed_ids = sum(next_index) - sum(wanted), [ids[place] for place in sorted(failed)]
-    return DrawnShard(num_redrawn, failed_ids, num_near, num_truncated, pending)
+    failed_ids = [ids[place] for place in sorted(failed)]
+    return DrawnShard(sum(next_index) - sum(wanted), failed_ids, num_near, pending=pending)
 
 
 def _resembles(image: Any, hashes: list[int], plan: SynthesisPlan) -> bool:
@@ -152,11 +150,7 @@ def _resembles(image: Any, hashes: list[int], plan: SynthesisPlan) -> bool:
 
 
 def check_images(images: Any, number: int) -> list[Image.Image | None]:
-    """What a generator returned, as a list.
-
-    Raises:
-        InputError: These are not so many images.
-    """
+    """What a generator returned, as a list; `InputError` if these are not so many images."""
     found = list(images)
     if len(found) != number:
         raise InputError(f"The generator returned {len(found)} images for {number} prompts: it must return one each.")

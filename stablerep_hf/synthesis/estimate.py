@@ -62,17 +62,11 @@ def estimate_synthesis(
 ) -> SynthesisEstimate:
     """Draw two batches that are thrown away, and multiply. Nothing is written, nor more drawn than the job has.
 
-    A `KeepingGenerator` draws nothing, as each image would be billed.
-
-    Args:
-        plan: What to draw.
-        generator: What draws.
-        output_dir: The folder; shards that stand there are not counted.
-        batch_size: As for `synthesize`.
-        signer: What signs the files, where the plan says so.
+    A `KeepingGenerator` draws nothing, as each image would be billed. The arguments are those of `synthesize`; shards
+    that stand in the folder are not counted.
 
     Raises:
-        InputError: If the folder holds another plan's images, or the batch size is below 1.
+        InputError: The folder holds another plan's images, or the batch size is below 1.
     """
     batch_size = batch_size_for(generator, batch_size)
     store = ShardStore(output_dir, plan)

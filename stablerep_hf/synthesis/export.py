@@ -8,6 +8,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..files.atomic import explaining, remove_leftovers, replacing
+from ..files.atomic import explaining, remove_leftovers, replacing, write_file
 from ..files.locks import lock_folder
 from ..files.sealing import content_hash, seal, unseal
 from ..files.shards import CAPTIONS, DATA, FILES, MANIFEST, PLAN, PROVENANCE, UNFINISHED, sha256_of
@@ -46,7 +47,7 @@ def export_parquet(folder: str | Path, output_dir: str | Path, *, shard_bytes: i
         InputError: If the store is not whole, the output folder holds something else, another process writes to it,
             or the disk is full.
     """
-    with _Export(folder, output_dir, shard_bytes, "parquet") as export:
+    with _exporting(folder, output_dir, shard_bytes, "parquet") as export:
         total = len(export.groups)
         for number, group in enumerate(export.groups):
             export.write(f"train-{number:05d}-of-{total:05d}.parquet", group, _write_parquet)
@@ -70,50 +71,38 @@ def export_webdataset(folder: str | Path, output_dir: str | Path, *, shard_bytes
     Raises:
         InputError: As `export_parquet`.
     """
-    with _Export(folder, output_dir, shard_bytes, "webdataset") as export:
+    with _exporting(folder, output_dir, shard_bytes, "webdataset") as export:
         for number, group in enumerate(export.groups):
             export.write(f"train-{number:05d}.tar", group, _write_tar)
         return export.finish(*_COPIED[1:])  # the card tells of parquet
 
 
-class _Export:
-    """The output folder of one export, locked; what is finished of it is written down file by file."""
+@contextmanager
+def _exporting(folder: str | Path, output_dir: str | Path, shard_bytes: int, kind: str) -> Iterator[_Export]:
+    """An export of a store that is whole, into a folder that is locked."""
+    if shard_bytes < 1:
+        raise InputError(f"shard_bytes={shard_bytes} holds no image: give 1 or more.")
+    store = open_store(folder)
+    found = [store.find_record(shard) for shard in range(store.plan.num_shards)]
+    records = [record for record in found if record is not None]
+    if len(records) < len(found):
+        raise InputError(
+            f"{len(found) - len(records)} of {len(found)} shards of {str(folder)!r} are missing or damaged: "
+            "finish or repair the folder first."
+        )
+    with lock_folder(output_dir):
+        yield _Export(store, _group(records, shard_bytes), Path(output_dir), shard_bytes, kind)
 
-    def __init__(self, folder: str | Path, output_dir: str | Path, shard_bytes: int, kind: str) -> None:
-        if shard_bytes < 1:
-            raise InputError(f"shard_bytes={shard_bytes} holds no image: give 1 or more.")
-        self.store = open_store(folder)
-        found = [self.store.find_record(shard) for shard in range(self.store.plan.num_shards)]
-        records = [record for record in found if record is not None]
-        if len(records) < len(found):
-            raise InputError(
-                f"{len(found) - len(records)} of {len(found)} shards of {str(folder)!r} are missing or damaged: "
-                "finish or repair the folder first."
-            )
-        self.groups = _group(records, shard_bytes)
-        self.output, self._lock = Path(output_dir), lock_folder(output_dir)
-        self._settings = {"plan_hash": self.store.plan.hash, "format": kind, "shard_bytes": shard_bytes}
+
+class _Export:
+    """The output folder of one export; what is finished of it is written down file by file."""
+
+    def __init__(self, store: ShardStore, groups: list[Records], output: Path, shard_bytes: int, kind: str) -> None:
+        """Read what an interrupted export finished, or begin one; `InputError` if the folder holds something else."""
+        self.store, self.groups, self.output = store, groups, output
+        self._settings = {"plan_hash": store.plan.hash, "format": kind, "shard_bytes": shard_bytes}
         self._done: dict[str, dict[str, Any]] = {}
         self._stands = False  # whether it was finished before
-
-    def __enter__(self) -> _Export:
-        self._lock.__enter__()
-        try:
-            self._begin()
-        except BaseException:
-            self._lock.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.__exit__(None, None, None)
-
-    def _begin(self) -> None:
-        """Read what an interrupted export finished, or begin one.
-
-        Raises:
-            InputError: The folder holds something else.
-        """
         unfinished = self.output / MANIFEST / UNFINISHED
         visible = [path for path in self.output.rglob("[!.]*") if path.is_file()]
         try:
@@ -161,8 +150,8 @@ class _Export:
         self._save()
 
     def _save(self) -> None:
-        with replacing(self.output / MANIFEST / UNFINISHED) as file:
-            file.write(seal({**self._settings, "files": self._done}).encode())
+        sealed = seal({**self._settings, "files": self._done})
+        write_file(self.output / MANIFEST / UNFINISHED, sealed.encode())
 
     def finish(self, *copied: str) -> list[Path]:
         """Write what stands beside the files of images, and give these."""
@@ -176,8 +165,7 @@ class _Export:
             with replacing(target, source.stat().st_size) as file, source.open("rb") as content:
                 shutil.copyfileobj(content, file)
         facts = {**self._settings, "files": list(self._done.values())}
-        with replacing(manifest / FILES) as file:
-            file.write((json.dumps(facts, indent=2) + "\n").encode())
+        write_file(manifest / FILES, (json.dumps(facts, indent=2) + "\n").encode())
         (manifest / UNFINISHED).unlink()
         return paths
 
@@ -192,7 +180,7 @@ def _write_parquet(file: BufferedRandom, store: ShardStore, group: Records) -> N
 
 def _write_tar(file: BufferedRandom, store: ShardStore, group: Records) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for row in _rows(store, group):
+        for row in (row for record in group for row in _rows(store.shard_path(record["shard"]))):
             image = row.pop("image")
             stem, _, suffix = image["path"].rpartition(".")
             _add(tar, f"{stem}.{suffix}", image["bytes"])
@@ -200,9 +188,9 @@ def _write_tar(file: BufferedRandom, store: ShardStore, group: Records) -> None:
             _add(tar, f"{stem}.json", json.dumps(row, ensure_ascii=False).encode())
 
 
-def _group(records: list[dict[str, Any]], shard_bytes: int) -> list[list[dict[str, Any]]]:
+def _group(records: Records, shard_bytes: int) -> list[Records]:
     """Neighbouring shards joined until the next one would make a file larger than asked for."""
-    groups: list[list[dict[str, Any]]] = []
+    groups: list[Records] = []
     size = 0
     for record in records:
         if not groups or size + record["bytes"] > shard_bytes:
@@ -213,11 +201,10 @@ def _group(records: list[dict[str, Any]], shard_bytes: int) -> list[list[dict[st
     return groups
 
 
-def _rows(store: ShardStore, group: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for record in group:
-        with pq.ParquetFile(store.shard_path(record["shard"])) as shard:
-            for batch in shard.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(path) as shard:
+        for batch in shard.iter_batches(batch_size=256):
+            yield from batch.to_pylist()
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -43,16 +43,13 @@ class CaptionGroups:
 
 
 def group_rows(caption_ids: npt.ArrayLike) -> CaptionGroups:
-    """Group the rows of a data set by caption.
+    """Group the rows of a data set by caption, in the order of their first row: O(N log N) time, four arrays of N.
 
     Args:
         caption_ids: int64 (N,), such as `dataset["caption_id"][:]`.
 
-    Returns:
-        The groups, in the order of their first row. O(N log N) time, four arrays of N in memory.
-
     Raises:
-        ValueError: If the ids are not one axis of integers.
+        ValueError: The ids are not one axis of integers.
     """
     ids = np.asarray(caption_ids)
     if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):

@@ -27,11 +27,7 @@ class ListedCaption:
 
 
 def list_captions(folder: str | Path, number: int | None = None) -> list[ListedCaption]:
-    """The first captions of a store in its order, or all.
-
-    Raises:
-        InputError: The folder is no store.
-    """
+    """The first `number` captions of a store in its order, or all; `InputError` if the folder is none."""
     plan = open_store(folder).plan
     captions = plan.captions if number is None else plan.captions.head(number)
     numbers = plan.num_images_of(captions).tolist()
@@ -42,7 +38,7 @@ def find_caption(folder: str | Path, caption: str | None = None, caption_id: int
     """The id of a caption that is named by its text or by that id.
 
     Raises:
-        InputError: The folder has no such caption, or not one of the two is given.
+        InputError: The folder has no such caption, or not exactly one of the two is given.
     """
     if (caption is None) == (caption_id is None):
         raise InputError(
@@ -61,20 +57,12 @@ def find_caption(folder: str | Path, caption: str | None = None, caption_id: int
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
-    """What the XMP and the signature of an image file say.
-
-    Raises:
-        InputError: It is no image, or says nothing.
-    """
+    """What the XMP and the signature of an image file say; `InputError` if it is no image, or says nothing."""
     return {**read_label(Path(path)), **_signature(Path(path))}
 
 
 def describe_image(folder: str | Path, caption_id: int, image_index: int) -> dict[str, Any]:
-    """What row, plan and signature say of one image of a store.
-
-    Raises:
-        InputError: There is no such image.
-    """
+    """What row, plan and signature say of one image of a store; `InputError` if there is no such image."""
     row = find_row(folder, caption_id, image_index)
     plan = open_store(folder).plan
     content = row["image"]["bytes"]

@@ -32,11 +32,9 @@ _FORBIDDEN = {code: None for code in (*range(32), 0xFFFE, 0xFFFF) if chr(code) n
 
 
 def xmp_packet(row: dict[str, Any]) -> bytes:
-    """The XMP packet of one image.
+    """The XMP packet of one image, of these columns of its row: `generator`, `prompt` and the others of `_FIELDS`.
 
-    Args:
-        row: Columns of the data set: `generator`, `generator_revision`, `prompt`, `caption_id`, `image_index`, `seed`.
-            Of a prompt of more than 10,000 characters the packet holds the beginning, and "..." at its end.
+    Of a prompt of more than 10,000 characters it holds the beginning, and "..." at its end.
     """
     attributes = {
         "Iptc4xmpExt:DigitalSourceType": SOURCE_TYPE,
@@ -59,17 +57,13 @@ def _shown(value: str) -> str:
 
 
 def read_label(image: Image.Image | bytes | str | Path) -> dict[str, str]:
-    """What an image file says about itself.
-
-    Args:
-        image: An opened image, the bytes of a file, or its path.
+    """What an image file (opened, its bytes, or its path) says about itself.
 
     Returns:
-        `DigitalSourceType`, `CreatorTool` and the fields of the row that it was; those that the file does not say are
-        missing.
+        `DigitalSourceType`, `CreatorTool` and the fields of the row that it was, as far as the file has them.
 
     Raises:
-        InputError: If it is no image, or says nothing in XMP.
+        InputError: It is no image, or says nothing in XMP.
     """
     name = str(image) if isinstance(image, (str, Path)) else "the image"
     try:

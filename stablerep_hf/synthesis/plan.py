@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, get_args
 
@@ -23,16 +23,14 @@ PLACEHOLDER = "{caption}"
 Int64Array = npt.NDArray[np.int64]
 MOST_SHARDS = 100_000  # file names have five digits
 # What of a plan one setting brings about, by the setting's name.
-_SETTABLE = {
-    **{
-        name: name
-        for name in (
-            "dtype", "guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "height", "width",
-            "images_per_caption", "image_format", "stored_size", "captions_per_shard", "min_sibling_distance",
-        )
-    },
-    "base_seed": "seed",
+_SETTABLE = {"base_seed": "seed"} | {
+    name: name
+    for name in (
+        "dtype", "guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "height", "width",
+        "images_per_caption", "image_format", "stored_size", "captions_per_shard", "min_sibling_distance",
+    )
 }  # fmt: skip
+_LEFT_OUT_IF_NONE = ("signature", "min_sibling_distance")  # so that plans made before there were these keep their hash
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -81,20 +79,12 @@ class SynthesisPlan:
         signature: Mapping[str, str] | None = None,
         min_sibling_distance: int | None = None,
     ) -> None:
-        """Plan the images of captions; arguments that are not named here are the attributes.
+        """Plan the images of captions; the arguments are the attributes.
 
-        Args:
-            captions: What to draw.
-            generator: What draws: a `DiffusersGenerator`, any `ImageGenerator`, any callable of prompts and seeds, or
-                what `describe_generator` said of one.
-            images_per_caption: The release drew 10 and trained on 6 of them.
-            prompt_templates: By default those that the generator asks for (the embedded one does), else the caption.
-            base_seed: See above.
-            image_format: See above.
-            stored_size: See above.
-            captions_per_shard: By default 64, or more where these would make more than `MOST_SHARDS` files.
-            signature: See above.
-            min_sibling_distance: See above.
+        `generator` may be a `DiffusersGenerator`, any `ImageGenerator`, any callable of prompts and seeds, or what
+        `describe_generator` said of one. The release drew 10 `images_per_caption` and trained on 6 of them.
+        `prompt_templates` are by default those that the generator asks for (the embedded one does), else the caption;
+        `captions_per_shard` is 64, or more where these would make more than `MOST_SHARDS` files.
 
         Raises:
             InputError: A value is impossible.
@@ -186,21 +176,11 @@ class SynthesisPlan:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that the hash covers, as JSON values; the captions are represented by their number and digest."""
-        settings = {
-            "plan_version": PLAN_VERSION,
-            "captions": {"number": len(self.captions), "digest": self.captions.digest},
-            "generator": dict(self.generator),
-            "images_per_caption": self.images_per_caption,
-            "prompt_templates": list(self.prompt_templates),
-            "base_seed": self.base_seed,
-            "image_format": self.image_format,
-            "stored_size": self.stored_size,
-            "captions_per_shard": self.captions_per_shard,
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        values["captions"] = {"number": len(self.captions), "digest": self.captions.digest}
+        settings = {"plan_version": PLAN_VERSION} | {
+            name: value for name, value in values.items() if value is not None or name not in _LEFT_OUT_IF_NONE
         }
-        if self.signature is not None:
-            settings["signature"] = dict(self.signature)
-        if self.min_sibling_distance is not None:
-            settings["min_sibling_distance"] = self.min_sibling_distance
         normalized: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         return normalized
 
@@ -218,30 +198,21 @@ class SynthesisPlan:
         """Make the plan that `to_json` wrote, given its captions.
 
         Raises:
-            InputError: If the text is no plan of this version, or is the plan of other captions.
+            InputError: The text is no plan of this version, or is the plan of other captions.
         """
         settings = parse_plan(text)
-        fields = (
-            "generator",
-            "images_per_caption",
-            "prompt_templates",
-            "base_seed",
-            "image_format",
-            "stored_size",
-            "captions_per_shard",
-        )
-        optional: dict[str, Any] = {name: settings.get(name) for name in ("signature", "min_sibling_distance")}
-        plan = cls(captions, **{name: settings[name] for name in fields}, **optional)
+        names = [entry.name for entry in fields(cls) if entry.name != "captions"]
+        plan = cls(captions, **{name: settings.get(name) for name in names})  # type: ignore[arg-type]
         if difference := describe_difference(settings, plan.settings):
             raise InputError(f"The plan does not fit the captions: {difference}; give the captions it was made for.")
         return plan
 
 
 def parse_plan(text: str | bytes) -> dict[str, Any]:
-    """Read the settings back from the JSON of a plan.
+    """The settings in the JSON of a plan.
 
     Raises:
-        InputError: If it is damaged or was written by a version whose plans mean something else.
+        InputError: It is damaged, or was written by a version whose plans mean something else.
     """
     try:
         record = unseal(text)
@@ -280,8 +251,7 @@ def describe_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> st
 def settings_of_another(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The settings by which a plan would agree with another ('dtype=float32 guidance_scale=2.0').
 
-    Returns:
-        Words for an error message; '' where something differs that no setting says, such as captions or revision.
+    '' where something differs that no setting says, such as captions or revision.
     """
     differing: dict[str, Any] = {}
     for theirs, ours in ((there, here), (there["generator"], here["generator"])):

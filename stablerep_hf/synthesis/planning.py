@@ -26,11 +26,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 def plan_generation(
     settings: GenerationSettings, signer: ContentSigner | None = None
 ) -> tuple[SynthesisPlan, DiffusersGenerator | ServiceGenerator]:
-    """Read the captions, find the generator, and plan what the settings say.
-
-    Args:
-        settings: See `GenerationSettings`.
-        signer: What will sign the images.
+    """Read the captions, find the generator, and plan what the settings say; `signer` will sign the images.
 
     Raises:
         InputError: Captions or generator cannot serve, or a number is impossible.
@@ -72,11 +68,7 @@ def plan_generation(
 
 
 def make_generator(settings: GenerationSettings) -> DiffusersGenerator | ServiceGenerator:
-    """What draws: a pipeline here, or a service.
-
-    Raises:
-        InputError: There is none of this name, or a setting does not suit it.
-    """
+    """What draws: a pipeline here, or a service; `InputError` if there is none, or a setting does not suit it."""
     kinds: list[type] = [GeneratorSettings]
     make: type[DiffusersGenerator] | type[ServiceGenerator] = DiffusersGenerator
     if is_service(str(settings.generator)):
@@ -94,12 +86,7 @@ def make_generator(settings: GenerationSettings) -> DiffusersGenerator | Service
 
 @dataclass(frozen=True)
 class KnownWords:
-    """How much of some captions the embedded generator can have learned to draw.
-
-    Attributes:
-        known: Different words of the captions that were in its training captions or styles.
-        total: Different words of the captions.
-    """
+    """How many of the different words of some captions (`total`) the embedded generator learned to draw (`known`)."""
 
     known: int
     total: int

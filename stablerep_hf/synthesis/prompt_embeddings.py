@@ -37,13 +37,7 @@ class PromptEmbeddings:
     """
 
     def __init__(self, pipeline: Any, guidance_scale: float | None, negative_prompt: str | None) -> None:
-        """Bind a loaded pipeline.
-
-        Args:
-            pipeline: One that `supports` says yes to.
-            guidance_scale: What it will be called with; None for its own default.
-            negative_prompt: What it would be called with.
-        """
+        """Bind a loaded pipeline that `supports` says yes to; a guidance scale of None is its own."""
         self._pipeline, self._negative_prompt = pipeline, negative_prompt
         self._returned = _returned(pipeline)
         takes = inspect.signature(pipeline.__call__).parameters
@@ -70,14 +64,7 @@ class PromptEmbeddings:
         return "guidance_scale" in takes and "prompt_embeds" in _returned(pipeline)
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """The arguments that stand for `prompt` and `negative_prompt` in a call of the pipeline.
-
-        Args:
-            prompts: B prompts.
-
-        Returns:
-            Tensors of B rows each, keyed by argument.
-        """
+        """The arguments that stand for `prompt` and `negative_prompt` of B prompts in a call: tensors of B rows."""
         import torch
 
         with torch.no_grad():

@@ -54,10 +54,9 @@ class KeepingGenerator(ImageGenerator, Protocol):
     """
 
     def keep_in(self, folder: Path) -> None:
-        """Be told, before the images of a shard are drawn, where they are to be kept and may lie already.
+        """Called before the images of a shard are drawn: where to keep them, and where they may lie already.
 
-        Args:
-            folder: It exists, is this shard's alone, and is removed once the shard is written.
+        The folder exists, is this shard's alone, and is removed once the shard is written.
         """
         ...
 

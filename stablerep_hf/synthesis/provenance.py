@@ -91,7 +91,7 @@ def read_provenance(folder: str | Path) -> Provenance:
     """Read the plan and the shard records of a folder; the shards themselves are not checked.
 
     Raises:
-        InputError: If the folder is none that `synthesize` wrote, or the plan or a record was damaged.
+        InputError: The folder is none that `synthesize` wrote, or the plan or a record was damaged.
     """
     root = Path(folder) / PROVENANCE
     try:
@@ -120,15 +120,7 @@ def read_provenance(folder: str | Path) -> Provenance:
 
 
 def sample_captions(folder: str | Path, number: int) -> dict[str, list[Image.Image]]:
-    """Some captions, spread over a folder, and their images; a few shards are read, whatever the folder's size.
-
-    Args:
-        folder: The folder.
-        number: Captions, at most.
-
-    Returns:
-        Caption -> its images, in the order of the folder.
-    """
+    """At most `number` captions, spread over a folder, with their images; a few shards are read, whatever its size."""
     provenance = read_provenance(folder)
     ends = np.cumsum([record["captions"] for record in provenance.shards])
     total = int(ends[-1]) if len(ends) else 0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -19,8 +19,11 @@ from .diffusers_generator import DiffusersGenerator
 from .drawing import check_images, encode_row, row_of
 from .plan import SynthesisPlan, describe_difference
 from .protocol import ImageGenerator, PlainGenerator
-from .service_generator import ServiceGenerator, is_service
+from .service_generator import SENT, ServiceGenerator, is_service
 from .verification import open_store
+
+Drawer = TypeVar("Drawer", DiffusersGenerator, ServiceGenerator)
+_DESCRIBED = (*SENT, "guidance_interval", "scheduler", "dtype")  # settings of a pipeline that a plan has by their name
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def find_row(folder: str | Path, caption_id: int, image_index: int) -> dict[str,
     """All columns of one row, `image` as a dict of bytes and path.
 
     Raises:
-        InputError: If the folder is no store, or has no such row.
+        InputError: The folder is no store, or has no such row.
     """
     store = open_store(folder)
     places = np.flatnonzero(store.plan.captions.caption_ids == caption_id)
@@ -82,7 +85,7 @@ def generator_of(
         options: Of `DiffusersGenerator`, such as `device`, that are no part of the plan.
 
     Raises:
-        InputError: If there is no such pipeline here, or it is not the plan's.
+        InputError: There is no such pipeline here, or it is not the plan's.
     """
     described = dict(plan.generator)
     if "service" in described:
@@ -98,30 +101,24 @@ def generator_of(
             "cannot draw with it; use `redraw_image` or `synthesize` with that generator."
         )
     name, was_lora = str(described.get("name")), described.get("lora") or {}
+    settings: dict[str, Any] = {entry: described.get(entry) for entry in _DESCRIBED}
     found = DiffusersGenerator(
         str(generator or name),
         described["revision"] if generator is None and "/" in name else None,
-        guidance_scale=described.get("guidance_scale"),
-        guidance_interval=described.get("guidance_interval"),
-        num_inference_steps=described["num_inference_steps"],
-        scheduler=described.get("scheduler"),
-        negative_prompt=described.get("negative_prompt"),
-        height=described.get("height"),
-        width=described.get("width"),
+        **settings,
         lora=str(lora) if lora else _pinned(was_lora),
         lora_scale=was_lora.get("scale", 1.0),
-        dtype=described.get("dtype"),
         autoencoder=["tiling"] if described.get("tiled") else None,
         generator_license=described.get("license"),
         **options,
     )
-    _check_same(described, found)
-    return found
+    return _checked(found, described)
 
 
-def _check_same(described: dict[str, Any], found: DiffusersGenerator | ServiceGenerator) -> None:
+def _checked(found: Drawer, described: dict[str, Any]) -> Drawer:
     if difference := describe_difference(described, found.describe()):
         raise InputError(f"The generator here is not the one that drew the folder: {difference}; name that one.")
+    return found
 
 
 def _service_of(described: dict[str, Any], generator: str | Path | None) -> ServiceGenerator:
@@ -130,16 +127,14 @@ def _service_of(described: dict[str, Any], generator: str | Path | None) -> Serv
             f"The images were drawn by {described['name']!r} at a service, and no data set says where one is: name it "
             "as when they were drawn, such as generator=https://host/v1."
         )
-    names = ("guidance_scale", "num_inference_steps", "negative_prompt", "height", "width")
     found = ServiceGenerator(
         generator=str(generator),
         served_model=described["name"] if is_address(str(generator)) else None,
         send_seeds=described["redrawable"],
         generator_license=described.get("license"),
-        **{name: described[name] for name in names},
+        **{name: described[name] for name in SENT},
     )
-    _check_same(described, found)
-    return found
+    return _checked(found, described)
 
 
 def _pinned(lora: Mapping[str, Any]) -> str | None:
@@ -151,16 +146,10 @@ def _pinned(lora: Mapping[str, Any]) -> str | None:
 def redraw_image(
     folder: str | Path, caption_id: int, image_index: int, generator: ImageGenerator | PlainGenerator
 ) -> RedrawnImage:
-    """Draw one image of a store again, alone, and compare.
-
-    Args:
-        folder: The store; nothing in it is changed.
-        caption_id: With the index the key of the row.
-        image_index: Which image of the caption.
-        generator: What drew it.
+    """Draw one image of a store again, alone, with what drew it, and compare; nothing in the store is changed.
 
     Raises:
-        InputError: If there is no such row, or the generator withholds the frame now.
+        InputError: There is no such row, or the generator withholds the frame now.
     """
     plan = open_store(folder).plan
     stored = find_row(folder, caption_id, image_index)

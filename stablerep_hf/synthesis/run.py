@@ -7,9 +7,9 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,26 +88,23 @@ def synthesize(
 
     Args:
         plan: What to draw.
-        generator: What draws, the one that the plan was made with. Prompts that are longer than it reads are drawn
-            from their beginning, with one warning that counts them.
+        generator: The one that the plan was made with. Of prompts that are longer than it reads it draws the
+            beginning, with one warning that counts them.
         output_dir: The folder; `datasets.load_dataset` loads it.
-        batch_size: Images drawn at once. Changes no image beyond rounding. By default what the generator thinks fits,
+        batch_size: Images drawn at once; changes no image beyond rounding. By default what the generator thinks fits,
             else 64.
         rank: This worker's number in [0, world_size).
         world_size: How many workers share the plan.
         progress: Whether to show a bar with images/s.
-        max_failed_captions: How many of this worker's captions may get no picture. They are left out and counted; one
-            more ends the run, with the finished shards kept.
-        scorers: What measures the images as they are drawn, as `score_store` would later: no part of the plan, which
-            says what is drawn. This worker's shards that stand without these scores get them too.
-        signer: Signs image files; it must be the one that the plan describes, and be there if the plan has one.
-
-    Returns:
-        What was found and done.
+        max_failed_captions: How many of this worker's captions may get no picture (they are left out and counted)
+            before the run ends, with the finished shards kept.
+        scorers: Measure the images as they are drawn, as `score_store` would later. They are no part of the plan;
+            shards that stand without their scores get them too.
+        signer: Signs image files; the one that the plan describes, if it describes one.
 
     Raises:
-        InputError: If the folder holds another plan's images, the generator or signer is not the plan's, the disk is
-            full, a rank or size is impossible, too many captions fail, all images are black, or a scorer fails.
+        InputError: The folder holds another plan's images, generator or signer are not the plan's, the disk is full, a
+            number is impossible, too many captions fail, all images are black, or a scorer fails.
     """
     batch_size = batch_size_for(generator, batch_size)
     if not 0 <= rank < world_size:
@@ -158,23 +155,16 @@ def synthesize(
         for shard in missing:
             keeper = generator if isinstance(generator, KeepingGenerator) else None
             with nullcontext() if keeper is None else keeping(keeper, store.folder, shard):
-                if (
-                    keeper is not None and (record := store.find_record(shard)) is not None
-                ):  # another process was faster
+                # another process may have been faster
+                if keeper is not None and (record := store.find_record(shard)) is not None:
                     num_kept += record["rows"]
                     continue
                 shard_begin = time.perf_counter()
                 captions = plan.shard_captions(shard)
                 drawn = draw_shard(
-                    plan,
-                    captions,
-                    generator,
-                    batch_size,
-                    on_images=bar.advance,
-                    encoders=encoders,
-                    signer=signer,
-                    num_truncated=truncated.get(shard, 0),
+                    plan, captions, generator, batch_size, bar.advance, encoders=encoders, signer=signer
                 )
+                drawn = replace(drawn, num_truncated=truncated.get(shard, 0))
                 failed += drawn.failed_captions
                 if drawn.failed_captions and len(failed) > max_failed_captions:
                     raise InputError(_too_many_failed(plan, captions, drawn, len(failed), max_failed_captions))
@@ -203,11 +193,7 @@ def synthesize(
 
 
 def check_parts(plan: SynthesisPlan, generator: ImageGenerator | PlainGenerator, signer: ContentSigner | None) -> None:
-    """Refuse a generator or signer that is not the plan's.
-
-    Raises:
-        InputError: If one of them differs from what the plan describes.
-    """
+    """Refuse a generator or signer that the plan does not describe (`InputError`)."""
     if difference := describe_difference(plan.settings["generator"], describe_generator(generator)):
         raise InputError(
             f"The generator is not the plan's: {difference} (there: the plan, here: the generator): make the plan "
@@ -251,22 +237,15 @@ class _Writer:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         try:
-            while self._waiting:  # shards that were finished are written even where a later one failed
-                future = self._waiting.popleft()
-                if error is None:
-                    future.result()
-                else:
-                    future.exception()
+            if error is None:
+                self.finish()
+            wait(self._waiting)  # shards that were finished are written even where a later one failed
         finally:
             self._thread.shutdown(cancel_futures=True)
 
 
 def batch_size_for(generator: object, batch_size: int | None) -> int:
-    """Images to draw at once: what was asked for, or what the generator thinks fits, or 64.
-
-    Raises:
-        InputError: If it is below 1.
-    """
+    """Images to draw at once: as asked for, at least 1, or what the generator thinks fits, or 64."""
     if batch_size is None:
         return int(getattr(generator, "default_batch_size", 64))
     if batch_size < 1:
@@ -275,7 +254,7 @@ def batch_size_for(generator: object, batch_size: int | None) -> int:
 
 
 def count_truncated(plan: SynthesisPlan, generator: object, shards: Sequence[int]) -> dict[int, int]:
-    """How many different prompts of a shard are longer than the generator reads; shards without any are left out."""
+    """Shard -> how many of its different prompts are longer than the generator reads; only shards that have any."""
     counts: dict[int, int] = {}
     if isinstance(generator, TokenizingGenerator):
         for shard in shards:

@@ -42,14 +42,10 @@ def image_features() -> Features:
 
 
 def write_rows(file: IO[bytes], rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows as parquet that `datasets` reads back with `image_features`.
+    """Write rows, whose keys are the columns, as parquet that `datasets` reads back with `image_features`.
 
     The bytes depend on the rows alone. Content-defined chunks let the Hub store what changed between two uploads, and
     the page index lets its viewer read part of a file; `datasets` writes both too.
-
-    Args:
-        file: Open for writing, binary.
-        rows: At least none; every key is a column.
     """
     mean_bytes = sum(len(row["image"]["bytes"]) for row in rows) / max(1, len(rows))
     group = max(1, int(_ROW_GROUP_BYTES / max(1.0, mean_bytes)))
@@ -60,13 +56,10 @@ def write_rows(file: IO[bytes], rows: Sequence[dict[str, Any]]) -> None:
 
 @contextmanager
 def parquet_writer(file: IO[bytes]) -> Iterator[pq.ParquetWriter]:
-    """A writer of tables with the columns of `image_features`, whose errors are Python's.
+    """A writer of tables with the columns of `image_features`, which raises the file's `OSError`.
 
     pyarrow ends the whole process if a write fails while it cuts chunks by content, as on a full disk. So it is told
     that all went well, and what the file said is raised afterwards.
-
-    Raises:
-        OSError: Of the file.
     """
     sink = _Sink(file)
     try:

@@ -18,7 +18,7 @@ from .image_services import INFERENCE, ImageService, find_service
 from .settings import GeneratorSettings, ServiceSettings
 
 # What of the settings a service is told; all else is the business of who serves.
-_SENT = ("guidance_scale", "num_inference_steps", "negative_prompt", "height", "width")
+SENT = ("guidance_scale", "num_inference_steps", "negative_prompt", "height", "width")
 _OURS = ("generator", "generator_license", "device")
 
 
@@ -53,7 +53,7 @@ class ServiceGenerator(ServiceSettings, GeneratorSettings):
     def __post_init__(self) -> None:
         for entry in fields(GeneratorSettings):
             value = getattr(self, entry.name)
-            if entry.name not in (*_SENT, *_OURS) and value != entry.default:
+            if entry.name not in (*SENT, *_OURS) and value != entry.default:
                 raise InputError(
                     f"{entry.name}={value} was given for {self.generator!r}, but a service decides that itself: leave "
                     "it out."
@@ -90,7 +90,7 @@ class ServiceGenerator(ServiceSettings, GeneratorSettings):
             "name": self.name,
             "revision": None,
             "service": self.service.kind,
-            **{name: getattr(self, name) for name in _SENT},
+            **{name: getattr(self, name) for name in SENT},
             "redrawable": self.send_seeds,
             "license": self.generator_license,
         }
@@ -127,7 +127,7 @@ class ServiceGenerator(ServiceSettings, GeneratorSettings):
         return content
 
     def _ask(self, key: str, prompt: str, seed: int | None) -> bytes:
-        settings = {name: value for name in _SENT if (value := getattr(self, name)) is not None}
+        settings = {name: value for name in SENT if (value := getattr(self, name)) is not None}
         is_counted = False
 
         def send() -> bytes:

@@ -30,7 +30,7 @@ class ShardStore:
         The store's `plan` is the given one, but where shards stand, the generator's licence is what these say.
 
         Raises:
-            InputError: If it holds another plan's shards, or is no place to write to.
+            InputError: It holds another plan's shards, or is no place to write to.
         """
         self.folder = Path(folder)
         self.plan = plan
@@ -56,7 +56,7 @@ class ShardStore:
         """Make the folder this plan's: write the plan and its captions if they are not there whole.
 
         Raises:
-            InputError: If it holds another plan's shards, cannot be written to, or the disk is full.
+            InputError: It holds another plan's shards, cannot be written to, or the disk is full.
         """
         self._refuse_other_plan(claimed=False)
         plan_path = self.folder / PROVENANCE / PLAN
@@ -79,10 +79,7 @@ class ShardStore:
             return False
 
     def find_record(self, shard: int) -> dict[str, Any] | None:
-        """Give a shard's record if the shard is whole: its size and sha256 are those of the record.
-
-        Returns:
-            The record; None if the shard or its record is missing, torn, or not of this plan and number.
+        """The record of a shard that is whole, by size and sha256; None if it is not, or is another plan's.
 
         Raises:
             InputError: A file of the shard cannot be read.
@@ -109,11 +106,8 @@ class ShardStore:
             seconds: What drawing it took.
             scores: What measured the scores in its rows, by column.
 
-        Returns:
-            The record.
-
         Raises:
-            InputError: If the disk is full, or another plan took the folder meanwhile.
+            InputError: The disk is full, or another plan took the folder meanwhile.
         """
         self._refuse_other_plan(claimed=True)
         facts = write_at_once(
@@ -142,16 +136,8 @@ class ShardStore:
     ) -> None:
         """Write a whole shard anew with other values in its rows; whenever it is killed, the shard is whole.
 
-        The record names the coming file before that takes its place, so one of the two is always the record's.
-
-        Args:
-            shard: Its number.
-            record: Its record.
-            rows: All its rows.
-            facts: What the record is to say besides.
-
-        Raises:
-            InputError: If the disk is full.
+        The record names the coming file before that takes its place, so one of the two is always the record's. `facts`
+        are added to the record. Raises `InputError` if the disk is full.
         """
 
         def write(file: BufferedRandom) -> dict[str, Any]:
@@ -235,11 +221,7 @@ def _any_file(folder: Path, suffix: str, but: str = "") -> bool:
 
 
 def stored_captions(folder: Path) -> CaptionSet:
-    """The captions that a store was made for.
-
-    Raises:
-        InputError: If their file is missing or damaged.
-    """
+    """The captions that a store was made for; `InputError` if their file is missing or damaged."""
     try:
         return read_captions(folder / PROVENANCE / CAPTIONS)
     except (ValueError, NotImplementedError) as error:  # a flipped bit may name an encoding that there is not

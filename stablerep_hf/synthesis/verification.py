@@ -86,7 +86,7 @@ def open_store(folder: str | Path) -> ShardStore:
     """The store that stands in a folder, with its plan.
 
     Raises:
-        InputError: If the folder is none that `synthesize` wrote, or its plan or captions were damaged.
+        InputError: The folder is none that `synthesize` wrote, or its plan or captions were damaged.
     """
     root = Path(folder) / PROVENANCE
     try:
@@ -126,11 +126,7 @@ def verify_store(folder: str | Path, *, decode: bool = True, progress: bool = Tr
 
 
 def remove_problems(folder: str | Path, report: VerificationReport) -> list[int]:
-    """Remove what is wrong, so that `synthesize` draws it again and nothing else.
-
-    Args:
-        folder: The folder of the report.
-        report: What `verify_store` found.
+    """Remove what `verify_store` found wrong, so that `synthesize` draws it again and nothing else.
 
     Returns:
         The shards that are missing now.

@@ -10,10 +10,8 @@ from ..errors import InputError
 def rank_and_world_size() -> tuple[int, int]:
     """Place among the launcher's workers: torchrun and `accelerate launch` (or RANK and WORLD_SIZE by hand), or Slurm.
 
-    In Slurm a worker is a task of `srun`, a task of an array (wherever its numbers start), or both.
-
-    Raises:
-        InputError: The environment holds no numbers, or an array has gaps.
+    In Slurm a worker is a task of `srun`, a task of an array (wherever its numbers start), or both. `InputError` if
+    the environment holds no numbers, or an array has gaps.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return _number("RANK"), _number("WORLD_SIZE")
@@ -33,12 +31,9 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def find_device(device: str | None) -> str:
-    """The device that was asked for, or the fastest there is: CUDA, MPS, CPU.
+    """The device that was asked for, or the fastest there is: CUDA, MPS, CPU; `InputError` if there is no such device.
 
     A GPU without a number is this worker's own among those of its machine.
-
-    Raises:
-        InputError: There is no such device.
     """
     import torch
 

@@ -157,9 +157,7 @@ def test_an_encoder_that_cannot_be_started_from_is_refused_before_anything_is_wr
 def test_what_a_killed_conversion_left_is_replaced(tmp_path, stablerep, start):
     """On a disk of its own, whose root holds lost+found; nothing is written beside it."""
     (tmp_path / "disk" / "lost+found").mkdir(parents=True)
-    killed = (
-        "import os, pathlib; pathlib.Path.rename = lambda a, b: os._exit(9 * ('disk' in str(a))); "
-    )
+    killed = "import os, pathlib; pathlib.Path.rename = lambda a, b: os._exit(9 * ('disk' in str(a))); "
     code = (
         f"{killed}from stablerep_hf.cli import main; main(['convert', {str(start[0])!r}, {str(tmp_path / 'disk')!r}])"
     )

@@ -153,9 +153,7 @@ def test_it_goes_on_after_an_interruption(stablerep, encoder, labelled_folder, t
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_it_goes_on_from_the_hub_on_another_machine(
-    stablerep, encoder, labelled_folder, hub_here, tmp_path
-):
+def test_it_goes_on_from_the_hub_on_another_machine(stablerep, encoder, labelled_folder, hub_here, tmp_path):
     flags = ["--push_to_hub", "--hub_model_id", "alice/pets", "--hub_always_push"]
     code, _, error = finetune(stablerep, encoder, labelled_folder, tmp_path / "here", *flags)
     assert code == 0, error
