@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InputError, refuse_other_settings
+from ..errors import InputError, first_line, refuse_other_settings
 from ..evaluation.images import to_rgb
 from ..files.atomic import remove_leftovers, replacing
 from ..progress import Progress
 from .adaptation_settings import AdaptationSettings
-from .pipeline_folder import check_size, find_pipeline, first_line, own_size
+from .pipeline_folder import check_size, find_pipeline, own_size
 from .prompt_embeddings import PromptEmbeddings
 
 SETTINGS = "adaptation.json"
@@ -62,8 +62,8 @@ def adapt_generator(
         The loss of each step of this run.
 
     Raises:
-        InputError: No such pipeline, one of another family, no images, a size or precision that cannot be, or the
-            folder holds another adaptation or one of more steps.
+        InputError: No such pipeline, one of another family, no images, an impossible size or precision, or the folder
+            holds another adaptation or one of more steps.
     """
     import diffusers
     from accelerate import Accelerator

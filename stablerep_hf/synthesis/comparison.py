@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..evaluation.intervals import bootstrap_interval
-from ..files.atomic import check_output_file, replacing
+from ..files.atomic import check_output_file, write_at_once, write_file
 from ..files.shards import shard_path
-from .pipeline_folder import first_line
 from .provenance import read_provenance
 
 Interval = tuple[float, float, float]  # mean, low and high end of 95 %
@@ -46,8 +45,7 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
     """Read speed, alignment and diversity of folders that `synthesize` drew and `score_store` scored.
 
     Raises:
-        InputError: If one is no such folder or is empty, a shard is damaged, or two were scored by different
-            models.
+        InputError: One is no such folder or is empty, a shard is damaged, or two were scored by different models.
     """
     measures: list[FolderMeasures] = []
     scored_by: dict[str, object] = {}
@@ -107,10 +105,10 @@ def _mean(column: pa.ChunkedArray, ids: np.ndarray, *, per_caption: bool) -> Int
 
 
 def write_comparison(folders: Sequence[str | Path], plot: str | Path | None = None) -> str:
-    """Compare folders, and write the table and a plot of it if asked.
+    """Compare two or more folders, and write the table and a plot of it if asked.
 
     Args:
-        folders: Two or more, see `compare_folders`.
+        folders: See `compare_folders`.
         plot: PNG to write; the table goes beside it as `.md`.
 
     Returns:
@@ -131,10 +129,8 @@ def write_comparison(folders: Sequence[str | Path], plot: str | Path | None = No
     measures = compare_folders(folders)
     table = comparison_table(measures)
     if place is not None:
-        with replacing(place) as file:
-            plot_comparison(measures, file)
-        with replacing(place.with_suffix(".md")) as file:
-            file.write(table.encode())
+        write_at_once(place, lambda file: plot_comparison(measures, file))
+        write_file(place.with_suffix(".md"), table.encode())
     return table
 
 
@@ -157,11 +153,7 @@ def _shown(interval: Interval | None) -> str:
 
 
 def plot_comparison(measures: Sequence[FolderMeasures], file: IO[bytes]) -> None:
-    """Draw diversity over alignment as a PNG, a point a folder, its area by images/s.
-
-    Raises:
-        InputError: If a folder lacks one of the two scores.
-    """
+    """Draw diversity over alignment as a PNG, a point a folder, its area by images/s; both scores are needed."""
     from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..assets import EMBEDDED, drawing_defaults
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .guidance_interval import GuidanceInterval
 from .pipeline_folder import (
     check_class,
@@ -22,7 +22,6 @@ from .pipeline_folder import (
     check_size,
     find_lora,
     find_pipeline,
-    first_line,
     license_of,
     load_encoders,
     most_tokens,

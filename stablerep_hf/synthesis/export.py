@@ -44,8 +44,8 @@ def export_parquet(folder: str | Path, output_dir: str | Path, *, shard_bytes: i
         The files of images.
 
     Raises:
-        InputError: If the store is not whole, the output folder holds something else, another process writes to it,
-            or the disk is full.
+        InputError: The store is not whole, the output holds something else, another process writes to it, or the disk
+            is full.
     """
     with _exporting(folder, output_dir, shard_bytes, "parquet") as export:
         total = len(export.groups)
@@ -58,18 +58,11 @@ def export_webdataset(folder: str | Path, output_dir: str | Path, *, shard_bytes
     """Write tars that webdataset, open_clip and `datasets` read: of each row an image, its caption and its columns.
 
     `data/train-00000.tar` ...: `<caption_id>-<image_index>.jpg` (or png, webp), `.txt` with the caption, `.json` with
-    all columns but the image. Siblings stand together. The bytes depend on the store alone.
-
-    Args:
-        folder: A finished store.
-        output_dir: As for `export_parquet`, which also says what else is written.
-        shard_bytes: About how large the files are to be.
+    all columns but the image. Siblings stand together. The bytes depend on the store alone. Arguments, errors and what
+    else is written are those of `export_parquet`.
 
     Returns:
         The tars.
-
-    Raises:
-        InputError: As `export_parquet`.
     """
     with _exporting(folder, output_dir, shard_bytes, "webdataset") as export:
         for number, group in enumerate(export.groups):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import datasets
 
 BoolArray = npt.NDArray[np.bool_]
+Compiled = Callable[[Mapping[str, npt.NDArray[Any]]], Any]
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -46,20 +47,17 @@ class RowFilter:
 
     text: str
     columns: tuple[str, ...]
-    tree: ast.expr = field(repr=False)
+    compiled: Compiled = field(repr=False)
 
     def mask(self, columns: Mapping[str, npt.ArrayLike]) -> BoolArray:
-        """Which rows fulfil the condition.
+        """Which rows fulfil the condition, bool (N,); a value that is missing (None, NaN) fulfils no comparison.
 
         Args:
-            columns: Name -> (N,) values. A value that is missing (None, NaN) fulfils no comparison.
-
-        Returns:
-            bool (N,).
+            columns: Name -> (N,) values.
         """
         arrays = {name: np.asarray(columns[name]) for name in self.columns}
         number = len(next(iter(arrays.values())))
-        return np.broadcast_to(_truth(_evaluate(self.tree, arrays)), (number,))
+        return np.broadcast_to(_truth(self.compiled(arrays)), (number,))
 
 
 def parse_filter(text: str) -> RowFilter:
@@ -70,7 +68,7 @@ def parse_filter(text: str) -> RowFilter:
             columns, and columns of bools, joined by `and`, `or`, `not` and brackets.
 
     Raises:
-        InputError: If it is anything else, or names no column.
+        InputError: It is anything else, or names no column.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -79,11 +77,11 @@ def parse_filter(text: str) -> RowFilter:
             f"The filter {text!r} cannot be read ({getattr(error, 'msg', error)}); write one such as "
             "'alignment > 0.2 and not is_blank'."
         ) from error
-    _check(tree, text)
+    compiled = _compile(tree, text)
     names = dict.fromkeys(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
     if not names:
         raise InputError(f"The filter {text!r} names no column, so it keeps all rows or none; name one.")
-    return RowFilter(text, tuple(names), tree)
+    return RowFilter(text, tuple(names), compiled)
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,8 @@ def filter_rows(
         text: See `parse_filter`.
         concepts: Terms by which to count what went, looked for in the column `caption`.
 
-    Returns:
-        The rows that stay, and the counts.
-
     Raises:
-        InputError: If the condition cannot be read, names a column that is not there or was never measured, or keeps
+        InputError: The condition cannot be read, names a column that is not there or was never measured, or keeps
             nothing.
     """
     condition = _parse_for(dataset.column_names, text)
@@ -163,16 +158,10 @@ def filter_rows(
 def filter_stream(dataset: datasets.IterableDataset, text: str) -> datasets.IterableDataset:
     """Keep the rows of a stream that fulfil a condition, as they come; no image is decoded.
 
-    Args:
-        dataset: Such as `load_dataset(folder, split="train", streaming=True)`.
-        text: See `parse_filter`.
-
-    Returns:
-        The rows that stay. Their images stay encoded, dicts of `bytes` and `path`, which
-        `datasets.Image().decode_example` decodes.
+    Their images stay encoded, dicts of `bytes` and `path`, which `datasets.Image().decode_example` decodes.
 
     Raises:
-        InputError: If the condition cannot be read or names a column that is not there.
+        InputError: The condition cannot be read or names a column that is not there.
     """
     condition = _parse_for(dataset.column_names or [], text)
     names = list(condition.columns)
@@ -192,46 +181,32 @@ def _parse_for(columns: Sequence[str], text: str) -> RowFilter:
     return condition
 
 
-def _check(node: ast.expr, text: str) -> None:
-    """Refuse whatever is not of the little language."""
-    match node:
-        case ast.BoolOp(values=values):
-            parts: list[ast.expr] = values
-        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-            parts = [operand]
-        case ast.Compare(left=left, ops=ops, comparators=comparators) if all(type(op) in _COMPARE for op in ops):
-            parts = [left, *comparators]
-        case ast.Name() | ast.Constant(value=bool() | int() | float() | str()):
-            parts = []
-        case _:
-            raise InputError(
-                f"The filter {text!r} holds {ast.unparse(node)!r}, which is no comparison of columns and constants; "
-                "write one such as 'alignment > 0.2 and not is_blank'."
-            )
-    for part in parts:
-        _check(part, text)
-
-
-def _evaluate(node: ast.expr, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
+def _compile(node: ast.expr, text: str) -> Compiled:
+    """What computes a condition from columns; refuses whatever is not of the little language."""
     match node:
         case ast.BoolOp(op=joint, values=values):
-            parts = [_truth(_evaluate(value, columns)) for value in values]
-            return reduce(operator.and_ if isinstance(joint, ast.And) else operator.or_, parts)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return ~_truth(_evaluate(operand, columns))
-        case ast.UnaryOp(operand=operand):
-            return _negative(_evaluate(operand, columns))
-        case ast.Compare(left=left, ops=ops, comparators=comparators):
-            sides = [_evaluate(side, columns) for side in (left, *comparators)]
-            result: Any = np.True_
-            for op, one, other in zip(ops, sides, sides[1:], strict=False):
-                result = result & _compare(_COMPARE[type(op)], one, other)
-            return result
+            parts = [_compile(value, text) for value in values]
+            join = operator.and_ if isinstance(joint, ast.And) else operator.or_
+            return lambda columns: reduce(join, (_truth(part(columns)) for part in parts))
+        case ast.UnaryOp(op=ast.Not() | ast.USub() as sign, operand=operand):
+            inner = _compile(operand, text)
+            if isinstance(sign, ast.Not):
+                return lambda columns: ~_truth(inner(columns))
+            return lambda columns: _negative(inner(columns))
+        case ast.Compare(left=left, ops=ops, comparators=comparators) if all(type(op) in _COMPARE for op in ops):
+            sides = [_compile(side, text) for side in (left, *comparators)]
+            pairs = list(zip(ops, sides, sides[1:], strict=False))
+            return lambda columns: reduce(
+                operator.and_, (_compare(_COMPARE[type(op)], one(columns), other(columns)) for op, one, other in pairs)
+            )
         case ast.Name(id=name):
-            return columns[name]
-        case ast.Constant(value=value):
-            return value
-    raise AssertionError(ast.dump(node))  # _check lets nothing else through
+            return lambda columns: columns[name]
+        case ast.Constant(value=bool() | int() | float() | str() as value):
+            return lambda columns: value
+    raise InputError(
+        f"The filter {text!r} holds {ast.unparse(node)!r}, which is no comparison of columns and constants; write one "
+        "such as 'alignment > 0.2 and not is_blank'."
+    )
 
 
 def _missing(array: npt.NDArray[np.object_]) -> BoolArray:

@@ -30,14 +30,7 @@ class GuidanceInterval:
     """
 
     def __init__(self, interval: Sequence[float]) -> None:
-        """Check the ends.
-
-        Args:
-            interval: `low` and `high`, 0 <= low < high.
-
-        Raises:
-            InputError: These are not two such numbers.
-        """
+        """Take `low` and `high`, 0 <= low < high; `InputError` if these are not two such numbers."""
         shown = " ".join(map(str, interval))
         if len(interval) != 2 or not 0 <= float(interval[0]) < float(interval[1]):
             raise InputError(
@@ -47,11 +40,7 @@ class GuidanceInterval:
         self.low, self.high = map(float, interval)
 
     def check(self, name: str, kind: str, guidance_scale: float | None, compiled: bool) -> None:
-        """Refuse a pipeline whose guidance cannot be turned off exactly, or that has none.
-
-        Raises:
-            InputError: See above.
-        """
+        """Refuse (`InputError`) a pipeline whose guidance cannot be turned off exactly, or that has none."""
         if not kind.startswith(_KINDS):
             raise InputError(
                 f"guidance_interval={self} was given for {name!r}, a {kind}, whose guidance cannot be turned off for "
@@ -72,12 +61,7 @@ class GuidanceInterval:
         return f"{self.low:g} {self.high:g}"
 
     def attach(self, pipeline: Any, name: str) -> None:
-        """Let a loaded pipeline guide within the interval only.
-
-        Args:
-            pipeline: Of a kind that `check` let pass.
-            name: Its name, for messages.
-        """
+        """Let a loaded pipeline, of a kind that `check` let pass, guide within the interval only."""
         self._pipeline, self._name = pipeline, name
         self._begin(0)
         denoiser = pipeline.unet if getattr(pipeline, "unet", None) is not None else pipeline.transformer
@@ -85,11 +69,7 @@ class GuidanceInterval:
         denoiser.register_forward_hook(self._after)
 
     def call(self, number: int, **settings: Any) -> Any:
-        """Call the pipeline.
-
-        Args:
-            number: Images that it is to draw.
-            settings: Of the call.
+        """Call the pipeline, which is to draw so many images.
 
         Raises:
             InputError: None of its steps is in the interval, or the pipeline does not guide.

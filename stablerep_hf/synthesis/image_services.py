@@ -35,8 +35,7 @@ class ImageService(Protocol):
         Args:
             prompt: The prompt.
             seed: In [0, 2**31), which every service takes; None sends none.
-            settings: `height`, `width`, `guidance_scale`, `num_inference_steps`, `negative_prompt`, those that were
-                given.
+            settings: Of `height`, `width`, `guidance_scale`, `num_inference_steps`, `negative_prompt` what was given.
 
         Raises:
             FailedRequest: It may go well another time.
@@ -49,7 +48,7 @@ def find_service(generator: str, model: str | None) -> ImageService:
     """The service that a generator's name stands for.
 
     Args:
-        generator: "https://host/v1" or "inference:PROVIDER/MODEL", as the user named it.
+        generator: "https://host/v1" or "inference:PROVIDER/MODEL".
         model: What the server calls the model; by default the only one that it serves.
 
     Raises:
@@ -156,11 +155,7 @@ class InferenceProvider:
 
 
 def check_image(content: bytes, service: str) -> bytes:
-    """The file of an image, once it was decoded to its end.
-
-    Raises:
-        FailedRequest: It is none, or cut off.
-    """
+    """The file of an image, once it was decoded to its end; `FailedRequest` if it is none, or cut off."""
     try:
         with Image.open(BytesIO(content)) as image:
             image.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import EMBEDDED, generator_path
-from ..errors import InputError
+from ..errors import InputError, first_line
 
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -24,11 +24,7 @@ _FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
 def find_pipeline(name: str, revision: str | None) -> tuple[Path, str, str]:
-    """The folder of a pipeline, the name that rows give it (never a path) and its revision.
-
-    Raises:
-        InputError: If there is none of this name.
-    """
+    """The folder of a pipeline, the name that rows give it (never a path) and its revision, or `InputError`."""
     if name == EMBEDDED:
         folder = Path(generator_path())
         return folder, EMBEDDED, content_digest(folder)
@@ -89,7 +85,7 @@ def find_lora(name: str) -> tuple[Path, str, str]:
             its branch, tag or commit after an @.
 
     Raises:
-        InputError: If there is none, or not exactly one file.
+        InputError: There is none, or not exactly one file.
     """
     path = Path(name)
     if path.is_file() and path.suffix == ".safetensors":
@@ -146,11 +142,7 @@ def own_scheduler(folder: Path) -> str | None:
 
 
 def check_scheduler(folder: Path, name: str, scheduler: str) -> None:
-    """Refuse a scheduler that cannot take the place of the pipeline's own.
-
-    Raises:
-        InputError: If it is unknown or does not fit.
-    """
+    """Refuse (`InputError`) a scheduler that is unknown or cannot take the place of the pipeline's own."""
     import diffusers
 
     own = own_scheduler(folder)
@@ -193,11 +185,7 @@ def takes_guidance(folder: Path) -> bool:
 
 
 def check_guidance(folder: Path, name: str, guidance_scale: float | None, negative_prompt: str | None) -> None:
-    """Refuse guidance that the model would ignore.
-
-    Raises:
-        InputError: If the model takes no guidance, or a negative prompt is given where nothing is guided away from it.
-    """
+    """Refuse (`InputError`) guidance, or a negative prompt, that the model would ignore."""
     kind = pipeline_class_name(folder)
     if guidance_scale is not None and guidance_scale > 1 and not takes_guidance(folder):
         raise InputError(
@@ -225,11 +213,10 @@ def _takes(folder: Path, argument: str) -> bool:
 
 
 def check_size(folder: Path, name: str, height: int, width: int) -> None:
-    """Refuse a size that the autoencoder cannot make.
+    """Refuse (`InputError`) a size that the autoencoder cannot make.
 
-    Raises:
-        InputError: If a side is not a positive multiple of its factor (8 for Stable Diffusion; whole pixels of the
-            latent image times the patch of a transformer).
+    Sides are multiples of its factor: 8 for Stable Diffusion; whole pixels of the latent image times the patch of a
+    transformer.
     """
     factor = image_factor(folder)
     if min(height, width) < 1 or height % factor or width % factor:
@@ -275,11 +262,7 @@ def pipeline_class_name(folder: Path) -> str:
 
 
 def check_class(name: str, kind: str) -> None:
-    """Refuse a pipeline whose class diffusers does not have: it could not be loaded.
-
-    Raises:
-        InputError: See above.
-    """
+    """Refuse (`InputError`) a pipeline whose class diffusers does not have: it could not be loaded."""
     import diffusers
 
     if not hasattr(diffusers, kind):
@@ -292,13 +275,7 @@ def check_class(name: str, kind: str) -> None:
 def load_encoders(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
     """The parts of a pipeline that are models of transformers, which fills weights that are missing at random.
 
-    Args:
-        folder: Of the pipeline.
-        name: What to call it.
-        settings: Of `from_pretrained`.
-
-    Raises:
-        InputError: A part lacks weights.
+    `settings` are those of `from_pretrained`. Raises `InputError` if a part lacks weights.
     """
     import diffusers
     import transformers
@@ -336,11 +313,7 @@ def _class_name(config: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a configuration.
-
-    Raises:
-        InputError: If it is no JSON object.
-    """
+    """Read a configuration; `InputError` if it is no JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -350,8 +323,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path.name} of the generator is no JSON object; save the pipeline again.")
     return content
-
-
-def first_line(error: BaseException) -> str:
-    """The first sentence of what a library says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ..assets import ENCODERS, find_encoder
-from ..errors import InputError
-from .pipeline_folder import content_digest, first_line
+from ..errors import InputError, first_line
+from .pipeline_folder import content_digest
 from .settings import ScoringSettings
 from .tokenizers import load_tokenizer
 
@@ -32,14 +32,9 @@ class Scorer(Protocol):
         ...
 
     def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
-        """Score the images of a shard.
+        """Score the images of a shard: N finite numbers for N images in RGB.
 
-        Args:
-            images: N images, RGB.
-            rows: N rows, without their image; siblings stand together.
-
-        Returns:
-            N finite numbers.
+        `rows` are their N rows, without the image; siblings stand together.
         """
         ...
 
@@ -65,15 +60,14 @@ class AlignmentScorer:
         """Load a model.
 
         Args:
-            model: Folder or Hub id of a model with `get_image_features` and `get_text_features`, or "embedded" for
-                the small one that comes with this package.
+            model: Folder or Hub id of a model with `get_image_features` and `get_text_features`, or "embedded".
             revision: Branch, tag or commit of a Hub id.
-            tokenizer: Folder or Hub id, where the model's has none; so for `image_processor`.
-            image_processor: See there.
+            tokenizer: Folder or Hub id, where the model's has none.
+            image_processor: Likewise.
             device: By default the fastest there is.
 
         Raises:
-            InputError: If something cannot be loaded, or the model has no text side.
+            InputError: Something cannot be loaded, or the model has no text side.
         """
         from transformers import AutoImageProcessor, AutoModel
 
@@ -93,11 +87,11 @@ class AlignmentScorer:
         # Not every tokenizer says how much the model reads; without it nothing would be cut.
         most = getattr(text, "max_position_embeddings", None)
         self._most_tokens = None if most is None else min(most, self._tokenizer.model_max_length)
-        self._name = _public(model, revision)
+        self._described = _public("model", model, revision)
 
     def describe(self) -> Mapping[str, object]:
         """See `Scorer`."""
-        return {"model": self._name[0], "revision": self._name[1]}
+        return self._described
 
     def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> list[float]:
         """See `Scorer`."""
@@ -120,11 +114,10 @@ class AlignmentScorer:
                     key: tokens[key].to(self._model.device) for key in ("input_ids", "attention_mask") if key in tokens
                 }
                 texts.append(_unit(self._model.get_text_features(**known)))
-            pictures = []
-            for start in range(0, len(images), BATCH_SIZE):
-                pixels = self._image_processor(images=list(images[start : start + BATCH_SIZE]), return_tensors="pt")
-                values = pixels["pixel_values"].to(self._model.device, self._model.dtype)
-                pictures.append(_unit(self._model.get_image_features(pixel_values=values)))
+            pictures = [
+                _unit(self._model.get_image_features(pixel_values=values.to(self._model.device, self._model.dtype)))
+                for values in _pixels(self._image_processor, images)
+            ]
             text = torch.cat(texts)[[places[row["prompt"]] for row in rows]]
             cosines: list[float] = (torch.cat(pictures) * text).sum(-1).tolist()
         return cosines
@@ -147,7 +140,7 @@ class UnsafeScorer:
             device: By default the fastest there is.
 
         Raises:
-            InputError: If it cannot be loaded, or lacks a label.
+            InputError: It cannot be loaded, or lacks a label.
         """
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -159,12 +152,11 @@ class UnsafeScorer:
                 f"The image classifier {model!r} has no label {missing[0]!r}; its labels are {sorted(known)}."
             )
         self._columns = [known[label] for label in labels]
-        self._labels = tuple(labels)
-        self._name = _public(model, revision)
+        self._described = {**_public("model", model, revision), "labels": list(labels)}
 
     def describe(self) -> Mapping[str, object]:
         """See `Scorer`."""
-        return {"model": self._name[0], "revision": self._name[1], "labels": list(self._labels)}
+        return self._described
 
     def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> list[float]:
         """See `Scorer`."""
@@ -172,9 +164,8 @@ class UnsafeScorer:
 
         result: list[float] = []
         with torch.inference_mode():
-            for start in range(0, len(images), BATCH_SIZE):
-                pixels = self._image_processor(images=list(images[start : start + BATCH_SIZE]), return_tensors="pt")
-                logits = self._model(pixels["pixel_values"].to(self._model.device, self._model.dtype)).logits
+            for values in _pixels(self._image_processor, images):
+                logits = self._model(values.to(self._model.device, self._model.dtype)).logits
                 result += logits.float().softmax(-1)[:, self._columns].sum(-1).clamp(0, 1).tolist()
         return result
 
@@ -185,20 +176,15 @@ class DiversityScorer:
     column = "diversity"
 
     def __init__(self, encoder: str, *, device: str | None = None) -> None:
-        """Load an encoder.
-
-        Args:
-            encoder: Folder or Hub id of a vision model, see `stablerep_hf.evaluation.load_encoder`, or "embedded".
-            device: By default the fastest there is.
-        """
+        """Load an encoder: a folder or Hub id of a vision model, see `evaluation.load_encoder`, or "embedded"."""
         from ..evaluation import load_encoder
 
         self._encoder = load_encoder(find_encoder(encoder), device=device)
-        self._name = _public(encoder, None)
+        self._described = _public("encoder", encoder, None)
 
     def describe(self) -> Mapping[str, object]:
         """See `Scorer`."""
-        return {"encoder": self._name[0], "revision": self._name[1]}
+        return self._described
 
     def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> list[float]:
         """See `Scorer`."""
@@ -207,25 +193,16 @@ class DiversityScorer:
         from ..evaluation.encoder import inference
         from ..evaluation.vendi import vendi_score
 
-        parts = []
         with inference(self._encoder.model):
-            for start in range(0, len(images), BATCH_SIZE):
-                pixels = self._encoder.image_processor(
-                    images=list(images[start : start + BATCH_SIZE]), return_tensors="pt"
-                )
-                parts.append(self._encoder.encode(pixels["pixel_values"])[0].cpu())
-        features = torch.cat(parts).numpy()
+            pixels = _pixels(self._encoder.image_processor, images)
+            features = torch.cat([self._encoder.encode(values)[0].cpu() for values in pixels]).numpy()
         ids = np.array([row["caption_id"] for row in rows])
         scores = {caption_id: vendi_score(features[ids == caption_id]) for caption_id in dict.fromkeys(ids.tolist())}
         return [scores[caption_id] for caption_id in ids.tolist()]
 
 
 def load_scorers(settings: ScoringSettings, device: str | None) -> list[Scorer]:
-    """Load what the settings name; nothing if they name nothing.
-
-    Raises:
-        InputError: A model cannot be loaded.
-    """
+    """Load the models that the settings name; `InputError` if one cannot be loaded."""
     scorers: list[Scorer] = []
     if settings.alignment_model:
         scorers.append(
@@ -243,6 +220,12 @@ def load_scorers(settings: ScoringSettings, device: str | None) -> list[Scorer]:
     return scorers
 
 
+def _pixels(image_processor: Any, images: Sequence[Image.Image]) -> Iterator[Any]:
+    """The images as the processor prepares them, in batches."""
+    for start in range(0, len(images), BATCH_SIZE):
+        yield image_processor(images=list(images[start : start + BATCH_SIZE]), return_tensors="pt")["pixel_values"]
+
+
 def _unit(output: Any) -> Any:
     """Features of a model of transformers 4 or 5, as unit vectors in float32."""
     features = getattr(output, "pooler_output", output).float()
@@ -256,20 +239,18 @@ def _load(kind: Any, name: str, revision: str | None, device: str | None) -> Any
 
 
 def _load_from(kind: Any, name: str, revision: str | None) -> Any:
-    is_model = kind.__name__.startswith("AutoModel")
+    safe = {"use_safetensors": True} if kind.__name__.startswith("AutoModel") else {}
     try:
-        return kind.from_pretrained(
-            name, revision=revision, trust_remote_code=False, **({"use_safetensors": True} if is_model else {})
-        )
+        return kind.from_pretrained(name, revision=revision, trust_remote_code=False, **safe)
     except Exception as error:  # a damaged file makes libraries raise anything
         raise InputError(
             f"{kind.__name__} cannot load {name!r} ({first_line(error)}); give a folder or a Hub id that has one."
         ) from error
 
 
-def _public(name: str, revision: str | None) -> tuple[str, str | None]:
+def _public(kind: str, name: str, revision: str | None) -> dict[str, object]:
     """What a record may say of a model: no path; of a folder its content's digest."""
     folder = Path(find_encoder(name))
-    if name in ENCODERS:
-        return name, content_digest(folder)
-    return (folder.resolve().name, content_digest(folder)) if folder.is_dir() else (name, revision)
+    if folder.is_dir():
+        return {kind: name if name in ENCODERS else folder.resolve().name, "revision": content_digest(folder)}
+    return {kind: name, "revision": revision}

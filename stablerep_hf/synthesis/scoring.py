@@ -31,7 +31,7 @@ class ScoringSummary:
         num_images: Images scored now.
         num_kept: Images of this worker's part that had these scores already.
         means: Column -> mean over all images of the folder, once all are scored.
-        is_complete: Whether all are; else other workers are still at it.
+        is_complete: Whether all are; else other workers are still scoring.
     """
 
     num_images: int
@@ -49,15 +49,9 @@ def score_store(
     workers, goes on with those that lack a score or have it from something else. The images are not touched. A worker
     scores the shards with `shard % world_size == rank`, as in `synthesize`.
 
-    Args:
-        folder: The folder; this worker's shards must be whole.
-        scorers: What measures.
-        progress: Whether to show a bar.
-        rank: This worker's number in [0, world_size).
-        world_size: How many workers share the folder.
-
     Raises:
-        InputError: If a shard is missing or damaged, an image cannot be read, or a scorer gives no finite number.
+        InputError: A shard of this worker is missing or damaged, an image cannot be read, or a scorer gives no finite
+            number.
     """
     store = open_store(folder)
     shards = range(rank, store.plan.num_shards, world_size)
@@ -67,33 +61,24 @@ def score_store(
             f"{absent} of {len(records)} shards of {str(folder)!r} are missing or damaged, so the whole cannot be "
             "scored; finish or repair the folder first."
         )
-    num_images = num_kept = 0
+    counts = {True: 0, False: 0}
     for shard, record in track(records.items(), "scoring", unit="shard", total=len(records), shown=progress):
         assert record is not None
-        if score_shard(store, shard, record, scorers):
-            num_images += record["rows"]
-        else:
-            num_kept += record["rows"]
+        counts[score_shard(store, shard, record, scorers)] += record["rows"]
     there = read_provenance(folder).shards
     lacking = [record for record in there if record["rows"] and missing_scores(record, scorers)]
     if lacking or len(there) < store.plan.num_shards:
-        return ScoringSummary(num_images, num_kept, {}, is_complete=False)
+        return ScoringSummary(counts[True], counts[False], {}, is_complete=False)
     sums, total = {scorer.column: 0.0 for scorer in scorers}, max(1, sum(record["rows"] for record in there))
     for shard in range(store.plan.num_shards):
         table = pq.read_table(store.shard_path(shard), columns=list(sums))
         for column in sums:
             sums[column] += float(table[column].to_numpy().sum())
-    return ScoringSummary(num_images, num_kept, {column: value / total for column, value in sums.items()})
+    return ScoringSummary(counts[True], counts[False], {name: value / total for name, value in sums.items()})
 
 
 def score_shard(store: ShardStore, shard: int, record: Mapping[str, Any], scorers: Sequence[Scorer]) -> bool:
-    """Fill the score columns of one shard that are empty or were measured by something else.
-
-    Args:
-        store: The store.
-        shard: A shard of it that is whole.
-        record: Its record.
-        scorers: What measures.
+    """Fill the score columns of a whole shard that are empty or were measured by something else.
 
     Returns:
         Whether there was something to measure.
@@ -117,37 +102,36 @@ def missing_scores(record: Mapping[str, Any], scorers: Sequence[Scorer]) -> list
 
 
 def fill_scores(rows: list[dict[str, Any]], scorers: Sequence[Scorer]) -> dict[str, dict[str, Any]]:
-    """Measure the images of rows, and put the numbers into them.
-
-    Args:
-        rows: All rows of a shard, `image` as a dict of bytes and path.
-        scorers: What measures.
+    """Measure the images of all rows of a shard, and put the numbers into the rows.
 
     Returns:
-        What the shard's record is to say: column -> what measured.
+        What the shard's record says of them: column -> what measured.
 
     Raises:
-        InputError: If an image cannot be read, or a scorer gives no finite number.
+        InputError: An image cannot be read, or a scorer gives no finite number.
     """
     if not scorers:
         return {}
     bare = [{key: value for key, value in row.items() if key != "image"} for row in rows]
     images = [_open(row) for row in rows]
     for scorer in scorers:
-        _fill(rows, scorer.column, scorer(images, bare))
+        numbers = np.asarray(scorer(images, bare), np.float64)
+        if numbers.shape != (len(rows),) or not np.isfinite(numbers).all():
+            raise InputError(
+                f"The scorer of {scorer.column!r} gave {numbers.shape} numbers for {len(rows)} images, or some that "
+                "are not finite; look at its model."
+            )
+        for row, value in zip(rows, numbers.tolist(), strict=True):
+            row[scorer.column] = value
     return {scorer.column: dict(scorer.describe()) for scorer in scorers}
 
 
 def score_histograms(folder: str | Path, bins: int = 20) -> dict[str, dict[str, Any]]:
     """What a card says of the scores of a folder. Shard by shard, in the memory of one.
 
-    Args:
-        folder: The folder.
-        bins: Bars of a histogram.
-
     Returns:
-        For each score that every row has, as JSON values: `scorer` (what measured), `unit` (what is counted:
-        "images", of diversity "captions"), `mean`, `edges` (bins + 1) and `counts` (bins).
+        For each score that every row has, as JSON values: `scorer` (what measured), `unit` (what is counted: "images",
+        of diversity "captions"), `mean`, `edges` (bins + 1) and `counts` (bins).
     """
     provenance = read_provenance(folder)
     result: dict[str, dict[str, Any]] = {}
@@ -190,14 +174,3 @@ def _open(row: Mapping[str, Any]) -> Image.Image:
             f"Image {row['image_index']} of caption_id {row['caption_id']} cannot be decoded ({error}); "
             "`stablerep verify --repair` draws it again."
         ) from error
-
-
-def _fill(rows: list[dict[str, Any]], column: str, values: Sequence[float]) -> None:
-    numbers = np.asarray(values, np.float64)
-    if numbers.shape != (len(rows),) or not np.isfinite(numbers).all():
-        raise InputError(
-            f"The scorer of {column!r} gave {numbers.shape} numbers for {len(rows)} images, or some that are not "
-            "finite; look at its model."
-        )
-    for row, value in zip(rows, numbers.tolist(), strict=True):
-        row[column] = value

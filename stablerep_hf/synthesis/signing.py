@@ -35,7 +35,7 @@ class ContentSigner:
                 time, and ends with its certificate.
 
         Raises:
-            InputError: If the package is missing, or they cannot be read or sign nothing.
+            InputError: The package is missing, or they cannot be read or sign nothing.
         """
         try:
             import c2pa
@@ -69,14 +69,10 @@ class ContentSigner:
     def sign(self, encoded: bytes, image_format: ImageFormat, row: Mapping[str, Any]) -> bytes:
         """The image file with a manifest in it; its pixels and its XMP stay.
 
-        Args:
-            encoded: An image file.
-            image_format: Its format.
-            row: Columns of the data set: `path`, `generator`, `generator_revision`.
+        Of the row it takes `path`, `generator` and `generator_revision`.
 
         Raises:
-            InputError: If what could be signed with at first no longer can: the certificate ended, or the
-                time-stamping authority does not answer.
+            InputError: The certificate ended, or the time-stamping authority does not answer.
         """
         import c2pa
 
@@ -119,11 +115,7 @@ class ContentSigner:
 
 
 def make_signer(settings: SigningSettings | None) -> ContentSigner | None:
-    """What signs by these settings; None if they name nothing.
-
-    Raises:
-        InputError: One of certificate and key is missing, or they sign nothing.
-    """
+    """What signs by these settings, None if they name nothing; `InputError` if a file is missing or wrong."""
     if settings is None or not (settings.certificate or settings.private_key or settings.timestamp_url):
         return None
     if not settings.certificate or not settings.private_key:
@@ -132,10 +124,7 @@ def make_signer(settings: SigningSettings | None) -> ContentSigner | None:
 
 
 def read_signature(image: bytes | Path) -> dict[str, Any] | None:
-    """What the C2PA manifest of an image file says, and whether its signature holds.
-
-    Args:
-        image: The file's bytes, or its path.
+    """What the C2PA manifest of an image file (its bytes, or its path) says, and whether its signature holds.
 
     Returns:
         `state`: "Valid" if file and signature are as they were made, "Trusted" if the certificate's issuer is trusted
@@ -143,7 +132,7 @@ def read_signature(image: bytes | Path) -> dict[str, Any] | None:
         where it does not say. None if the file holds no manifest.
 
     Raises:
-        InputError: If the package is missing.
+        InputError: The package is missing.
     """
     content = image if isinstance(image, bytes) else image.read_bytes()
     try:
