@@ -119,7 +119,7 @@ def test_the_captions_guide_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("notebook", "said"), [("my_first_encoder", "knn accuracy"), ("my_captions_to_a_search_page", "a red heart\n")]
+    ("notebook", "said"), [("my_first_encoder", "kNN accuracy"), ("my_captions_to_a_search_page", "a red heart\n")]
 )
 def test_the_notebooks_run(notebook, said, tmp_path):
     assert f"scripts/notebooks/{notebook}.py" in README and f"notebooks/{notebook}.py" in PAGES["spaces/docs/tasks.md"]

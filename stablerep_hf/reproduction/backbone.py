@@ -1,4 +1,4 @@
-"""A vision tower with random weights, from which trainings start where a recipe names no size of ViT."""
+"""A vision tower with random weights, from which runs start where a recipe names no size of ViT."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..errors import InputError
 
 
 def write_untrained(config: Mapping[str, Any], folder: str | Path, *, image_size: int, seed: int) -> None:
-    """Write an untrained encoder of transformers: a training goes on from it by `init_from`.
+    """Write an untrained encoder of transformers, from which a training run starts by `init_from`.
 
     Args:
         config: Fields of a vision configuration, with its `model_type`.
-        folder: Where `AutoModel.from_pretrained` is to find it; made if it is not there.
+        folder: Where `AutoModel.from_pretrained` finds it; made if it is not there.
         image_size: Of its image processor, pixels.
         seed: Of the weights.
 

@@ -6,22 +6,31 @@ import dataclasses
 import json
 import shutil
 import time
+from collections import Counter
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from transformers.utils.logging import disable_progress_bar
+
+from ..evaluation import EvaluationResult, EvaluationSettings, VisionEncoder, evaluate_encoder, pixel_encoder
+from ..evaluation.catalogue import MEASURES
+from ..models import StableRepModel
+from ..models.export import encoder_image_processor
+from ..runs.evaluation import MeasuringSettings, Sides, load_sides
+from ..training import ModelSettings, StableRepTrainer, StableRepTrainingArguments, build_model
+from ..training.checkpoints import latest_checkpoint
+from ..training.presets import read_config
+from .backbone import write_untrained
 from .cells import OF_IMAGES, WITH_TEXT, Cell, ImageSet
 from .image_sets import Dtype, ImageSets
-from .world import World
-
-if TYPE_CHECKING:
-    import datasets
-
-    from ..evaluation import EvaluationResult, VisionEncoder
-    from ..models import StableRepModel
-    from ..runs.evaluation import Sides
-    from .world import EvaluationSet
+from .records import pack_results
+from .world import EvaluationSet, World
 
 Task = Cell | ImageSet
 _NOT_LEARNED = ("logging_", "save_", "license")
@@ -46,10 +55,6 @@ class CellRunner:
 
     def prepare(self) -> None:
         """Make this process fit for cells: one thread, so that no result depends on the number of cores; no bars."""
-        import datasets
-        import torch
-        from transformers.utils.logging import disable_progress_bar
-
         torch.set_num_threads(1)
         datasets.disable_progress_bars()
         disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -82,11 +87,7 @@ class CellRunner:
         return task.key(self.materials(task))
 
     def run(self, task: Task) -> dict[str, Any]:
-        """Do a task.
-
-        Returns:
-            Its record, JSON values.
-        """
+        """Do a task, and give its record: JSON values."""
         start = time.process_time()  # what it takes, whatever else runs on the machine
         values = self.sets.describe(task) if isinstance(task, ImageSet) else self._run_cell(task)
         return {
@@ -98,10 +99,6 @@ class CellRunner:
         }
 
     def _run_cell(self, cell: Cell) -> dict[str, Any]:
-        from ..evaluation import VisionEncoder, pixel_encoder
-        from ..models.export import encoder_image_processor
-        from .records import pack_results
-
         if cell.setting.objective == "pixels":
             return pack_results(self._measure(pixel_encoder(), cell))
         model, tokenizer, trained = self._train(cell)
@@ -121,8 +118,6 @@ class CellRunner:
 
     def _recipe(self, objective: str) -> dict[str, Any]:
         """The values that change what is learned."""
-        from ..training.presets import read_config
-
         values = {**read_config(self.world.recipes[objective]), **self.world.recipe}
         values["image_size"] = self.world.image_size
         if objective != "untrained":
@@ -132,13 +127,8 @@ class CellRunner:
     def _train(self, cell: Cell) -> tuple[StableRepModel, Any | None, dict[str, Any]]:
         """The model of a cell, its tokenizer, and what its record says of the training.
 
-        A long training leaves checkpoints in the work folder and goes on from them.
+        A long run leaves checkpoints in the work folder and resumes from them.
         """
-        from safetensors.torch import load_file
-
-        from ..training import ModelSettings, StableRepTrainer, StableRepTrainingArguments, build_model
-        from ..training.checkpoints import latest_checkpoint
-
         setting = cell.setting
         recipe = self._recipe(setting.objective)
         own = [field.name for field in dataclasses.fields(ModelSettings) if field.name in recipe]
@@ -179,11 +169,7 @@ class CellRunner:
         return model, tokenizer, {"images": len(images), "loss": round(loss, 4)}
 
     def _backbone(self, seed: int) -> Path:
-        """An untrained encoder of the world's kind, the same for all trainings of a seed."""
-        from filelock import FileLock
-
-        from .backbone import write_untrained
-
+        """An untrained encoder of the world's kind, the same for all runs of a seed."""
         folder = self.sets.work / "encoders" / f"seed-{seed}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
@@ -194,16 +180,10 @@ class CellRunner:
     @cached_property
     def _evaluation(self) -> list[tuple[EvaluationSet, Sides]]:
         """What is measured on, loaded; with the world's `tail` the test pictograms have a column `frequency`."""
-        from ..runs.evaluation import MeasuringSettings, load_sides
-
         return [(one, load_sides(MeasuringSettings(**one.settings))) for one in self.world.evaluation]
 
     def _measure(self, vision: VisionEncoder, cell: Cell) -> list[EvaluationResult]:
         """Scores on every set that the encoder can be measured on."""
-        from ..evaluation import EvaluationSettings, evaluate_encoder
-        from ..evaluation.catalogue import MEASURES
-        from ..runs.evaluation import MeasuringSettings
-
         results: list[EvaluationResult] = []
         for place, (one, sides) in enumerate(self._evaluation):
             measuring = MeasuringSettings(**one.settings)
@@ -240,8 +220,6 @@ class CellRunner:
 
     def _with_frequency(self, test: datasets.Dataset) -> datasets.Dataset:
         """With a column `frequency`: whether training has few captions of the kind, or more."""
-        from collections import Counter
-
         counts = Counter(self.sets.tails[caption_id] for caption_id in self.sets.captions.caption_ids.tolist())
         most = self.world.tail["captions"]
         frequency = ["tail" if counts[name] <= most else "rest" for name in test[self.world.tail["column"]]]

@@ -20,7 +20,7 @@ WITH_TEXT = ("clip", "stablerep+")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """The images that a training sees.
+    """The images that a training run sees.
 
     Attributes:
         captions: how many, the first of an order that is random and always the same, so that small sets lie in large
@@ -59,10 +59,10 @@ class ImageSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """A training but for its seed.
+    """A training run without its seed.
 
     Attributes:
-        objective: what is learned; "untrained" is the encoder as a training finds it, "pixels" no encoder at all.
+        objective: what is learned; "untrained" is the encoder before training, "pixels" no encoder at all.
         images: what from; None where nothing is learned.
         steps: batches.
         views: in a batch, whatever the objective, as far as its captions have all their images.
@@ -81,7 +81,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One training and its measurement: the unit of work, of resume and of the records."""
+    """One training run and its measurement: the unit of work, of resume and of the records."""
 
     setting: Setting
     seed: int

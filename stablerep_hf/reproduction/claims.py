@@ -225,7 +225,7 @@ def _long_tail(world: World) -> Claim:
         statements=(better("tail: balanced above natural", balanced, natural, tail),),
         measures=(*tail, *rest),
         note="Both sets have as many captions and images; balanced takes "
-        "one caption of each subgroup after another, natural takes them at random. A training visits captions, "
+        "one caption of each subgroup after another, natural takes them at random. Training visits captions, "
         "however many images they have, so captions are what is balanced. Tail: subgroups of at most "
         f"{world.tail['captions']} captions.",
     )
@@ -284,5 +284,5 @@ def _views(world: World) -> Claim:
             Statement(text="StableRep gains more than SimCLR by the last views", terms=gain, measures=main),
         ),
         measures=main,
-        note="Each point is a training of its own, with its own schedule.",
+        note="Each point is a training run of its own, with its own schedule.",
     )

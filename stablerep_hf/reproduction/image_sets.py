@@ -6,18 +6,29 @@ import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from .. import assets
 from ..assets import EMBEDDED
+from ..captions import CaptionSet, caption_id, read_captions
+from ..errors import InputError
+from ..evaluation import bootstrap_interval
+from ..evaluation.images import load_images
+from ..models import StableRepModel  # noqa: F401  # makes the judge's type known to transformers
+from ..runs.content import content_revision
+from ..runs.data import find_data
+from ..runs.generation import GenerationRun
+from ..runs.training import TrainingRun
+from ..synthesis import AlignmentScorer, DiversityScorer, GenerationSettings
+from ..synthesis.pipeline_folder import content_digest
 from .cells import ImageSet
 from .claims import all_settings, make_claims
 from .world import RealImages, World
-
-if TYPE_CHECKING:
-    import datasets
-    import numpy as np
-
-    from ..captions import CaptionSet
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 _JUDGE_SEED = 1000  # of the encoder that judges alignment: no seed of a table
@@ -40,9 +51,6 @@ class ImageSets:
 
     def images(self, wanted: ImageSet, objective: str = "") -> datasets.Dataset:
         """The images of a set, drawn if they are not there; of real ones those that serve the objective."""
-        import datasets
-        import numpy as np
-
         places = self._places(wanted)
         chosen = self.captions.caption_ids[places]
         if wanted.source == "real":
@@ -65,11 +73,6 @@ class ImageSets:
     @cached_property
     def captions(self) -> CaptionSet:
         """All captions in the order of the study: by id, which is a hash and so as good as random."""
-        import numpy as np
-
-        from .. import assets
-        from ..captions import CaptionSet, read_captions
-
         source = self.world.captions
         if source == "real":
             captions = CaptionSet.from_texts(self.real["caption"][:])
@@ -91,8 +94,6 @@ class ImageSets:
         return self.real
 
     def _joined(self, parts: Sequence[RealImages]) -> datasets.Dataset:
-        import datasets
-
         for one in parts:
             if repr(one) not in self._loaded:
                 self._loaded[repr(one)] = _captioned(one)
@@ -103,10 +104,6 @@ class ImageSets:
     @cached_property
     def tails(self) -> dict[int, str]:
         """Caption id -> value of the column by which rare captions are told."""
-        import pyarrow.parquet as pq
-
-        from .. import assets
-
         embedded = self.world.captions == EMBEDDED
         files = [assets.captions_path(), assets.captions_path("held_out")] if embedded else [self.world.captions]
         column = self.world.tail["column"]
@@ -119,12 +116,6 @@ class ImageSets:
     @cached_property
     def revisions(self) -> dict[str, str]:
         """What the real images and the generator are, as digests or commits."""
-        from .. import assets
-        from ..evaluation.images import load_images
-        from ..runs.content import content_revision
-        from ..runs.data import find_data
-        from ..synthesis.pipeline_folder import content_digest
-
         found = {
             f"real {place}": content_revision(find_data(one.data), load_images(find_data(one.data), one.split))
             for place, one in enumerate(self.world.real)
@@ -136,8 +127,6 @@ class ImageSets:
 
     def _places(self, wanted: ImageSet) -> np.ndarray:
         """Which captions are in a set, as places in `captions`."""
-        import numpy as np
-
         every = np.arange(len(self.captions))
         if not wanted.balanced:
             return every[: wanted.captions]
@@ -154,16 +143,12 @@ class ImageSets:
     @cached_property
     def drawn_before(self) -> datasets.Dataset:
         """Images that were drawn elsewhere, counted within their captions."""
-        import numpy as np
-
         drawn = _captioned(RealImages(data=str(self.world.generator)))
         ids = np.asarray(drawn["caption_id"][:])
         return drawn.remove_columns("image_index").add_column("image_index", _rank(ids, np.arange(len(ids))))
 
     def numbers(self, like: ImageSet) -> np.ndarray:
         """(captions,) int64: how many images of each caption the study needs of this guidance and these steps."""
-        import numpy as np
-
         numbers = np.zeros(len(self.captions), np.int64)
         for setting in all_settings(make_claims(self.world)):
             own = setting.images
@@ -174,11 +159,6 @@ class ImageSets:
 
     def _draw(self, wanted: ImageSet, part: range) -> datasets.Dataset:
         """Draw, or find drawn, all images of a part that the study needs of this guidance and these steps."""
-        from filelock import FileLock
-
-        from ..runs.generation import GenerationRun
-        from ..synthesis import GenerationSettings
-
         name = f"guidance-{wanted.guidance_scale:g}-steps-{wanted.num_inference_steps}-captions-{part.start}"
         folder = self.work / f"captions-{self.world.scale.captions}" / f"{name}-{self.dtype}"
         if folder.name in self._loaded:
@@ -201,11 +181,6 @@ class ImageSets:
 
     def describe(self, images: ImageSet) -> dict[str, Any]:
         """How well the images fit their captions, and how much siblings differ; means with bootstrap intervals."""
-        import numpy as np
-
-        from ..evaluation import bootstrap_interval
-        from ..synthesis import DiversityScorer
-
         dataset = self.images(images)
         rows = [{"caption_id": caption_id} for caption_id in dataset["caption_id"]]
         pictures = [image.convert("RGB") for image in dataset["image"]]
@@ -225,11 +200,6 @@ class ImageSets:
 
     def _alignment(self, dataset: datasets.Dataset) -> np.ndarray:
         """Cosine (N,) of each image with its caption, as the judge sees them."""
-        import numpy as np
-
-        from ..models import StableRepModel  # noqa: F401  # makes the judge's type known to transformers
-        from ..synthesis import AlignmentScorer
-
         scorer = AlignmentScorer(str(self._judge / "pretraining"))
         pictures = [image.convert("RGB") for image in dataset["image"]]
         return np.asarray(scorer(pictures, [{"prompt": caption} for caption in dataset["caption"]]))
@@ -242,10 +212,6 @@ class ImageSets:
     @cached_property
     def _judge(self) -> Path:
         """A StableRep+ of the real images: it learned what the captions look like."""
-        from filelock import FileLock
-
-        from ..runs.training import TrainingRun
-
         folder = self.work / f"judge-{self.judge_steps}-{self.world.scale.views}"
         self.work.mkdir(parents=True, exist_ok=True)
         images = self.work / "real" / "train.parquet"
@@ -268,8 +234,6 @@ class ImageSets:
 
     def load(self, name: str, folder: Path, split: str) -> datasets.Dataset:
         """A split of a folder, loaded once."""
-        from ..evaluation.images import load_images
-
         if name not in self._loaded:
             self._loaded[name] = load_images(folder, split)
         return self._loaded[name]
@@ -282,13 +246,6 @@ def drawn_alike(images: ImageSet) -> tuple[float, int]:
 
 def _captioned(one: RealImages) -> datasets.Dataset:
     """Real images with a text each, from captions or from the names of classes."""
-    import datasets
-
-    from ..captions import caption_id
-    from ..errors import InputError
-    from ..evaluation.images import load_images
-    from ..runs.data import find_data
-
     dataset = load_images(find_data(one.data), one.split)
     column = one.label_column if one.wordings else one.caption_column
     for name in filter(None, ("image", column, one.label_column)):
@@ -309,8 +266,6 @@ def _captioned(one: RealImages) -> datasets.Dataset:
 
 def _rank(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Place (N,) of each item among those of its group, from 0, by rising value; equal values in their order."""
-    import numpy as np
-
     order = np.lexsort((values, groups))
     starts = np.r_[0, np.flatnonzero(groups[order][1:] != groups[order][:-1]) + 1]
     sizes = np.diff(np.r_[starts, len(order)])

@@ -1,4 +1,4 @@
-"""What was measured, a line a training: committed, so that another machine goes on without the weights."""
+"""What was measured, a line a training run: committed, so that another machine goes on without the weights."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Records:
                 self._records[record["key"]] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    f"Line {number} of {self.path.name} is no record of a training: remove the line, and the training "
-                    "is run again."
+                    f"Line {number} of {self.path.name} is no record of a training run: remove the line, and the "
+                    "run is done again."
                 ) from error
 
     def __contains__(self, key: str) -> bool:

@@ -22,6 +22,7 @@ from .verdicts import CORRECTION, RULE, Judged, JudgedClaim, Measured, judge, su
 from .world import World
 
 Key = Callable[[Cell | ImageSet], str]
+_OF_DIFFERENCES = ("measure", "mean", "low", "high", "values", "verdict")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
     Args:
         study: claims and records.
         output: folder; made if it is not there, files of an earlier report are replaced.
-        command: by which it was made, for the report.
+        command: what made it, for the report.
 
     Returns:
         The path of `report.md`.
@@ -108,7 +109,7 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
             sections.append(f"![{judged.claim.title}]({name})")
     sections.append(_cost(study))
     sections.append(
-        "All numbers are in [results.json](results.json), each training in [records.jsonl](records.jsonl)."
+        "All numbers are in [results.json](results.json), each training run in [records.jsonl](records.jsonl)."
     )
     contents = {"command": command, "scale": dataclasses.asdict(world.scale), "claims": entries}
     text = json.dumps(contents, indent=2, ensure_ascii=False)
@@ -119,11 +120,7 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
 
 
 def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> str:
-    """The claims in a table: what is said, and what came of it here.
-
-    Args:
-        claims: of `results.json`.
-    """
+    """The claims of `results.json` in a table: what is said, and what came of it here."""
     rows = [["claim", "verdict", "statements"]]
     for claim in claims:
         name, progress = f"{claim['number']}. {claim['title']}", f"{claim['seeds']} of {claim['planned']} seeds"
@@ -184,14 +181,11 @@ def _statements_table(judged: JudgedClaim) -> str:
     rows = [["statement", *map(name_of, measures), "verdict"]]
     for one in judged.statements:
         found = {difference.measure: difference for difference in one.differences}
-        cells = []
-        for measure in measures:
-            difference = found.get(measure)
-            cells.append(
-                ""
-                if difference is None
-                else f"{100 * difference.mean:+.1f} [{percent(difference.low)}, {percent(difference.high)}]"
-            )
+        shown = {
+            measure: f"{100 * part.mean:+.1f} [{percent(part.low)}, {percent(part.high)}]"
+            for measure, part in found.items()
+        }
+        cells = [shown.get(measure, "") for measure in measures]
         rows.append([one.statement.text, *cells, _statement_verdict(judged, one)])
     note = "Differences in percentage points, above 0 for the statement, with the intervals that judge it."
     return f"{markdown_table(rows)}\n\n{note}"
@@ -243,26 +237,13 @@ def _claim_json(study: Study, judged: JudgedClaim) -> dict[str, Any]:
     return {
         "number": judged.claim.number,
         "title": judged.claim.title,
-        "verdict": judged.verdict,
-        "seeds": judged.seeds,
-        "planned": judged.planned,
-        "complete": judged.complete,
+        **{name: getattr(judged, name) for name in ("verdict", "seeds", "planned", "complete")},
         "statements": [
             {
                 "text": one.statement.text,
                 "verdict": one.verdict,
-                "seeds": list(one.seeds),
-                "differences": [
-                    {
-                        "measure": difference.measure,
-                        "mean": difference.mean,
-                        "low": difference.low,
-                        "high": difference.high,
-                        "values": list(difference.values),
-                        "verdict": difference.verdict,
-                    }
-                    for difference in one.differences
-                ],
+                "seeds": one.seeds,
+                "differences": [{name: getattr(part, name) for name in _OF_DIFFERENCES} for part in one.differences],
             }
             for one in judged.statements
         ],

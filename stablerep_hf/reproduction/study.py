@@ -54,9 +54,6 @@ class StudySettings:
 def run_study(settings: StudySettings | None = None) -> Path:
     """Run what is missing in the records, then write the report. Interrupted, the same call goes on.
 
-    Args:
-        settings: The defaults if not given.
-
     Returns:
         The report, a Markdown file; of a dry run nothing is written.
 
@@ -117,8 +114,8 @@ def estimate(claims: Sequence[Claim], world: World, records: Records, runner: Ce
     costs = world.core_seconds
     seconds = views * costs.get("view", 0) + images * costs.get("drawn", 0) + len(missing) * costs.get("measuring", 0)
     return (
-        f"{world.name}: {len(cells):,} trainings and measurements to do, {views:,} views, {images:,} images to draw, "
-        f"about {seconds / 3600:.1f} hours of one core."
+        f"{world.name}: {len(cells):,} training runs and measurements to do, {views:,} views, "
+        f"{images:,} images to draw, about {seconds / 3600:.1f} hours of one core."
     )
 
 
@@ -138,11 +135,7 @@ def _as_typed(command: StudySettings) -> str:
 
 
 def at_scale(world: World, command: StudySettings) -> World:
-    """The world at the scale that the flags ask for.
-
-    Raises:
-        InputError: A number cannot work.
-    """
+    """The world at the scale that the settings ask for; `InputError` if a number cannot work."""
     from dataclasses import replace
 
     given: dict[str, Any] = {
@@ -171,7 +164,7 @@ def at_scale(world: World, command: StudySettings) -> World:
 
 
 def tasks(claims: Sequence[Claim], world: World) -> Iterator[Task]:
-    """All that has to be done, seed by seed and short trainings first: an unfinished run says something of all."""
+    """All that has to be done, seed by seed and short runs first: an unfinished study says something of all."""
     from .cells import Cell
     from .claims import all_settings
 

@@ -1,4 +1,4 @@
-"""From scores to a verdict, by a rule that was fixed before there was a score, but for what `CORRECTION` says."""
+"""From scores to a verdict, by a rule that was fixed before there was a score, except for `CORRECTION`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CONFIDENCE = 0.95
 Measured = Mapping[Setting, Mapping[int, Mapping[str, EvaluationResult]]]
 
 RULE = """\
-A statement is a difference of scores (or of differences). It is taken seed by seed, since the trainings of one seed
-start from the same weights and, where they draw batches from as many captions, see them in the same order (SimCLR
+A statement is a difference of scores (or of differences). It is taken seed by seed, since the training runs of one
+seed start from the same weights and, where they draw batches from as many captions, see them in the same order (SimCLR
 draws images), and gets Student's t interval over the seeds on each of its measures, wide enough that all of them
 together hold with 95 % (Bonferroni). A statement **agrees** if on some measure the whole interval lies on the claimed
 side of 0, and on none on the other; it **disagrees** if it is the other way round; else it is **undecided**. A claim
 agrees if all of its statements do. It disagrees if one of its statements does, and does so still by intervals wide
 enough that those of all statements of the claim together hold with 95 %. Otherwise it is undecided. Intervals are
-over trainings; each image set was drawn once."""
+over training runs; each image set was drawn once."""
 
 CORRECTION = """\
 That last level was corrected after the first results had been seen. The rule that was fixed before there was a score
@@ -111,7 +111,7 @@ class JudgedClaim:
 
     @property
     def complete(self) -> bool:
-        """Whether every training of it was run."""
+        """Whether all its training runs were done."""
         return self.seeds >= self.planned
 
 

@@ -6,6 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from ..errors import InputError
@@ -21,17 +25,17 @@ class Runner(Protocol):
         """Do a task and return its record."""
 
 
+_runner: Runner  # of one of several processes
+
+
 def run_tasks(tasks: Sequence[Any], runner: Runner, jobs: int) -> Iterator[dict[str, Any]]:
-    """Do tasks in this process or in several.
+    """Do tasks in this process or in several, and yield their records as they are done.
 
     Args:
         tasks: What `runner.run` takes.
         runner: Does them.
         jobs: Processes; 1 or fewer is this one. They end at once when the iterator is closed or this process dies,
             in whatever way.
-
-    Yields:
-        A record a task, as they are done.
 
     Raises:
         InputError: A process died. What a task raises is raised here.
@@ -40,68 +44,36 @@ def run_tasks(tasks: Sequence[Any], runner: Runner, jobs: int) -> Iterator[dict[
         runner.prepare()
         yield from map(runner.run, tasks)
         return
-    import multiprocessing
-    from multiprocessing.connection import wait
-
-    context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(tasks))
-    processes, connections = [], []
+    others = {*active_children()}
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (runner,))
     try:
-        for _ in range(jobs):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, runner), daemon=True)
-            process.start()
-            theirs.close()
-            processes.append(process)
-            connections.append(ours)
-            ours.send(waiting.pop())
-        while connections:
-            ready: Any
-            for ready in wait(connections):
-                try:
-                    record = ready.recv()
-                except EOFError as error:
-                    raise InputError(
-                        f"One of jobs={jobs} processes died in the middle of its work (out of memory?): start again "
-                        "to go on, perhaps with fewer `jobs`."
-                    ) from error
-                if isinstance(record, Exception):
-                    raise record
-                yield record
-                if waiting:
-                    ready.send(waiting.pop())
-                else:
-                    connections.remove(ready)
-                    ready.close()
+        for done in as_completed([pool.submit(_run, task) for task in tasks]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"One of jobs={jobs} processes died in the middle of its work (out of memory?): start again to go on, "
+            "perhaps with fewer `jobs`."
+        ) from error
     finally:
-        for process in processes:
+        for process in {*active_children()} - others:
             process.terminate()
+        pool.shutdown(cancel_futures=True)
 
 
-def _work(connection: Any, runner: Runner) -> None:
+def _begin(runner: Runner) -> None:
+    global _runner
+    _runner = runner
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers to the keyboard
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runner.prepare()
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer: Any = runner.run(task)
-        except Exception as error:
-            answer = error
-        try:
-            connection.send(answer)
-        except OSError:
-            return
+
+
+def _run(task: Any) -> dict[str, Any]:
+    return _runner.run(task)
 
 
 def _end_with_parent() -> None:
     """End in the middle of a task when the first process is killed, instead of minutes later."""
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])

@@ -29,9 +29,9 @@ class Scale:
         captions: Of the largest image set, a multiple of 8.
         images_per_caption: That are drawn of each caption and that a batch holds of it, but where claims compare
             numbers.
-        steps: Of each training.
+        steps: Of each training run.
         views: In a batch, a multiple of 8.
-        seeds: Trainings of each setting.
+        seeds: Training runs of each setting.
         guidance_scale: Of images, where claims do not compare it.
         num_inference_steps: Likewise.
         guidance_scales: That claim 2 compares; 1, 2 and 8 among them.
@@ -183,9 +183,10 @@ def read_world(name: str = EMBEDDED, data: str | Path | None = None, generator: 
     root = Path(data) if data is not None else path.parent
     if generator is not None:
         values["generator"] = generator
-    missing = [entry.name for entry in dataclasses.fields(World) if _required(entry) and not values.get(entry.name)]
-    if missing:
-        raise InputError(f"{said} says nothing of `{missing[0]}`: a world needs {', '.join(_needed())}.")
+    # both are MISSING where there is no default
+    needed = [entry.name for entry in dataclasses.fields(World) if entry.default is entry.default_factory]
+    if missing := [name for name in needed if not values.get(name)]:
+        raise InputError(f"{said} says nothing of `{missing[0]}`: a world needs {', '.join(needed)}.")
     try:
         for part, kind in (("scale", Scale), ("quick", Scale)):
             if part in values:
@@ -220,11 +221,3 @@ def _place(value: str, root: Path) -> str:
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
-
-
-def _required(entry: dataclasses.Field[Any]) -> bool:
-    return entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-
-
-def _needed() -> list[str]:
-    return [entry.name for entry in dataclasses.fields(World) if _required(entry)]

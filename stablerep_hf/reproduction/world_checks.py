@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from ..assets import EMBEDDED
+import numpy as np
+
+from ..assets import EMBEDDED, generator_path
 from ..errors import InputError
+from ..evaluation.columns import column_values
+from ..runs.evaluation import MeasuringSettings, load_sides
+from ..synthesis.pipeline_folder import stated_size
 from .claims import all_settings, make_claims
 from .image_sets import ImageSets
 from .world import World
@@ -16,14 +20,9 @@ def check_world(world: World) -> None:
     """Look at everything that a study would fail on only after hours.
 
     Raises:
-        InputError: A data set, column or label is not there, labels are of one class, captions have no images, or the
+        InputError: A data set, column or label is missing, labels are of one class, captions have no images, or the
             generator draws images of another size.
     """
-    import numpy as np
-
-    from ..evaluation.columns import column_values
-    from ..runs.evaluation import MeasuringSettings, load_sides
-
     for one in world.evaluation:
         sides = load_sides(MeasuringSettings(**one.settings))
         label = sides.columns.label
@@ -65,13 +64,4 @@ def check_world(world: World) -> None:
 
 def drawn_size(generator: str) -> int | None:
     """Pixels of the images that a pipeline folder draws; None where it is not on this machine or does not say."""
-    from .. import assets
-
-    folder = assets.generator_path() if generator == EMBEDDED else Path(generator)
-    try:
-        tower = next(folder / name / "config.json" for name in ("unet", "transformer") if (folder / name).is_dir())
-        latent = json.loads(tower.read_text("utf-8"))["sample_size"]
-        vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
-        return int(latent * 2 ** (len(vae["block_out_channels"]) - 1))
-    except (StopIteration, OSError, KeyError, TypeError, ValueError):
-        return None
+    return stated_size(generator_path() if generator == EMBEDDED else Path(generator))

@@ -237,12 +237,17 @@ def image_factor(folder: Path) -> int:
 
 def own_size(folder: Path) -> int:
     """Side of the images that a pipeline draws by itself, pixels; 1024, as FLUX.1, where its parts do not say."""
+    return stated_size(folder) or 1024
+
+
+def stated_size(folder: Path) -> int | None:
+    """The same; None where its parts do not say."""
     for part in ("unet", "transformer"):
         config = folder / part / "config.json"
         size = read_json(config).get("sample_size") if config.is_file() else None
         if isinstance(size, int):
             return size * _autoencoder_factor(folder)
-    return 1024
+    return None
 
 
 def _autoencoder_factor(folder: Path) -> int:

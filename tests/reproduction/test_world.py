@@ -154,7 +154,8 @@ def test_a_dry_run_says_what_is_to_be_done(lab, tmp_path, capsys):
     run_study(StudySettings(world=str(file), dry_run=True, output=str(tmp_path / "out")))
     # pixels once; untrained, four arms of two steps and two of one step with two seeds
     assert (
-        "15 trainings and measurements to do, 160 views, 0 images to draw, about 4.4 hours" in capsys.readouterr().err
+        "15 training runs and measurements to do, 160 views, 0 images to draw, about 4.4 hours"
+        in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
 
