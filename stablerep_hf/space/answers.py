@@ -16,7 +16,7 @@ from ..errors import InputError
 from .gallery import Place, load_collections, load_guidance
 from .guidance import Guidance
 from .layout import lay_out
-from .searching import Hit, Searcher, Searchers
+from .searching import Hit, Searchers
 from .settings import SpaceSettings
 from .writing import (
     about_html,
@@ -31,7 +31,6 @@ from .writing import (
 
 ALL = "all"
 MOST_LETTERS = 200  # of a text query
-_LINKED = ("text", "picture", "show", "results")  # what a link to a search may hold
 # A text is said to match nothing well if so many random strings match as well and none of its words stands below a
 # picture. With what ships, that is said of 90% of other random strings, of no caption of the pictures, and of 26% of
 # captions that it never saw: by its vectors alone, that encoder takes 61% of its own captions for random strings.
@@ -64,8 +63,6 @@ class Answers:
             self.collections.parts[name].rows = rows  # what it could not decode cannot be shown either
         self._drawn = load_guidance(settings)
         self._lock = threading.Lock()
-        self._map: dict[str, Any] | None = None
-        self._guidance_once: Guidance | None = None
 
     # ---------------------------------------------------------------- what the layout asks
 
@@ -122,7 +119,7 @@ class Answers:
     # ---------------------------------------------------------------- search
 
     def opening(self, asked: Mapping[str, str]) -> tuple[Any, ...]:
-        """What stands there when the page opens: the search that its address names, or else the first example.
+        """What is there when the page opens: the search that its address names, or else the first example.
 
         Args:
             asked: The parameters of the address: `text` or `picture` (COLLECTION:ROW), `show`, `results`.
@@ -151,11 +148,11 @@ class Answers:
         wanted = _text(text)
         hits = self.searchers.first.by_text(wanted, self._count(count), self._names(source))
         nonsense = self.searchers.first.share_of_nonsense(wanted)
-        told = ""
+        note = ""
         if nonsense >= _MOST_NONSENSE and not self.collections.knows_a_word_of(wanted):
-            told = f"Nothing here matches that well: {nonsense:.0%} of random strings of letters match as well."
+            note = f"Nothing here matches that well: {nonsense:.0%} of random strings of letters match as well."
         link = self._link({"text": wanted}, source, self._count(count))
-        return self._shown({"text": wanted}, hits, f"nearest to “{wanted}”", link=link, told=told)
+        return self._shown({"text": wanted}, hits, f"nearest to “{wanted}”", link=link, note=note)
 
     def search_picture(self, picture: Image.Image | None, source: str, count: int) -> Shown:
         """Search by an uploaded picture."""
@@ -185,12 +182,13 @@ class Answers:
         return self.search_picture(picture, source, count)
 
     def _show_place(self, place: Place, source: str, count: int) -> Shown:
-        hits = self._by_place(self.searchers.first, place, self._count(count), self._names(source))
+        picture = self.collections.picture(place)
+        hits = self.searchers.first.by_picture(picture, self._count(count), self._names(source), without=place)
         caption = self.collections.caption(place)
         link = self._link({"picture": f"{place.collection}:{place.row}"}, source, self._count(count))
         what = f"most like “{caption}”" if caption else "most like the chosen one"
-        told = agreement([hit.place for hit in hits], place, self.collections)
-        return self._shown({"place": [place.collection, place.row]}, hits, what, place, link=link, told=told)
+        note = agreement([hit.place for hit in hits], place, self.collections)
+        return self._shown({"place": [place.collection, place.row]}, hits, what, place, link=link, note=note)
 
     def _link(self, query: dict[str, str], source: str, count: int) -> str:
         """The address, relative to the page's, that opens a search; see `opening`."""
@@ -208,22 +206,19 @@ class Answers:
         place: Place | None = None,
         *,
         link: str = "",
-        told: str = "",
+        note: str = "",
     ) -> Shown:
-        found = self._tiles([self.collections.describe(hit.place, hit.score) for hit in hits])
-        status = status_html(f"{len(hits)} of {len(self.collections):,} pictures, {what}.", told, link)
+        found = self._tiles(self._describe(hits))
+        status = status_html(f"{len(hits)} of {len(self.collections):,} pictures, {what}.", note, link)
         if not self.collections.has_siblings:
             return query, found, status, "", "", ""
         if place is None:
             return query, found, status, "Choose a picture to see all of its caption.", "", ""
         places = self.collections.siblings(place)
         known = [self.collections.describe(sibling) for sibling in places[:_MOST_SIBLINGS]]
-        note = f"{len(places)} of “{escape(self.collections.caption(place))}”"
-        note += f", the first {_MOST_SIBLINGS} shown" if len(places) > _MOST_SIBLINGS else ""
-        return query, found, status, note, self._tiles(known, (place.collection, place.row)), provenance_html(known)
-
-    def _by_place(self, searcher: Searcher, place: Place, count: int, names: list[str]) -> list[Hit]:
-        return searcher.by_picture(self.collections.picture(place), count, names, without=place)
+        family = f"{len(places)} of “{escape(self.collections.caption(place))}”"
+        family += f", the first {_MOST_SIBLINGS} shown" if len(places) > _MOST_SIBLINGS else ""
+        return query, found, status, family, self._tiles(known, (place.collection, place.row)), provenance_html(known)
 
     # ---------------------------------------------------------------- compare
 
@@ -250,18 +245,19 @@ class Answers:
     def _side(self, label: str, picture: Image.Image, place: Place | None) -> tuple[str, str]:
         searcher = self.searchers[label]
         hits = searcher.by_picture(picture, _COMPARED, list(self.collections.parts), without=place)
-        described = [self.collections.describe(hit.place, hit.score) for hit in hits]
-        told = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
-        return status_html(f"First {len(hits)} of {label}.", told), self._tiles(described)
+        note = agreement([hit.place for hit in hits], place, self.collections) if place is not None else ""
+        return status_html(f"First {len(hits)} of {label}.", note), self._tiles(self._describe(hits))
 
     # ---------------------------------------------------------------- map
 
     def map(self) -> dict[str, Any]:
         """Value of the map, made once."""
         with self._lock:
-            if self._map is None:
-                self._map = lay_out(self.searchers.first, self.collections, self._settings.map_size)
             return self._map
+
+    @cached_property
+    def _map(self) -> dict[str, Any]:
+        return lay_out(self.searchers.first, self.collections, self._settings.map_size)
 
     # ---------------------------------------------------------------- guidance
 
@@ -270,25 +266,26 @@ class Answers:
         if caption not in self.guidance_captions:
             raise InputError("That caption was not drawn at several guidance scales: choose one of the list.")
         with self._lock:
-            return guidance_html(self.guidance(), caption)
+            return guidance_html(self.guidance, caption)
 
+    @cached_property
     def guidance(self) -> Guidance:
-        """What was measured of the guidance scales, once."""
-        if self._guidance_once is None:
-            assert self._drawn is not None  # else it has no captions
-            self._guidance_once = Guidance(self._drawn, self.searchers.first)
-        return self._guidance_once
+        """What was measured of the guidance scales."""
+        assert self._drawn is not None  # else it has no captions
+        return Guidance(self._drawn, self.searchers.first)
 
     # ---------------------------------------------------------------- programs
 
     def describe_text(self, text: str, source: str, results: int) -> list[dict[str, Any]]:
         """Search by words, as JSON values; see `Collection.describe`."""
-        hits = self.searchers.first.by_text(_text(text), self._count(results), self._names(source))
-        return [self.collections.describe(hit.place, hit.score) for hit in hits]
+        return self._describe(self.searchers.first.by_text(_text(text), self._count(results), self._names(source)))
 
     def describe_picture(self, picture: Image.Image | None, source: str, results: int) -> list[dict[str, Any]]:
         """Search by a picture, likewise."""
-        hits = self.searchers.first.by_picture(_picture(picture), self._count(results), self._names(source))
+        picture = _picture(picture)
+        return self._describe(self.searchers.first.by_picture(picture, self._count(results), self._names(source)))
+
+    def _describe(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
         return [self.collections.describe(hit.place, hit.score) for hit in hits]
 
     def describe_siblings(self, collection: str, row: int) -> list[dict[str, Any]]:
@@ -299,7 +296,6 @@ class Answers:
     def facts(self) -> dict[str, Any]:
         """What is searched by what, as JSON values."""
         first = self.searchers.first
-        indexes = {name: vars(facts) for name, facts in first.facts().items()}
         settings = self._settings
         return {
             "encoder": _public_name(settings.encoder),
@@ -311,7 +307,7 @@ class Answers:
             "synthetic_dataset": _public_name(str(settings.synthetic_dataset)),
             "synthetic_split": settings.synthetic_split,
             "collections": {name: len(part) for name, part in self.collections.parts.items()},
-            "indexes": indexes,
+            "indexes": {name: vars(facts) for name, facts in first.facts().items()},
             "reads_texts": self.reads_texts,
         }
 
@@ -345,11 +341,7 @@ def _picture(picture: Image.Image | None) -> Image.Image:
 
 
 def _text(text: Any) -> str:
-    """Check a text query.
-
-    Raises:
-        InputError: Empty, too long, or no text.
-    """
+    """The words of a text query; `InputError` if it is empty, too long, or no text."""
     if not isinstance(text, str):
         raise InputError("Words must be text.")
     if len(text) > 10 * MOST_LETTERS or len(words := " ".join(text.split())) > MOST_LETTERS:

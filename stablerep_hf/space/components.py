@@ -28,13 +28,7 @@ element.addEventListener('click', (event) => {
 
 
 def picture_grid(label: str, value: str = "", **options: Any) -> gr.HTML:
-    """Pictures as buttons; choosing one sends `select` with its `collection` and `row`.
-
-    Args:
-        label: What it is called.
-        value: What `writing.tiles_html` returns.
-        options: For `gradio.HTML`.
-    """
+    """Pictures as buttons (`writing.tiles_html`); choosing one sends `select` with its `collection` and `row`."""
     return gr.HTML(value, label=label, js_on_load=_GRID_EVENTS, **options)
 
 

@@ -83,19 +83,11 @@ class Collection:
         return bool(place < len(self.rows) and self.rows[place] == row)
 
     def picture(self, row: int) -> Image.Image:
-        """A picture, RGB.
-
-        Raises:
-            InputError: It cannot be decoded.
-        """
+        """A picture, RGB; `InputError` if it cannot be decoded."""
         return decode_picture(self._bytes(row), most_bytes=2**31, most_pixels=2**31, formats=None)
 
     def describe(self, row: int, score: float | None = None) -> dict[str, Any]:
-        """Describe a picture to the page and to programs, as JSON values.
-
-        Args:
-            row: Of the data set.
-            score: Cosine with the query.
+        """Describe a picture, perhaps with its cosine with the query, to the page and to programs, as JSON values.
 
         Returns:
             `collection`, `row`, `caption`, `group`, `score`, `image` (a data URL, at most 256 pixels) and
@@ -181,11 +173,7 @@ class Collections:
         return any(len(places) > 1 for places in self._places.values())
 
     def place(self, collection: Any, row: Any) -> Place:
-        """A place that somebody named, if there is one.
-
-        Raises:
-            InputError: There is none.
-        """
+        """A place that somebody named; `InputError` if there is none."""
         part = self.parts.get(collection) if isinstance(collection, str) else None
         if part is None or isinstance(row, bool) or not isinstance(row, int) or not part.shows(row):
             raise InputError("There is no such picture: choose one that is shown.")
@@ -257,7 +245,7 @@ def load_guidance(settings: SpaceSettings) -> Collection | None:
     """Captions drawn at several guidance scales; None if the settings have none.
 
     Raises:
-        InputError: It is not within reach, has no images, or no `guidance_scale`.
+        InputError: They are not within reach, have no images, or no `guidance_scale`.
     """
     if settings.guidance_dataset == NONE:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 Message = MutableMapping[str, Any]
@@ -67,8 +68,8 @@ class Guard:
             uploads: Folder of uploads.
             most_upload: Bytes of an uploaded file.
             requests_per_minute: POSTs of one visitor; of other requests 30 times as many.
-            behind_proxy: Tell visitors apart by the first address of X-Forwarded-For. A visitor who sends that header
-                himself can pass for many; then the queue is the limit.
+            behind_proxy: Tell visitors apart by the first address of X-Forwarded-For. Somebody who sends that header
+                himself can pass for many visitors; then the queue is the limit.
         """
         self._app = app
         self._routes = [Route(path, _no_endpoint, methods=methods) for path, methods in OPEN_ROUTES.items()]
@@ -87,26 +88,26 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        app, receive = await self._admit(scope, receive)
+        await app(scope, receive, send)
+
+    async def _admit(self, scope: MutableMapping[str, Any], receive: Receive) -> tuple[Application, Receive]:
+        """What answers a request, the application or a refusal, and what that reads."""
         posted = scope["method"] == "POST"
         if not self._limiter.hit(self._posts if posted else self._reads, str(posted), self._visitor(scope)):
-            await _refuse(send, 429, "Too many requests in a minute: wait a little.")
-            return
+            return _refusal(429, "Too many requests in a minute: wait a little.", {"retry-after": "20"}), receive
         route = self._route(scope)
         if route is None:
-            await _refuse(send, 403, "This page does not offer that.")
-            return
+            return _refusal(403, "This page does not offer that."), receive
         if not posted:
-            await self._app(scope, receive, send)
-            return
+            return self._app, receive
         upload = route == _UPLOAD
         body = await _read(receive, self._most_upload if upload else _MOST_JSON)
         if body is None:
-            await _refuse(send, 413, "The request is larger than this page takes.")
-            return
+            return _refusal(413, "The request is larger than this page takes."), receive
         if not upload and (problem := self._problem(body)):
-            await _refuse(send, 400, problem)
-            return
-        await self._app(scope, _replay(body, receive), send)
+            return _refusal(400, problem), receive
+        return self._app, _replay(body, receive)
 
     def _route(self, scope: MutableMapping[str, Any]) -> str | None:
         """The open route that a request is for; None if there is none."""
@@ -186,10 +187,5 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-async def _refuse(send: Send, status: int, sentence: str) -> None:
-    content = json.dumps({"detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    if status == 429:
-        headers.append((b"retry-after", b"20"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+def _refusal(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": sentence}, status, headers)

@@ -19,13 +19,7 @@ _SIDE = 32  # pixels of a thumbnail
 
 
 def lay_out(searcher: Searcher, collections: Collections, most: int) -> dict[str, Any]:
-    """The value of `components.picture_map`.
-
-    Args:
-        searcher: The encoder.
-        collections: The pictures.
-        most: How many are shown, spread over all.
-    """
+    """The value of `components.picture_map`, of at most so many pictures, spread over all."""
     every = searcher.places()
     chosen = np.linspace(0, len(every) - 1, min(len(every), most)).astype(int)
     places = [every[number] for number in chosen.tolist()]

@@ -24,12 +24,7 @@ class NonsenseTexts:
     """
 
     def __init__(self, embed: Callable[[list[str]], NDArray[np.float32]], indexes: Sequence[VectorIndex]) -> None:
-        """Embed the strings and search with them.
-
-        Args:
-            embed: Texts -> (n, E), of any scale.
-            indexes: Of pictures in the same space.
-        """
+        """Search indexes of pictures with the strings; `embed` takes texts into their space, (n, E) of any scale."""
         self._embed = embed
         self._indexes = indexes
         samples = [

@@ -21,20 +21,17 @@ _SHOWN_SIDE = 256  # pixels; what is shown of a picture is never larger
 def read_picture(
     path: Any, uploads: str | Path, *, most_bytes: int = 5_000_000, most_pixels: int = 25_000_000
 ) -> Image.Image:
-    """Decode one uploaded picture.
+    """Decode one uploaded picture: RGB, transparent parts on white.
 
     In this order, each before anything is done that the next one bounds: the path is one that an upload was put at,
     and no link; the file is small enough; its bytes begin as one of `FORMATS`; its header says few enough pixels; it
     decodes. Of an animation the first frame counts, and the camera's orientation is applied.
 
     Args:
-        path: Where the server put the upload. Comes back from the visitor, so it is not believed.
+        path: Where the server put the upload. It comes back from the visitor, so it is checked.
         uploads: The folder of uploads.
         most_bytes: Of the file.
         most_pixels: Width x height.
-
-    Returns:
-        RGB, transparent parts on white.
 
     Raises:
         InputError: Whatever is wrong with it.

@@ -68,24 +68,13 @@ class Searcher:
         return self.vision.tokenizer is not None and all(index.embeds is not None for index in self._indexes.values())
 
     def by_picture(self, picture: Image.Image, k: int, names: list[str], without: Place | None = None) -> list[Hit]:
-        """The pictures most like one, in the encoder's features.
-
-        Args:
-            picture: The query.
-            k: How many.
-            names: Collections to search.
-            without: The query itself, where it is one of them.
-        """
+        """The k pictures most like one in the encoder's features, of these collections, without the query itself."""
         with self._lock:
             features, _ = embed_image(self.vision, picture)
         return self._nearest(features, k, names, embeds=False, without=without)
 
     def by_text(self, text: str, k: int, names: list[str]) -> list[Hit]:
-        """The pictures nearest to words, in the space that the encoder's two towers share.
-
-        Raises:
-            InputError: The encoder knows no texts.
-        """
+        """The k pictures nearest to words in the space that the two towers share; `InputError` if there is none."""
         return self._nearest(self.embed_text(text), k, names, embeds=True)
 
     def embed_text(self, text: str) -> NDArray[np.float32]:
@@ -188,11 +177,7 @@ class Searchers:
         return list(self._names)
 
     def __getitem__(self, label: str) -> Searcher:
-        """The searcher of that label.
-
-        Raises:
-            InputError: There is none, or it cannot be loaded.
-        """
+        """The searcher of that label; `InputError` if there is none, or it cannot be loaded."""
         if not isinstance(label, str) or label not in self._names:
             raise InputError("There is no such encoder here: choose one of the list.")
         with self._lock:

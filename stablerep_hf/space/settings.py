@@ -103,8 +103,8 @@ def read_settings(file: str | Path | None, environment: Mapping[str, str]) -> Sp
     """Read the page's settings.
 
     Args:
-        file: YAML with some of the settings; may be missing. A setting with no value is one that is not there.
-        environment: Variables; one that is a setting's name in capitals, and not empty, stands above the file. Lists
+        file: YAML with some of the settings; may be missing. A setting without a value counts as not given.
+        environment: Variables; one that is a setting's name in capitals, and not empty, overrides the file. Lists
             are separated by commas. `SPACE_ID`, which the Hub sets in a Space, switches `behind_proxy` on.
 
     Raises:

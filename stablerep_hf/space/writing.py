@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 def heading_html(settings: SpaceSettings, searcher: Searcher, collections: Collections) -> str:
     """The head of the page: what it is, in two lines."""
     real, drawn = (len(collections.parts.get(name, ())) for name in (REAL, SYNTHETIC))
-    told = f"<b>{escape(searcher.label)}</b> searches {real:,} pictures by picture"
-    told += " and words" if searcher.reads_texts else ""
+    lead = f"<b>{escape(searcher.label)}</b> searches {real:,} pictures by picture"
+    lead += " and words" if searcher.reads_texts else ""
     if settings.encoder == EMBEDDED and settings.dataset == EMBEDDED:
-        told = (
+        lead = (
             f"An encoder that learned from <b>synthetic drawings of captions alone</b> searches {real:,} real "
             "pictograms by human artists that it never saw"
         )
-    told += f", and {drawn:,} drawings with their origin." if drawn else "."
-    return f"<h1>{escape(page_title(settings, searcher))}</h1><p>{told} Choose a result to search by it.</p>"
+    lead += f", and {drawn:,} drawings with their origin." if drawn else "."
+    return f"<h1>{escape(page_title(settings, searcher))}</h1><p>{lead} Choose a result to search by it.</p>"
 
 
 def page_title(settings: SpaceSettings, searcher: Searcher) -> str:
@@ -36,10 +36,10 @@ def page_title(settings: SpaceSettings, searcher: Searcher) -> str:
 def tiles_html(
     described: Sequence[dict[str, Any]], query: tuple[str, int] | None = None, *, name_collection: bool = True
 ) -> str:
-    """Pictures as a list of buttons, for `components.picture_grid`.
+    """Pictures (see `Collection.describe`) as a list of buttons, for `components.picture_grid`.
 
     Args:
-        described: What `Collection.describe` tells of each.
+        described: The pictures.
         query: Collection and row of the one that is marked.
         name_collection: Say which collection each picture is of.
     """
@@ -50,23 +50,23 @@ def tiles_html(
         collection = entry["collection"] if name_collection else ""
         score = "" if entry["score"] is None else f"{entry['score']:.3f}"
         known = [caption or f"picture {entry['row'] + 1}", f"similarity {score}" if score else "", group, collection]
-        told = ", ".join(word for word in known if word)
-        origin = "\n".join(f"{name}: {value}" for name, value in entry["provenance"].items())
+        name = ", ".join(word for word in known if word)
+        origin = "\n".join(f"{key}: {value}" for key, value in entry["provenance"].items())
         marked = " query" if query == (entry["collection"], entry["row"]) else ""
         lines.append(
             f'<li><button type="button" class="tile{marked}" data-collection="{escape(entry["collection"])}" '
-            f'data-row="{entry["row"]}" title="{escape(origin or told)}" '
-            f'aria-label="{escape(told)}. Search by this picture"><img src="{entry["image"]}" alt="">'
+            f'data-row="{entry["row"]}" title="{escape(origin or name)}" '
+            f'aria-label="{escape(name)}. Search by this picture"><img src="{entry["image"]}" alt="">'
             f"{_span('caption', caption)}{_span('group', group)}"
             f'<span class="facts"><b>{score}</b>{_span(f"source {collection}", collection)}</span></button></li>'
         )
     return f'<ul class="grid">{"".join(lines)}</ul>'
 
 
-def status_html(sentence: str, told: str = "", link: str = "") -> str:
+def status_html(sentence: str, note: str = "", link: str = "") -> str:
     """What a search found; read aloud when it changes. `link` is an address that opens the same search."""
     anchor = f' <a href="{escape(link)}">Link to this search</a>' if link else ""
-    return f'<p role="status">{escape(sentence)}{" " + escape(told) if told else ""}{anchor}</p>'
+    return f'<p role="status">{escape(sentence)}{" " + escape(note) if note else ""}{anchor}</p>'
 
 
 def refusal_html(sentence: str, about: str = "") -> str:
@@ -76,14 +76,14 @@ def refusal_html(sentence: str, about: str = "") -> str:
 
 def agreement(found: Sequence[Place], query: Place, collections: Collections) -> str:
     """How many results share the query's caption and group, as far as these are known."""
-    told = []
+    counts = []
     family = set(collections.siblings(query))
     if len(family) > 1:
-        told.append(f"{len(family.intersection(found))} of its caption")
+        counts.append(f"{len(family.intersection(found))} of its caption")
     if group := collections.group(query):
         known = [collections.group(place) for place in found if collections.group(place)]
-        told.append(f"{known.count(group)} of {len(known)} of its group, {group}")
-    return f"Among them {'; '.join(told)}." if told else ""
+        counts.append(f"{known.count(group)} of {len(known)} of its group, {group}")
+    return f"Among them {'; '.join(counts)}." if counts else ""
 
 
 def provenance_html(described: Sequence[dict[str, Any]]) -> str:

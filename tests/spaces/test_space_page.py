@@ -200,7 +200,7 @@ def test_guidance_is_measured(open_page, answers, keep):
     rows.first.wait_for()
     assert rows.locator("th").all_inner_texts() == ["1", "1.5", "2", "3", "5", "8"]
     assert rows.first.locator("img").count() == 4
-    measured = answers.guidance().rows("grinning face")
+    measured = answers.guidance.rows("grinning face")
     assert [f"{row.diversity:.2f}" for row in measured] == [
         row.locator("td").nth(2).inner_text() for row in rows.all()
     ]
