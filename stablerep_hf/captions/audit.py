@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from itertools import chain
+from typing import IO, Any, Literal
 
 from .caption_set import CaptionSet
 from .near_duplicates import NearDuplicateIndex
@@ -161,20 +162,25 @@ def audit_captions(
 
 
 def _overlap(name: str, there: CaptionSet, captions: CaptionSet, threshold: float) -> Overlap:
-    equal_ids = set(there.caption_ids.tolist())
-    index = NearDuplicateIndex(threshold)
-    for key, text in enumerate(there):
-        index.add(key, text)
-    equal, near = [], []
-    for caption_id, text in zip(captions.caption_ids.tolist(), captions, strict=True):
-        if caption_id in equal_ids:
-            equal.append(text)
-        elif index.find(text) is not None:
-            near.append(text)
+    found: dict[str | None, list[str]] = {"equal": [], "near": [], None: []}
+    for text, match in zip(captions, find_overlaps(captions, [there], threshold), strict=True):
+        found[match].append(text)
     classes = [text for text in there if 0 < len(split_words(text)) <= 3]
     naming = TermMatcher(classes).count(captions) if classes else {}
     ranked = sorted(((entry, number) for entry, number in naming.items() if number), key=lambda pair: -pair[1])
-    return Overlap(name, tuple(equal), tuple(near), tuple(ranked))
+    return Overlap(name, tuple(found["equal"]), tuple(found["near"]), tuple(ranked))
+
+
+def find_overlaps(
+    captions: CaptionSet, sets: Sequence[CaptionSet], threshold: float
+) -> Iterator[Literal["equal", "near"] | None]:
+    """Whether each caption is (nearly) equal to one of other sets."""
+    ids = {caption_id for there in sets for caption_id in there.caption_ids.tolist()}
+    index = NearDuplicateIndex(threshold)
+    for key, text in enumerate(chain.from_iterable(sets)):
+        index.add(key, text)
+    for caption_id, text in zip(captions.caption_ids.tolist(), captions, strict=True):
+        yield "equal" if caption_id in ids else "near" if index.find(text) is not None else None
 
 
 def _count_groups(captions: CaptionSet) -> dict[str, int]:

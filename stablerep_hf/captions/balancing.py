@@ -18,11 +18,7 @@ Groups = Sequence[Sequence[str]]  # for each caption its concepts, or its one la
 
 
 def caption_groups(captions: CaptionSet, concepts: TermMatcher | None = None) -> list[list[str]]:
-    """The concepts that each caption names or, without a list of concepts, its label.
-
-    Raises:
-        InputError: There are neither concepts nor labels.
-    """
+    """The concepts that each caption names or, without a list of concepts, its label; `InputError` without both."""
     if concepts is not None:
         return [concepts.find(caption) for caption in captions]
     if captions.labels is None:
@@ -83,7 +79,7 @@ def allocate_images(
     target: int | None = None,
     max_images: int | None = None,
 ) -> Int64Array:
-    """Compute how many images to draw of each caption, so that rare concepts get more.
+    """How many images to draw of each caption, int64 (C,), so that rare concepts get more.
 
     A caption counts towards its rarest concept alone (the first of equally rare ones); captions without a concept form
     one of their own. With n_c captions of concept c and a budget of B = `images_per_caption` x C images in all,
@@ -104,12 +100,8 @@ def allocate_images(
         max_images: Most images of one caption; default 16 times `images_per_caption`, because the hundredth image of
             one sentence adds little.
 
-    Returns:
-        int64 (C,).
-
     Raises:
-        InputError: The allocation is unknown, a number is below 1, or a target is missing or given without
-            "target".
+        InputError: The allocation is unknown, a number is below 1, or a target is missing or not asked for.
     """
     if allocation not in get_args(Allocation):
         raise InputError(f"allocation={allocation} is unknown: use one of {', '.join(get_args(Allocation))}.")

@@ -24,6 +24,7 @@ FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
 Rows = Iterator[tuple[str | None, str | None]]  # caption and label
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_REMEDIES = {",": "put captions that hold a comma into double quotes", "\t": "take the tab out of the text"}
 _NESTED = "nests lists or objects too deeply to be read, and captions are text or objects with text"
 _LONGEST_FIELD = 10_000_000  # characters of one CSV field; the csv module's own limit of 131,072 is easily met
 
@@ -77,11 +78,7 @@ def open_parquet(file: str) -> pq.ParquetFile:
 
 @contextmanager
 def refusing_damaged_parquet(name: str) -> Iterator[None]:
-    """Turn what pyarrow raises for a damaged or unreadable file into a sentence.
-
-    Raises:
-        InputError: See above.
-    """
+    """Turn what pyarrow raises for a damaged or unreadable file into an `InputError`."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -89,11 +86,7 @@ def refusing_damaged_parquet(name: str) -> Iterator[None]:
 
 
 def choose_column(source: str, columns: Iterable[str], texts: list[str], column: str | None) -> str:
-    """The column that was asked for, else `caption`, else the only one that holds text.
-
-    Raises:
-        InputError: There is no such column, or there are several.
-    """
+    """The column that was asked for, else `caption`, else the only one that holds text, or `InputError`."""
     columns = list(columns)
     wanted = column or DEFAULT_COLUMN
     if columns.count(wanted) > 1:
@@ -142,11 +135,9 @@ def _from_separated(file: str, name: str, delimiter: str, column: str | None, la
     csv.field_size_limit(_LONGEST_FIELD)
     lines = _lines(file, name)
     # Tab-separated files know no quotes, and captions may begin with one.
-    reader = (
-        csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-        if delimiter == "\t"
-        else csv.reader(lines, delimiter=delimiter, strict=True)
-    )
+    is_tsv = delimiter == "\t"
+    quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=not is_tsv)  # type: ignore[arg-type]
     try:
         header = next(reader, [])
         _check_header(name, header, delimiter, column)
@@ -157,7 +148,7 @@ def _from_separated(file: str, name: str, delimiter: str, column: str | None, la
             if len(row) > len(header):
                 raise InputError(
                     f"Line {reader.line_num} of {name!r} has {len(row)} fields, but the first line names "
-                    f"{len(header)}: {_remedy(delimiter)}."
+                    f"{len(header)}: {_REMEDIES[delimiter]}."
                 )
             yield (row[place] if place < len(row) else None, row[label] if label < len(row) else None)
     except csv.Error as error:
@@ -182,10 +173,6 @@ def _check_header(name: str, header: list[str], delimiter: str, column: str | No
         )
 
 
-def _remedy(delimiter: str) -> str:
-    return "put captions that hold a comma into double quotes" if delimiter == "," else "take the tab out of the text"
-
-
 def _from_json(file: str, name: str, column: str | None, label_column: str | None) -> Rows:
     chosen = column
     for number, entry in enumerate(_entries(file, name), start=1):
@@ -208,22 +195,13 @@ def _from_json(file: str, name: str, column: str | None, label_column: str | Non
 
 def _entries(file: str, name: str) -> Iterator[Any]:
     """The entries of a JSON list, or of lines that are JSON: whatever the file is called, its first letter tells."""
-    lines = _lines(file, name)
+    lines, is_first = _lines(file, name), True
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            whole = chain([line], lines)
-            return _list_entries(whole, name) if line.lstrip()[0] == "[" else _line_entries(whole, name, number)
-    return iter(())
-
-
-def _line_entries(lines: Iterable[str], name: str, first: int) -> Iterator[Any]:
-    for number, line in enumerate(lines, start=first):
-        if line.strip():
+        if is_first and line.lstrip().startswith("["):
+            yield from _parse("".join(chain([line], lines)), repr(name))
+        elif line.strip():
+            is_first = False
             yield _parse(line, f"Line {number} of {name!r}")
-
-
-def _list_entries(lines: Iterable[str], name: str) -> Iterator[Any]:
-    yield from _parse("".join(lines), repr(name))
 
 
 def _parse(text: str, what: str) -> Any:

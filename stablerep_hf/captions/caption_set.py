@@ -56,16 +56,13 @@ class CaptionSet:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str | None]) -> CaptionSet:
-        """Normalise captions, leave out the empty ones and merge exact duplicates.
+        """Normalise captions, leave out the empty ones and merge exact duplicates into their first occurrence.
 
         Args:
             texts: Captions, consumed once and in blocks. `None` counts as an empty caption.
 
-        Returns:
-            The set; the first occurrence of a caption keeps its place.
-
         Raises:
-            InputError: If an entry is not text or has no UTF-8 form, or if two different captions share an id.
+            InputError: An entry is not text or has no UTF-8 form, or two different captions share an id.
         """
         return cls._from_rows((text, None) for text in texts)
 
@@ -100,12 +97,9 @@ class CaptionSet:
         Args:
             table: Columns `caption_id`, `caption` and `count`, perhaps `label` and `num_images`; others are left out.
 
-        Returns:
-            The set, in the table's order.
-
         Raises:
-            InputError: If a column is missing or has another type, if an id is not its caption's, occurs twice or
-                belongs to a caption that is empty or not normalised, or if a count or number of images is below 1.
+            InputError: A column is missing or has another type, an id is not its caption's, occurs twice or belongs to
+                a caption that is empty or not normalised, or a count or number of images is below 1.
         """
         return cls.from_batches(table.schema, table.to_batches(max_chunksize=_BLOCK))
 
@@ -177,13 +171,10 @@ class CaptionSet:
         return digest.hexdigest()
 
     def select(self, indices: Iterable[int] | Int64Array) -> CaptionSet:
-        """Return the captions at these places, in this order.
-
-        Args:
-            indices: Places in [0, len), each at most once (a set holds no caption twice).
+        """The captions at these places in [0, len), each at most once, in this order.
 
         Raises:
-            InputError: If a place is out of range or occurs twice.
+            InputError: A place is out of range or occurs twice.
         """
         places = np.fromiter(indices, np.int64)
         if len(places) and (places.min() < 0 or places.max() >= len(self)):
@@ -213,11 +204,7 @@ class CaptionSet:
         return pa.concat_batches(parts).take(pa.array(np.argsort(order)))
 
     def with_num_images(self, num_images: Iterable[int] | Int64Array) -> CaptionSet:
-        """The same captions with these numbers of images to draw.
-
-        Args:
-            num_images: (C,) integers, at least 0; captions with 0 are left out.
-        """
+        """The same captions with these numbers of images to draw, (C,) integers; those with 0 are left out."""
         numbers = np.fromiter(num_images, np.int64)
         table = self.table.drop_columns(["num_images"]) if self.num_images is not None else self.table
         table = table.append_column("num_images", pa.array(numbers, pa.int32())).filter(pa.array(numbers > 0))
@@ -226,14 +213,12 @@ class CaptionSet:
     def adding_up(self, source: CaptionSet, places: Int64Array) -> CaptionSet:
         """The same captions, with the counts of the captions of another set that were merged into them.
 
+        Numbers of images, if `source` has them, are added up too: merging does not change how many are drawn in all.
+
         Args:
             source: The other set.
             places: (len(source),) for each caption of `source` the place of the caption here that it was merged into,
                 -1 for none.
-
-        Returns:
-            The captions with the sums of the counts and, if `source` has them, of the numbers of images: merging does
-            not change how many images are drawn in all.
         """
         merged = places >= 0
 
@@ -252,13 +237,13 @@ class CaptionSet:
         return replace(self, history={**self.history, **facts})
 
     def slice(self, start: int, stop: int) -> CaptionSet:
-        """Return the captions start, start + 1, ..., stop - 1 (fewer at the end) without copying them."""
+        """The captions start, start + 1, ..., stop - 1 (fewer at the end), without copying them."""
         release(self.mapping)  # the pages of earlier slices: reading a set slice by slice takes the memory of one
         start = min(start, len(self))
         return CaptionSet(self.table.slice(start, max(0, stop - start)), history=self.history)
 
     def head(self, n: int) -> CaptionSet:
-        """Return the first n captions (all, if there are fewer) without copying them."""
+        """The first n captions (all, if there are fewer), without copying them."""
         return self.slice(0, n)
 
     def write_parquet(self, where: str | Path | IO[bytes]) -> None:

@@ -108,7 +108,7 @@ def clean_captions(
     Args:
         captions: The set; its labels and numbers of images are kept.
         rules: The rules.
-        classifier: Called with texts, returns how unsafe each is, in [0, 1]; see `text_classifier`.
+        classifier: Texts -> how unsafe each is, in [0, 1]; see `text_classifier`.
 
     Returns:
         The clean set, with the counts and numbers of images of merged captions added up, and how many distinct

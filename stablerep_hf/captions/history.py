@@ -17,10 +17,7 @@ _OVERLAPS = ("equal", "near", "classes_named")
 
 
 def read_history(path: str | Path) -> dict[str, Any]:
-    """Read the history of a caption set from its parquet file, without its captions.
-
-    Returns:
-        `CaptionSet.history`; empty if the file has none, does not exist or is not parquet.
+    """The `CaptionSet.history` in a parquet file, read without the captions; {} if it has none or is not parquet.
 
     Raises:
         InputError: The history is malformed.
@@ -33,11 +30,7 @@ def read_history(path: str | Path) -> dict[str, Any]:
 
 
 def history_of(schema: pa.Schema) -> dict[str, Any]:
-    """The history that a schema carries, {} if it carries none.
-
-    Raises:
-        InputError: It is malformed.
-    """
+    """The history that a schema carries, {} if it carries none; `InputError` if it is malformed."""
     try:
         history = json.loads((schema.metadata or {}).get(_KEY, b"{}"))
         if what := _what_is_wrong(history):

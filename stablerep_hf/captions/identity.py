@@ -23,26 +23,18 @@ _VISIBLE = re.compile(
 def normalize_caption(text: str) -> str:
     """Bring a caption to the form that is stored and hashed.
 
-    Args:
-        text: Any text.
-
-    Returns:
-        The text in Unicode NFC with every run of white space (tabs, line breaks, no-break spaces too) replaced by one
-        space and none at the ends. The empty string if nothing in it can be seen: white space, control characters,
-        zero-width spaces. Case, punctuation and compatibility characters are kept: they change what a generator draws.
+    That is Unicode NFC with every run of white space (tabs, line breaks, no-break spaces too) replaced by one space
+    and none at the ends; "" if nothing in the text can be seen: white space, control characters, zero-width spaces.
+    Case, punctuation and compatibility characters are kept: they change what a generator draws.
     """
     return " ".join(unicodedata.normalize("NFC", text).split()) if _VISIBLE.search(text) else ""
 
 
 def caption_id(text: str) -> int:
-    """Compute the id of a caption.
+    """The id of a caption, normalised or not: in [0, 2**63), so it fits int64.
 
-    Args:
-        text: The caption, normalised or not.
-
-    Returns:
-        An integer in [0, 2**63): the first 63 bits of the blake2b digest of the normalised caption in UTF-8. It fits
-        int64. Among ten million captions the chance of any collision is about 5e-6.
+    It is the first 63 bits of the blake2b digest of the normalised caption in UTF-8. Among ten million captions the
+    chance of any collision is about 5e-6.
 
     Raises:
         UnicodeEncodeError: The text holds a lone surrogate and so has no UTF-8 form.
@@ -51,5 +43,5 @@ def caption_id(text: str) -> int:
 
 
 def id_of_normalized(caption: str) -> int:
-    """Compute the id of a caption that `normalize_caption` returned, without normalising it again."""
+    """The id of a caption that `normalize_caption` returned, without normalising it again."""
     return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big") >> 1

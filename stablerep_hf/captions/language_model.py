@@ -113,7 +113,7 @@ class CaptionWriter:
                 continue  # torn by a kill
 
     def write(self, prompts: Sequence[str], per_prompt: int, *, seed: int = 0) -> Iterator[tuple[int, str]]:
-        """Answer prompts.
+        """Answer prompts: yield the number of the prompt and the first line of the answer, unless that is empty.
 
         Args:
             prompts: Texts that the model continues, such as few-shot examples that end in "Caption:". A prompt that
@@ -121,12 +121,8 @@ class CaptionWriter:
             per_prompt: Answers to each prompt, at least 1.
             seed: Base seed; the k-th answer to a prompt has the seed hash(seed, prompt, k).
 
-        Yields:
-            The number of the prompt and the first line of the answer; empty answers are left out.
-
         Raises:
-            InputError: The model cannot be loaded, the server refuses or failed too often, or there is no prompt or
-                answer to ask for.
+            InputError: The model cannot be loaded, the server refuses or failed too often, or nothing is asked for.
         """
         if per_prompt < 1 or not prompts:
             raise InputError(f"{per_prompt} answers to {len(prompts)} prompts give no caption: ask for 1 or more.")

@@ -22,15 +22,11 @@ _ROUND_NUMBER = re.compile(r"[1-9]\d{0,2}(?:[ .]\d{3})*[ .]000")  # 100 000 000
 
 
 def find_personal_data(text: str) -> str | None:
-    """Say what kind of personal data a caption seems to hold.
+    """What kind of personal data a caption seems to hold; None if none is found.
 
-    Args:
-        text: The caption.
-
-    Returns:
-        The first of "e-mail", "URL", "handle", "card number" (13 to 19 digits with a correct Luhn check digit) and
-        "phone number" (7 to 15 digits, international or with an area code) that matches; None if none does. Years,
-        dates and measures are neither. Names of people are not looked for.
+    The first of "e-mail", "URL", "handle", "card number" (13 to 19 digits with a correct Luhn check digit) and "phone
+    number" (7 to 15 digits, international or with an area code) that matches. Years, dates and measures are neither.
+    Names of people are not looked for.
     """
     if not any(sign in text for sign in "@./") and not any(letter.isdigit() for letter in text):
         return None  # most captions

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import InputError
-from .audit import CaptionAudit, audit_captions
+from ..files.atomic import explaining, replacing
+from .audit import CaptionAudit, audit_captions, find_overlaps
 from .balancing import allocate_images, balance_captions, caption_groups
 from .caption_set import CaptionSet
 from .cleaning import CleaningRules, clean_captions, text_classifier
-from .near_duplicates import NearDuplicateIndex
 from .reading import read_captions
 from .settings import CaptionSettings
-from .terms import TermMatcher, read_terms, unsafe_words
+from .terms import TermMatcher, read_terms, shipped_terms
 from .written import missing_of_classes, write_captions
 
 _NEAR_DUPLICATES = 0.8
@@ -56,8 +56,6 @@ class PreparedCaptions:
         Raises:
             InputError: The name ends otherwise, or the file cannot be written.
         """
-        from ..files.atomic import explaining, replacing
-
         place = caption_file(path)
         audit = json.dumps(self.audit.to_dict(), indent=1, ensure_ascii=False)
         writers: dict[Path, Callable[[IO[bytes]], object]] = {
@@ -77,11 +75,7 @@ class PreparedCaptions:
 
 
 def caption_file(path: str | Path) -> Path:
-    """Check the path at which a caption set will be written.
-
-    Raises:
-        InputError: Its name does not end in `.parquet`.
-    """
+    """The path at which a caption set will be written; `InputError` if its name does not end in `.parquet`."""
     if Path(path).suffix != ".parquet":
         raise InputError(f"output={path} is not named .parquet, which is the format of the file: rename it.")
     return Path(path)
@@ -90,16 +84,13 @@ def caption_file(path: str | Path) -> Path:
 def prepare_captions(
     source: str | Path | None, settings: CaptionSettings | None = None, *, answers: str | Path | None = None
 ) -> PreparedCaptions:
-    """Read or write captions, then clean, balance, allocate and audit them.
+    """Read or write captions, then clean, balance, allocate and audit them. `PreparedCaptions.save` writes them.
 
     Args:
         source: What `read_captions` reads; None to write captions of `settings.classes`.
         settings: The settings; `CaptionSettings()` if not given.
         answers: JSONL file that keeps what a language model answered, so that a second run asks only for what is
             missing; None keeps nothing.
-
-    Returns:
-        The set, and what became of the source's captions. Nothing is written; see `PreparedCaptions.save`.
 
     Raises:
         InputError: A source or list cannot be read, settings do not fit together, or no caption is left.
@@ -155,23 +146,14 @@ def prepare_captions(
         evaluation_sets=evaluation_sets,
         near_duplicates=rules.near_duplicates or 1.0,
     )
+    counts = len(before) + before.num_merged, before.num_empty, before.num_merged
     after = after.with_history(
-        read=len(before) + before.num_merged,
-        empty=before.num_empty,
-        equal=before.num_merged,
+        **dict(zip(("read", "empty", "equal"), counts, strict=True)),
         dropped=dropped,
         allocation=settings.allocation or before.history.get("allocation"),
         audit=audit.summary(),
     )
-    return PreparedCaptions(
-        captions=after,
-        num_read=len(before) + before.num_merged,
-        num_empty=before.num_empty,
-        num_equal=before.num_merged,
-        dropped=dropped,
-        missing=missing_of_classes(settings, after),
-        audit=audit,
-    )
+    return PreparedCaptions(after, *counts, dropped, missing_of_classes(settings, after), audit)
 
 
 def _rules(settings: CaptionSettings) -> CleaningRules:
@@ -179,21 +161,20 @@ def _rules(settings: CaptionSettings) -> CleaningRules:
         case "none":
             blocked = []
         case "shipped":
-            blocked = unsafe_words()
+            blocked = shipped_terms("unsafe")
         case path:
             blocked = read_terms(path)
     near_duplicates = settings.near_duplicates
     if near_duplicates is None and settings.classes is None:
         near_duplicates = _NEAR_DUPLICATES
     return CleaningRules(
-        repair=settings.repair,
-        min_words=settings.min_words,
-        max_words=settings.max_words,
+        **{
+            name: getattr(settings, name)
+            for name in ("repair", "min_words", "max_words", "keep_personal", "max_unsafe")
+        },
         languages=tuple(settings.languages or ()),
         blocked_words=tuple(blocked),
-        keep_personal=settings.keep_personal,
         near_duplicates=near_duplicates or None,
-        max_unsafe=settings.max_unsafe,
     )
 
 
@@ -212,13 +193,6 @@ def _read_evaluation_sets(names: Sequence[str]) -> dict[str, CaptionSet]:
 def _without_overlaps(
     captions: CaptionSet, evaluation_sets: dict[str, CaptionSet], threshold: float | None
 ) -> tuple[CaptionSet, int]:
-    ids = {caption_id for there in evaluation_sets.values() for caption_id in there.caption_ids.tolist()}
-    index = NearDuplicateIndex(threshold or 1.0)
-    for key, text in enumerate(text for there in evaluation_sets.values() for text in there):
-        index.add(key, text)
-    kept = [
-        place
-        for place, (caption_id, text) in enumerate(zip(captions.caption_ids.tolist(), captions, strict=True))
-        if caption_id not in ids and index.find(text) is None
-    ]
+    matches = find_overlaps(captions, list(evaluation_sets.values()), threshold or 1.0)
+    kept = [place for place, match in enumerate(matches) if match is None]
     return captions.select(kept), len(captions) - len(kept)

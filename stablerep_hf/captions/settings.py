@@ -39,7 +39,6 @@ class WritingSettings:
     )
 
     def __post_init__(self) -> None:
-        """Refuse settings that do not fit together."""
         if self.language_model is None and self.prompt is not None:
             raise InputError(f"prompt={self.prompt} is what a language model continues: give `language_model` too.")
         if self.per_class is not None and self.per_class < 1:
@@ -91,7 +90,6 @@ class CaptionSettings(WritingSettings):
     seed: int = setting(0, "Seed of the balancing and of captions that are written.")
 
     def __post_init__(self) -> None:
-        """Refuse settings that do not fit together."""
         super().__post_init__()
         if (self.classifier is None) != (not self.classifier_labels):
             raise InputError(

@@ -29,7 +29,7 @@ def fill_templates(
     per_class: int,
     seed: int = 0,
 ) -> Iterator[tuple[str, str]]:
-    """Write captions of each class.
+    """Write captions of each class: yield pairs of a caption and its class.
 
     The kinds are those of SynCLR (Tian et al. 2023, arXiv 2312.17742, section 3.1): class; class and background; class
     and positional relation. They ask a language model; here templates are filled. The fillings of a class come in a
@@ -43,9 +43,6 @@ def fill_templates(
         relations: Such as "next to a bench" (the release: a relation such as "on top of").
         per_class: Captions of each class; fewer if there are fewer fillings.
         seed: Seed of the order. The captions of a class do not depend on the other classes.
-
-    Yields:
-        Pairs of a caption and its class.
 
     Raises:
         InputError: A template has no `{class}` or an unknown placeholder, no template can be filled, or `per_class`

@@ -26,11 +26,7 @@ class TermMatcher:
     """
 
     def __init__(self, terms: Iterable[str]) -> None:
-        """Index the terms.
-
-        Raises:
-            InputError: There is no term, or one holds no word.
-        """
+        """Index the terms; `InputError` if there is none, or one holds no word."""
         self._terms: dict[tuple[str, ...], str] = {}
         for term in terms:
             words = tuple(split_words(term))
@@ -85,14 +81,13 @@ def read_terms(path: str | Path) -> list[str]:
 
 
 def shipped_terms(name: str) -> list[str]:
-    """Read a list that comes with the package: "backgrounds", "relations" or "unsafe"."""
+    """Read a list that comes with the package.
+
+    "backgrounds", "relations", or "unsafe": English words for sexual content and gore, a short list that proves no
+    safety.
+    """
     text = (resources.files(__package__) / "word_lists" / f"{name}.txt").read_text(encoding="utf-8")
     return list(_lines(text))
-
-
-def unsafe_words() -> list[str]:
-    """English words for sexual content and gore. The list is short and proves no safety."""
-    return shipped_terms("unsafe")
 
 
 def demographic_terms() -> dict[str, list[str]]:

@@ -24,15 +24,12 @@ _INSTRUCTION = "Write one short, concrete caption of a photo of what is named be
 
 
 def write_captions(settings: WritingSettings, seed: int = 0, answers: str | Path | None = None) -> CaptionSet:
-    """Write captions of class names.
+    """Write labelled captions of class names: `per_class` of each class, or fewer if a language model repeats itself.
 
     Args:
         settings: Class names, templates or a language model.
         seed: Of the order of fillings, and of the language model's answers.
         answers: JSONL file that keeps what a language model answered; None keeps nothing.
-
-    Returns:
-        Labelled captions: `per_class` of each class. A language model that repeats itself may give fewer.
 
     Raises:
         InputError: A list cannot be read, templates give fewer captions of a class than were asked for, or the

@@ -7,7 +7,7 @@ import pytest
 from stablerep_hf.captions import CaptionSet, CleaningRules, clean_captions, merge_near_duplicates
 from stablerep_hf.captions.near_duplicates import shingles, similarity
 from stablerep_hf.captions.personal import find_personal_data
-from stablerep_hf.captions.terms import TermMatcher, demographic_terms, read_terms, unsafe_words
+from stablerep_hf.captions.terms import TermMatcher, demographic_terms, read_terms, shipped_terms
 from stablerep_hf.errors import InputError
 
 
@@ -77,7 +77,7 @@ def test_terms_are_whole_words_of_any_case_and_length() -> None:
 def test_lists_of_terms(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("# a comment\nred ball\n\n dog \n")
     assert read_terms(tmp_path / "t.txt") == ["red ball", "dog"]
-    assert TermMatcher(unsafe_words()).find("an erotic drawing") == ["erotic"]
+    assert TermMatcher(shipped_terms("unsafe")).find("an erotic drawing") == ["erotic"]
     assert "woman" in demographic_terms()["gender: women"]
     (tmp_path / "e.txt").write_text("#\n")
     for name, said in (("e.txt", "holds no term"), ("none.txt", "cannot be read")):
