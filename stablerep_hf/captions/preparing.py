@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import InputError
-from ..files.atomic import explaining, replacing
+from ..files.atomic import readable_disk_errors, replacing
 from .audit import CaptionAudit, audit_captions, find_overlaps
 from .balancing import allocate_images, balance_captions, caption_groups
 from .caption_set import CaptionSet
@@ -66,7 +66,7 @@ class PreparedCaptions:
         }
         if not self.audit.has_counts:
             del writers[place.with_suffix(".audit.png")]
-        with explaining(place):
+        with readable_disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
         for file, write in writers.items():
             with replacing(file) as stream:

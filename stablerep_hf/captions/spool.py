@@ -38,7 +38,7 @@ class Spool:
         if self._writer is None and self._num_bytes <= _IN_MEMORY:
             self._batches.append(batch)
             return
-        with self._explaining():
+        with self._readable_errors():
             if self._writer is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed in `close`
                 self._writer = pa.ipc.new_file(self._file, self._schema)
@@ -55,7 +55,7 @@ class Spool:
         """
         if self._file is None:
             return pa.Table.from_batches(self._batches, self._schema), None
-        with self._explaining():
+        with self._readable_errors():
             self._writer.close()
             self._file.flush()
             mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -63,7 +63,7 @@ class Spool:
         return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapping))).read_all(), mapping
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
+    def _readable_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

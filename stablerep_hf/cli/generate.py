@@ -13,7 +13,7 @@ from ..setting import setting
 from ..synthesis.settings import GenerationSettings, ScoringSettings, SigningSettings
 from ..synthesis.workers import rank_and_world_size
 from .parsing import Command
-from .score import say_unscored
+from .score import print_missing_scores
 
 if TYPE_CHECKING:
     from ..synthesis import SynthesisEstimate
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
         warnings.showwarning = lambda message, *_: print(f"stablerep generate: {message}", file=sys.stderr)
         result = run.run()
     if result.is_complete:
-        say_unscored(settings.output, result.unscored)
+        print_missing_scores(settings.output, result.unscored)
     what = "The data set stands" if rank_and_world_size()[1] == 1 else "This worker's part of the data set stands"
     print(f"{what} in {settings.output}: {loading_line(settings.output)}")
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"{column:<10} {mean:.4f} on average")
 
 
-def say_unscored(folder: str, unscored: UnscoredImages) -> None:
+def print_missing_scores(folder: str, unscored: UnscoredImages) -> None:
     """Print how many images lack scores, if any do."""
     if unscored.number:
         print(

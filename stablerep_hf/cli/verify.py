@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..setting import setting
 from ..synthesis.settings import SigningSettings
 from .parsing import Command
-from .score import say_unscored
+from .score import print_missing_scores
 
 _SHOWN = 20
 
@@ -64,4 +64,4 @@ def main(argv: Sequence[str]) -> None:
         decode=flags.decode,
     )
     print(f"Repaired: {repaired.report.num_images:,} images in {repaired.report.num_shards:,} shards.")
-    say_unscored(folder, repaired.unscored)
+    print_missing_scores(folder, repaired.unscored)

@@ -36,7 +36,7 @@ class SweptUpError(FileNotFoundError):
 
 
 @contextmanager
-def explaining(path: Path, num_bytes: int | None = None) -> Iterator[None]:
+def readable_disk_errors(path: Path, num_bytes: int | None = None) -> Iterator[None]:
     """Turn what a disk says about `path` into a sentence, whichever library passes it on.
 
     Args:
@@ -115,11 +115,11 @@ def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BufferedRand
         The open file, binary, readable too.
 
     Raises:
-        InputError: As `explaining`.
+        InputError: As `readable_disk_errors`.
         SweptUpError: If the file was removed meanwhile; `path` is as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
-    with explaining(path, num_bytes):
+    with readable_disk_errors(path, num_bytes):
         file = temporary.open("w+b")
         try:
             with file:
@@ -143,7 +143,7 @@ def clear(path: Path) -> None:
     Raises:
         InputError: It is a folder with files in it, or may not be removed.
     """
-    with explaining(path):
+    with readable_disk_errors(path):
         try:
             path.unlink(missing_ok=True)
         except (IsADirectoryError, PermissionError):
@@ -164,7 +164,7 @@ def write_at_once(path: Path, write: Callable[[BufferedRandom], T], num_bytes: i
         What `write` returned.
 
     Raises:
-        InputError: As `explaining`.
+        InputError: As `readable_disk_errors`.
     """
     while True:
         try:
@@ -177,7 +177,7 @@ def write_at_once(path: Path, write: Callable[[BufferedRandom], T], num_bytes: i
 def write_file(path: str | Path, content: bytes) -> None:
     """Write a file by `write_at_once`; its folder is made if there is none."""
     path = Path(path)
-    with explaining(path, len(content)):
+    with readable_disk_errors(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_at_once(path, lambda file: file.write(content), len(content))
 

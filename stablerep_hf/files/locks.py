@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import SoftFileLock, Timeout
 
 from ..errors import InputError
-from .atomic import explaining
+from .atomic import readable_disk_errors
 
 try:
     import fcntl
@@ -41,7 +41,7 @@ def lock_folder(folder: str | Path, *, shared: bool = False) -> Iterator[None]:
         InputError: Another process holds the folder, or nothing can be written there.
     """
     place = Path(folder)
-    with explaining(place):
+    with readable_disk_errors(place):
         made = [path for path in (place, *place.parents) if not path.exists()]
         place.mkdir(parents=True, exist_ok=True)
         try:

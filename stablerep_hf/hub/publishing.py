@@ -83,7 +83,7 @@ def publish(
         raise InputError(f"tag={tag} names a version and `create_pr` only proposes one: tag it once it is merged.")
     if variables and publication.kind != "space":
         raise InputError(f"{describe_kind(publication.kind)} has no variables, only a Space has: leave them out.")
-    with explaining_refusals(repository, OSError, ValueError, RuntimeError):
+    with readable_refusals(repository, OSError, ValueError, RuntimeError):
         if get_token() is None:
             raise InputError(f"Publishing {repository} needs a token: run `hf auth login` or set HF_TOKEN.")
         if missing := missing_on_hub(publication):
@@ -344,7 +344,7 @@ def _retry_after(response: Any) -> float:
 
 
 @contextmanager
-def explaining_refusals(repository: str, *others: type[Exception]) -> Iterator[None]:
+def readable_refusals(repository: str, *others: type[Exception]) -> Iterator[None]:
     """Turn what the Hub and its client say into a sentence.
 
     Args:

@@ -14,7 +14,7 @@ from ..assets import EMBEDDED
 from ..errors import InputError, one_line
 from ..evaluation.images import decode_image, load_images
 from ..extras import require
-from ..files.atomic import explaining
+from ..files.atomic import readable_disk_errors
 from ..files.locks import lock_folder
 from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
 from ..synthesis.adaptation_settings import AdaptationInputs, AdaptationSettings
@@ -68,7 +68,7 @@ def adapt(
     from ..synthesis.adaptation import adapt_generator  # which takes seconds
 
     is_first = rank_and_world_size()[0] == 0
-    with explaining(Path(inputs.output)), lock_folder(inputs.output) if is_first else nullcontext():
+    with readable_disk_errors(Path(inputs.output)), lock_folder(inputs.output) if is_first else nullcontext():
         losses = adapt_generator(
             inputs.generator,
             images,

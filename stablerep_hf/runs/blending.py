@@ -100,7 +100,7 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
         InputError: Encoders of different architecture, or data, columns or shares that cannot work.
     """
     from .. import assets
-    from ..files.atomic import explaining
+    from ..files.atomic import readable_disk_errors
     from ..files.locks import lock_folder
     from .conversion import filling, refuse_other_files
     from .evaluation import MeasuringSettings, load_sides
@@ -135,7 +135,7 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
     allowed = [point for point in points if point.chosen_by[1] >= least]
     chosen = max(allowed, key=lambda point: (point.chosen_by[0], -point.weight))
     blending = Blending(points, chosen)
-    with explaining(output), lock_folder(output), filling(output) as folder:
+    with readable_disk_errors(output), lock_folder(output), filling(output) as folder:
         _write(folder, output.resolve().name, blending, _between(towers, chosen.weight, processor), places)
     return blending
 

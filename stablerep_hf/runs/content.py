@@ -98,7 +98,7 @@ def _content_on_hub(source: str, repo_type: str) -> str:
 
 
 @contextmanager
-def reading(source: str) -> Iterator[None]:
+def readable_data_errors(source: str) -> Iterator[None]:
     """Turn what the Hub and its client say while a data set is read from it into a sentence.
 
     Raises:

@@ -68,7 +68,7 @@ def convert(source: str, output: str | Path, settings: ConversionSettings | None
     """
     from .. import assets
     from ..extras import require
-    from ..files.atomic import explaining
+    from ..files.atomic import readable_disk_errors
     from ..models import export_dual_encoder, export_encoder, export_onnx
     from . import cards
 
@@ -84,7 +84,7 @@ def convert(source: str, output: str | Path, settings: ConversionSettings | None
     try:
         model, processor = _load(source, settings)
         whole: Any = model if hasattr(model, "projection_head") else None
-        with explaining(output), lock_folder(output), filling(output) as folder:
+        with readable_disk_errors(output), lock_folder(output), filling(output) as folder:
             has_text = whole is not None and whole.config.text_config is not None
             dual = settings.format == "sentence-transformers" or (settings.format == "onnx" and has_text)
             if dual:

@@ -119,7 +119,7 @@ class ImageTrainingRun(ABC):
         """
         from ..training.checkpoints import checkpoint_to_resume
 
-        with self._explaining():
+        with self._readable_errors():
             checkpoint = checkpoint_to_resume(self.trainer)
             if self.trainer.is_world_process_zero():
                 Path(str(self.arguments.output_dir)).mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ class ImageTrainingRun(ABC):
 
     def finish(self) -> None:
         """Write the model, its cards and, last, the record."""
-        with self._explaining():
+        with self._readable_errors():
             self.record = self.describe() | {"finished": True}
             if self.trainer.average is not None:
                 self.trainer.average.load_into(self.trainer.model)
@@ -160,14 +160,14 @@ class ImageTrainingRun(ABC):
         Raises:
             InputError: The Hub cannot be reached or refuses; the same run tries again and trains no more.
         """
-        from ..hub.publishing import explaining_refusals, push_folder
+        from ..hub.publishing import push_folder, readable_refusals
 
         arguments = self.arguments
         place = {"repository": arguments.hub_model_id, "revision": arguments.hub_revision}
         if not arguments.push_to_hub or arguments.process_index != 0 or self.record.get("pushed") == place:
             return
         repository = str(arguments.hub_model_id)
-        with explaining_refusals(repository, OSError, RuntimeError):
+        with readable_refusals(repository, OSError, RuntimeError):
             commit = push_folder(
                 self.published,
                 repository,
@@ -221,13 +221,13 @@ class ImageTrainingRun(ABC):
         check_room(self.room, self.output)
 
     @contextmanager
-    def _explaining(self) -> Iterator[None]:
+    def _readable_errors(self) -> Iterator[None]:
         """One sentence for whatever the arguments, the folder or the data are at fault for."""
-        from ..files.atomic import explaining
-        from .content import reading
+        from ..files.atomic import readable_disk_errors
+        from .content import readable_data_errors
 
         try:
-            with explaining(self.output), reading(" ".join(names_in(self.settings.data))):
+            with readable_disk_errors(self.output), readable_data_errors(" ".join(names_in(self.settings.data))):
                 yield
         except InputError:
             raise
@@ -243,7 +243,7 @@ class ImageTrainingRun(ABC):
     def _making(self) -> Iterator[None]:
         """The same while the trainer is made, when transformers and accelerate refuse arguments and make a folder."""
         try:
-            with self._explaining():
+            with self._readable_errors():
                 yield
             with suppress(OSError):  # nothing is written yet, unless there was something
                 (self.output / _CHECKPOINTS).rmdir()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files.atomic import explaining
+from ..files.atomic import readable_disk_errors
 from ..files.locks import lock_folder
 from ..progress import say
 from ..setting import setting
@@ -62,7 +62,7 @@ def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = N
         "split": settings.split,
         "subset": settings.subset or "",
     }
-    with explaining(Path(settings.output)), lock_folder(settings.output):
+    with readable_disk_errors(Path(settings.output)), lock_folder(settings.output):
         return index_images(
             vision,
             dataset,

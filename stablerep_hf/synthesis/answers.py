@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..errors import InputError
-from ..files.atomic import explaining, replacing
+from ..files.atomic import readable_disk_errors, replacing
 from ..files.locks import lock_folder
 from ..files.shards import PROVENANCE
 from .protocol import KeepingGenerator
@@ -65,7 +65,7 @@ class AnswerFolder:
         Raises `BudgetSpent` if there are `most` already.
         """
         line = f"{key}\n".encode()
-        with explaining(self._requests), FileLock(self._requests.with_name(".requests.lock")):
+        with readable_disk_errors(self._requests), FileLock(self._requests.with_name(".requests.lock")):
             sent = self._requests.stat().st_size // len(line) if self._requests.exists() else 0
             if most is not None and sent >= most:
                 raise BudgetSpent(

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..files.atomic import explaining, remove_leftovers, replacing, write_file
+from ..files.atomic import readable_disk_errors, remove_leftovers, replacing, write_file
 from ..files.locks import lock_folder
 from ..files.sealing import content_hash, seal, unseal
 from ..files.shards import CAPTIONS, DATA, FILES, MANIFEST, PLAN, PROVENANCE, UNFINISHED, sha256_of
@@ -109,7 +109,7 @@ class _Export:
                 f"The output {str(self.output)!r} is not empty and holds no part of this export: name another folder."
             )
         for name in (MANIFEST, DATA):
-            with explaining(self.output / name):
+            with readable_disk_errors(self.output / name):
                 (self.output / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.output / name, even_fresh=True)
         if not self._stands:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..captions import CaptionSet, read_captions
 from ..errors import InputError
-from ..files.atomic import explaining, remove_leftovers, write_at_once
+from ..files.atomic import readable_disk_errors, remove_leftovers, write_at_once
 from ..files.sealing import seal, unseal
 from ..files.shards import CAPTIONS, DATA, PLAN, PROVENANCE, read_record, record_path, shard_path
 from .drawing import DrawnShard
@@ -34,7 +34,7 @@ class ShardStore:
         """
         self.folder = Path(folder)
         self.plan = plan
-        with explaining(self.folder):
+        with readable_disk_errors(self.folder):
             for place in (self.folder, *self.folder.parents):
                 if place.is_file():
                     raise InputError(
@@ -63,12 +63,12 @@ class ShardStore:
         captions_path = self.folder / PROVENANCE / CAPTIONS
         text = self.plan.to_json()
         for name in (PROVENANCE, DATA):  # first what tells whose folder it is
-            with explaining(self.folder / name):
+            with readable_disk_errors(self.folder / name):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder / name, even_fresh=False)
         if not self._has_captions():
             write_at_once(captions_path, self.plan.captions.write_parquet)
-        with explaining(plan_path):
+        with readable_disk_errors(plan_path):
             if not plan_path.exists() or plan_path.read_bytes() != text.encode():
                 write_at_once(plan_path, lambda file: file.write(text.encode()))
 

@@ -131,12 +131,12 @@ def checkpoint_to_resume(trainer: Any) -> str | None:
     """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from ..hub.publishing import explaining_refusals
+    from ..hub.publishing import readable_refusals
 
     repository = str(trainer.args.hub_model_id)
     with (
         trainer.args.main_process_first(desc="looking for a checkpoint"),
-        explaining_refusals(repository, LocalEntryNotFoundError),
+        readable_refusals(repository, LocalEntryNotFoundError),
     ):
         here = latest_checkpoint(str(trainer.args.output_dir))
         return pushed_checkpoint(trainer, newer_than=_step(here) if here else -1) or here

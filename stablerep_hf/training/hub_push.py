@@ -21,7 +21,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
-from ..hub.publishing import explaining_refusals, push_folder
+from ..hub.publishing import push_folder, readable_refusals
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments, recipe_of
@@ -77,7 +77,7 @@ class HubPushTrainer(Trainer):
         name = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
         token = token or self.args.hub_token
         private = self.args.hub_private_repo if private is None else private
-        with explaining_refusals(name):
+        with readable_refusals(name):
             self.hub_model_id = HfApi().create_repo(name, token=token, private=private, exist_ok=True).repo_id
 
     def create_model_card(  # type: ignore[override]

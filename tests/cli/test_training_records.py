@@ -11,7 +11,7 @@ from tiny_training import TRAIN_FLAGS
 from training_data import make_dataset
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.runs.content import content_of, is_content, reading
+from stablerep_hf.runs.content import content_of, is_content, readable_data_errors
 from stablerep_hf.runs.record import contents_of, read_record, write_record
 
 PUSH = ["--push_to_hub", "--hub_model_id", "alice/run", "--hub_strategy", "end"]
@@ -183,8 +183,8 @@ def test_data_that_stops_coming_is_no_failed_push(train, monkeypatch):
 
 
 def test_a_pipe_that_breaks_is_no_data_that_stops_coming():
-    with pytest.raises(BrokenPipeError), reading("alice/drawings"):
+    with pytest.raises(BrokenPipeError), readable_data_errors("alice/drawings"):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     sentence = r"Reading data=alice/drawings stopped \(Server Disconnected\): run"
-    with pytest.raises(InputError, match=sentence), reading("alice/drawings"):
+    with pytest.raises(InputError, match=sentence), readable_data_errors("alice/drawings"):
         raise ConnectionError("Server Disconnected")  # what `datasets` says after its last try

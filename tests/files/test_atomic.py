@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.files.atomic import explaining, replacing
+from stablerep_hf.files.atomic import readable_disk_errors, replacing
 
 
 def full(*_):
@@ -42,7 +42,7 @@ def limit(path):
 @pytest.mark.parametrize("write", [full, write_torch_to_file, rust, torch_to_path, quota, numpy_to_file, limit])
 def test_a_full_disk_is_one_sentence_whoever_says_so(tmp_path, write):
     unknown = r"no room left for 'out' in .*, which takes more than the [\d,.]+ MB"
-    with pytest.raises(InputError, match=unknown), explaining(tmp_path / "out"):
+    with pytest.raises(InputError, match=unknown), readable_disk_errors(tmp_path / "out"):
         write(tmp_path / "out")
     known = r"takes about 2\.5 MB while [\d,.]+ MB are free: free some and run the same"
     with pytest.raises(InputError, match=known), replacing(tmp_path / "out", 2_500_000) as file:
@@ -52,9 +52,9 @@ def test_a_full_disk_is_one_sentence_whoever_says_so(tmp_path, write):
 
 
 def test_other_errors_and_sentences_pass(tmp_path):
-    with pytest.raises(RuntimeError, match="something else"), explaining(tmp_path):
+    with pytest.raises(RuntimeError, match="something else"), readable_disk_errors(tmp_path):
         raise RuntimeError("something else")
-    with pytest.raises(InputError, match=r"^its own sentence$"), explaining(tmp_path):
+    with pytest.raises(InputError, match=r"^its own sentence$"), readable_disk_errors(tmp_path):
         try:
             full()
         except OSError as error:
