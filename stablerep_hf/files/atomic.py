@@ -44,7 +44,7 @@ def readable_disk_errors(path: Path, num_bytes: int | None = None) -> Iterator[N
         num_bytes: About how much room it takes, where that is known.
 
     Raises:
-        InputError: If the disk or the quota is full, or nothing can be written there.
+        InputError: The disk or the quota is full, or nothing can be written there.
     """
     try:
         yield
@@ -89,11 +89,7 @@ def _room(path: Path, num_bytes: int | None) -> str:
 
 
 def check_output_file(path: Path) -> None:
-    """Refuse, before any work, a path at which `replacing` could write no file.
-
-    Raises:
-        InputError: If it is a folder, or in a folder that does not exist.
-    """
+    """Refuse (`InputError`), before any work, a path at which `replacing` could write no file."""
     if path.is_dir():
         raise InputError(f"The output {str(path)!r} is a folder; name a file in it.")
     if not path.parent.is_dir():
@@ -116,7 +112,7 @@ def replacing(path: Path, num_bytes: int | None = None) -> Iterator[BufferedRand
 
     Raises:
         InputError: As `readable_disk_errors`.
-        SweptUpError: If the file was removed meanwhile; `path` is as it was.
+        SweptUpError: The file was removed meanwhile; `path` is as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
     with readable_disk_errors(path, num_bytes):
@@ -155,16 +151,7 @@ def clear(path: Path) -> None:
 def write_at_once(path: Path, write: Callable[[BufferedRandom], T], num_bytes: int | None = None) -> T:
     """Write a file by `replacing`, and anew if another worker sweeps it up meanwhile: each does so once, at its end.
 
-    Args:
-        path: In a folder that exists.
-        write: Writes the content; it may be called again.
-        num_bytes: As for `replacing`.
-
-    Returns:
-        What `write` returned.
-
-    Raises:
-        InputError: As `readable_disk_errors`.
+    `write` writes the content; it may be called again. What it returns is returned.
     """
     while True:
         try:
@@ -183,12 +170,10 @@ def write_file(path: str | Path, content: bytes) -> None:
 
 
 def remove_leftovers(folder: Path, *, even_fresh: bool) -> None:
-    """Remove what killed writers left in a folder.
+    """Remove what killed writers left in a folder, which may not exist.
 
-    Args:
-        folder: Where to look; it may not exist.
-        even_fresh: Whether files of the last hour go too, which may be another worker's, at work now: it writes them
-            again, see `write_at_once`.
+    Files of the last hour go only if `even_fresh`: they may be another worker's, at work now, who then writes them
+    again, see `write_at_once`.
     """
     for leftover in leftovers(folder):
         try:

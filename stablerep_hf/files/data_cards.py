@@ -21,12 +21,9 @@ _OUTSIDE = re.compile(r"^[/\\~]|^\w:|://|::|(^|[/\\])\.\.([/\\]|$)")
 
 
 def read_card(source: str | Path) -> dict[str, Any]:
-    """What the card of a data set says to machines; nothing if it has none.
+    """What the card of a data set (a folder or a Hub id) says to machines; nothing if it has none.
 
     `datasets` would read any file of this machine, and fetch any address, that a card names as data.
-
-    Args:
-        source: A folder or a Hub id.
 
     Raises:
         InputError: It is damaged, or names data outside of the data set.

@@ -1,4 +1,4 @@
-"""JSON that carries its own hash, so that a file with one bit flipped is told from the one that was written."""
+"""JSON that carries its own hash: a file with one bit flipped is not taken for the one that was written."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ def seal(content: Mapping[str, Any]) -> str:
 
 
 def unseal(text: str | bytes) -> dict[str, Any]:
-    """The values that `seal` wrote, without the hash.
-
-    Raises:
-        ValueError: If the text is anything else, or was damaged or edited.
-    """
+    """The values that `seal` wrote, without the hash; `ValueError` if the text is anything else, damaged or edited."""
     try:
         content: dict[str, Any] = json.loads(text)
         intact = content.pop(_SEAL) == content_hash(content)

@@ -54,12 +54,7 @@ def read_record(
 ) -> dict[str, Any]:
     """The record of a shard that is whole: of this plan and this number, with the size and sha256 of the file.
 
-    Args:
-        folder: The data set.
-        shard: The shard's number.
-        num_shards: How many shards the plan has.
-        plan_hash: The plan's hash.
-        digest: Gives the sha256 of a file.
+    `digest` gives the sha256 of a file.
 
     Raises:
         ValueError: The shard or its record is missing or damaged; the message says what was found, as a sentence
@@ -102,9 +97,6 @@ def check_shards(folder: str | Path) -> None:
     Names and sizes are compared each time, the sha256 of a file when it is read for the first time since it was
     written: what was compared is remembered by size and time stamps, below HF_HOME. Call it before a folder is
     loaded; where it finds no records (somebody else's data, a Hub id), it does nothing.
-
-    Args:
-        folder: What a `data` setting names.
 
     Raises:
         InputError: A shard is missing, damaged, exchanged or too many; the message names it and says what to do.

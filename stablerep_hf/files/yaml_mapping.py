@@ -39,14 +39,11 @@ _Loader.add_implicit_resolver(  # 1e-3 too, which YAML 1.1 takes for a word
 
 
 def read_mapping(text: str, source: str) -> dict[str, Any]:
-    """Read lines of `key: value`.
+    """Read lines of `key: value`; dashes in keys become underscores.
 
     Args:
         text: YAML. `true` and `false` alone are booleans, `1e-3` is a number; anchors and aliases are refused.
         source: What to call it in an error, such as "config=run.yaml".
-
-    Returns:
-        The values by key; dashes in keys become underscores.
 
     Raises:
         InputError: It is not YAML, not a mapping, or too large.

@@ -20,7 +20,7 @@ from ..evaluation.columns import check_columns
 from ..evaluation.encoder import inference
 from ..evaluation.feature_cache import feature_identity
 from ..evaluation.images import read_content, to_rgb
-from ..files.atomic import write_file
+from ..files.atomic import write_at_once, write_file
 from .vector_index import EXACT_BELOW, RECORD, VectorIndex, build_index, open_index
 
 _IDENTITY, _ROWS = "images.json", "rows.npy"
@@ -63,7 +63,7 @@ def index_images(
         folder: Where the index is kept; one that stands there is opened, one that was begun is finished. None: in
             memory.
         image_column: The images.
-        names: What the folder says of its origin beside what tells it from others, such as "encoder" and "dataset".
+        names: What the folder says of its origin beside its identity, such as "encoder" and "dataset".
         exact_below: See `build_index`.
         extraction: For `extract_features`: `cache_dir`, `batch_size`, `num_workers`, `device`, `max_bad_images`,
             `progress`.
@@ -93,9 +93,7 @@ def index_images(
         if vectors is not None
     }
     if place is not None:  # last, so that where it stands all of it stands
-        with (place / f".{_ROWS}").open("wb") as file:
-            np.save(file, found.rows)
-        (place / f".{_ROWS}").replace(place / _ROWS)
+        write_at_once(place / _ROWS, lambda file: np.save(file, found.rows))
     return ImageIndex(found.rows, parts[_FEATURES], parts.get(_EMBEDS))
 
 
@@ -109,10 +107,10 @@ def _finished(part: Path, shape: tuple[int, ...]) -> VectorIndex | None:
 
 
 def index_identity(vision: VisionEncoder, dataset: Dataset, image_column: str = "image") -> dict[str, Any]:
-    """What tells an index from another, JSON values: weights, preparation of images, and the images themselves.
+    """What distinguishes an index, JSON values: weights, preparation of images, and the images themselves.
 
-    Every image is read and none decoded. The images are told by their content, because the fingerprint of `datasets`,
-    which features are kept by, is another one on another machine.
+    Every image is read and none decoded. The images are identified by their content, because the fingerprint of
+    `datasets`, by which features are kept, is another one on another machine.
 
     Raises:
         InputError: No such column of images, or the image processor cannot say what it does.
@@ -146,13 +144,7 @@ def _content(stored: dict[str, Any] | None) -> bytes:
 def open_image_index(
     folder: str | Path, vision: VisionEncoder, dataset: Dataset, image_column: str = "image"
 ) -> ImageIndex:
-    """Open what `index_images` put into a folder.
-
-    Args:
-        folder: The folder.
-        vision: The encoder that made it; its weights and its preparation of images are compared.
-        dataset: The data set behind it; the content of its images is compared.
-        image_column: The images.
+    """Open what `index_images` put into a folder, for the same encoder and data set.
 
     Raises:
         InputError: No index, an unfinished one, or one of other weights, another preparation or other images.
@@ -208,11 +200,7 @@ def read_names(folder: str | Path) -> dict[str, Any]:
 
 
 def embed_image(vision: VisionEncoder, image: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """One picture as `extract_features` would have it.
-
-    Returns:
-        Features (1, D), and from a dual encoder (1, E) in the space shared with texts; neither is normalised.
-    """
+    """One picture's features (1, D), and from a dual encoder (1, E), as of `extract_features`; neither normalised."""
     pixels = vision.image_processor(images=[to_rgb(image)], return_tensors="pt")["pixel_values"]
     with inference(vision.whole):
         features, embeds = vision.encode(pixels)

@@ -77,13 +77,9 @@ def find_siblings(
 def near_duplicates(
     hashes: NDArray[np.float32], others: NDArray[np.float32], near_bits: int, device: str | torch.device | None = None
 ) -> NDArray[np.bool_]:
-    """Which images resemble one of a set: bool (N,).
+    """Which images resemble one of a set, bool (N,): their hashes differ in at most `near_bits` bits.
 
-    Args:
-        hashes: (N, 64), bits of perceptual hashes as -1 and 1.
-        others: (M, 64), those of the set.
-        near_bits: Most bits in which the two may differ.
-        device: Where they are compared.
+    `hashes` (N, 64) and `others` (M, 64), of the set, are bits of perceptual hashes as -1 and 1.
     """
     cosines, _ = nearest_neighbours(as_unit_vectors(hashes), others, 1, device=device)
     bits: NDArray[np.bool_] = np.rint((1 - cosines[:, 0].numpy()) * HASH_BITS / 2) <= near_bits

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..evaluation.knn import as_unit_vectors, check_neighbours, nearest_neighbours
-from ..files.atomic import write_file
+from ..extras import require
+from ..files.atomic import write_at_once, write_file
 
 EXACT_BELOW = 200_000  # vectors; the scan of so many takes some 20 ms at 256 dimensions
 RECALL_AT = 10
@@ -167,9 +168,7 @@ def build_index(
         facts = IndexFacts("exact", len(unit), unit.shape[1], 1.0, 0, 0, round(time.perf_counter() - start, 3))
         if place is None:
             return ExactIndex(unit, facts)
-        with (place / f".{_VECTORS}").open("wb") as file:
-            np.save(file, unit)
-        (place / f".{_VECTORS}").replace(place / _VECTORS)
+        write_at_once(place / _VECTORS, lambda file: np.save(file, unit))
     else:
         graph = _grow(unit, place, progress)
         expansion, recall, probes = _widen(graph, unit)
@@ -214,14 +213,7 @@ def open_index(folder: str | Path) -> VectorIndex:
 
 
 def recall_of(index: VectorIndex, queries: ArrayLike, vectors: ArrayLike, k: int = RECALL_AT) -> float:
-    """Share in [0, 1] of the exact first `k` of each query that the index finds.
-
-    Args:
-        index: Of `vectors`.
-        queries: (Q, D).
-        vectors: (N, D), what was indexed.
-        k: How many.
-    """
+    """Share in [0, 1] of the exact first `k` of each query (Q, D) among `vectors` (N, D) that their index finds."""
     exact = nearest_neighbours(np.asarray(queries), np.asarray(vectors), k)[1].numpy()
     found = index.search(queries, k)[1]
     return float(np.mean([len(np.intersect1d(*pair)) / k for pair in zip(exact, found, strict=True)]))
@@ -232,11 +224,7 @@ def _grow(unit: NDArray[np.float32], place: Path | None, progress: bool) -> Any:
     graph = None if place is None else _partial(unit, place / _PARTIAL)
     if graph is None:
         graph = _usearch()(
-            ndim=unit.shape[1],
-            metric="ip",
-            dtype="f16",
-            connectivity=_CONNECTIVITY,
-            expansion_add=_EXPANSION_ADD,
+            ndim=unit.shape[1], metric="ip", dtype="f16", connectivity=_CONNECTIVITY, expansion_add=_EXPANSION_ADD
         )
     with tqdm(total=len(unit), initial=len(graph), desc="graph", unit="vector", disable=not progress) as bar:
         for first in range(len(graph), len(unit), _ADDED_AT_ONCE):
@@ -306,10 +294,7 @@ def _save(graph: Any, path: Path) -> None:
 
 
 def _usearch() -> Any:
-    try:
-        from usearch.index import Index
-    except ImportError as error:
-        raise InputError(
-            "An index of so many vectors needs usearch, which is not installed: pip install 'stablerep_hf[space]'."
-        ) from error
+    require("An index of so many vectors", "space", "usearch")
+    from usearch.index import Index
+
     return Index
