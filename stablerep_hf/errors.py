@@ -1,7 +1,8 @@
 """The one exception that people, not programs, read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -28,6 +29,22 @@ def refuse_other_settings(holder: str, theirs: Mapping[str, Any], ours: Mapping[
     for key in sorted(theirs.keys() | ours.keys()):
         if theirs.get(key) != ours.get(key):
             raise InputError(f"{holder} with {key}={theirs.get(key)}, not {ours.get(key)}: {remedy}")
+
+
+@contextmanager
+def refusing(
+    what: str, remedy: str, kinds: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> Iterator[None]:
+    """Turn errors of these kinds into an `InputError`: what cannot work, in brackets what they say, what to do.
+
+    All kinds where a damaged file makes libraries raise anything. An `InputError` stays as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except kinds as error:
+        raise InputError(f"{what} ({one_line(error)[:300] or type(error).__name__}): {remedy}.") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from ..errors import InputError, one_line
+from ..errors import InputError, one_line, refusing
 
 DEFAULT_COLUMN = "caption"
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -79,10 +79,8 @@ def open_parquet(file: str) -> pq.ParquetFile:
 @contextmanager
 def refusing_damaged_parquet(name: str) -> Iterator[None]:
     """Turn what pyarrow raises for a damaged or unreadable file into an `InputError`."""
-    try:
+    with refusing(f"{name!r} is not a readable parquet file", "write it again", (pa.ArrowException, OSError)):
         yield
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{name!r} is not a readable parquet file ({one_line(error)}); write it again.") from error
 
 
 def choose_column(source: str, columns: Iterable[str], texts: list[str], column: str | None) -> str:

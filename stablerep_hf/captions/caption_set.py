@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from .exact_duplicates import has_repeats, merge_equal
 from .history import as_metadata, history_of
 from .identity import id_of_normalized, normalize_caption
@@ -270,13 +270,12 @@ class CaptionSet:
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    try:
+    with refusing(
+        f"A caption table must have the types {_types(schema)}, not {_types(batch.schema)}",
+        "read the captions with `read_captions`, which sets them",
+        (pa.ArrowInvalid, pa.ArrowNotImplementedError),
+    ):
         return batch.cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"A caption table must have the types {_types(schema)}, not {_types(batch.schema)} ({error}); "
-            "read the captions with `read_captions`, which sets them."
-        ) from error
 
 
 def _normalize(text: str | None) -> str:

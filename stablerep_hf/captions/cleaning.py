@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, one_line
+from ..errors import InputError, refusing
 from ..extras import require
 from ..progress import Progress
 from .caption_set import CaptionSet, Int64Array
@@ -198,16 +198,14 @@ def text_classifier(model: str, labels: Sequence[str], *, revision: str | None =
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    try:
+    with refusing(
+        f"The text classifier {model!r} cannot be loaded",
+        "give a folder or a Hub id of a sequence classification model",
+    ):
         network = AutoModelForSequenceClassification.from_pretrained(
             model, revision=revision, trust_remote_code=False
         ).eval()
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    except Exception as error:  # whatever the reader of a damaged file raises
-        raise InputError(
-            f"The text classifier {model!r} cannot be loaded ({one_line(error)}); give a folder or a Hub id of a "
-            "sequence classification model."
-        ) from error
     network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     known = network.config.label2id
     if missing := [label for label in labels if label not in known]:

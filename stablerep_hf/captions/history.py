@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import InputError, one_line
+from ..errors import refusing
 
 _KEY = b"stablerep.history"
 _OVERLAPS = ("equal", "near", "classes_named")
@@ -31,15 +31,14 @@ def read_history(path: str | Path) -> dict[str, Any]:
 
 def history_of(schema: pa.Schema) -> dict[str, Any]:
     """The history that a schema carries, {} if it carries none; `InputError` if it is malformed."""
-    try:
+    with refusing(
+        "The history of the caption set is malformed",
+        "write the set again with `stablerep captions`",
+        (ValueError, RecursionError),
+    ):
         history = json.loads((schema.metadata or {}).get(_KEY, b"{}"))
         if what := _what_is_wrong(history):
             raise ValueError(what)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"The history of the caption set is malformed ({one_line(error)}): write the set again with "
-            "`stablerep captions`."
-        ) from error
     return dict(history)
 
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, one_line
+from ..errors import InputError, refusing
 from ..services import FailedRequest, Patience, RefusedRequest, Service, at_once, is_address
 
 _BATCH_SIZE = 16  # answers that a model here writes together
@@ -224,16 +224,14 @@ class CaptionWriter:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": False}
-        try:
+        with refusing(
+            f"The language model {self.name!r} cannot be loaded",
+            "give a folder or a Hub id of a causal language model",
+        ):
             tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
             network: Any = AutoModelForCausalLM.from_pretrained(self.name, **options)
             network.eval()
             return tokenizer, network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-        except Exception as error:  # whatever the reader of a damaged file raises
-            raise InputError(
-                f"The language model {self.name!r} cannot be loaded ({one_line(error)}); give a folder or a Hub id "
-                "of a causal language model."
-            ) from error
 
 
 def _sampling(seeds: Sequence[int], writing: Writing) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import InputError, one_line
+from ..errors import InputError, refusing
 from ..files.data_cards import read_card
 from .caption_files import (
     FILE_SUFFIXES,
@@ -112,7 +112,11 @@ def _read_dataset(source: str, column: str | None, split: str, label_column: str
     import datasets
     from datasets.exceptions import DatasetsError
 
-    try:
+    with refusing(  # no way to it, a file damaged halfway
+        f"No captions could be read from {source!r}, split {split!r}",
+        "give a file, a folder or a data set id that `datasets.load_dataset` can load, and a split it has",
+        (OSError, ValueError, DatasetsError),
+    ):
         read_card(source)  # that it names no files but its own
         config = datasets.load_dataset_builder(source).config
         splits = {str(name): [str(file) for file in files] for name, files in (config.data_files or {}).items()}
@@ -128,13 +132,6 @@ def _read_dataset(source: str, column: str | None, split: str, label_column: str
         options = {"keep_default_na": False} if hasattr(config, "keep_default_na") else {}
         rows = datasets.load_dataset(source, split=split, streaming=True, **options)
         return _collect(_stream(rows, source, column, label_column), label_column)
-    except InputError:
-        raise
-    except (OSError, ValueError, DatasetsError) as error:  # no way to it, a file damaged halfway
-        raise InputError(
-            f"No captions could be read from {source!r}, split {split!r} ({one_line(error)}); "
-            "give a file, a folder or a data set id that `datasets.load_dataset` can load, and a split it has."
-        ) from error
 
 
 def _stream(rows: Any, source: str, column: str | None, label_column: str | None) -> Rows:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import hf_hub_download, metadata_load
 
-from ..errors import InputError, one_line
+from ..errors import InputError, refusing
 
 CARD = "README.md"
 _SETTINGS = ".huggingface.yaml"
@@ -35,18 +35,17 @@ def read_card(source: str | Path) -> dict[str, Any]:
             with suppress(OSError, ValueError):  # no such file or data set, no connection: said where data are loaded
                 files.append(Path(hf_hub_download(str(source), name, repo_type="dataset")))
     said: dict[str, Any] = {}
-    try:
+    with refusing(
+        f"The card in {str(source)!r} does not begin with YAML that can be read",
+        "repair it",
+        (yaml.YAMLError, ValueError, TypeError, RecursionError),
+    ):
         for file in files:
             if file.is_file():
                 read = metadata_load(file) if file.suffix == ".md" else yaml.safe_load(file.read_text("utf-8"))
                 said |= read or {}
         if _size(said, {}) > _MOST_VALUES:  # `datasets` would write all of them out
             raise ValueError("its aliases stand for more values than a card can have")
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"The card in {str(source)!r} does not begin with YAML that can be read ({one_line(error)[:200]}): repair "
-            "it."
-        ) from error
     configs = said.get("configs")
     configs = [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
     waiting = [config.get(name) for config in configs for name in ("data_files", "data_dir")]

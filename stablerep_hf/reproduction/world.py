@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import EMBEDDED
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..files.yaml_mapping import read_mapping
 from .cells import ImageSet, Objective, Setting, Source
 
@@ -187,7 +187,7 @@ def read_world(name: str = EMBEDDED, data: str | Path | None = None, generator: 
     needed = [entry.name for entry in dataclasses.fields(World) if entry.default is entry.default_factory]
     if missing := [name for name in needed if not values.get(name)]:
         raise InputError(f"{said} says nothing of `{missing[0]}`: a world needs {', '.join(needed)}.")
-    try:
+    with refusing(f"{said} cannot be read as a world", "see those that ship", (TypeError, KeyError, AttributeError)):
         for part, kind in (("scale", Scale), ("quick", Scale)):
             if part in values:
                 values[part] = kind(**{key: _frozen(value) for key, value in values[part].items()})
@@ -200,8 +200,6 @@ def read_world(name: str = EMBEDDED, data: str | Path | None = None, generator: 
             if values.get(key) not in (None, EMBEDDED, "real"):
                 values[key] = _place(values[key], root)
         return World(**{key: _frozen(value) for key, value in values.items()})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{said} cannot be read as a world ({str(error).strip()}): see those that ship.") from error
 
 
 def _evaluation_set(given: Mapping[str, Any], root: Path) -> EvaluationSet:

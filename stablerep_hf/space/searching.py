@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import assets
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..evaluation import VisionEncoder, load_encoder, pixel_encoder, untrained_encoder
 from ..files.places import default_cache_dir
 from ..models import StableRepModel  # noqa: F401  # importing it makes the pre-training model known to transformers
@@ -207,10 +207,9 @@ def _short_label(name: str) -> str:
 def _index_folder(index: str) -> Path:
     if Path(index).is_dir():
         return Path(index)
-    try:
+    with refusing(  # no such name, no such repository, no connection
+        f"index is {index!r}, neither a folder nor a data set repository within reach",
+        "check the name, or leave it out and the index is made",
+        (OSError, ValueError),
+    ):
         return Path(snapshot_download(index, repo_type="dataset"))
-    except (OSError, ValueError) as error:  # no such name, no such repository, no connection
-        raise InputError(
-            f"index is {index!r}, neither a folder nor a data set repository within reach "
-            f"({str(error).splitlines()[0][:100]}); check the name, or leave it out and the index is made."
-        ) from error

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InputError, first_line, refuse_other_settings
+from ..errors import InputError, refuse_other_settings, refusing
 from ..evaluation.images import to_rgb
 from ..files.atomic import remove_leftovers, replacing
 from ..progress import Progress
@@ -123,7 +123,11 @@ def adapt_generator(
         for step in range(done, settings.steps):
             rng = torch.Generator().manual_seed(_step_seed(settings.seed, step))
             batch = _draw_batch(rng, latents, prompts, settings)
-            try:
+            with refusing(
+                f"A step of batch_size={settings.batch_size} at size={edge} does not fit {accelerator.device}",
+                "lower `batch_size` or `size`, or set `gradient_checkpointing`; what was saved is kept",
+                torch.OutOfMemoryError,
+            ):
                 own_batch = {
                     key: part[own] if isinstance(part, Tensor) else part[own.start :: own.step]
                     for key, part in batch.items()
@@ -131,12 +135,6 @@ def adapt_generator(
                 with accelerator.autocast():
                     loss = objective(denoiser, own_batch, texts, accelerator.device)
                 accelerator.backward(loss)
-            except torch.OutOfMemoryError as error:
-                raise InputError(
-                    f"A step of batch_size={settings.batch_size} at size={edge} does not fit {accelerator.device} "
-                    f"({first_line(error)}): lower `batch_size` or `size`, or set `gradient_checkpointing`; what was "
-                    "saved is kept."
-                ) from error
             accelerator.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -156,14 +154,10 @@ def adapt_generator(
 
 
 def _load(kind: Any, folder: Path, name: str, dtype: torch.dtype) -> Any:
-    try:
+    with refusing(f"The pipeline {name!r} cannot be loaded", "download or save it again"):
         return kind.from_pretrained(
             folder, local_files_only=True, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
-    except Exception as error:  # a damaged file makes libraries raise anything
-        raise InputError(
-            f"The pipeline {name!r} cannot be loaded ({first_line(error)[:300]}): download or save it again."
-        ) from error
 
 
 def _denoiser(pipeline: Any, name: str) -> nn.Module:
@@ -310,10 +304,8 @@ def _check_folder(output: Path, record: dict[str, Any]) -> None:
         if output.exists() and any(not path.name.startswith(".") for path in output.iterdir()):
             raise InputError(f"{output} holds files of something else: choose another folder.")
         return
-    try:
+    with refusing(f"{file} is damaged", "choose another folder", ValueError):
         theirs = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is damaged ({error}): choose another folder.") from error
     refuse_other_settings(
         f"{output} holds an adaptation",
         theirs,
@@ -344,13 +336,8 @@ def _load_state(output: Path, trained: list[nn.Parameter], optimizer: Any, accel
     file = output / "checkpoints" / _STATE
     if not file.is_file():
         return 0
-    try:
+    with refusing(f"The state {str(file)!r} cannot be read", "remove it to begin again, or choose another folder"):
         state = torch.load(file, map_location=accelerator.device, weights_only=True)
-    except Exception as error:  # a damaged file makes torch raise anything
-        raise InputError(
-            f"The state {str(file)!r} cannot be read ({first_line(error)[:200]}): remove it to begin again, or choose "
-            "another folder."
-        ) from error
     with torch.no_grad():
         for parameter, value in zip(trained, state["adapters"], strict=True):
             parameter.copy_(value)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import InputError, first_line
+from ..errors import InputError, refusing
 from ..evaluation.intervals import bootstrap_interval
 from ..files.atomic import check_output_file, write_at_once, write_file
 from ..files.shards import shard_path
@@ -85,13 +85,10 @@ def compare_folders(folders: Sequence[str | Path]) -> list[FolderMeasures]:
 
 
 def _read(path: Path, columns: list[str]) -> pa.Table:
-    try:
+    with refusing(
+        f"The shard {str(path)!r} cannot be read", "`stablerep verify --repair` draws it again", (OSError, ValueError)
+    ):
         return pq.read_table(path, columns=columns)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The shard {str(path)!r} cannot be read ({first_line(error)}); `stablerep verify --repair` draws "
-            "it again."
-        ) from error
 
 
 def _mean(column: pa.ChunkedArray, ids: np.ndarray, *, per_caption: bool) -> Interval | None:

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ..assets import EMBEDDED, drawing_defaults
-from ..errors import InputError, first_line
+from ..errors import InputError, first_line, refusing
 from .guidance_interval import GuidanceInterval
 from .pipeline_folder import (
     check_class,
@@ -266,18 +266,12 @@ class DiffusersGenerator(GeneratorSettings):
         }
         as_text_to_image: Any = diffusers.AutoPipelineForText2Image
         as_saved: Any = diffusers.DiffusionPipeline
-        try:
+        with refusing(f"The pipeline {self.name!r} cannot be loaded", "download or save it again"):
             settings |= load_encoders(self.folder, self.name, **settings)
             try:  # an image-to-image or inpainting repository serves too: the parts are the same
                 pipeline = as_text_to_image.from_pretrained(self.folder, **settings)
             except ValueError:  # a class that the automatic choice does not know
                 pipeline = as_saved.from_pretrained(self.folder, **settings)
-        except InputError:
-            raise
-        except Exception as error:  # a damaged file makes libraries raise anything
-            raise InputError(
-                f"The pipeline {self.name!r} cannot be loaded ({first_line(error)[:300]}): download or save it again."
-            ) from error
         for part, model in pipeline.components.items():
             if isinstance(model, torch.nn.Module):
                 unset = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
@@ -291,12 +285,10 @@ class DiffusersGenerator(GeneratorSettings):
             )
         if self._scheduler_override is not None:
             kind = getattr(diffusers, self._scheduler_override)
-            try:
+            with refusing(
+                f"scheduler={self._scheduler_override} cannot be made", "choose another", (ImportError, ValueError)
+            ):
                 pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
-            except (ImportError, ValueError) as error:
-                raise InputError(
-                    f"scheduler={self._scheduler_override} cannot be made ({first_line(error)[:200]}): choose another."
-                ) from error
         pipeline.set_progress_bar_config(disable=True)
         if self._lora is not None:
             self._merge_lora(pipeline)
@@ -316,17 +308,16 @@ class DiffusersGenerator(GeneratorSettings):
     def _merge_lora(self, pipeline: Any) -> None:
         assert self._lora is not None
         file, name, _ = self._lora
-        try:
+        with refusing(
+            f"The LoRA {name!r} cannot be merged into {self.name!r}",
+            "give one that was trained for this kind of pipeline, and install stablerep_hf[lora]",
+            (ValueError, KeyError, AttributeError, RuntimeError, ImportError),
+        ):
             pipeline.load_lora_weights(file.parent, weight_name=file.name)
             if not pipeline.get_list_adapters():  # diffusers only logs that nothing fitted
                 raise ValueError("it holds no weights for any of its parts")
             pipeline.fuse_lora(lora_scale=float(self.lora_scale))
             pipeline.unload_lora_weights()
-        except (ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
-            raise InputError(
-                f"The LoRA {name!r} cannot be merged into {self.name!r} ({first_line(error)}); give one that was "
-                "trained for this kind of pipeline, and install stablerep_hf[lora]."
-            ) from error
 
     def _prepare(self, pipeline: Any) -> Any:
         """Move it to its device with the options for memory and speed."""
@@ -337,16 +328,15 @@ class DiffusersGenerator(GeneratorSettings):
         for option in self._autoencoder:
             if hasattr(decoder, f"enable_{option}"):
                 getattr(decoder, f"enable_{option}")()
-        try:
+        with refusing(
+            f"The attention {self._attention!r} is not available here",
+            "choose another or leave it out",
+            (ValueError, RuntimeError, ImportError, AttributeError, NotImplementedError),
+        ):
             if self._attention == "slicing":
                 pipeline.enable_attention_slicing()
             elif self._attention is not None:
                 denoiser.set_attention_backend(self._attention)
-        except (ValueError, RuntimeError, ImportError, AttributeError, NotImplementedError) as error:
-            raise InputError(
-                f"The attention {self._attention!r} is not available here ({first_line(error)}); choose another or "
-                "leave it out."
-            ) from error
         if self.offload:
             pipeline.enable_model_cpu_offload(device=self.device)
         else:

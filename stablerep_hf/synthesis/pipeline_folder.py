@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import EMBEDDED, generator_path
-from ..errors import InputError, first_line
+from ..errors import InputError, first_line, refusing
 
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -102,16 +102,15 @@ def find_lora(name: str) -> tuple[Path, str, str]:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError
 
-        try:
+        with refusing(
+            f"The LoRA {name!r} is no folder here and could not be loaded from the Hub",
+            "check the name and the connection, or give a file",
+            (OSError, HFValidationError),
+        ):
             repository, _, revision = name.partition("@")
             path = Path(
                 snapshot_download(repository, revision=revision or None, allow_patterns=["*.safetensors", "*.json"])
             )
-        except (OSError, HFValidationError) as error:
-            raise InputError(
-                f"The LoRA {name!r} is no folder here and could not be loaded from the Hub ({first_line(error)}); "
-                "check the name and the connection, or give a file."
-            ) from error
         name, revision = repository, path.name
     files = sorted(path.glob("*.safetensors"))
     if len(files) != 1:
@@ -319,12 +318,8 @@ def _class_name(config: Path) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a configuration; `InputError` if it is no JSON object."""
-    try:
+    with refusing(f"{path.name} of the generator is not valid JSON", "save the pipeline again", ValueError):
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"{path.name} of the generator is not valid JSON ({error}); save the pipeline again."
-        ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path.name} of the generator is no JSON object; save the pipeline again.")
     return content

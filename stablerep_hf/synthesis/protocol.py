@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 
 
 @runtime_checkable
@@ -86,12 +86,10 @@ def describe_generator(generator: ImageGenerator | PlainGenerator | Mapping[str,
                 "a function of prompts and seeds that returns images."
             )
         described = _describe_callable(generator)
-    try:
+    with refusing(
+        "What the generator's `describe` says is not JSON", "say it in plain values", (TypeError, ValueError)
+    ):
         found: dict[str, Any] = json.loads(json.dumps(dict(described), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"What the generator's `describe` says is not JSON ({error}): say it in plain values."
-        ) from error
     return found
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..services import is_address
 from .diffusers_generator import DiffusersGenerator
 from .drawing import check_images, encode_row, row_of
@@ -58,12 +58,10 @@ def find_row(folder: str | Path, caption_id: int, image_index: int) -> dict[str,
             "one from its rows."
         )
     path = store.shard_path(int(places[0]) // store.plan.captions_per_shard)
-    try:
+    with refusing(f"The shard {path.name!r} cannot be read", "`stablerep verify` says more", (OSError, ValueError)):
         rows = pq.read_table(
             path, filters=(pc.field("caption_id") == caption_id) & (pc.field("image_index") == image_index)
         ).to_pylist()
-    except (OSError, ValueError) as error:
-        raise InputError(f"The shard {path.name!r} cannot be read ({error}); `stablerep verify` says more.") from error
     if not rows:
         raise InputError(
             f"The caption {caption_id} of {str(folder)!r} has no image {image_index}; it may have been redrawn "

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..assets import ENCODERS, find_encoder
-from ..errors import InputError, first_line
+from ..errors import InputError, refusing
 from .pipeline_folder import content_digest
 from .settings import ScoringSettings
 from .tokenizers import load_tokenizer
@@ -240,12 +240,8 @@ def _load(kind: Any, name: str, revision: str | None, device: str | None) -> Any
 
 def _load_from(kind: Any, name: str, revision: str | None) -> Any:
     safe = {"use_safetensors": True} if kind.__name__.startswith("AutoModel") else {}
-    try:
+    with refusing(f"{kind.__name__} cannot load {name!r}", "give a folder or a Hub id that has one"):
         return kind.from_pretrained(name, revision=revision, trust_remote_code=False, **safe)
-    except Exception as error:  # a damaged file makes libraries raise anything
-        raise InputError(
-            f"{kind.__name__} cannot load {name!r} ({first_line(error)}); give a folder or a Hub id that has one."
-        ) from error
 
 
 def _public(kind: str, name: str, revision: str | None) -> dict[str, object]:

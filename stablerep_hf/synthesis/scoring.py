@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..files.shards import shard_path
 from ..progress import track
 from .provenance import Provenance, read_provenance
@@ -167,10 +167,9 @@ def _values(folder: str | Path, provenance: Provenance, column: str) -> Iterator
 
 
 def _open(row: Mapping[str, Any]) -> Image.Image:
-    try:
+    with refusing(
+        f"Image {row['image_index']} of caption_id {row['caption_id']} cannot be decoded",
+        "`stablerep verify --repair` draws it again",
+        (OSError, SyntaxError, ValueError),
+    ):
         return Image.open(BytesIO(row["image"]["bytes"])).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"Image {row['image_index']} of caption_id {row['caption_id']} cannot be decoded ({error}); "
-            "`stablerep verify --repair` draws it again."
-        ) from error

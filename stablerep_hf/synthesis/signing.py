@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from .labelling import SOURCE_TYPE
 from .settings import ImageFormat, SigningSettings
 from .versions import library_versions
@@ -45,7 +45,11 @@ class ContentSigner:
             raise InputError(f"Images cannot be signed, as {_INSTALL}.") from error
         self._chain, self._key = _read(certificate), _read(private_key)
         self._timestamp_url = timestamp_url
-        try:
+        with refusing(
+            f"The certificate {Path(certificate).name!r} and the key {Path(private_key).name!r} do not sign",
+            "give a PEM chain for C2PA and the key of its first one",
+            (ValueError, TypeError, c2pa.C2paError),
+        ):
             leaf = x509.load_pem_x509_certificate(self._chain)
             self._fingerprint = leaf.fingerprint(hashes.SHA256()).hex()
             self._algorithm = _algorithm(serialization.load_pem_private_key(self._key, None))
@@ -56,11 +60,6 @@ class ContentSigner:
 
             row = {"path": "trial.png", "generator": None, "generator_revision": None}
             self._sign(encode_image(Image.new("RGB", (8, 8)), "png"), "png", row)
-        except (ValueError, TypeError, c2pa.C2paError) as error:
-            raise InputError(
-                f"The certificate {Path(certificate).name!r} and the key {Path(private_key).name!r} do not sign "
-                f"({str(error).splitlines()[0].rstrip('.')}); give a PEM chain for C2PA and the key of its first one."
-            ) from error
 
     def describe(self) -> dict[str, str]:
         """What a plan says of the signature, as JSON values: the certificate's SHA-256, never a path."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, one_line
+from ..errors import InputError, refusing
 
 PROBES = ("a photograph of a dog", "7 blue squares")
 """Two texts that nothing takes for the same."""
@@ -26,13 +26,9 @@ def load_tokenizer(source: str | Path, what: str, revision: str | None = None) -
     """
     from transformers import AutoTokenizer
 
-    try:
+    with refusing(f"{what} cannot be loaded", "give a folder or a Hub id that has one, whole"):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         one, other = tokenizer(list(PROBES), truncation=False).input_ids
-    except Exception as error:  # a damaged file makes libraries raise anything
-        raise InputError(
-            f"{what} cannot be loaded ({one_line(error)[:200]}): give a folder or a Hub id that has one, whole."
-        ) from error
     if set(one) == set(other):  # without a vocabulary every word is the unknown one
         raise InputError(
             f"{what} gives every text the same tokens, so nothing could be told apart: its vocabulary (tokenizer.json "
