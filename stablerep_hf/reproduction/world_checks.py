@@ -10,7 +10,7 @@ from ..assets import EMBEDDED, generator_path
 from ..errors import InputError
 from ..evaluation.columns import column_values
 from ..runs.evaluation import MeasuringSettings, load_sides
-from ..synthesis.pipeline_folder import stated_size
+from ..synthesis.pipeline_folder import PipelineFolder
 from .claims import all_settings, make_claims
 from .image_sets import ImageSets
 from .world import World
@@ -64,4 +64,5 @@ def check_world(world: World) -> None:
 
 def drawn_size(generator: str) -> int | None:
     """Pixels of the images that a pipeline folder draws; None where it is not on this machine or does not say."""
-    return stated_size(generator_path() if generator == EMBEDDED else Path(generator))
+    folder = generator_path() if generator == EMBEDDED else Path(generator)
+    return PipelineFolder(folder, generator, "").stated_size

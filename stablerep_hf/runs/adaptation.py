@@ -18,7 +18,7 @@ from ..files.atomic import readable_disk_errors
 from ..files.locks import lock_folder
 from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
 from ..synthesis.adaptation_settings import AdaptationInputs, AdaptationSettings
-from ..synthesis.pipeline_folder import find_pipeline, license_of
+from ..synthesis.pipeline_folder import PipelineFolder
 from ..synthesis.workers import rank_and_world_size
 from .cards import check_license, embedded_parts
 from .content import content_revision
@@ -114,14 +114,14 @@ def _read(content: dict[str, Any], where: str) -> PIL.Image.Image:
 
 def _write_card(inputs: AdaptationInputs, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:
     """Write the card of a LoRA of a generator into its folder."""
-    folder, generator, _ = find_pipeline(inputs.generator, inputs.revision)
+    source = PipelineFolder.find(inputs.generator, inputs.revision)
     local = Path(inputs.data)
-    license = license_of(folder) or "unknown"
+    license = source.license or "unknown"
     facts = ModelFacts(
         name=Path(inputs.output).resolve().name,
         license=inputs.license,
         form="lora",
-        base_model=generator,
+        base_model=source.name,
         data=TrainingData(
             name=local.resolve().name if local.exists() else inputs.data,
             num_captions=len(set(dataset[inputs.caption_column][:])),
@@ -136,8 +136,8 @@ def _write_card(inputs: AdaptationInputs, settings: AdaptationSettings, dataset:
             **{name: value for name, value in asdict(settings).items() if name != "save_every"},
         },
         licensed_parts=(
-            LicensedPart(name=generator, role="the pipeline that it adapts", license=license),
-            *(embedded_parts() if generator == EMBEDDED else ()),
+            LicensedPart(name=source.name, role="the pipeline that it adapts", license=license),
+            *(embedded_parts() if source.name == EMBEDDED else ()),
         ),
         versions={package: version(package) for package in ("stablerep_hf", "diffusers", "peft", "torch")},
     )

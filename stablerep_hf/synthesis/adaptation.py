@@ -18,7 +18,7 @@ from ..evaluation.images import to_rgb
 from ..files.atomic import remove_leftovers, replacing
 from ..progress import Progress
 from .adaptation_settings import AdaptationSettings
-from .pipeline_folder import check_size, find_pipeline, own_size
+from .pipeline_folder import PipelineFolder
 from .prompt_embeddings import PromptEmbeddings
 
 SETTINGS = "adaptation.json"
@@ -73,7 +73,7 @@ def adapt_generator(
         raise InputError(f"{len(images)} images came with {len(prompts)} prompts: give one prompt an image.")
     if mixed_precision == "fp16" and not torch.accelerator.is_available():
         raise InputError("mixed_precision is 'fp16', in which a CPU cannot train: choose 'bf16' or 'no'.")
-    folder, _, pinned = find_pipeline(str(name), revision)
+    source = PipelineFolder.find(str(name), revision)
     output = Path(output)
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=not torch.accelerator.is_available())
     if settings.batch_size % accelerator.num_processes:
@@ -81,14 +81,14 @@ def adapt_generator(
             f"batch_size={settings.batch_size} cannot be divided among {accelerator.num_processes} processes: choose "
             f"a multiple of {accelerator.num_processes}."
         )
-    edge = own_size(folder) if size is None else size
-    check_size(folder, str(name), edge, edge)
-    record = {"generator": pinned, "size": edge, "mixed_precision": mixed_precision}
+    edge = source.own_size if size is None else size
+    source.check_size(edge, edge)
+    record = {"generator": source.revision, "size": edge, "mixed_precision": mixed_precision}
     record["images"] = _digest(images, prompts)
     record |= {key: value for key, value in asdict(settings).items() if key not in _FREE}
     _check_folder(output, record)
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
-    pipeline = _load(diffusers.DiffusionPipeline, folder, str(name), dtype)
+    pipeline = _load(diffusers.DiffusionPipeline, source.path, str(name), dtype)
     denoiser: Any = _denoiser(pipeline, str(name))
     others = [part for part in pipeline.components.values() if isinstance(part, nn.Module) and part is not denoiser]
     for part in others:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -15,22 +14,7 @@ from PIL import Image
 from ..assets import EMBEDDED, drawing_defaults
 from ..errors import InputError, first_line, refusing
 from .guidance_interval import GuidanceInterval
-from .pipeline_folder import (
-    check_class,
-    check_guidance,
-    check_scheduler,
-    check_size,
-    find_lora,
-    find_pipeline,
-    license_of,
-    load_encoders,
-    most_tokens,
-    own_scheduler,
-    own_size,
-    pipeline_class_name,
-    refuse_missing_weights,
-    takes_guidance,
-)
+from .pipeline_folder import PipelineFolder, find_lora
 from .precision import default_dtype
 from .prompt_embeddings import PromptEmbeddings
 from .settings import GeneratorSettings
@@ -59,8 +43,7 @@ class DiffusersGenerator(GeneratorSettings):
 
     Attributes:
         name: What rows call the pipeline, never a path.
-        folder: Where it is.
-        pipeline_class: Of diffusers.
+        source: Where it is, and what its configuration says.
         prompt_templates: How it is best asked, see `SynthesisPlan`.
         license: Of the pipeline.
 
@@ -70,8 +53,7 @@ class DiffusersGenerator(GeneratorSettings):
     """
 
     name: str = field(init=False)
-    folder: Path = field(init=False)
-    pipeline_class: str = field(init=False)
+    source: PipelineFolder = field(init=False)
     prompt_templates: tuple[str, ...] = field(init=False)
     license: str | None = field(init=False)
 
@@ -82,30 +64,29 @@ class DiffusersGenerator(GeneratorSettings):
         self._autoencoder = _checked_autoencoder(self.autoencoder, device)
         if self.offload and not device.startswith("cuda"):
             raise InputError(f"offload=True was given on device={self.device}, but it serves GPUs: leave it out.")
-        self.folder, self.name, self.revision = find_pipeline(str(self.generator), self.revision)
+        self.source = source = PipelineFolder.find(str(self.generator), self.revision)
+        self.name, self.revision = source.name, source.revision
         own = drawing_defaults() if self.generator == EMBEDDED else {}
         self.prompt_templates = tuple(own.get("prompt_templates", ("{caption}",)))
         if self.num_inference_steps is None:
             self.num_inference_steps = int(own.get("num_inference_steps", DEFAULT_STEPS))
-        if self.guidance_scale is None and takes_guidance(self.folder):
+        if self.guidance_scale is None and source.takes_guidance:
             self.guidance_scale = own.get("guidance_scale", DEFAULT_GUIDANCE)
         if self.guidance_scale is not None:
             self.guidance_scale = float(self.guidance_scale)
-        self.pipeline_class = pipeline_class_name(self.folder)
-        check_class(self.name, self.pipeline_class)
-        self.dtype = self.dtype or default_dtype(self.folder, self.pipeline_class, device)  # type: ignore[assignment]
-        self.license = self.generator_license or license_of(self.folder)
-        pipelines_own = own_scheduler(self.folder)
-        self._scheduler_override = None if self.scheduler == pipelines_own else self.scheduler
-        self.scheduler = self.scheduler or pipelines_own
+        source.check_class()
+        self.dtype = self.dtype or default_dtype(source.path, source.kind, device)  # type: ignore[assignment]
+        self.license = self.generator_license or source.license
+        self._scheduler_override = None if self.scheduler == source.scheduler else self.scheduler
+        self.scheduler = self.scheduler or source.scheduler
         if self._scheduler_override is not None:
-            check_scheduler(self.folder, self.name, self._scheduler_override)
-        check_guidance(self.folder, self.name, self.guidance_scale, self.negative_prompt)
+            source.check_scheduler(self._scheduler_override)
+        source.check_guidance(self.guidance_scale, self.negative_prompt)
         self._interval = None if self.guidance_interval is None else GuidanceInterval(self.guidance_interval)
         if self._interval is not None:
-            self._interval.check(self.name, self.pipeline_class, self.guidance_scale, self.compile)
+            self._interval.check(self.name, source.kind, self.guidance_scale, self.compile)
         if self.height is not None and self.width is not None:
-            check_size(self.folder, self.name, self.height, self.width)
+            source.check_size(self.height, self.width)
         self._lora = None if self.lora is None else find_lora(str(self.lora))
 
     def _check_numbers(self) -> None:
@@ -135,7 +116,7 @@ class DiffusersGenerator(GeneratorSettings):
         return {
             "name": self.name,
             "revision": self.revision,
-            "pipeline": self.pipeline_class,
+            "pipeline": self.source.kind,
             "scheduler": self.scheduler,
             "num_inference_steps": self.num_inference_steps,
             "guidance_scale": self.guidance_scale,
@@ -160,7 +141,7 @@ class DiffusersGenerator(GeneratorSettings):
         gib = 8.0
         if str(self.device).startswith("cuda"):
             gib = torch.cuda.get_device_properties(self.device).total_memory / 2**30
-        side = own_size(self.folder)
+        side = self.source.own_size
         pixels = (self.height or side) * (self.width or side)
         scale = 512 * 512 / pixels * (0.5 if self.dtype == "float32" else 1.0)
         return max(1, min(_LARGEST_BATCH, int(gib / 2 * scale)))
@@ -168,9 +149,9 @@ class DiffusersGenerator(GeneratorSettings):
     @cached_property
     def _tokenizers(self) -> list[tuple[Any, int]]:
         """Each tokenizer of the pipeline, and how many tokens its text encoder is given; see `load_tokenizer`."""
-        folders = sorted(path for path in self.folder.glob("tokenizer*") if path.is_dir())
+        folders = sorted(path for path in self.source.path.glob("tokenizer*") if path.is_dir())
         found = [load_tokenizer(folder, f"The {folder.name} of {self.name!r}") for folder in folders]
-        most = most_tokens(self.folder)
+        most = self.source.most_tokens
         return [(tokenizer, min(tokenizer.model_max_length, most)) for tokenizer in found]
 
     @property
@@ -267,15 +248,15 @@ class DiffusersGenerator(GeneratorSettings):
         as_text_to_image: Any = diffusers.AutoPipelineForText2Image
         as_saved: Any = diffusers.DiffusionPipeline
         with refusing(f"The pipeline {self.name!r} cannot be loaded", "download or save it again"):
-            settings |= load_encoders(self.folder, self.name, **settings)
+            settings |= self.source.load_encoders(**settings)
             try:  # an image-to-image or inpainting repository serves too: the parts are the same
-                pipeline = as_text_to_image.from_pretrained(self.folder, **settings)
+                pipeline = as_text_to_image.from_pretrained(self.source.path, **settings)
             except ValueError:  # a class that the automatic choice does not know
-                pipeline = as_saved.from_pretrained(self.folder, **settings)
+                pipeline = as_saved.from_pretrained(self.source.path, **settings)
         for part, model in pipeline.components.items():
             if isinstance(model, torch.nn.Module):
                 unset = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
-                refuse_missing_weights(self.name, part, unset)
+                self.source.refuse_missing_weights(part, unset)
         parameters = inspect.signature(pipeline.__call__).parameters
         required = {key for key, parameter in parameters.items() if parameter.default is parameter.empty}
         if "prompt" not in parameters or required - {"prompt", "args", "kwargs"}:

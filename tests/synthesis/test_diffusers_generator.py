@@ -172,7 +172,7 @@ def test_the_pipelines_safety_checker_is_honoured(tiny_pipeline: Path, tmp_path:
 def test_the_embedded_pipeline_is_drawn_as_its_own_file_says() -> None:
     own = assets.drawing_defaults()
     generator = DiffusersGenerator()
-    assert (generator.folder, generator.name) == (assets.generator_path(), "embedded")
+    assert (generator.source.path, generator.name) == (assets.generator_path(), "embedded")
     assert (generator.num_inference_steps, generator.guidance_scale) == (12, own["guidance_scale"])
     plan = SynthesisPlan(CaptionSet.from_texts(["a red heart"]), generator)
     assert list(plan.prompt_templates) == own["prompt_templates"]

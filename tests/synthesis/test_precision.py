@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from stablerep_hf import assets
-from stablerep_hf.synthesis.pipeline_folder import check_size, image_factor, own_size
+from stablerep_hf.synthesis.pipeline_folder import PipelineFolder
 from stablerep_hf.synthesis.precision import default_dtype, saved_dtype
 from stablerep_hf.synthesis.prompt_embeddings import _KEPT_BYTES, PromptEmbeddings
 
@@ -71,8 +71,9 @@ def test_the_size_of_a_pipeline_follows_its_autoencoder(
     for part, config in (("vae", vae), ("transformer", {"sample_size": sample_size, "patch_size": 1})):
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps(config))
-    assert (own_size(tmp_path), image_factor(tmp_path)) == (size, factor)
-    check_size(tmp_path, "x", 2 * factor, factor)
+    source = PipelineFolder(tmp_path, "x", "")
+    assert (source.own_size, source.image_factor) == (size, factor)
+    source.check_size(2 * factor, factor)
 
 
 def test_embeddings_that_are_kept_are_bounded_by_their_bytes() -> None:
