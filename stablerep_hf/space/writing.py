@@ -1,10 +1,13 @@
-"""Sentences and tables of the page, as HTML. Whatever comes from data or visitors is escaped here."""
+"""Sentences and tables of the page, as HTML. Whatever comes from data or visitors is escaped by `fragments.html`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .gallery import PROVENANCE, REAL, SYNTHETIC, Collections, Place
 from .settings import EMBEDDED, NONE, SpaceSettings
@@ -12,6 +15,12 @@ from .settings import EMBEDDED, NONE, SpaceSettings
 if TYPE_CHECKING:
     from .guidance import Guidance
     from .searching import Searcher
+
+_FRAGMENTS: Any = (
+    Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    .get_template("fragments.html")
+    .module
+)
 
 
 def heading_html(settings: SpaceSettings, searcher: Searcher, collections: Collections) -> str:
@@ -43,35 +52,32 @@ def tiles_html(
         query: Collection and row of the one that is marked.
         name_collection: Say which collection each picture is of.
     """
-    lines = []
+    entries = []
     for entry in described:
-        caption = entry["caption"]
+        caption, score = entry["caption"], "" if entry["score"] is None else f"{entry['score']:.3f}"
         group = "" if entry["group"] == caption else entry["group"]
-        collection = entry["collection"] if name_collection else ""
-        score = "" if entry["score"] is None else f"{entry['score']:.3f}"
-        known = [caption or f"picture {entry['row'] + 1}", f"similarity {score}" if score else "", group, collection]
-        name = ", ".join(word for word in known if word)
-        origin = "\n".join(f"{key}: {value}" for key, value in entry["provenance"].items())
-        marked = " query" if query == (entry["collection"], entry["row"]) else ""
-        lines.append(
-            f'<li><button type="button" class="tile{marked}" data-collection="{escape(entry["collection"])}" '
-            f'data-row="{entry["row"]}" title="{escape(origin or name)}" '
-            f'aria-label="{escape(name)}. Search by this picture"><img src="{entry["image"]}" alt="">'
-            f"{_span('caption', caption)}{_span('group', group)}"
-            f'<span class="facts"><b>{score}</b>{_span(f"source {collection}", collection)}</span></button></li>'
-        )
-    return f'<ul class="grid">{"".join(lines)}</ul>'
+        source = entry["collection"] if name_collection else ""
+        known = [caption or f"picture {entry['row'] + 1}", f"similarity {score}" if score else "", group, source]
+        own = {
+            "score": score,
+            "group": group,
+            "source": source,
+            "name": ", ".join(filter(None, known)),
+            "origin": "\n".join(f"{key}: {value}" for key, value in entry["provenance"].items()),
+            "is_query": query == (entry["collection"], entry["row"]),
+        }
+        entries.append(entry | own)
+    return str(_FRAGMENTS.tiles(entries))
 
 
 def status_html(sentence: str, note: str = "", link: str = "") -> str:
     """What a search found; read aloud when it changes. `link` is an address that opens the same search."""
-    anchor = f' <a href="{escape(link)}">Link to this search</a>' if link else ""
-    return f'<p role="status">{escape(sentence)}{" " + escape(note) if note else ""}{anchor}</p>'
+    return str(_FRAGMENTS.status(sentence, note, link))
 
 
 def refusal_html(sentence: str, about: str = "") -> str:
     """Why something that was asked for was not done; read aloud at once. `about` tells the page of which upload."""
-    return f'<p class="refused" role="alert" data-about="{escape(about)}">{escape(sentence)}</p>'
+    return str(_FRAGMENTS.refusal(sentence, about))
 
 
 def agreement(found: Sequence[Place], query: Place, collections: Collections) -> str:
@@ -89,60 +95,19 @@ def agreement(found: Sequence[Place], query: Place, collections: Collections) ->
 def provenance_html(described: Sequence[dict[str, Any]]) -> str:
     """A table of where pictures come from, with the columns that any of them has."""
     columns = [name for name in PROVENANCE if any(name in entry["provenance"] for entry in described)]
-    if not columns:
-        return ""
-    head = "".join(f"<th scope='col'>{escape(name.replace('_', ' '))}</th>" for name in columns)
-    rows = "".join(
-        f"<tr><th scope='row'><img src='{entry['image']}' alt=''> {escape(entry['collection'])}</th>"
-        + "".join(f"<td>{escape(entry['provenance'].get(name, ''))}</td>" for name in columns)
-        + "</tr>"
-        for entry in described
-    )
-    return (
-        "<div class='scroll' tabindex='0' role='region' aria-label='Seeds and provenance'>"
-        f"<table><thead><tr><th scope='col'>picture</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    return str(_FRAGMENTS.provenance(columns, described)) if columns else ""
 
 
 def guidance_html(guidance: Guidance, caption: str) -> str:
     """A caption's images and numbers at each guidance scale, beside the means over all captions."""
     means = {scale: (alignment, diversity) for scale, alignment, diversity in guidance.means()}
-    most = max((len(row.images) for row in guidance.rows(caption)), default=1)
-    lines = []
-    for row in guidance.rows(caption):
-        images = "".join(
-            f"<img src='{entry['image']}' alt='drawing of {escape(caption)}' "
-            f"title='seed {escape(entry['provenance'].get('seed', ''))}'>"
-            for entry in row.images
-        )
-        alignment, diversity = means[row.scale]
-        lines.append(
-            f"<tr><th scope='row'>{row.scale:g}</th><td class='drawn'>{images}</td>"
-            f"{_bar(row.alignment, 1)}{_bar(row.diversity, most)}"
-            f"<td class='number'>{_number(alignment)}</td><td class='number'>{_number(diversity)}</td></tr>"
-        )
-    number = len(guidance.captions)
-    return (
-        "<div class='scroll' tabindex='0' role='region' aria-label='Guidance scales'><table><thead>"
-        f"<tr><th rowspan='2' scope='col'>guidance scale</th><th colspan='3' scope='colgroup'>{escape(caption)}</th>"
-        f"<th colspan='2' scope='colgroup'>mean of {number} captions</th></tr>"
-        "<tr><th scope='col'>drawn</th><th scope='col'>alignment</th><th scope='col'>diversity</th>"
-        "<th scope='col'>alignment</th><th scope='col'>diversity</th></tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-        "<p class='small'>Alignment: mean cosine of image and caption. Diversity: Vendi score, the effective number "
-        f"of different images, 1 to {most}. Measured by the encoder that searches, which saw drawings of this kind: "
-        "compare rows with each other, not with other papers' numbers.</p>"
-    )
+    rows = guidance.rows(caption)
+    most = max((len(row.images) for row in rows), default=1)
+    return str(_FRAGMENTS.guidance(caption, rows, means, len(guidance.captions), most))
 
 
 def about_html(facts: dict[str, Any], reads_texts: bool) -> str:
     """What is searched by what, and how programs ask."""
-    small = ""
-    if facts["encoder"] == EMBEDDED:
-        small = (
-            "<p>What ships is small: 32 x 32 pixels, 1,315 captions, minutes of training on a CPU. Its words reach "
-            "little further than colours and kinds of things; pictures find pictures better.</p>"
-        )
     indexes = []
     for name, index in facts["indexes"].items():
         how = "exact scan, recall 1 by construction"
@@ -153,43 +118,14 @@ def about_html(facts: dict[str, Any], reads_texts: bool) -> str:
             )
         named = f"{name} " if len(facts["indexes"]) > 1 else ""
         indexes.append(f"{index['count']:,} {named}pictures x {index['dimensions']} dimensions: {how}")
-    if facts["synthetic_dataset"] == NONE:
-        drawn = {}
-    else:
-        drawn = {"synthetic pictures": f"{facts['synthetic_dataset']}, split {facts['synthetic_split']}"}
+    is_alone = facts["synthetic_dataset"] == NONE
     rows = {
         "encoder": f"{facts['encoder_name']} ({facts['parameters'] / 1e6:.2g} M parameters)",
-        "real pictures" if drawn else "pictures": f"{facts['dataset']}, split {facts['split']}",
-        **drawn,
-        "index": "<br>".join(map(escape, indexes)),
+        "pictures" if is_alone else "real pictures": f"{facts['dataset']}, split {facts['split']}",
     }
-    lines = "".join(
-        f"<tr><th scope='row'>{name}</th><td>{value if name == 'index' else escape(value)}</td></tr>"
-        for name, value in rows.items()
+    if not is_alone:
+        rows["synthetic pictures"] = f"{facts['synthetic_dataset']}, split {facts['synthetic_split']}"
+    argument, endpoint = (
+        ('"a red heart"', "search_by_text") if reads_texts else ("handle_file(FILE)", "search_by_picture")
     )
-    endpoint, argument = (
-        ("search_by_text", '"a red heart"') if reads_texts else ("search_by_picture", "handle_file(FILE)")
-    )
-    return (
-        f"<table><tbody>{lines}</tbody></table>{small}"
-        "<h2>For programs</h2><pre>from gradio_client import Client, handle_file\n"
-        'found = Client("<span class="address">THIS PAGE</span>").predict('
-        f'{argument}, "all", 12, api_name="/{endpoint}")</pre>'
-        "<p>Also <code>/search_by_picture</code>, <code>/siblings</code> and <code>/about</code>: see “Use via API” "
-        "below.</p>"
-        "<h2>What it does with what you send</h2><p>Pictures are decoded to be searched by and removed within the "
-        "hour; words are not kept. Nothing goes to other servers.</p>"
-    )
-
-
-def _span(kind: str, text: str) -> str:
-    return f'<span class="{escape(kind)}">{escape(text)}</span>' if text else ""
-
-
-def _bar(value: float | None, most: float) -> str:
-    width = 0 if value is None else max(0.0, min(1.0, value / most))
-    return f"<td class='number'><span class='bar' style='--part:{width:.3f}'></span>{_number(value)}</td>"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return str(_FRAGMENTS.about(rows, indexes, facts["encoder"] == EMBEDDED, argument, endpoint))
