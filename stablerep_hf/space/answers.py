@@ -16,6 +16,7 @@ from ..errors import InputError
 from .gallery import Place, load_collections, load_guidance
 from .guidance import Guidance
 from .layout import lay_out
+from .pictures import read_picture
 from .searching import Hit, Searchers
 from .settings import SpaceSettings
 from .writing import (
@@ -48,7 +49,10 @@ class Answers:
     Attributes:
         collections: The pictures.
         searchers: The encoders over them.
+        uploads: Folder of the pictures that visitors send.
     """
+
+    uploads: str | None = None
 
     def __init__(self, settings: SpaceSettings) -> None:
         """Load what the first search needs.
@@ -154,10 +158,9 @@ class Answers:
         link = self._link({"text": wanted}, source, self._count(count))
         return self._shown({"text": wanted}, hits, f"nearest to “{wanted}”", link=link, note=note)
 
-    def search_picture(self, picture: Image.Image | None, source: str, count: int) -> Shown:
+    def search_picture(self, sent: Any, source: str, count: int) -> Shown:
         """Search by an uploaded picture."""
-        picture = _picture(picture)
-        hits = self.searchers.first.by_picture(picture, self._count(count), self._names(source))
+        hits = self.searchers.first.by_picture(self._picture(sent), self._count(count), self._names(source))
         return self._shown({"picture": True}, hits, "most like your picture")
 
     def search_place(self, place: Place | tuple[Any, Any], source: str, count: int) -> tuple[Any, ...]:
@@ -171,7 +174,7 @@ class Answers:
         picture = self.collections.picture(place)
         return picture, *([""] if self.reads_texts else []), *shown
 
-    def search_again(self, query: Any, picture: Image.Image | None, source: str, count: int) -> Shown:
+    def search_again(self, query: Any, sent: Any, source: str, count: int) -> Shown:
         """Search by the last query with other filters."""
         if not isinstance(query, dict):
             raise InputError("Type words, or choose a picture, to begin.")
@@ -179,7 +182,7 @@ class Answers:
             return self.search_text(query["text"], source, count)
         if "place" in query:
             return self._show_place(self._place(query["place"]), source, count)
-        return self.search_picture(picture, source, count)
+        return self.search_picture(sent, source, count)
 
     def _show_place(self, place: Place, source: str, count: int) -> Shown:
         picture = self.collections.picture(place)
@@ -222,9 +225,9 @@ class Answers:
 
     # ---------------------------------------------------------------- compare
 
-    def compare_picture(self, picture: Image.Image | None, left: str, right: str) -> tuple[Any, ...]:
+    def compare_picture(self, sent: Any, left: str, right: str) -> tuple[Any, ...]:
         """Two encoders, asked by an uploaded picture."""
-        picture = _picture(picture)
+        picture = self._picture(sent)
         return {"picture": True}, *self._side(left, picture, None), *self._side(right, picture, None)
 
     def compare_place(self, place: Place | tuple[Any, Any], left: str, right: str) -> tuple[Any, ...]:
@@ -234,13 +237,13 @@ class Answers:
         query = {"place": [place.collection, place.row]}
         return picture, query, *self._side(left, picture, place), *self._side(right, picture, place)
 
-    def compare_again(self, query: Any, picture: Image.Image | None, left: str, right: str) -> tuple[Any, ...]:
+    def compare_again(self, query: Any, sent: Any, left: str, right: str) -> tuple[Any, ...]:
         """The last query with other encoders; nothing if there was none."""
         if not isinstance(query, dict):
             return None, "", "", "", ""
         if "place" in query:
             return self.compare_place(tuple(query["place"]), left, right)[1:]
-        return self.compare_picture(picture, left, right)
+        return self.compare_picture(sent, left, right)
 
     def _side(self, label: str, picture: Image.Image, place: Place | None) -> tuple[str, str]:
         searcher = self.searchers[label]
@@ -280,9 +283,9 @@ class Answers:
         """Search by words, as JSON values; see `Collection.describe`."""
         return self._describe(self.searchers.first.by_text(_text(text), self._count(results), self._names(source)))
 
-    def describe_picture(self, picture: Image.Image | None, source: str, results: int) -> list[dict[str, Any]]:
+    def describe_picture(self, sent: Any, source: str, results: int) -> list[dict[str, Any]]:
         """Search by a picture, likewise."""
-        picture = _picture(picture)
+        picture = self._picture(sent)
         return self._describe(self.searchers.first.by_picture(picture, self._count(results), self._names(source)))
 
     def _describe(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
@@ -313,6 +316,19 @@ class Answers:
 
     # ---------------------------------------------------------------- what people send
 
+    def _picture(self, sent: Any) -> Image.Image:
+        """A picture, or the one that the reference to an upload names; see `read_picture`."""
+        if sent is None or (self.uploads is None and not isinstance(sent, Image.Image)):
+            raise InputError("There is no picture yet: drop one, or choose one that is shown.")
+        if isinstance(sent, Image.Image):
+            return sent
+        return read_picture(
+            sent.get("path") if isinstance(sent, dict) else sent,
+            str(self.uploads),
+            most_bytes=round(1e6 * self._settings.most_upload_megabytes),
+            most_pixels=round(1e6 * self._settings.most_megapixels),
+        )
+
     def _place(self, place: Place | tuple[Any, Any] | list[Any]) -> Place:
         return place if isinstance(place, Place) else self.collections.place(*place)
 
@@ -332,12 +348,6 @@ class Answers:
 def _public_name(name: str) -> str:
     """A name of the settings as visitors may see it: of a folder of this machine only the last part."""
     return Path(name).resolve().name if Path(name).is_dir() else name
-
-
-def _picture(picture: Image.Image | None) -> Image.Image:
-    if picture is None:
-        raise InputError("There is no picture yet: drop one, or choose one that is shown.")
-    return picture
 
 
 def _text(text: Any) -> str:

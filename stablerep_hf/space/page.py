@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 from gradio.events import api
 from gradio.utils import get_upload_folder
-from PIL import Image
 
 from ..errors import InputError
 from .answers import ALL, MOST_LETTERS, Answers
 from .components import picture_grid, picture_map
-from .pictures import read_picture
 from .settings import SpaceSettings
 from .writing import refusal_html
 
@@ -50,6 +48,7 @@ def build_demo(settings: SpaceSettings, answers: Answers | None = None) -> gr.Bl
         InputError: An encoder, data set or index of the settings is not within reach or does not fit.
     """
     answers = answers or Answers(settings)
+    answers.uploads = get_upload_folder()
     demo = gr.Blocks(title=answers.title(), analytics_enabled=False, delete_cache=(300, 3000))
     with demo:
         gr.HTML(answers.heading(), elem_id="heading", js_on_load=None)
@@ -57,7 +56,7 @@ def build_demo(settings: SpaceSettings, answers: Answers | None = None) -> gr.Bl
             with gr.Tab("Search", id="search"):
                 search = _search_tab(answers, settings)
             with gr.Tab("Compare", id="compare") as compare_tab:
-                _compare_tab(answers, settings, compare_tab)
+                _compare_tab(answers, compare_tab)
             with gr.Tab("Map", id="map") as map_tab:
                 drawn_map = picture_map("Map of the pictures", elem_id="map")
             if answers.guidance_captions:
@@ -147,22 +146,13 @@ def _search_tab(answers: Answers, settings: SpaceSettings) -> _SearchTab:
 
     for grid in (results, siblings, examples):
         _on(grid.select, search_tile, filters, outputs, notice, js=_SHOW)
-    opened = _uploaded(settings)
-
-    def search_upload(upload: Any, source: str, count: int) -> tuple[Any, ...]:
-        return answers.search_picture(opened(upload), source, count)
-
-    def search_again(query: Any, upload: Any, source: str, count: int) -> tuple[Any, ...]:
-        by_upload = isinstance(query, dict) and "picture" in query
-        return answers.search_again(query, opened(upload) if by_upload else None, source, count)
-
-    _on(picture.upload, search_upload, filters, shown, notice, js=_SHOW, upload=picture)
+    _on(picture.upload, answers.search_picture, filters, shown, notice, js=_SHOW, upload=picture)
     for control in (source.input, count.release):
-        _on(control, search_again, [query, picture, *filters], shown, notice, js=_LINK, preprocess=False)
+        _on(control, answers.search_again, [query, picture, *filters], shown, notice, js=_LINK, preprocess=False)
     return _SearchTab(filters, outputs, notice)
 
 
-def _compare_tab(answers: Answers, settings: SpaceSettings, tab: gr.Tab) -> None:
+def _compare_tab(answers: Answers, tab: gr.Tab) -> None:
     labels = answers.encoders
     gr.HTML(
         "<p>The same query, two encoders. Choose a picture below, drop one, or click on a result.</p>",
@@ -204,18 +194,9 @@ def _compare_tab(answers: Answers, settings: SpaceSettings, tab: gr.Tab) -> None
         return answers.compare_place(answers.collections.examples(1)[0], left, right)
 
     _on(tab.select, compare_example, [query, left, right], [picture, *shown], notice)
-    opened = _uploaded(settings)
-
-    def compare_upload(upload: Any, left: str, right: str) -> tuple[Any, ...]:
-        return answers.compare_picture(opened(upload), left, right)
-
-    def compare_again(query: Any, upload: Any, left: str, right: str) -> tuple[Any, ...]:
-        by_upload = isinstance(query, dict) and "picture" in query
-        return answers.compare_again(query, opened(upload) if by_upload else None, left, right)
-
-    _on(picture.upload, compare_upload, [left, right], shown, notice, upload=picture)
+    _on(picture.upload, answers.compare_picture, [left, right], shown, notice, upload=picture)
     for chosen in (left, right):
-        _on(chosen.change, compare_again, [query, picture, left, right], shown, notice, preprocess=False)
+        _on(chosen.change, answers.compare_again, [query, picture, left, right], shown, notice, preprocess=False)
 
 
 def _guidance_tab(answers: Answers, tab: gr.Tab) -> None:
@@ -230,26 +211,6 @@ def _guidance_tab(answers: Answers, tab: gr.Tab) -> None:
 
 def _upload(label: str, **options: Any) -> gr.Image:
     return gr.Image(label=label, sources=["upload", "clipboard"], height=200, buttons=[], format="png", **options)
-
-
-def _uploaded(settings: SpaceSettings) -> Callable[[Any], Image.Image | None]:
-    """What turns the reference to an upload into its picture.
-
-    Listeners that take one are not preprocessed: Gradio's own way would open whatever Pillow opens, and decode it,
-    before anything here could look.
-    """
-
-    def picture(value: Any) -> Image.Image | None:
-        if value is None:
-            return None
-        return read_picture(
-            value.get("path") if isinstance(value, dict) else value,
-            get_upload_folder(),
-            most_bytes=round(1e6 * settings.most_upload_megabytes),
-            most_pixels=round(1e6 * settings.most_megapixels),
-        )
-
-    return picture
 
 
 def _folder_of(upload: Any) -> str:
@@ -280,8 +241,9 @@ def _on(
     A refusal is a sentence in `notice`, and a message where there is none; all else stays, or becomes what `instead`
     returns. `js` runs in the browser afterwards.
 
-    `upload` is a box whose files are the first input. What is put there while another one is looked at waits its turn,
-    and what is refused leaves the box.
+    `upload` is a box whose files are the first input. They are not preprocessed: Gradio's own way would open whatever
+    Pillow opens, and decode it, before anything here could look. What is put there while another one is looked at
+    waits its turn, and what is refused leaves the box.
     """
     several = isinstance(outputs, list)
     if upload is not None:
@@ -323,7 +285,6 @@ def _on(
 
 def _add_api(answers: Answers, settings: SpaceSettings) -> None:
     """Endpoints for programs: JSON in, JSON out. Their docstrings are the API page."""
-    opened = _uploaded(settings)
 
     def search_by_text(text: str, source: str = ALL, results: int = settings.results) -> list:  # type: ignore[type-arg]
         """Find pictures by words: the most similar first, each with caption, group, score, image and provenance."""
@@ -331,7 +292,7 @@ def _add_api(answers: Answers, settings: SpaceSettings) -> None:
 
     def search_by_picture(picture: dict, source: str = ALL, results: int = settings.results) -> list:  # type: ignore[type-arg]
         """Find pictures by a picture (`handle_file(...)`): as search_by_text."""
-        return answers.describe_picture(opened(picture), source, results)
+        return answers.describe_picture(picture, source, results)
 
     def siblings(collection: str, row: int) -> list:  # type: ignore[type-arg]
         """All pictures of the caption of one that a search returned, with seeds and provenance."""

@@ -326,7 +326,7 @@ def test_a_full_disk_under_an_index_is_one_sentence(stablerep, folder, tmp_path,
 
     monkeypatch.setattr("numpy.save", full)
     index = ("index", folder, "embedded", "--cache", "none", "--output", tmp_path / "index")
-    assert refused(stablerep(*index, "--quiet"), "There is no room left for 'index'")
+    assert refused(stablerep(*index, "--quiet"), "There is no room left for 'vectors.npy'")
 
 
 def test_export_writes_large_shards_or_tars(stablerep, folder, tmp_path):
