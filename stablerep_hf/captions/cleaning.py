@@ -60,7 +60,7 @@ class CleaningRules:
                 "1, and `max_words` at least `min_words`."
             )
         if not 0 <= self.max_unsafe <= 1:
-            raise InputError(f"max_unsafe={self.max_unsafe} is no score: give a number from 0 to 1.")
+            raise InputError(f"max_unsafe={self.max_unsafe} is not a score: give a number from 0 to 1.")
         if unknown := set(self.languages) - set(self._identifier.labels if self.languages else ()):
             raise InputError(
                 f"The language {min(unknown)!r} is not supported: give ISO 639-1 codes such as en, de, ja."

@@ -26,7 +26,7 @@ from .caption_files import (
 from .caption_set import OPTIONAL, SCHEMA, CaptionSet
 
 _LOGGER = logging.getLogger(__name__)
-_ROWS_THAT_TELL = 1000  # from which the types of columns are told
+_ROWS_FOR_TYPES = 1000  # from which the types of columns are inferred
 _OWN = (*SCHEMA.names, *OPTIONAL.names)
 
 
@@ -41,8 +41,8 @@ def read_captions(
     Args:
         source: A file: `.txt` (UTF-8, one caption a line), `.csv` or `.tsv` (the first line names the columns),
             `.jsonl` or `.json` (a list or lines; entries are objects or plain strings) or `.parquet`; text may be
-            compressed (`.csv.gz`). Or a folder or the id of a data set on the Hub, of whose files `datasets` tells
-            which split they belong to; what is none of these files, such as tars, `datasets` streams.
+            compressed (`.csv.gz`). Or a folder or the id of a data set on the Hub, whose files `datasets` sorts into
+            splits; other files, such as tars, are streamed by `datasets`.
         column: Which column holds the captions. By default `caption`, else the only column that holds text (but not of
             a CSV file, whose only heading may be a caption).
         split: Which split of a data set to read. Files have none.
@@ -139,7 +139,7 @@ def _stream(rows: Any, source: str, column: str | None, label_column: str | None
 
     features = rows.features
     if features is None:  # of CSV and text files in archives, which say nothing before they are read
-        first = next(rows.with_format("arrow").iter(batch_size=_ROWS_THAT_TELL), None)
+        first = next(rows.with_format("arrow").iter(batch_size=_ROWS_FOR_TYPES), None)
         if first is None:
             return
         features = datasets.Features.from_arrow_schema(first.schema)

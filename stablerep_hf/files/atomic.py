@@ -172,8 +172,8 @@ def write_file(path: str | Path, content: bytes) -> None:
 def remove_leftovers(folder: Path, *, even_fresh: bool) -> None:
     """Remove what killed writers left in a folder, which may not exist.
 
-    Files of the last hour go only if `even_fresh`: they may be another worker's, at work now, who then writes them
-    again, see `write_at_once`.
+    Files of the last hour go only if `even_fresh`: they may be those of a worker that still writes, which then
+    writes them again, see `write_at_once`.
     """
     for leftover in leftovers(folder):
         try:

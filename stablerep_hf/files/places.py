@@ -1,4 +1,4 @@
-"""Places that arguments name to be written to, and the one that nobody names."""
+"""Places where arguments say to write, and the default one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import InputError
 
 
 def default_cache_dir() -> Path:
-    """Folder of the features of all encoders and data sets, where nobody names one: below HF_HOME."""
+    """Default folder for the features of all encoders and data sets: below HF_HOME."""
     return Path(constants.HF_HOME) / "stablerep" / "features"
 
 

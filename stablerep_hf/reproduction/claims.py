@@ -33,7 +33,7 @@ class Claim:
     Attributes:
         number: from 1.
         title: the claim in a few words.
-        source: what the paper (or whoever else) says, with where it stands.
+        source: what the paper, or another source, says, with the place.
         settings: label -> what is measured, in the order of the tables.
         statements: by which it is judged.
         measures: what its table shows.

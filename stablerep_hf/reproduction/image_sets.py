@@ -103,7 +103,7 @@ class ImageSets:
 
     @cached_property
     def tails(self) -> dict[int, str]:
-        """Caption id -> value of the column by which rare captions are told."""
+        """Caption id -> value of the column that says which captions are rare."""
         embedded = self.world.captions == EMBEDDED
         files = [assets.captions_path(), assets.captions_path("held_out")] if embedded else [self.world.captions]
         column = self.world.tail["column"]

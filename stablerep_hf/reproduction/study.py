@@ -34,7 +34,7 @@ class StudySettings:
         None, "Pipeline, or folder of a data set that one drew, in place of the world's generator."
     )
     claims: list[int] | None = setting(None, "Which of them; all that the world can test if not given.")
-    dry_run: bool = setting(False, "Check the world, say what is to be trained and drawn, and for how long, and stop.")
+    dry_run: bool = setting(False, "Check the world, say what would be trained and drawn, and for how long, and stop.")
     quick: bool = setting(False, "All of it at a scale for a first look: fewer captions, steps and seeds.")
     output: str = setting(
         "reproduction", "Folder of report, plots and records; the records are all that a run needs to go on."
@@ -101,7 +101,7 @@ def run_study(settings: StudySettings | None = None) -> Path:
 
 
 def estimate(claims: Sequence[Claim], world: World, records: Records, runner: CellRunner) -> str:
-    """What is to be done, and for how long by the world's `core_seconds` (see there)."""
+    """What is missing, and how long it takes by the world's `core_seconds` (see there)."""
     from .cells import Cell
     from .image_sets import drawn_alike
 
@@ -120,7 +120,7 @@ def estimate(claims: Sequence[Claim], world: World, records: Records, runner: Ce
 
 
 def _as_typed(command: StudySettings) -> str:
-    """The command that makes the report, but for where things lie and how many processes work."""
+    """The command that makes the report, without paths and the number of processes."""
     from dataclasses import fields
 
     words = ["stablerep reproduce"]

@@ -208,7 +208,7 @@ def _evaluation_set(given: Mapping[str, Any], root: Path) -> EvaluationSet:
     own = {"name", "templates"}
     settings = {key: value for key, value in given.items() if key not in own}
     settings["data"] = _place(settings["data"], root)
-    MeasuringSettings(**settings)  # so that a wrong key is told now
+    MeasuringSettings(**settings)  # refuses a wrong key now
     return EvaluationSet(settings=settings, **{key: _frozen(value) for key, value in given.items() if key in own})
 
 

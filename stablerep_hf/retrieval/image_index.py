@@ -1,4 +1,4 @@
-"""The images of a data set in the vectors of an encoder: extracted once, indexed, and opened again by whoever asks."""
+"""The images of a data set in the vectors of an encoder: extracted once, indexed, and opened again."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def index_images(
             pass
     found = extract_features(vision, dataset, image_column=image_column, **extraction)
     if place is not None:
-        if not begun:  # nobody knows of what the parts are that stand here
+        if not begun:  # parts of an unknown index
             for path in (place / _ROWS, place / _FEATURES / RECORD, place / _EMBEDS / RECORD):
                 path.unlink(missing_ok=True)
         write_file(place / _IDENTITY, json.dumps({**(names or {}), **identity}, indent=2).encode())
@@ -134,7 +134,7 @@ def index_identity(vision: VisionEncoder, dataset: Dataset, image_column: str = 
 
 
 def _content(stored: dict[str, Any] | None) -> bytes:
-    """The file of an image; none where there is none, which does not decode either."""
+    """The file of an image; empty where it is missing or cannot be read."""
     try:
         return b"" if stored is None else read_content(stored)
     except (OSError, ValueError, KeyError, BadZipFile):

@@ -163,7 +163,7 @@ def build_index(
     place = None if folder is None else Path(folder)
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
-        (place / RECORD).unlink(missing_ok=True)  # until the new one is whole there is none
+        (place / RECORD).unlink(missing_ok=True)  # there is none until the new one is whole
     if len(unit) < max(exact_below, 2):  # one vector has no neighbours to link it to
         facts = IndexFacts("exact", len(unit), unit.shape[1], 1.0, 0, 0, round(time.perf_counter() - start, 3))
         if place is None:

@@ -31,7 +31,7 @@ def launch(demo: gr.Blocks, settings: SpaceSettings, **options: Any) -> tuple[An
     Returns:
         As `gradio.Blocks.launch`: the application, its address here, and "" for a shared one.
     """
-    # a picture that is too large is told so in its place on the page, and what is much larger does not arrive
+    # a picture that is too large is refused in its place on the page, and a much larger one does not arrive
     most_upload = round(4e6 * settings.most_upload_megabytes)
     if options.get("server_port") == 0:
         host = options.get("server_name") or "127.0.0.1"

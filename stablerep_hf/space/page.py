@@ -214,12 +214,12 @@ def _upload(label: str, **options: Any) -> gr.Image:
 
 
 def _folder_of(upload: Any) -> str:
-    """The name of the folder of an upload, which tells it from others; not believed yet."""
+    """The name of the folder of an upload, unique to it; not checked yet."""
     return Path(str(upload.get("path") if isinstance(upload, dict) else upload)).parent.name
 
 
 def _place_of(event: gr.EventData) -> tuple[Any, Any]:
-    """What a grid or the map says was chosen; not believed yet."""
+    """The choice that a grid or the map reports; not checked yet."""
     data = event._data if isinstance(event._data, dict) else {}
     return data.get("collection"), data.get("row")
 
@@ -238,8 +238,8 @@ def _on(
 ) -> None:
     """Listen, for the page alone: programs have endpoints of their own.
 
-    A refusal is a sentence in `notice`, and a message where there is none; all else stays, or becomes what `instead`
-    returns. `js` runs in the browser afterwards.
+    A refusal is a sentence in `notice`, and a message where there is none; everything else stays, or becomes what
+    `instead` returns. `js` runs in the browser afterwards.
 
     `upload` is a box whose files are the first input. They are not preprocessed: Gradio's own way would open whatever
     Pillow opens, and decode it, before anything here could look. What is put there while another one is looked at

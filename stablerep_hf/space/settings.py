@@ -68,9 +68,7 @@ class SpaceSettings:
     most_megapixels: float = setting(25.0, "Most pixels of an uploaded picture, read from its header.")
     requests_per_minute: int = setting(120, "Searches and uploads of one visitor.")
     queue_size: int = setting(64, "Searches that may wait; one more is turned away.")
-    behind_proxy: bool = setting(
-        False, "Visitors are told apart by X-Forwarded-For, as behind a proxy; true in a Space."
-    )
+    behind_proxy: bool = setting(False, "Identify visitors by X-Forwarded-For, as behind a proxy; true in a Space.")
 
     def __post_init__(self) -> None:
         embedded = self.dataset == EMBEDDED

@@ -268,7 +268,7 @@ def _objective(pipeline: Any, settings: AdaptationSettings) -> Any:
         latents, noise, text = inputs(batch, texts, device)
         steps = (batch["level"] * scheduler.config.num_train_timesteps).long().to(device)
         conditions: dict[str, Any] = {}
-        if "pooled_prompt_embeds" in text:  # XL is also told the size of the picture, here never cropped
+        if "pooled_prompt_embeds" in text:  # XL also takes the size of the picture, here never cropped
             edge = float(latents.shape[-1] * pipeline.vae_scale_factor)
             place = torch.tensor([[edge, edge, 0.0, 0.0, edge, edge]], device=device).expand(len(latents), -1)
             conditions = {"added_cond_kwargs": {"text_embeds": text["pooled_prompt_embeds"], "time_ids": place}}

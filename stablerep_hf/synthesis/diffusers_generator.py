@@ -39,7 +39,7 @@ class DiffusersGenerator(GeneratorSettings):
     safety checker flags come back as None.
 
     `device`, `attention`, `offload`, `compile` and the autoencoder's "slicing" change an image by rounding only and
-    are no part of a plan; all else is.
+    are no part of a plan; everything else is.
 
     Attributes:
         name: What rows call the pipeline, never a path.

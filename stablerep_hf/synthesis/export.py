@@ -130,7 +130,7 @@ class _Export:
         known = self._done.get(name)
         if known and known.get("sources") == sources and path.is_file() and sha256_of(path) == known.get("sha256"):
             return
-        if self._stands:  # but for this file
+        if self._stands:  # except for this file
             self._stands = False
             self._save()
         with replacing(path, sum(record["bytes"] for record in group)) as file:

@@ -27,7 +27,7 @@ class ListedCaption:
 
 
 def list_captions(folder: str | Path, number: int | None = None) -> list[ListedCaption]:
-    """The first `number` captions of a store in its order, or all; `InputError` if the folder is none."""
+    """The first `number` captions of a store in its order, or all; `InputError` if the folder is no store."""
     plan = open_store(folder).plan
     captions = plan.captions if number is None else plan.captions.head(number)
     numbers = plan.num_images_of(captions).tolist()
@@ -79,7 +79,7 @@ def describe_image(folder: str | Path, caption_id: int, image_index: int) -> dic
 def _signature(image: bytes | Path) -> dict[str, str]:
     try:
         signature = read_signature(image)
-    except InputError as error:  # without the package that reads it, all else can still be shown
+    except InputError as error:  # without the package that reads it, everything else can still be shown
         return {"C2PA": str(error)}
     if signature is None:
         return {"C2PA": "not signed"}

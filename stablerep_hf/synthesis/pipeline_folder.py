@@ -21,7 +21,7 @@ CARD = "README.md"
 # Cards and their pictures.
 _UNREAD_SUFFIXES = (".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".csv", ".pdf")
 # Sampling in a few steps needs weights that were distilled for it, which no configuration tells: they do not stand
-# among any scheduler's compatible ones, yet are swapped in wherever a Karras-style scheduler is.
+# among any scheduler's compatible ones, yet can replace every Karras-style scheduler.
 _FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
 
@@ -99,7 +99,7 @@ class PipelineFolder:
         """Whether guidance changes what it draws, as far as its class and configuration say.
 
         It does not where the pipeline takes no `guidance_scale`, or where its transformer was distilled without
-        guidance (FLUX.1 schnell and its kin). That SDXL Turbo is to be drawn at 0 stands in its card alone.
+        guidance (FLUX.1 schnell and its kin). Only its card says that SDXL Turbo is drawn at 0.
         """
         return self._config("transformer").get("guidance_embeds") is not False and self._takes("guidance_scale")
 

@@ -117,7 +117,7 @@ class SynthesisPlan:
             raise InputError(f"stored_size={self.stored_size} leaves no pixel: give 1 or more, or leave it out.")
         if self.min_sibling_distance is not None and not 1 <= self.min_sibling_distance <= 64:
             raise InputError(
-                f"min_sibling_distance={self.min_sibling_distance} is no distance of two hashes of 64 bits: give a "
+                f"min_sibling_distance={self.min_sibling_distance} is not a distance of two 64-bit hashes: give a "
                 "number from 1 to 64, or leave it out."
             )
         if len(self.captions) == 0:

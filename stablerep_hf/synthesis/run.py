@@ -82,8 +82,8 @@ def synthesize(
     While the generator draws, other threads encode the images of earlier batches and write earlier shards.
 
     Shards that stand are checked by size and sha256 and kept; missing, torn and altered ones are drawn (again). A
-    worker draws the shards with `shard % world_size == rank`: no one waits for anyone, a worker may die and come back,
-    and whoever runs next, with any world size, draws what is missing. Which rows there are depends on the plan alone
+    worker draws the shards with `shard % world_size == rank`: workers do not wait for each other, one may die and come
+    back, and the next run, with any world size, draws what is missing. Which rows there are depends on the plan alone
     (an image that is drawn in another batch may differ by rounding).
 
     Args:
@@ -141,7 +141,7 @@ def synthesize(
 
     store.claim()
     for shard in damaged:
-        # Its record no longer holds; without it nobody takes the folder for finished while the shard is drawn again.
+        # Its record is no longer true; without it the folder does not look finished while the shard is drawn again.
         clear(store.record_path(shard))
         if not store.shard_path(shard).is_file():
             clear(store.shard_path(shard))

@@ -58,8 +58,8 @@ def write_rows(file: IO[bytes], rows: Sequence[dict[str, Any]]) -> None:
 def parquet_writer(file: IO[bytes]) -> Iterator[pq.ParquetWriter]:
     """A writer of tables with the columns of `image_features`, which raises the file's `OSError`.
 
-    pyarrow ends the whole process if a write fails while it cuts chunks by content, as on a full disk. So it is told
-    that all went well, and what the file said is raised afterwards.
+    pyarrow ends the whole process if a write fails while it cuts chunks by content, as on a full disk. So
+    its sink reports success, and the file's error is raised afterwards.
     """
     sink = _Sink(file)
     try:

@@ -17,7 +17,7 @@ from .answers import AnswerFolder
 from .image_services import INFERENCE, ImageService, find_service
 from .settings import GeneratorSettings, ServiceSettings
 
-# What of the settings a service is told; all else is the business of who serves.
+# The settings that a service is sent; it decides the others itself.
 SENT = ("guidance_scale", "num_inference_steps", "negative_prompt", "height", "width")
 _OURS = ("generator", "generator_license", "device")
 

@@ -26,8 +26,8 @@ class GeneratorSettings:
     )
     guidance_interval: list[float] | None = setting(
         None,
-        "Guide at noise levels above LOW up to HIGH only, such as 0.28 5.42 (SDXL begins at 14.6); at all if not "
-        "given.",
+        "Guide at noise levels above LOW up to HIGH only, such as 0.28 5.42 (SDXL begins at 14.6); at "
+        "all levels if not given.",
     )
     num_inference_steps: int | None = setting(
         None, "Denoising steps; 50 (the release's) unless the embedded generator."

@@ -31,7 +31,7 @@ def load_tokenizer(source: str | Path, what: str, revision: str | None = None) -
         one, other = tokenizer(list(PROBES), truncation=False).input_ids
     if set(one) == set(other):  # without a vocabulary every word is the unknown one
         raise InputError(
-            f"{what} gives every text the same tokens, so nothing could be told apart: its vocabulary (tokenizer.json "
+            f"{what} gives every text the same tokens: its vocabulary (tokenizer.json "
             "or vocab.json) is missing or damaged, download or save it again."
         )
     return tokenizer

@@ -31,7 +31,7 @@ ProblemKind = Literal[
     "orphan file",
     "leftover file",
 ]
-# Drawing again would give the same: the generator, not the store, is to be looked at.
+# Drawing again would give the same: look at the generator, not at the store.
 _NO_REMEDY = ("equal siblings",)
 
 

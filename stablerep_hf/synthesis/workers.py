@@ -22,7 +22,7 @@ def rank_and_world_size() -> tuple[int, int]:
         if rank >= world_size:
             raise InputError(
                 f"Task {task} of a Slurm array of {world_size} that begins at {first} has a gap before it, so its "
-                f"place among the workers cannot be told: use an array without gaps, as --array=0-{world_size - 1}."
+                f"place among the workers is unknown: use an array without gaps, as --array=0-{world_size - 1}."
             )
     if "SLURM_STEP_NUM_TASKS" in os.environ:  # srun's; a batch script alone has none, though it may ask for many tasks
         tasks = _number("SLURM_STEP_NUM_TASKS")
