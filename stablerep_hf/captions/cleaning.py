@@ -118,6 +118,8 @@ def clean_captions(
     Raises:
         InputError: The near-duplicate threshold is not in (0, 1].
     """
+    from ftfy import fix_text
+
     dropped: Counter[str] = Counter()
     texts: list[str] = []
     places: list[int] = []
@@ -126,7 +128,9 @@ def clean_captions(
     for start, block in _blocks(captions):
         kept = []
         for place, caption in enumerate(block, start=start):
-            repaired = _repair(caption) if rules.repair and len(caption) <= _LONGEST else caption
+            repaired = caption
+            if rules.repair and len(caption) <= _LONGEST:
+                repaired = fix_text(caption, normalization="NFC")
             reason = rules.reason_to_drop(repaired)
             if reason is None:
                 kept.append((place, repaired))
@@ -155,12 +159,6 @@ def _blocks(captions: CaptionSet) -> Iterator[tuple[int, list[str]]]:
     while block := list(islice(iterator, _BLOCK)):
         yield start, block
         start += len(block)
-
-
-def _repair(caption: str) -> str:
-    import ftfy
-
-    return ftfy.fix_text(caption, normalization="NFC")
 
 
 def _rebuild(captions: CaptionSet, texts: list[str], places: Int64Array) -> CaptionSet:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -67,14 +67,12 @@ def read_terms(path: str | Path) -> list[str]:
     Raises:
         InputError: The file does not exist, is not text, or holds no term.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"The list of terms {str(path)!r} cannot be read ({type(error).__name__}); give a UTF-8 text file with "
-            "one term a line."
-        ) from error
-    terms = list(_lines(text))
+    with refusing(
+        f"The list of terms {str(path)!r} cannot be read",
+        "give a UTF-8 text file with one term a line",
+        (OSError, UnicodeDecodeError),
+    ):
+        terms = list(_lines(Path(path).read_text(encoding="utf-8-sig")))
     if not terms:
         raise InputError(f"The list of terms {str(path)!r} holds no term; write one a line.")
     return terms

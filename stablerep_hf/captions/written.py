@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from .caption_set import CaptionSet
 from .identity import normalize_caption
 from .language_model import CaptionWriter
@@ -46,7 +46,10 @@ def write_captions(settings: WritingSettings, seed: int = 0, answers: str | Path
         if settings.prompt is None:
             prompts = {name: list(islice(example_prompts(name, **lists, seed=seed), wanted)) for name in classes}
         else:
-            template = _read_prompt(settings.prompt)
+            with refusing(
+                f"prompt={settings.prompt} cannot be read", "give a text file", (OSError, UnicodeDecodeError)
+            ):
+                template = Path(settings.prompt).read_text(encoding="utf-8").rstrip("\n")
             for text, name in fill_templates(classes, [template], **lists, per_class=wanted, seed=seed):
                 prompts.setdefault(name, []).append(text)
         writer = CaptionWriter(
@@ -100,13 +103,6 @@ def example_prompts(
     for examples, requests in cycle(kinds):
         shown = [examples[place] for place in rng.choice(len(examples), _EXAMPLES, replace=False)]
         yield "\n".join([_INSTRUCTION, *shown, f"{requests[rng.integers(len(requests))]} =>"])
-
-
-def _read_prompt(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"prompt={path} cannot be read ({type(error).__name__}): give a text file.") from error
 
 
 def _answers(

@@ -91,9 +91,5 @@ def unpack_results(record: Mapping[str, Any], encoder: str) -> dict[str, Evaluat
     """Measure -> result of a record, under the name that a table gives the encoder."""
     shared = {name: record[name] for name in ("dataset", "revision", "seeds")}
     results = [EvaluationResult(encoder=encoder, **shared, **row) for row in record["results"]]
-    return {measure_of(result): result for result in results}
-
-
-def measure_of(result: EvaluationResult) -> str:
-    """The name by which the claims ask for a result: "knn accuracy", "retrieval recall@1, frequency = tail"."""
-    return f"{result.protocol} {result.metric}" + (f", {result.variant}" if result.variant else "")
+    # as the claims ask for them: "knn accuracy", "retrieval recall@1, frequency = tail"
+    return {", ".join(filter(None, (f"{one.protocol} {one.metric}", one.variant))): one for one in results}

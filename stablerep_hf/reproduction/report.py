@@ -166,7 +166,8 @@ def _claim_sections(study: Study, judged: JudgedClaim) -> list[str]:
     if described := study.images(claim):
         rows = [["images", "alignment", "diversity of siblings"]]
         for images, record in described.items():
-            rows.append([_images_label(claim, images), *(_plain(record[name]) for name in ("alignment", "diversity"))])
+            label = "; ".join(label for label, setting in claim.settings.items() if setting.images == images)
+            rows.append([label, *(_plain(record[name]) for name in ("alignment", "diversity"))])
         sections += [
             markdown_table(rows),
             "Alignment: mean cosine of image and caption for a StableRep+ that learned from the real images. "
@@ -217,10 +218,6 @@ def _scores_note(claim: Claim, combined: Mapping[str, Mapping[str, EvaluationRes
         f"Per cent, 95 % intervals ({' or, of a single run, '.join(intervals)}); {first.dataset}, revision "
         f"`{first.revision}`.{words}"
     )
-
-
-def _images_label(claim: Claim, images: ImageSet) -> str:
-    return "; ".join(label for label, setting in claim.settings.items() if setting.images == images)
 
 
 def _plain(values: Mapping[str, float]) -> str:

@@ -165,7 +165,7 @@ class Searchers:
         self._lock = threading.Lock()
         self._ready: dict[str, Searcher] = {}
         names = list(dict.fromkeys([settings.encoder, *settings.compare]))
-        short = [_short_label(name) for name in names]
+        short = [_NAMES.get(name, Path(name).name if Path(name).is_dir() else name) for name in names]
         # two folders of one name are called by their paths
         labels = [name if short.count(label) > 1 else label for name, label in zip(names, short, strict=True)]
         self._names = dict(zip(labels, names, strict=True))
@@ -198,10 +198,6 @@ class Searchers:
             revision=self._settings.encoder_revision if first else None,
             trust_remote_code=self._settings.trust_remote_code,
         )
-
-
-def _short_label(name: str) -> str:
-    return _NAMES.get(name, Path(name).name if Path(name).is_dir() else name)
 
 
 def _index_folder(index: str) -> Path:

@@ -168,7 +168,7 @@ class ShardStore:
         try:
             settings = parse_plan((self.folder / PROVENANCE / PLAN).read_bytes())
         except (OSError, InputError) as error:
-            if self._recorded_plans() == {self.plan.hash}:
+            if {record["plan_hash"] for record in self._records()} == {self.plan.hash}:
                 return None
             raise InputError(
                 f"The folder {str(self.folder)!r} holds files, but its {PROVENANCE}/{PLAN} is missing or damaged, so "
@@ -186,9 +186,6 @@ class ShardStore:
     def scored_columns(self) -> list[str]:
         """The score columns that records say were measured, of damaged shards too."""
         return sorted({column for record in self._records() for column in record.get("scores", {})})
-
-    def _recorded_plans(self) -> set[object]:
-        return {record["plan_hash"] for record in self._records()}
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for path in (self.folder / PROVENANCE).glob("shard-*.json"):
