@@ -245,7 +245,7 @@ def test_a_file_that_is_put_in_place_of_one_still_looked_at_waits_its_turn(open_
             time.sleep(3)
         return read_picture(path, *arguments, **options)
 
-    monkeypatch.setattr("stablerep_hf.space.page.read_picture", slowly)
+    monkeypatch.setattr("stablerep_hf.space.answers.read_picture", slowly)
     page = open_page()
     upload(page, b"hello")
     page.locator("#picture").get_by_label("Remove").click()
