@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..errors import InputError, one_line
+from ..errors import InputError, one_line, refusing
 
 CLASSES = "classes.json"
 """Beside adapters of a classifier: the names of its classes, which nothing of peft holds."""
@@ -49,14 +49,13 @@ def load_adapters(folder: Path, auto_class: Any) -> tuple[Any, str]:
             "a training run with adapters writes it, with adapter_config.json and adapter_model.safetensors."
         ) from error
     head = weights.get(f"base_model.model.{(config.get('modules_to_save') or ['classifier'])[0]}.weight")
-    try:
+    with refusing(
+        f"{folder} holds adapters for {base!r}, which cannot be loaded",
+        "name the encoder in its adapter_config.json by a folder or Hub id within reach",
+        (OSError, ValueError, SafetensorError),
+    ):
         options = {} if head is None else {"num_labels": len(head)}
         encoder = auto_class.from_pretrained(base, trust_remote_code=False, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"{folder} holds adapters for {base!r}, which cannot be loaded ({one_line(error)}): name the encoder in "
-            "its adapter_config.json by a folder or Hub id within reach."
-        ) from error
     try:
         with warnings.catch_warnings(action="ignore"):  # of keys that do not fit, which are looked at here
             model = PeftModel.from_pretrained(encoder, str(folder))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
-from ..errors import InputError, first_line
+from ..errors import InputError, refusing
 from .adapters import load_adapters
 from .encoder import ImageProcessor, VisionEncoder, load_image_processor, move
 
@@ -56,13 +56,12 @@ def load_classifier(
 
 
 def _load_classifier(source: str, options: dict[str, Any]) -> nn.Module:
-    try:
+    with refusing(
+        f"The classifier {source!r} cannot be loaded",
+        "give a folder of `stablerep finetune` or the id of an image classifier that this machine can reach",
+        (OSError, ValueError, SafetensorError),
+    ):
         model, report = AutoModelForImageClassification.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(
-            f"The classifier {source!r} cannot be loaded ({first_line(error)}); give a folder of "
-            "`stablerep finetune` or the id of an image classifier that this machine can reach."
-        ) from error
     if missing := report["missing_keys"]:
         raise InputError(
             f"{source!r} is no trained classifier: it lacks weights such as {min(missing)!r}; fine-tune it first, or "

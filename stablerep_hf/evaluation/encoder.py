@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, Siglip2ImageProcessor, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..errors import InputError, first_line
+from ..errors import InputError, refusing
 from ..models.backbones import BACKBONES, image_shape, read_feature, tower_inputs
 from .adapters import load_adapters
 from .timm_encoder import is_timm, load_timm
@@ -254,13 +254,12 @@ def move(model: nn.Module, device: str | torch.device | None) -> None:
     Raises:
         InputError: there is no such device.
     """
-    try:
+    with refusing(  # of a name unknown, of a driver not found, of torch without it
+        f"The device {str(device)!r} cannot be used",
+        "name one that this machine has, such as cpu, or none for its fastest",
+        (RuntimeError, AssertionError),
+    ):
         model.to(device if device is not None else default_device())
-    except (RuntimeError, AssertionError) as error:  # of a name unknown, of a driver not found, of torch without it
-        raise InputError(
-            f"The device {str(device)!r} cannot be used ({first_line(error)[:120]}); name one that this machine has, "
-            "such as cpu, or none for its fastest."
-        ) from error
 
 
 @contextmanager
@@ -283,15 +282,14 @@ def inference(model: nn.Module, device: str | torch.device | None = None) -> Ite
 
 def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> nn.Module:
     """The model, with all weights that its features depend on."""
-    try:
+    with refusing(  # of weights of other shapes, or cut off
+        f"The encoder {source!r} cannot be loaded",
+        "give a folder written by save_pretrained or the id of a Hub repository that this machine can reach",
+        (OSError, ValueError, RuntimeError, SafetensorError),
+    ):
         model, report = AutoModel.from_pretrained(
             source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # of weights of other shapes, or cut off
-        raise InputError(
-            f"The encoder {source!r} cannot be loaded ({first_line(error)}); give a folder written by "
-            "save_pretrained or the id of a Hub repository that this machine can reach."
-        ) from error
     tower: Any = _vision_tower(model, source)
     known = BACKBONES.get(str(getattr(getattr(tower, "config", None), "model_type", None)))
     prefix = "" if tower is model else "vision_model."
@@ -311,15 +309,14 @@ def load_image_processor(source: str, revision: str | None, trust_remote_code: b
     Raises:
         InputError: there is none.
     """
-    try:
+    with refusing(
+        f"The encoder {source!r} has no image processor that transformers can read",
+        "save one beside the weights or pass image_processor",
+        (OSError, ValueError),
+    ):
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-any-return, no-untyped-call]
             source, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The encoder {source!r} has no image processor that transformers can read ({first_line(error)}); save "
-            "one beside the weights or pass image_processor."
-        ) from error
 
 
 def _load_tokenizer(model: nn.Module, source: str, revision: str | None, trust_remote_code: bool) -> Any | None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InputError, first_line
+from ..errors import InputError, refusing
 
 _PREFIXES = ("timm/", "hf-hub:", "hf_hub:", "local-dir:")
 
@@ -51,13 +51,12 @@ def load_timm(source: str, revision: str | None = None) -> tuple[nn.Module, Timm
         name = f"hf-hub:{source}"
     if revision is not None:
         name = f"{name}@{revision}"
-    try:
+    with refusing(
+        f"timm cannot load the encoder {source!r}",
+        "give the id of a Hub repository that this machine can reach, or a folder that timm's save_for_hf wrote",
+        (OSError, ValueError, RuntimeError, KeyError),
+    ):
         model = timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(
-            f"timm cannot load the encoder {source!r} ({first_line(error)}); give the id of a Hub repository that "
-            "this machine can reach, or a folder that timm's save_for_hf wrote."
-        ) from error
     return _Named(model), TimmImageProcessor(resolve_model_data_config(model))  # type: ignore[no-untyped-call]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError
+from ..errors import InputError, refusing
 from ..evaluation.results import EvaluationResult
 from ..files.atomic import write_file
 
@@ -219,7 +219,7 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
             f"The facts in {str(path)!r} have the unknown fields {', '.join(wrong)}, so another version wrote them; "
             "make them anew."
         )
-    try:
+    with refusing(f"The facts in {str(path)!r} are not whole", "make them anew", (TypeError, AttributeError)):
         if "results" in values:
             values["results"] = tuple(EvaluationResult.from_dict(result) for result in values["results"])
         if "licensed_parts" in values:
@@ -230,8 +230,6 @@ def load_facts(path: str | Path) -> ModelFacts | DatasetFacts:
             if name in values:
                 values[name] = tuple(values[name])
         facts: ModelFacts | DatasetFacts = kind(**values)
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"The facts in {str(path)!r} are not whole ({error}); make them anew.") from error
     return facts
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Image
 
 from ..assets import EMBEDDED
-from ..errors import InputError, one_line
+from ..errors import InputError, refusing
 from ..evaluation.images import decode_image, load_images
 from ..extras import require
 from ..files.atomic import readable_disk_errors
@@ -104,12 +104,8 @@ def _column(inputs: AdaptationInputs, dataset: datasets.Dataset, name: str, kind
 
 
 def _read(content: dict[str, Any], where: str) -> PIL.Image.Image:
-    try:
+    with refusing(f"The picture of {where} cannot be read", "replace it or leave it out"):  # Pillow raises anything
         return decode_image(content)
-    except Exception as error:  # Pillow raises anything
-        raise InputError(
-            f"The picture of {where} cannot be read ({one_line(error)[:200]}): replace it or leave it out."
-        ) from error
 
 
 def _write_card(inputs: AdaptationInputs, settings: AdaptationSettings, dataset: datasets.Dataset) -> None:

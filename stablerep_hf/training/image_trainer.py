@@ -19,7 +19,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
-from ..errors import InputError, one_line
+from ..errors import InputError, one_line, refusing
 from ..models.backbones import image_shape
 from ..progress import say
 from .arguments import ImageTrainingArguments
@@ -178,13 +178,12 @@ class ImageTrainer(HubPushTrainer):
         Raises:
             InputError: It lacks arguments, or they cannot work.
         """
-        try:
+        with refusing(
+            f"lr_scheduler_type={_value(self.args.lr_scheduler_type)} cannot be made",
+            "give what it needs in `lr_scheduler_kwargs`, or choose another",
+            (TypeError, ValueError, KeyError),
+        ):
             return super().create_scheduler(num_training_steps, optimizer)
-        except (TypeError, ValueError, KeyError) as error:
-            raise InputError(
-                f"lr_scheduler_type={_value(self.args.lr_scheduler_type)} cannot be made ({one_line(error)}): give "
-                "what it needs in `lr_scheduler_kwargs`, or choose another."
-            ) from error
 
     @property
     def views_per_batch(self) -> int:

@@ -43,7 +43,7 @@ def test_a_timm_folder_gives_what_its_classifier_would_read(timm_folder, test_wo
 
 def test_timm_weights_that_are_not_there_are_one_sentence(tmp_path, timm_folder):
     for source in ("timm/no-such-model.none", "hf-hub:no/such", f"local-dir:{tmp_path}"):
-        with pytest.raises(InputError, match=r"timm cannot load the encoder .*; give the id of a Hub repository"):
+        with pytest.raises(InputError, match=r"timm cannot load the encoder .*: give the id of a Hub repository"):
             load_encoder(source)
 
 

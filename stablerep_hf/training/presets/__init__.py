@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, refusing
 from ...files.yaml_mapping import read_mapping
 
 
@@ -25,10 +25,8 @@ def read_config(name: str) -> dict[str, Any]:
     if name in presets():
         text = (resources.files(__name__) / f"{name}.yaml").read_text("utf-8")
     elif Path(name).is_file():
-        try:
+        with refusing(f"config={name} is no text in UTF-8", "name a YAML file", UnicodeDecodeError):
             text = Path(name).read_text("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"config={name} is no text in UTF-8 ({error}): name a YAML file.") from error
     else:
         raise InputError(f"config={name} is neither a file nor a preset: the presets are {', '.join(presets())}.")
     values = read_mapping(text, f"config={name}")
