@@ -5,8 +5,15 @@ import re
 import sys
 import time
 
+import pytest
+
 from stablerep_hf import progress
 from stablerep_hf.progress import Progress, track
+
+
+@pytest.fixture(autouse=True)
+def _shown():
+    progress.hide(False)  # a command with --quiet may have run in this process before
 
 
 class Terminal(io.StringIO):

@@ -163,8 +163,7 @@ class Command:
         given = argparse.Namespace()
         parser.read(values, str(source), given)
         given, unknown = parser.parse_known_args(argv, given)
-        if given.quiet:
-            progress.hide()
+        progress.hide(given.quiet)  # also shows it again to who calls `main` twice in a process
         return given, unknown
 
     def _dests(self) -> list[str]:

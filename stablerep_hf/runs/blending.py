@@ -45,7 +45,7 @@ class BlendingSettings(ReadingSettings):
     max_general_loss: float = setting(
         0.01, "Most that the general score may lie below START's, as a share, where the weight is chosen."
     )
-    seed: int = setting(0, "Of the parts of the training splits that choose.")
+    seed: int = setting(0, "Random seed that draws the parts of the training splits on which the share is chosen.")
 
 
 @dataclass(frozen=True)
