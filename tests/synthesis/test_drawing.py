@@ -115,7 +115,7 @@ def test_a_distance_that_nothing_meets_is_one_sentence(make_plan: MakePlan, tmp_
     with pytest.raises(InputError, match=said):
         synthesize(plan, Painter(), tmp_path, progress=False)
     for wrong in (0, 65):
-        with pytest.raises(InputError, match=f"min_sibling_distance={wrong} is no distance"):
+        with pytest.raises(InputError, match=f"min_sibling_distance={wrong} is not a distance"):
             make_plan(5, min_sibling_distance=wrong)
     # Nothing was lost: a distance that can be met goes on in the same folder, with any number of workers.
     plan = make_plan(12, min_sibling_distance=31)
