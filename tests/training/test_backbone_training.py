@@ -114,8 +114,9 @@ def test_bf16_and_compile_learn_what_float32_does(kind, tmp_path):
     assert largest_difference(weights(plain.model), weights(compiled.model)) < 1e-4
     AcceleratorState._reset_state()
     half = train(tmp_path / "half", kind, bf16=True, **settings)
-    AcceleratorState._reset_state()
-    assert half.accelerator.mixed_precision == "bf16"
+    precision = half.accelerator.mixed_precision
+    AcceleratorState._reset_state()  # later tests train in float32
+    assert precision == "bf16"
     assert {value.dtype for value in half.model.parameters()} == {torch.float32}
     assert losses(half) == pytest.approx(losses(plain), rel=0.05)
 
