@@ -8,6 +8,7 @@ import time
 import pytest
 
 from stablerep_hf import progress
+from stablerep_hf.cli import main
 from stablerep_hf.progress import Progress, track
 
 
@@ -63,3 +64,9 @@ def test_items_are_tracked_and_hidden_work_is_silent(capsys):
         progress.hide(False)
     assert list(track("ab", "reading", shown=False)) == ["a", "b"]
     assert not capsys.readouterr().err
+
+
+def test_a_quiet_command_does_not_silence_the_next(tmp_path):
+    for flags in (["--quiet"], []):
+        assert main(["score", str(tmp_path / "nothing"), *flags]) == 2
+        assert progress._hidden == bool(flags)

@@ -146,14 +146,24 @@ def prepare_captions(
         evaluation_sets=evaluation_sets,
         near_duplicates=rules.near_duplicates or 1.0,
     )
-    counts = len(before) + before.num_merged, before.num_empty, before.num_merged
+    num_read = len(before) + before.num_merged
     after = after.with_history(
-        **dict(zip(("read", "empty", "equal"), counts, strict=True)),
+        read=num_read,
+        empty=before.num_empty,
+        equal=before.num_merged,
         dropped=dropped,
         allocation=settings.allocation or before.history.get("allocation"),
         audit=audit.summary(),
     )
-    return PreparedCaptions(after, *counts, dropped, missing_of_classes(settings, after), audit)
+    return PreparedCaptions(
+        captions=after,
+        num_read=num_read,
+        num_empty=before.num_empty,
+        num_equal=before.num_merged,
+        dropped=dropped,
+        missing=missing_of_classes(settings, after),
+        audit=audit,
+    )
 
 
 def _rules(settings: CaptionSettings) -> CleaningRules:
@@ -168,10 +178,11 @@ def _rules(settings: CaptionSettings) -> CleaningRules:
     if near_duplicates is None and settings.classes is None:
         near_duplicates = _NEAR_DUPLICATES
     return CleaningRules(
-        **{
-            name: getattr(settings, name)
-            for name in ("repair", "min_words", "max_words", "keep_personal", "max_unsafe")
-        },
+        repair=settings.repair,
+        min_words=settings.min_words,
+        max_words=settings.max_words,
+        keep_personal=settings.keep_personal,
+        max_unsafe=settings.max_unsafe,
         languages=tuple(settings.languages or ()),
         blocked_words=tuple(blocked),
         near_duplicates=near_duplicates or None,

@@ -183,8 +183,8 @@ def read_world(name: str = EMBEDDED, data: str | Path | None = None, generator: 
     root = Path(data) if data is not None else path.parent
     if generator is not None:
         values["generator"] = generator
-    # both are MISSING where there is no default
-    needed = [entry.name for entry in dataclasses.fields(World) if entry.default is entry.default_factory]
+    fields = dataclasses.fields(World)
+    needed = [one.name for one in fields if one.default is one.default_factory is dataclasses.MISSING]
     if missing := [name for name in needed if not values.get(name)]:
         raise InputError(f"{said} says nothing of `{missing[0]}`: a world needs {', '.join(needed)}.")
     with refusing(f"{said} cannot be read as a world", "see those that ship", (TypeError, KeyError, AttributeError)):

@@ -334,7 +334,10 @@ def test_export_writes_large_shards_or_tars(stablerep, folder, tmp_path):
     assert (code, "train-00000-of-00001.parquet" in out) == (0, True), err
     assert datasets.load_dataset(str(tmp_path / "hub"), split="train").num_rows == 6
     assert "train-00000.tar" in stablerep("export", folder, "--format", "webdataset", "--output", tmp_path / "wds")[1]
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "hub").rglob("*") if path.is_file()}
     assert stablerep("export", folder, "--output", tmp_path / "hub")[0] == 0, "found finished"
+    shard = tmp_path / "hub/data/train-00000-of-00001.parquet"
+    assert shard.stat().st_mtime_ns == made[shard], "not written again"
     other = stablerep("export", folder, "--format", "webdataset", "--output", tmp_path / "hub")
     assert refused(other, "holds no part of this export")
 

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from absent import skip_or_fail
 from hub_double import running_hub
 from hub_double.store import Repository
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, get_session
@@ -293,25 +293,18 @@ def test_xet_uploads_and_downloads_by_the_real_client(tmp_path):
     ]
 
 
-def without_npm(reason: str) -> NoReturn:
-    """On somebody's laptop a reason to skip, in CI an error."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def npm_library(pytestconfig) -> Path:
     """The npm client, installed once into pytest's cache."""
     folder = pytestconfig.cache.mkdir("npm")
     library = folder / "node_modules" / "@huggingface" / "hub" / "dist" / "index.mjs"
     if not (shutil.which("node") and shutil.which("npm")):
-        without_npm("node and npm are not here")
+        skip_or_fail("node and npm are not here")
     if not library.exists():
         command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", NPM_CLIENT]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280)
         if done.returncode:
-            without_npm(f"npm cannot install {NPM_CLIENT}: {done.stderr.strip()[-200:]}")
+            skip_or_fail(f"npm cannot install {NPM_CLIENT}: {done.stderr.strip()[-200:]}")
     return library
 
 

