@@ -76,7 +76,8 @@ def test_logistic_regression_is_sklearns(pixels):
 
 def test_pixels_score_what_was_committed(pixels):
     """The demo's row of bare pixels, to the last digit that is printed; a leak or a changed protocol would show."""
-    committed = [result for result in load_results(COMMITTED) if result.encoder == "8 x 8 pixels"]
+    results = load_results(COMMITTED)
+    committed = [one for one in results if (one.encoder, one.variant) == ("8 x 8 pixels", "aligned")]  # as stored
     settings = EvaluationSettings(knn_neighbours=(20,), probe_c_values=12)
     found = evaluate_features(*pixels, columns=COLUMNS, settings=settings, subject=Subject(encoder="8 x 8 pixels"))
     assert len(found) == len(committed) == 4
