@@ -94,7 +94,7 @@ def test_what_is_not_there_is_refused_before_torch_is_imported(photos):
         "train --data photos --quiet --split test",
         "train --data photos --quiet --captions_per_batch x",
         "adapt-generator --data missing",
-        "train --data missing --lr 0.1",
+        "train --data missing --quiet --lr 0.1",
     )
     *of_data, of_split, of_number, of_pairs, of_flag = first_lines(photos, *missing, *others)
     for line in [*of_data, of_pairs]:
