@@ -12,7 +12,7 @@ from typing import Any
 from ..assets import EMBEDDED
 from ..errors import InputError, refusing
 from ..files.yaml_mapping import read_mapping
-from .cells import ImageSet, Objective, Setting, Source
+from .cells import ImageSet, Objective, Setting
 
 KNN = "knn accuracy"
 LINEAR = "linear_probe accuracy"
@@ -151,11 +151,6 @@ class World:
             or not Path(self.generator).exists()
             or (Path(self.generator) / "model_index.json").exists()
         )
-
-    @property
-    def source(self) -> Source:
-        """What the claims about siblings and captions are tested on."""
-        return "real" if self.generator is None else "synthetic"
 
 
 def worlds() -> dict[str, Path]:
