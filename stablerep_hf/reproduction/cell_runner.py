@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from collections import Counter
@@ -15,7 +14,6 @@ from typing import Any
 import datasets
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file
 from transformers.utils.logging import disable_progress_bar
 
 from ..evaluation import EvaluationResult, EvaluationSettings, VisionEncoder, evaluate_encoder, pixel_encoder
@@ -160,12 +158,8 @@ class CellRunner:
             }
         )
         trainer = StableRepTrainer(model, arguments, images, tokenizer)
-        checkpoint = latest_checkpoint(scratch)
-        if checkpoint is not None and checkpoint.endswith(f"-{setting.steps}"):  # `train` would do one step more
-            model.load_state_dict(load_file(Path(checkpoint) / "model.safetensors"))
-            loss = json.loads((Path(checkpoint) / "trainer_state.json").read_text())["log_history"][-1]["loss"]
-        else:
-            loss = trainer.train(resume_from_checkpoint=checkpoint).training_loss
+        trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
+        loss = next(entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry)
         return model, tokenizer, {"images": len(images), "loss": round(loss, 4)}
 
     def _backbone(self, seed: int) -> Path:

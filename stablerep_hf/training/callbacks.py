@@ -40,10 +40,15 @@ class FollowEpoch(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Choose the epoch of the step that comes next, and say what of it Trainer is going to drop."""
+        """Choose the epoch of the step that comes next, what of it Trainer is going to drop, and where it ends.
+
+        Batches after the last step are not served: a run that goes on from its last step would take one more.
+        """
         accumulated = args.gradient_accumulation_steps
-        epoch, done = divmod(state.global_step, -(-len(self.batches) // accumulated))
+        steps = -(-len(self.batches) // accumulated)
+        epoch, done = divmod(state.global_step, steps)
         self.batches.set_epoch(epoch)
+        self.batches.stop = max(0, state.max_steps - epoch * steps) * accumulated
         self.batches.skipped = 0 if args.ignore_data_skip else done * accumulated
 
 
@@ -177,7 +182,10 @@ class ClampLogitScale(TrainerCallback):
 
 
 class AverageWeights(TrainerCallback):
-    """An exponential moving average of the trained weights, saved with each checkpoint and resumed from it.
+    """An exponential moving average of the trained weights and of the statistics of batch norms.
+
+    It is saved with each checkpoint and resumed from it; one that was saved without statistics takes those of the
+    model.
 
     After step t the average is decay x average + (1 - decay) x weights, with min(decay, (1 + t) / (10 + t)) for decay,
     so that the first steps do not stay in it. With `load_best_model_at_end` it is in the end that of the best step.
@@ -201,8 +209,8 @@ class AverageWeights(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start from the weights, or from the checkpoint that is resumed."""
-        trained = _trained(kwargs["model"])
-        self.average = {name: parameter.detach().clone() for name, parameter in trained.items()}
+        trained = _averaged(kwargs["model"])
+        self.average = {name: tensor.detach().clone() for name, tensor in trained.items()}
         if self.resumed_from is not None:
             self._read(Path(self.resumed_from))
 
@@ -228,7 +236,7 @@ class AverageWeights(TrainerCallback):
     ) -> None:
         """Take the step's weights in."""
         share = 1 - min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        trained = _trained(kwargs["model"])
+        trained = _averaged(kwargs["model"])
         with torch.no_grad():
             average = [local(tensor) for tensor in self.average.values()]
             torch._foreach_lerp_(average, [local(trained[name]) for name in self.average], share)
@@ -241,14 +249,14 @@ class AverageWeights(TrainerCallback):
 
     def load_into(self, model: nn.Module) -> None:
         """Replace a model's weights by their average; every process calls it."""
-        trained = _trained(model)
+        trained = _averaged(model)
         for name, tensor in self.average.items():
             copy_whole(trained[name], whole(tensor))
 
     @contextmanager
     def standing_in(self, model: nn.Module) -> Iterator[None]:
         """Within, a model has the average for its weights; every process calls it."""
-        trained = _trained(model)
+        trained = _averaged(model)
         kept = {name: local(trained[name]).detach().clone() for name in self.average}
         self.load_into(model)
         try:
@@ -259,8 +267,12 @@ class AverageWeights(TrainerCallback):
                     local(trained[name]).copy_(tensor)
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def _averaged(model: nn.Module) -> dict[str, Tensor]:
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    kept = model.state_dict()
+    return trained | {
+        name: buffer for name, buffer in model.named_buffers() if name in kept and buffer.is_floating_point()
+    }
 
 
 class ImageProgress(TrainerCallback):

@@ -149,6 +149,7 @@ class GroupedBatchSampler:
         self.seed = seed
         self.epoch = 0
         self.skipped = 0  # batches at the start of the epoch that a resumed run drops: they need not be read
+        self.stop: int | None = None  # batch of the epoch before which the last epoch ends
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration serves."""
@@ -160,5 +161,5 @@ class GroupedBatchSampler:
 
     def __iter__(self) -> Iterator[list[Any]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_groups)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in range(0, len(order) - self.batch_size + 1, self.batch_size)[: self.stop]:
             yield [(self.epoch, int(group)) for group in order[start : start + self.batch_size]]

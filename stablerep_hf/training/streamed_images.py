@@ -243,7 +243,7 @@ class StreamedBatchSampler(GroupedBatchSampler):
 
         for _ in range(self.skipped):
             yield [None] * self.batch_size
-        left = len(self) - self.skipped
+        left = len(range(len(self))[self.skipped : self.stop])
         with ThreadPoolExecutor(1) as reading:  # ahead of the training, which a slow connection then delays less
             ahead = deque(reading.submit(read) for _ in range(min(_READ_AHEAD, left)))
             for step in range(left):

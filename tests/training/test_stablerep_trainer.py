@@ -7,13 +7,14 @@ import re
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_data import make_dataset, spoiled
 from transformers import CLIPTextConfig, TrainerCallback, ViTConfig, set_seed
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.models import StableRepConfig, StableRepModel
 from stablerep_hf.training import KnnProbe, StableRepTrainer, StableRepTrainingArguments
+from stablerep_hf.training.callbacks import AverageWeights
 from stablerep_hf.training.checkpoints import latest_checkpoint
 
 
@@ -641,3 +642,51 @@ def test_a_batch_without_a_good_image_moves_nothing(tmp_path, objective, size):
     assert min(moved) == 0.0
     if objective != "clip":  # of a single caption, where there is nothing to tell apart
         assert max(moved) > 0.0
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_run_that_goes_on_from_its_last_step_takes_no_more(dataset, tmp_path, streamed):
+    # three steps an epoch: the fourth, and last, is in the middle of one
+    data = dataset.to_iterable_dataset(num_shards=2) if streamed else dataset
+    settings = {"save_strategy": "steps", "save_steps": 4, "max_steps": 4, "ema_decay": 0.3}
+    whole = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    whole.train()
+    again = StableRepTrainer(make_model(), make_arguments(tmp_path, **settings), data)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 4
+    assert again.seen.views == whole.seen.views == 4 * 12
+    assert largest_difference(weights(whole.model), weights(again.model)) == 0.0
+    assert largest_difference(whole.average.average, again.average.average) == 0.0
+
+
+def test_the_average_takes_in_the_statistics_of_batch_norms(dataset, tmp_path):
+    settings = {"max_steps": 3, "ema_decay": 0.3, "save_strategy": "steps", "save_steps": 3}
+    course = Course()
+    model = make_model()
+    model.vision_model.layernorm = torch.nn.BatchNorm1d(5)  # of the tokens: four patches and the class
+    start = weights(model)
+    trainer = StableRepTrainer(model, make_arguments(tmp_path, **settings), dataset, callbacks=[course])
+    trainer.train()
+    name = "vision_model.layernorm.running_mean"
+    expected = start[name]
+    for step, after in enumerate(course.steps, start=1):
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * after[name]
+    live = weights(model)
+    assert largest_difference({name: expected}, {name: live[name]}) > 1e-4
+    torch.testing.assert_close(trainer.average.average[name], expected)
+    with trainer.average.standing_in(model):
+        torch.testing.assert_close(weights(model)[name], expected)
+        assert torch.equal(weights(model)[f"{name[:-4]}var"], trainer.average.average[f"{name[:-4]}var"])
+    assert largest_difference(weights(model), live) == 0.0
+
+
+def test_an_average_that_was_saved_without_statistics_goes_on_with_those_of_the_model(dataset, tmp_path):
+    average = AverageWeights(0.9)
+    model = torch.nn.BatchNorm1d(3)
+    model.running_mean.fill_(2)
+    save_file({"weight": torch.full((3,), 5.0)}, tmp_path / average.FILE)
+    average.resumed_from = str(tmp_path)
+    average.on_train_begin(None, None, None, model=model)
+    assert average.average["weight"].tolist() == [5, 5, 5]
+    assert average.average["running_mean"].tolist() == [2, 2, 2]
