@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 from training_data import make_dataset
 
 from stablerep_hf.cli import main
+from stablerep_hf.training import ModelSettings, build_model
+from stablerep_hf.training.teachers import Teacher
 
 PACKAGE = Path(__file__).parents[1] / "stablerep_hf"
 # Classes that load no code from a folder: our own, and PEFT's adapters on a model that is loaded already.
@@ -118,3 +121,33 @@ def test_no_command_asks_or_runs_code(evil, line, monkeypatch, capsys):
     assert not asked
     assert not (evil.parent / "mark").exists()
     assert "Traceback" not in said and len(said.strip().splitlines()) >= 1
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_training_runs_the_code_of_its_models_where_it_is_trusted(tmp_path, monkeypatch, trusted):
+    size = {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": 16}
+    transformers.ConvNextV2Model(transformers.ConvNextV2Config(**size)).save_pretrained(tmp_path / "own")
+    config = tmp_path / "own" / "config.json"
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "auto_map": {"AutoModel": "own.Own", "AutoConfig": "own.C"}})
+    )
+    (tmp_path / "own" / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "BitImageProcessor", "size": {"height": 16, "width": 16}})
+    )
+    (tmp_path / "own" / "own.py").write_text(
+        "import os, pathlib\n"
+        "from transformers import ConvNextV2Config, ConvNextV2Model\n"
+        "class C(ConvNextV2Config): pass\n"
+        "class Own(ConvNextV2Model):\n"
+        "    config_class = C\n"
+        "    def __init__(self, *given, **named):\n"
+        "        super().__init__(*given, **named)\n"
+        "        pathlib.Path(os.environ['EVIL_MARK']).touch()\n"
+    )
+    monkeypatch.setenv("EVIL_MARK", str(tmp_path / "mark"))
+    source = str(tmp_path / "own")
+    build_model(ModelSettings(init_from=source, trust_remote_code=trusted), 0)
+    assert (tmp_path / "mark").exists() == trusted
+    (tmp_path / "mark").unlink(missing_ok=True)
+    Teacher.load(source, trust_remote_code=trusted)
+    assert (tmp_path / "mark").exists() == trusted

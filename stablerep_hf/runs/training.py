@@ -167,7 +167,7 @@ class TrainingRun(ImageTrainingRun):
         dataset, probe = probed(settings, self.arguments, dataset)
         teacher = None
         if settings.teacher is not None:
-            teacher = Teacher.load(settings.teacher)
+            teacher = Teacher.load(settings.teacher, trust_remote_code=settings.trust_remote_code)
             weights = {
                 name: getattr(self.arguments, name) for name in ("distill_feature_weight", "distill_similarity_weight")
             }

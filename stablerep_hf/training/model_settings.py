@@ -60,6 +60,9 @@ class ModelSettings:
     text_num_layers: int = setting(12, "Layers of the text tower; 12 in the release.")
     text_max_tokens: int = setting(77, "Longest caption in tokens, the rest is cut; 77 in the release.")
     image_text_dim: int = setting(512, "Width of the space that images and captions meet in; 512 in the release.")
+    trust_remote_code: bool = setting(
+        False, "Run the code that comes with init_from, text_init_from, tokenizer or teacher."
+    )
 
     @classmethod
     def from_preset(cls, preset: str, **settings: Any) -> Self:
@@ -114,7 +117,7 @@ def build_model(
     if settings.text_init_from is not None:
         texts, text, tokenizer = _pretrained_texts(settings, tokenizer)
     elif tokenizer is None and settings.tokenizer is not None:
-        tokenizer = _load_tokenizer(settings.tokenizer)
+        tokenizer = _load_tokenizer(settings.tokenizer, settings.trust_remote_code)
     if texts is None and tokenizer is not None:
         text = {"text_config": _text_config(settings, tokenizer), "image_text_dim": settings.image_text_dim}
     transformers.set_seed(seed)
@@ -128,7 +131,9 @@ def build_model(
     try:
         if settings.init_from is not None:
             source = assets.find_encoder(settings.init_from)
-            model = StableRepModel.from_backbone(source, image_size=settings.image_size, **head)
+            model = StableRepModel.from_backbone(
+                source, image_size=settings.image_size, trust_remote_code=settings.trust_remote_code, **head
+            )
         else:
             config = StableRepConfig.from_size(
                 settings.size, image_size=settings.image_size or 224, patch_size=settings.patch_size, **head
@@ -149,10 +154,12 @@ def _pretrained_texts(settings: ModelSettings, tokenizer: Any | None) -> tuple[A
     from ..models.text_towers import max_text_tokens
 
     try:
-        tower, pooling = load_text_tower(str(settings.text_init_from))
+        tower, pooling = load_text_tower(str(settings.text_init_from), trust_remote_code=settings.trust_remote_code)
     except ValueError as error:
         raise InputError(f"text_init_from={settings.text_init_from} cannot be used: {error}") from error
-    tokenizer = tokenizer or _load_tokenizer(settings.tokenizer or str(settings.text_init_from))
+    tokenizer = tokenizer or _load_tokenizer(
+        settings.tokenizer or str(settings.text_init_from), settings.trust_remote_code
+    )
     if len(tokenizer) > tower.config.vocab_size:
         raise InputError(
             f"The tokenizer has {len(tokenizer)} tokens and text_init_from={settings.text_init_from} knows "
@@ -200,12 +207,12 @@ def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepM
         ) from error
 
 
-def _load_tokenizer(name: str) -> Any:
+def _load_tokenizer(name: str, trust_remote_code: bool) -> Any:
     import transformers
 
     source = assets.generator_path() / "tokenizer" if name == EMBEDDED else name
     try:
-        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise InputError(f"tokenizer={name} is neither a folder nor a repository within reach: check it.") from error
 

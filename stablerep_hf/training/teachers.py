@@ -54,17 +54,20 @@ class Teacher(nn.Module):
         self.dim: int = one.shape[1]
 
     @classmethod
-    def load(cls, source: str) -> Self:
+    def load(cls, source: str, *, trust_remote_code: bool = False) -> Self:
         """Read a teacher.
 
         Args:
             source: As for `load_backbone`, or a name of `assets.ENCODERS`.
+            trust_remote_code: Run the code that the folder or repository brings.
 
         Raises:
             InputError: There is no such encoder, or it cannot teach.
         """
         try:
-            return cls(*load_backbone(assets.find_encoder(source), dtype=torch.float32))
+            return cls(
+                *load_backbone(assets.find_encoder(source), dtype=torch.float32, trust_remote_code=trust_remote_code)
+            )
         except ValueError as error:  # models/ is also remote code, so it knows nothing of this package's errors
             raise InputError(f"teacher={source} cannot be used: {error}") from error
 
