@@ -24,7 +24,12 @@ from .figures import image_grid as image_grid, score_plot as score_plot
 from .image_transforms import Placement as Placement
 from .intervals import bootstrap_interval as bootstrap_interval, seed_interval as seed_interval
 from .knn import knn_accuracy as knn_accuracy, knn_predict as knn_predict, nearest_neighbours as nearest_neighbours
-from .label_free import lidar as lidar, rankme as rankme, sibling_gap as sibling_gap
+from .label_free import (
+    label_free_metrics as label_free_metrics,
+    lidar as lidar,
+    rankme as rankme,
+    sibling_gap as sibling_gap,
+)
 from .linear_probe import (
     SYNCLR_C_VALUES as SYNCLR_C_VALUES,
     ProbeResult as ProbeResult,

@@ -79,6 +79,15 @@ def sibling_gap(features: ArrayLike, caption_ids: ArrayLike) -> float:
     return float(siblings - others)
 
 
+def label_free_metrics(features: ArrayLike, caption_ids: ArrayLike) -> dict[str, float]:
+    """All three: "sibling_gap", "rankme" and "lidar". Arguments and errors as theirs."""
+    return {
+        "sibling_gap": sibling_gap(features, caption_ids),
+        "rankme": rankme(features),
+        "lidar": lidar(features, caption_ids),
+    }
+
+
 def _effective_number(weights: NDArray[np.floating[Any]]) -> float:
     total = weights.sum()
     if not total > 0:

@@ -137,7 +137,8 @@ def combine_seeds(results: Sequence[EvaluationResult]) -> list[EvaluationResult]
     """One result for each measure from runs that differ in their training seed: the mean with its t interval.
 
     Results belong together when encoder, protocol, metric, k, data set and split agree. What they disagree on in
-    `settings` is dropped, and the single values are kept there as `values`.
+    `settings` is dropped, and the single values are kept there as `values`. Where all runs know their bootstrap
+    samples, the mean has samples too, over test items and over seeds, so that differences are paired in both.
 
     Args:
         results: at least two of each measure, each with one seed of its own.
@@ -175,7 +176,24 @@ def _combine(runs: list[EvaluationResult]) -> EvaluationResult:
         low=low,
         high=high,
         interval=OVER_SEEDS,
-        drawn=None,
+        drawn=_drawn_over_seeds(runs),
         seeds=seeds,
         settings={**common, "values": [run.value for run in runs]},
     )
+
+
+def _drawn_over_seeds(runs: Sequence[EvaluationResult]) -> NDArray[np.float64] | None:
+    """(R,) the mean of runs on each bootstrap sample of the items, each with a sample of the runs; None if unknown.
+
+    A sample of n runs spreads as if there were n - 1, so what it adds is stretched by the root of n / (n - 1).
+    """
+    drawn = [run.drawn for run in runs if run.drawn is not None]
+    if len(drawn) < len(runs) or len({one.shape for one in drawn}) > 1:
+        return None
+    values, count = np.stack(drawn), len(runs)
+    sampled = np.random.default_rng(0).integers(0, count, values.shape)
+    means = values.mean(axis=0)
+    stretched: NDArray[np.float64] = means + np.sqrt(count / (count - 1)) * (
+        np.take_along_axis(values, sampled, axis=0).mean(axis=0) - means
+    )
+    return stretched

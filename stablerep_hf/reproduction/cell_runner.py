@@ -16,7 +16,15 @@ import torch
 from filelock import FileLock
 from transformers.utils.logging import disable_progress_bar
 
-from ..evaluation import EvaluationResult, EvaluationSettings, VisionEncoder, evaluate_encoder, pixel_encoder
+from ..evaluation import (
+    EvaluationResult,
+    EvaluationSettings,
+    VisionEncoder,
+    evaluate_encoder,
+    extract_features,
+    label_free_metrics,
+    pixel_encoder,
+)
 from ..evaluation.catalogue import MEASURES
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
@@ -26,7 +34,7 @@ from ..training.checkpoints import latest_checkpoint
 from ..training.presets import read_config
 from .backbone import write_untrained
 from .cells import OF_IMAGES, WITH_TEXT, Cell, ImageSet
-from .image_sets import Dtype, ImageSets
+from .image_sets import Dtype, ImageSets, captioned
 from .records import pack_results
 from .world import EvaluationSet, World
 
@@ -68,6 +76,8 @@ class CellRunner:
             ]
             for entry in found["evaluation"]:
                 del entry["data"]  # where it lies on this machine; its revision says what it is
+        if isinstance(task, Cell) and task.setting.has_seeds and self.world.label_free is not None:
+            found["label free"] = self.sets.revisions["label free"]
         if images is not None:
             found["captions"] = self.sets.captions.digest
             if images.source == "synthetic":
@@ -107,9 +117,13 @@ class CellRunner:
             dual=model if tokenizer is not None else None,
             tokenizer=tokenizer,
         )
-        results = self._measure(vision, cell)
+        measured = {**pack_results(self._measure(vision, cell)), **trained}
+        if self._siblings is not None:
+            features = extract_features(vision, self._siblings, progress=False).features
+            found = label_free_metrics(features, self._siblings["caption_id"][:])
+            measured["label_free"] = {name: round(value, 5) for name, value in found.items()}
         shutil.rmtree(self._scratch(cell), ignore_errors=True)
-        return {**pack_results(results), **trained}
+        return measured
 
     def _scratch(self, cell: Cell) -> Path:
         return self.sets.work / "cells" / self.key(cell)
@@ -170,6 +184,10 @@ class CellRunner:
             if not (folder / "preprocessor_config.json").exists():
                 write_untrained(self.world.encoder, folder, image_size=self.world.image_size, seed=seed)
         return folder
+
+    @cached_property
+    def _siblings(self) -> datasets.Dataset | None:
+        return None if self.world.label_free is None else captioned(self.world.label_free)
 
     @cached_property
     def _evaluation(self) -> list[tuple[EvaluationSet, Sides]]:

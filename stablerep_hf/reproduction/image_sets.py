@@ -96,7 +96,7 @@ class ImageSets:
     def _joined(self, parts: Sequence[RealImages]) -> datasets.Dataset:
         for one in parts:
             if repr(one) not in self._loaded:
-                self._loaded[repr(one)] = _captioned(one)
+                self._loaded[repr(one)] = captioned(one)
         loaded = [self._loaded[repr(one)] for one in parts]
         kept = set.intersection(*(set(part.column_names) for part in loaded))
         return datasets.concatenate_datasets([part.select_columns(sorted(kept)) for part in loaded])
@@ -115,11 +115,14 @@ class ImageSets:
 
     @cached_property
     def revisions(self) -> dict[str, str]:
-        """What the real images and the generator are, as digests or commits."""
+        """What the real images, those measured without labels and the generator are, as digests or commits."""
         found = {
             f"real {place}": content_revision(find_data(one.data), load_images(find_data(one.data), one.split))
             for place, one in enumerate(self.world.real)
         }
+        if self.world.label_free is not None:
+            one = self.world.label_free
+            found["label free"] = content_revision(find_data(one.data), load_images(find_data(one.data), one.split))
         if self.world.generator is not None:
             folder = assets.generator_path() if self.world.generator == EMBEDDED else Path(self.world.generator)
             found["generator"] = content_digest(folder) if folder.is_dir() else self.world.generator
@@ -143,7 +146,7 @@ class ImageSets:
     @cached_property
     def drawn_before(self) -> datasets.Dataset:
         """Images that were drawn elsewhere, counted within their captions."""
-        drawn = _captioned(RealImages(data=str(self.world.generator)))
+        drawn = captioned(RealImages(data=str(self.world.generator)))
         ids = np.asarray(drawn["caption_id"][:])
         return drawn.remove_columns("image_index").add_column("image_index", _rank(ids, np.arange(len(ids))))
 
@@ -244,7 +247,7 @@ def drawn_alike(images: ImageSet) -> tuple[float, int]:
     return images.guidance_scale, images.num_inference_steps
 
 
-def _captioned(one: RealImages) -> datasets.Dataset:
+def captioned(one: RealImages) -> datasets.Dataset:
     """Real images with a text each, from captions or from the names of classes."""
     dataset = load_images(find_data(one.data), one.split)
     column = one.label_column if one.wordings else one.caption_column

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,16 +108,77 @@ def write_study(study: Study, output: str | Path, command: str) -> Path:
             name = f"claim-{judged.claim.number}.png"
             write_file(folder / name, plot)
             sections.append(f"![{judged.claim.title}]({name})")
+    without_labels = correlations(study)
+    sections += _label_free_sections(without_labels)
     sections.append(_cost(study))
     sections.append(
         "All numbers are in [results.json](results.json), each training run in [records.jsonl](records.jsonl)."
     )
-    contents = {"command": command, "scale": dataclasses.asdict(world.scale), "claims": entries}
+    contents = {
+        "command": command,
+        "scale": dataclasses.asdict(world.scale),
+        "claims": entries,
+        "label_free": without_labels,
+    }
     text = json.dumps(contents, indent=2, ensure_ascii=False)
     write_file(folder / "results.json", f"{text}\n".encode())
     path = folder / "report.md"
     write_file(path, ("\n\n".join(sections) + "\n").encode())
     return path
+
+
+def correlations(study: Study) -> list[dict[str, Any]]:
+    """How well what is measured without labels ranks the training runs by each of the world's main measures.
+
+    Returns:
+        For each probe and measure Spearman's rank correlation over all runs, and its mean over the objectives with
+        five runs or more, of the runs of each: "probe", "measure", "runs", "all", "within".
+    """
+    from scipy.stats import spearmanr
+
+    runs: list[tuple[str, dict[str, float], dict[str, EvaluationResult]]] = []
+    for setting, seeds in study.measured.items():
+        for seed, results in seeds.items():
+            record = study.records[study.key(Cell(setting=setting, seed=seed))]
+            if setting.images is not None and "label_free" in record:
+                runs.append((setting.objective, record["label_free"], results))
+    found = []
+    for probe, measure in itertools.product(runs[0][1] if len(runs) > 4 else (), study.world.main):
+        of: dict[str, list[tuple[float, float]]] = {}
+        for objective, probes, results in runs:
+            of.setdefault(objective, []).append((probes[probe], results[measure].value))
+        every = [pair for pairs in of.values() for pair in pairs]
+        within = [float(spearmanr(*zip(*pairs, strict=True)).statistic) for pairs in of.values() if len(pairs) > 4]
+        found.append(
+            {
+                "probe": probe,
+                "measure": measure,
+                "runs": len(every),
+                "all": float(spearmanr(*zip(*every, strict=True)).statistic),
+                "within": sum(within) / len(within) if within else None,
+            }
+        )
+    return found
+
+
+def _label_free_sections(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    measures = list(dict.fromkeys(one["measure"] for one in found))
+    rows = [["without labels", *map(name_of, measures)]]
+    for probe in dict.fromkeys(one["probe"] for one in found):
+        cells = [
+            f"{one['all']:.2f}" + ("" if one["within"] is None else f" ({one['within']:.2f})")
+            for one in found
+            if one["probe"] == probe
+        ]
+        rows.append([{"sibling_gap": "sibling gap", "rankme": "RankMe", "lidar": "LiDAR"}[probe], *cells])
+    return [
+        "## Choosing without labels",
+        f"Spearman's rank correlation of three measures that need no labels with those that do, over "
+        f"{found[0]['runs']} training runs; in brackets the mean over objectives, of the runs of each.",
+        markdown_table(rows),
+    ]
 
 
 def verdicts_table(claims: Sequence[Mapping[str, Any]]) -> str:

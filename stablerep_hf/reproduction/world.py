@@ -114,6 +114,7 @@ class World:
         recipes: Objective -> preset or YAML file of its training.
         recipe: What replaces their values.
         encoder: Fields of a vision configuration of transformers, with its `model_type`; empty: the ViT of the recipe.
+        label_free: Siblings, of captions or classes, by which features are measured without labels; none if not given.
         tail: `column` of the captions file by which captions are counted, and the most `captions` of a rare value.
         claims: That can be tested here.
         scale: Of the study.
@@ -135,6 +136,7 @@ class World:
     zero_shot: tuple[str, ...] = ZERO_SHOT
     recipe: Mapping[str, Any] = field(default_factory=dict)
     encoder: Mapping[str, Any] = field(default_factory=dict)
+    label_free: RealImages | None = None
     tail: Mapping[str, Any] = field(default_factory=dict)
     claims: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     scale: Scale = field(default_factory=Scale)
@@ -186,15 +188,18 @@ def read_world(name: str = EMBEDDED, data: str | Path | None = None, generator: 
         for part, kind in (("scale", Scale), ("quick", Scale)):
             if part in values:
                 values[part] = kind(**{key: _frozen(value) for key, value in values[part].items()})
-        values["real"] = tuple(
-            RealImages(**{key: _frozen(value) for key, value in {**one, "data": _place(one["data"], root)}.items()})
-            for one in values["real"]
-        )
+        values["real"] = tuple(_real_images(one, root) for one in values["real"])
+        if values.get("label_free") is not None:
+            values["label_free"] = _real_images(values["label_free"], root)
         values["evaluation"] = tuple(_evaluation_set(one, root) for one in values["evaluation"])
         for key in ("captions", "generator"):
             if values.get(key) not in (None, EMBEDDED, "real"):
                 values[key] = _place(values[key], root)
         return World(**{key: _frozen(value) for key, value in values.items()})
+
+
+def _real_images(given: Mapping[str, Any], root: Path) -> RealImages:
+    return RealImages(**{key: _frozen(value) for key, value in {**given, "data": _place(given["data"], root)}.items()})
 
 
 def _evaluation_set(given: Mapping[str, Any], root: Path) -> EvaluationSet:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -116,7 +116,8 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
     refuse_other_files(output)
     settings.check_places(None, is_file=False)
     places = [assets.find_encoder(name) for name in (start, adapted)]
-    towers, processor = _load(places)
+    weights = sorted({0.0, 1.0, *settings.weights})
+    encoders = interpolated(*places, weights)
     measured = [
         load_sides(MeasuringSettings(data=data, split=split, label_column=label, protocols=[settings.protocol]))
         for data, split, label in (
@@ -124,10 +125,8 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
             (settings.general_data, settings.general_split, settings.general_label_column),
         )
     ]
-    weights = sorted({0.0, 1.0, *settings.weights})
     points = []
-    for weight in weights:
-        vision = _between(towers, weight, processor)
+    for weight, vision in zip(weights, encoders, strict=True):
         scores = [_score(vision, sides, settings) for sides in measured]
         held, reported = zip(*scores, strict=True)
         points.append(BlendingPoint(weight, (held[0], held[1]), (reported[0], reported[1])))
@@ -136,8 +135,41 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
     chosen = max(allowed, key=lambda point: (point.chosen_by[0], -point.weight))
     blending = Blending(points, chosen)
     with readable_disk_errors(output), lock_folder(output), filling(output) as folder:
-        _write(folder, output.resolve().name, blending, _between(towers, chosen.weight, processor), places)
+        (vision,) = interpolated(*places, [chosen.weight])
+        _write(folder, output.resolve().name, blending, vision, places)
     return blending
+
+
+def interpolated(start: str, adapted: str, weights: Sequence[float]) -> Iterator[VisionEncoder]:
+    """Encoders between two, for features and scores.
+
+    Args:
+        start: Encoder before its adaptation, a folder or a Hub id.
+        adapted: The encoder after it.
+        weights: Share of `adapted` in the weights of each, in [0, 1].
+
+    Returns:
+        An encoder for each share, made when it is asked for.
+
+    Raises:
+        InputError: The encoders are of different architecture, or one cannot be loaded.
+    """
+    from ..evaluation import VisionEncoder
+
+    (one, other), processor = _load([start, adapted])
+    first, last = one.state_dict(), other.state_dict()
+
+    def between(weight: float) -> VisionEncoder:
+        blended = copy.deepcopy(one)
+        blended.load_state_dict(
+            {
+                name: value.lerp(last[name], weight) if value.is_floating_point() else value
+                for name, value in first.items()
+            }
+        )
+        return VisionEncoder(blended.eval(), processor, f"share {weight:g}")
+
+    return map(between, weights)
 
 
 def _load(places: Sequence[str]) -> tuple[tuple[Any, Any], Any]:
@@ -169,17 +201,6 @@ def _load(places: Sequence[str]) -> tuple[tuple[Any, Any], Any]:
     return (one, other), encoder_image_processor(
         StableRepConfig(vision_config=one.config, image_mean=mean, image_std=std)
     )
-
-
-def _between(towers: tuple[Any, Any], weight: float, processor: Any) -> VisionEncoder:
-    from ..evaluation import VisionEncoder
-
-    one, other = (tower.state_dict() for tower in towers)
-    blended = copy.deepcopy(towers[0])
-    blended.load_state_dict(
-        {name: value.lerp(other[name], weight) if value.is_floating_point() else value for name, value in one.items()}
-    )
-    return VisionEncoder(blended.eval(), processor, f"share {weight:g}")
 
 
 def _score(vision: VisionEncoder, sides: Sides, settings: BlendingSettings) -> tuple[float, EvaluationResult]:

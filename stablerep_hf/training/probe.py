@@ -17,8 +17,7 @@ from ..evaluation import (
     VisionEncoder,
     evaluate_encoder,
     extract_features,
-    lidar,
-    rankme,
+    label_free_metrics,
     sibling_gap,
 )
 from ..models import StableRepModel
@@ -119,13 +118,7 @@ class SiblingProbe:
             InputError: An image cannot be decoded, or a feature is not finite.
         """
         vision = VisionEncoder(model.vision_model, encoder_image_processor(model.config), "the encoder in training")
-        features = extract_features(vision, self.images, progress=False).features
-        ids = self._ids()
-        return {
-            "sibling_gap": sibling_gap(features, ids),
-            "rankme": rankme(features),
-            "lidar": lidar(features, ids),
-        }
+        return label_free_metrics(extract_features(vision, self.images, progress=False).features, self._ids())
 
     def _ids(self) -> NDArray[np.int64]:
         column = key_column(self.images.column_names, "caption", "")

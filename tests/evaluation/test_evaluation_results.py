@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stablerep_hf.errors import InputError
@@ -15,6 +17,7 @@ from stablerep_hf.evaluation import (
     save_results,
     seed_interval,
 )
+from stablerep_hf.evaluation.comparison import with_differences
 
 
 def make_result(encoder: str = "ours", metric: str = "accuracy", value: float = 0.5, **changes) -> EvaluationResult:
@@ -158,3 +161,19 @@ def test_results_can_be_read_without_torch():
 
     code = "from stablerep_hf.evaluation import load_results\nimport sys\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_the_samples_of_a_mean_vary_with_items_and_with_seeds():
+    rng = np.random.default_rng(0)
+    items = rng.normal(0, 0.02, 4000)
+    runs = [
+        replace(make_result(value=value), seeds=(seed,), drawn=value + items)
+        for seed, value in enumerate((0.40, 0.50, 0.60))
+    ]
+    (mean,) = combine_seeds(runs)
+    # the mean of three seeds that spread by 0.1 is known to 0.1 / sqrt(3)
+    assert mean.drawn.std() == pytest.approx((0.02**2 + 0.1**2 / 3) ** 0.5, rel=0.03)
+    others = [replace(run, encoder="other", value=run.value - 0.1, drawn=run.drawn - 0.1) for run in runs]
+    compared = with_differences([mean, *combine_seeds(others)])
+    assert compared[0].settings["minus"]["other"] == pytest.approx([0.1, 0.1, 0.1]), "paired in both"
+    assert combine_seeds([runs[0], replace(runs[1], drawn=None)])[0].drawn is None

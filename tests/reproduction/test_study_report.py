@@ -18,6 +18,7 @@ from stablerep_hf.reproduction import (
     write_study,
 )
 from stablerep_hf.reproduction.claims import REST, TAIL
+from stablerep_hf.reproduction.report import correlations
 from stablerep_hf.reproduction.world import MAIN, ZERO_SHOT
 
 SCALE = Scale(captions=64, steps=3, views=16, seeds=3)
@@ -95,3 +96,23 @@ def test_a_run_that_has_only_begun_has_a_report(study, tmp_path):
     assert not (tmp_path / "few" / "claim-5.png").exists()
     empty = Study(study.claims, WORLD, Records(tmp_path / "none.jsonl"), key)
     assert "incomplete" in write_study(empty, tmp_path / "none", "x").read_text("utf-8")
+
+
+def test_measures_without_labels_are_ranked_by_those_with(study, tmp_path):
+    assert correlations(study) == [], "nothing was measured without labels"
+    records = Records(tmp_path / "more.jsonl")
+    for name in study.records:
+        record = study.records[name]
+        if record.get("setting", {}).get("images"):
+            value = record["results"][0]["value"]
+            simclr = record["setting"]["objective"] == "simclr"
+            record = {**record, "label_free": {"lidar": value, "rankme": -value if simclr else value}}
+        records.add(record)
+    found = {(one["probe"], one["measure"]): one for one in correlations(replace(study, records=records))}
+    assert len(found) == 2 * len(MAIN)
+    best, mixed = found["lidar", MAIN[0]], found["rankme", MAIN[0]]
+    assert (best["all"], best["within"]) == pytest.approx((1, 1))
+    assert best["runs"] == sum(bool(records[name].get("setting", {}).get("images")) for name in records)
+    assert -1 < mixed["within"] < 1 and mixed["all"] < 0.9
+    text = write_study(replace(study, records=records), tmp_path, "stablerep reproduce").read_text("utf-8")
+    assert "| LiDAR | 1.00 (1.00) | 1.00 (1.00) | 1.00 (1.00) |" in text
