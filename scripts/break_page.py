@@ -3,10 +3,10 @@
     python scripts/break_page.py                # starts the page, attacks it, stops it
     python scripts/break_page.py --url http://127.0.0.1:7860 --users 50
 
-Each line printed is one attack and what it got; then come counts of the requests of `break_page_outgoing.py`, which
-name foreign addresses on every route that Gradio has. The run fails if an attack got what it wanted or made the page
-stumble (an error without a sentence), if a page that was started here asked for a connection or for the address of a
-name, if the page does not answer a plain search afterwards, or if its memory grew by more than half a gigabyte.
+The requests of `break_page_outgoing.py` name foreign addresses on every route that Gradio has. The run fails if an
+attack got what it wanted or made the page stumble (an error without a sentence), if a page that was started here asked
+for a connection or for the address of a name, if the page does not answer a plain search afterwards, or if its memory
+grew by more than half a gigabyte.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 
 import httpx
 from break_page_outgoing import gradio_routes, outgoing_requests, send
+from breaking import Tally
 from PIL import Image
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><image href="file:///etc/passwd"/></svg>'
@@ -270,43 +270,34 @@ def _memory(pid: int | None) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _outgoing(url: str, log: Path | None) -> bool:
-    """Name foreign addresses on every route, print what came of it; whether nothing did as far as it can be seen."""
-    requests = list(dict.fromkeys(outgoing_requests(gradio_routes())))
-    # visitors enough that the limit of requests a minute stops none
-    statuses = Counter(send(url, request, 0.5, f"198.51.100.{n % 100}") for n, request in enumerate(requests))
-    told = ", ".join(f"{number} x {status or 'no answer'}" for status, number in sorted(statuses.items()))
-    print(f"{len(requests)} requests with foreign addresses: {told}")
-    if log is None:
-        print("whether the page connects to anywhere is seen only if it is started here, without --url")
-        return True
-    attempts = log.read_text().splitlines()
-    print(f"{len(attempts)} connections or look-ups asked for by the page {attempts[:3] or ''}")
-    return not attempts
-
-
-def run(url: str, users: int, pid: int | None = None, log: Path | None = None) -> bool:
-    """Do all of it and print what it got; whether the page stood it."""
+def run(url: str, users: int, pid: int | None = None, log: Path | None = None) -> None:
+    """Do all of it, and say what it got."""
     if not still_serves(url):
-        print("The page does not answer a plain search to begin with.")
-        return False
-    before, fine, number = _memory(pid), True, 0
+        raise SystemExit("The page does not answer a plain search to begin with.")
+    tally, before = Tally(), _memory(pid)
     for name, attack in attacks(url):
         answer = attack()
-        number += 1
-        fine &= refused(answer)
-        print(f"{'refused' if refused(answer) else 'GOT IN '}  {name}: {answer[0]} {' '.join(answer[1].split())[:90]}")
-    fine &= _outgoing(url, log)
+        got = f"{answer[0]} {' '.join(answer[1].split())[:200]}"
+        tally.note("attacks refused", name, None if refused(answer) else f"got {got}")
+    requests = list(dict.fromkeys(outgoing_requests(gradio_routes())))
+    for number, request in enumerate(requests):
+        attempts = len(log.read_text()) if log else 0
+        send(url, request, 0.5, f"198.51.100.{number % 100}")  # visitors enough that no limit stops one
+        asked = log.read_text()[attempts:] if log else ""
+        tally.note("requests with foreign addresses", f"{request.method} {request.path[:90]}", asked or None)
+    if log is None:
+        print("whether the page connects to anywhere is seen only if it is started here, without --url")
     begin = time.perf_counter()
     got = crowd(url, users)
     print(f"{users} visitors at once, {3 * users} requests in {time.perf_counter() - begin:.1f} s: {got}")
-    told = flood(url, 300)
-    print(f"300 requests of one visitor: {told} told to wait")
-    grown = _memory(pid) - before
-    serves = still_serves(url)
-    fine &= serves and told > 0 and set(got) <= {"complete", "error"} and got.get("complete", 0) > 0 and grown < 512
-    print(f"{number} attacks; memory grew by {grown:.0f} MB; the page {'still serves' if serves else 'IS DOWN'}")
-    return fine
+    fine = set(got) <= {"complete", "error"} and got.get("complete", 0) > 0
+    tally.note("crowds and floods", f"{users} visitors at once", None if fine else str(got))
+    waited, grown = flood(url, 300), _memory(pid) - before
+    tally.note("crowds and floods", "300 requests of one visitor", None if waited else "none was told to wait")
+    print(f"{waited} of 300 requests of one visitor told to wait; memory grew by {grown:.0f} MB")
+    tally.note("afterwards", "memory", None if grown < 512 else f"grew by {grown:.0f} MB")
+    tally.note("afterwards", "a plain search", None if still_serves(url) else "is not answered")
+    tally.finish()
 
 
 def main() -> None:
@@ -316,11 +307,10 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=50)
     arguments = parser.parse_args()
     if arguments.url:
-        fine = run(arguments.url, arguments.users)
+        run(arguments.url, arguments.users)
     else:
         with _page() as (url, pid, log):
-            fine = run(url, arguments.users, pid, log)
-    sys.exit(0 if fine else 1)
+            run(url, arguments.users, pid, log)
 
 
 if __name__ == "__main__":

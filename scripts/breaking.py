@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -16,8 +17,8 @@ from typing import NamedTuple
 
 import psutil
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "model_cards" / "results" / "breaking.json"
 
 
 class Outcome(NamedTuple):
@@ -76,7 +77,8 @@ def fork(work: Callable[[], object], kill_after: float | None = None, longest: f
 
 
 def preload() -> None:
-    """Import, once for all forks, what most commands import."""
+    """Import, once for all forks, what most commands import; they are offline and have one thread."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     import datasets  # noqa: F401
     import diffusers  # noqa: F401
     import transformers.trainer  # noqa: F401
@@ -131,10 +133,14 @@ class Tally:
             print(f"NOT SURVIVED  {kind}, {name}: {fault}", flush=True)
 
     def finish(self) -> None:
-        """Print the figures, and end with 1 if something was not survived."""
+        """Print the figures, keep them for the docs, and end with 1 if something was not survived."""
         for kind, number in self.tried.items():
             print(f"{kind}: {self.survived[kind]} of {number} survived")
         print(f"{self.survived.total()} of {self.tried.total()} survived")
+        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        figures = kept.setdefault(Path(sys.argv[0]).name, {})
+        figures |= {kind: {"tried": number, "survived": self.survived[kind]} for kind, number in self.tried.items()}
+        RESULTS.write_text(json.dumps(dict(sorted(kept.items())), indent=2) + "\n")
         sys.exit(self.survived != self.tried)
 
 

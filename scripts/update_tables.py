@@ -72,6 +72,14 @@ def adaptation_probes() -> str:
     return markdown_table(rows)
 
 
+def breaking() -> str:
+    """What was tried to break it, and how often it survived."""
+    rows = [["script", "kind", "tried", "survived"]]
+    for script, kinds in json.loads((RESULTS / "breaking.json").read_text("utf-8")).items():
+        rows += [[f"`{script}`", kind, f"{of['tried']:,}", f"{of['survived']:,}"] for kind, of in kinds.items()]
+    return markdown_table(rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "index": index,
     "demo": lambda: scores("demo"),
@@ -81,6 +89,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "artist": lambda: scores("artist"),
     "adaptation": lambda: scores("adaptation"),
     "adaptation_probes": adaptation_probes,
+    "breaking": breaking,
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,12 @@ def read_captions(
         InputError: The source is missing, empty, damaged, not text, or has no such column.
     """
     path = Path(source)
-    if _is(Path.is_file, path):
+    if os.path.isfile(path):
         captions = _read_files([str(path.absolute())], column, label_column)
-    elif _is(Path.is_dir, path):
+    elif os.path.isdir(path):
         captions = _read_dataset(str(path.absolute()), column, split, label_column)
     elif path.suffix in FILE_SUFFIXES or path.is_absolute() or str(source).startswith((".", "~")):
-        raise InputError(f"The caption file {str(source)!r} does not exist; check the path.")
+        raise InputError(f"The caption file {str(source)!r} {_why_not_found(path)}; check the path.")
     else:
         captions = _read_dataset(str(source), column, split, label_column)
     if len(captions) == 0:
@@ -70,11 +71,14 @@ def read_captions(
     return captions
 
 
-def _is(test: Callable[[Path], bool], path: Path) -> bool:
+def _why_not_found(path: Path) -> str:
     try:
-        return test(path)
-    except OSError:  # a name that is too long for the file system
-        return False
+        path.stat()
+    except PermissionError:
+        return "is in a folder that may not be opened"
+    except OSError:  # also a name that is too long for the file system
+        pass
+    return "does not exist"
 
 
 def _read_files(files: Sequence[str], column: str | None, label_column: str | None) -> CaptionSet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import re
 import sys
@@ -13,25 +12,9 @@ from typing import Any, NoReturn
 
 from .. import progress
 from ..errors import InputError, one_line
+from ..setting import meant_by
 from ..training.presets import read_config
 from .flags import Switch, add_flags, flag_of, text, truth
-
-# What hands type out of habit -> the flags that may be meant.
-_HABITS = {
-    "--lr": ("--learning-rate",),
-    "--epochs": ("--num-train-epochs", "--sgd-epochs"),
-    "--batch-size": ("--captions-per-batch", "--images-per-batch"),
-    "--steps": ("--max-steps", "--num-inference-steps"),
-    "--dataset": ("--data",),
-    "--model": ("--generator", "--size", "--language-model"),
-    "--out": ("--output",),
-    "--output-dir": ("--output",),
-    "--cfg": ("--guidance-scale",),
-    "--workers": ("--num-workers", "--dataloader-num-workers"),
-    "--prompt": ("--captions", "--prompt-templates"),
-    "--prompts": ("--captions",),
-    "--resume": (),
-}
 
 
 @dataclass(frozen=True)
@@ -204,8 +187,10 @@ class CommandParser(argparse.ArgumentParser):
         actions = {action.dest: action for action in self._actions if action.option_strings}
         for key, value in values.items():
             if key not in actions or key in ("config", "help", "help_all"):
-                near = difflib.get_close_matches(key, actions, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "the keys are the command's flags."
+                meant = meant_by(key, actions)
+                hint = (
+                    f"did you mean {' or '.join(map(repr, meant))}?" if meant else "the keys are the command's flags."
+                )
                 raise InputError(f"--config {source} has the unknown key {key!r}: {hint}")
             if value is None:  # what an extended preset sets can be unset so
                 continue
@@ -242,11 +227,15 @@ class CommandParser(argparse.ArgumentParser):
         if not first.startswith("-"):
             self.error(f"{first!r} is one name too many")
         flag = first.partition("=")[0]
-        known = [option for action in self._actions for option in action.option_strings]
-        meant = [option for option in _HABITS.get(flag, ()) if option in known][:2]
-        meant = meant or difflib.get_close_matches(flag, known, 1, 0.7)
-        hint = f", did you mean {' or '.join(meant)}?" if meant else ""
+        known = [_name(option) for action in self._actions for option in action.option_strings]
+        meant = meant_by(_name(flag), known)
+        hint = f", did you mean {' or '.join(map(flag_of, meant))}?" if meant else ""
         self.error(f"there is no flag {flag}{hint}".rstrip("?"))
+
+
+def _name(flag: str) -> str:
+    """The field of a flag: `guidance_scale` of `--guidance-scale`."""
+    return flag.lstrip("-").replace("-", "_")
 
 
 class _Help(argparse.HelpFormatter):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..assets import EMBEDDED
 from ..errors import InputError
 from ..progress import say
-from ..setting import setting
+from ..setting import refuse_unknown, setting
 from ..training.model_settings import ModelSettings, build_model
 from .data import check_data
 from .image_run import ADAPTER, ImageTrainingRun
@@ -115,8 +115,7 @@ class TrainingRun(ImageTrainingRun):
         values = {**read_config(preset), **settings}
         own = {entry.name for entry in fields(TrainingSettings)}
         known = own | {entry.name for entry in fields(StableRepTrainingArguments) if entry.init}
-        if unknown := sorted(set(values) - known):
-            raise InputError(f"`{unknown[0]}` is not a setting of a training run: check its spelling.")
+        refuse_unknown(values, known, "a training run")
         return cls(
             output,
             TrainingSettings(**{name: value for name, value in values.items() if name in own}),

@@ -14,6 +14,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..errors import InputError
+from ..setting import refuse_unknown
 from .device_defaults import suit_the_device
 from .presets import read_config
 from .recipes import ImageRecipe, PretrainingRecipe
@@ -142,9 +143,10 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):
             arguments: Fields of this class that replace the preset's.
 
         Raises:
-            InputError: There is no such preset, or a value cannot work.
+            InputError: There is no such preset or argument, or a value cannot work.
         """
-        known = {entry.name for entry in fields(cls) if entry.init}
+        known = [entry.name for entry in fields(cls) if entry.init]
+        refuse_unknown(arguments, known, "a training run")
         values = {name: value for name, value in read_config(preset).items() if name in known}
         return cls(**{**values, **arguments})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from .. import assets
 from ..assets import EMBEDDED
 from ..errors import InputError
-from ..setting import setting
+from ..setting import refuse_unknown, setting
 from .presets import read_config
 
 if TYPE_CHECKING:
@@ -73,9 +73,10 @@ class ModelSettings:
             settings: Fields of this class that replace the preset's.
 
         Raises:
-            InputError: There is no such preset.
+            InputError: There is no such preset or setting.
         """
-        known = {entry.name for entry in fields(cls)}
+        known = [entry.name for entry in fields(cls)]
+        refuse_unknown(settings, known, "a model")
         values = {name: value for name, value in read_config(preset).items() if name in known}
         return cls(**{**values, **settings})
 

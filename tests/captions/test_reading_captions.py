@@ -325,6 +325,9 @@ def test_files_that_cannot_be_opened_get_one_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setattr("stablerep_hf.captions.caption_files.LocalFileSystem.open", refuse)
     with pytest.raises(InputError, match=r"'c\.txt' cannot be read after line 0 .*Permission denied"):
         read_captions(write(tmp_path / "c.txt", "a"))
+    monkeypatch.setattr("os.stat", refuse)
+    with pytest.raises(InputError, match=r"closed/c\.txt' is in a folder that may not be opened"):
+        read_captions("closed/c.txt")
 
 
 def test_captions_of_a_repository_are_those_of_its_files(

@@ -12,7 +12,7 @@ from stablerep_hf.files.locks import lock_folder
 from stablerep_hf.runs import room
 from stablerep_hf.runs.fine_tuning import FineTuningRun, FineTuningSettings
 from stablerep_hf.runs.training import TrainingRun, TrainingSettings
-from stablerep_hf.training import FineTuningArguments, StableRepTrainingArguments
+from stablerep_hf.training import FineTuningArguments, ModelSettings, StableRepTrainingArguments
 from stablerep_hf.training.checkpoints import latest_checkpoint
 
 MODEL = {"size": "micro", "image_size": 16, "patch_size": 8, "projection_hidden_dim": 16, "projection_dim": 8}
@@ -237,5 +237,10 @@ def test_a_preset_with_changes_and_a_setting_that_does_not_exist(tmp_path):
     assert (run.settings.size, run.arguments.max_steps, run.arguments.images_per_caption) == ("micro", 7, 4)
     with pytest.raises(InputError, match="`max_step` is not a setting"):
         TrainingRun.from_preset("pictograms", tmp_path / "run", max_step=7)
+    for make in (TrainingRun, StableRepTrainingArguments):
+        with pytest.raises(InputError, match="`epochs` is not a setting of a training run: did you mean `num_train_"):
+            make.from_preset("pictograms", epochs=3)
+    with pytest.raises(InputError, match="`sise` is not a setting of a model: did you mean `size`"):
+        ModelSettings.from_preset("pictograms", sise="small")
     arguments = StableRepTrainingArguments.from_preset("cc12m-1x", bf16=True, use_cpu=True)
     assert arguments.bf16 and not arguments.fp16 and arguments.learning_rate == pytest.approx(3.225e-3)
