@@ -57,9 +57,9 @@ def read_captions(
         InputError: The source is missing, empty, damaged, not text, or has no such column.
     """
     path = Path(source)
-    if os.path.isfile(path):
+    if os.path.isfile(path):  # noqa: PTH113  # False, too, of a name that is too long for the file system
         captions = _read_files([str(path.absolute())], column, label_column)
-    elif os.path.isdir(path):
+    elif os.path.isdir(path):  # noqa: PTH112
         captions = _read_dataset(str(path.absolute()), column, split, label_column)
     elif path.suffix in FILE_SUFFIXES or path.is_absolute() or str(source).startswith((".", "~")):
         raise InputError(f"The caption file {str(source)!r} {_why_not_found(path)}; check the path.")
