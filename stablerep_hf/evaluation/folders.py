@@ -49,12 +49,15 @@ class FolderFiles:
         drop_labels: as `datasets` takes it: True where no folder below a split can name a class, False where all do
             and `datasets` would count their levels wrong, else None.
         unread: what is not read, and why -> how many files.
+        uneven: an image of a class folder and one of a deeper folder, if there are both: `datasets` reads no labels
+            then, since it could not say at which depth classes are named.
     """
 
     are_images: bool
     patterns: dict[str, list[str]]
     drop_labels: bool | None
     unread: dict[str, int]
+    uneven: tuple[str, ...] = ()
 
 
 def image_suffixes() -> frozenset[str]:
@@ -111,11 +114,14 @@ def find_files(folder: Path, names: Iterable[str] | None = None) -> FolderFiles:
         else:
             patterns[split][f"{root}{glob.escape('/'.join([head, *rest]))}"] = None
     depth = len(base) + (0 if splits.keys() == {""} else 1)
-    levels, classes = {len(path.parts) for path in files}, {path.parent.name for path in files}
+    levels, classes = {len(path.parts): str(path) for path in files}, {path.parent.name for path in files}
     drop_labels = None if max(levels) > depth + 1 else True
     if drop_labels is None and len(levels) == 1 < len(classes) and any("\\" in str(path) for path in files):
         drop_labels = False
-    return FolderFiles(are_images, {split: list(own) for split, own in patterns.items()}, drop_labels, dict(unread))
+    uneven = tuple(levels.values())[:2] if are_images and drop_labels is None and len(levels) > 1 else ()
+    return FolderFiles(
+        are_images, {split: list(own) for split, own in patterns.items()}, drop_labels, dict(unread), uneven
+    )
 
 
 def counted(unread: Mapping[str, int]) -> str:

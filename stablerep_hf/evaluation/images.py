@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import importlib
 import logging
 import os
@@ -143,7 +144,7 @@ def _own_files(source: str | Path, card: Mapping[str, Any]) -> FolderFiles | Non
     """The files of a folder, or the images of a repository, of which nothing but their names says the splits."""
     folder = Path(source)
     if "configs" in card:
-        return None
+        return _files_of_card(folder.resolve(), card) if folder.is_dir() else None
     if folder.exists():
         saved = any((folder / name).is_file() for name in _SAVED)
         return find_files(folder) if folder.is_dir() and not saved else None
@@ -159,6 +160,22 @@ def _own_files(source: str | Path, card: Mapping[str, Any]) -> FolderFiles | Non
     return files if files.are_images else None
 
 
+def _files_of_card(folder: Path, card: Mapping[str, Any]) -> FolderFiles | None:
+    """The files that a card names, where `datasets` would take brackets in the folder's own path for a pattern."""
+    from datasets.data_files import sanitize_patterns
+
+    if not glob.has_magic(str(folder)):
+        return None
+    configs = [one for one in card["configs"] if one.get("data_files")]
+    default = [one for one in configs if one.get("default") or one.get("config_name") == "default"]
+    if not (chosen := default or configs[:1]):
+        return None
+    root = glob.escape(str(folder / chosen[0].get("data_dir", "")))
+    patterns = sanitize_patterns(chosen[0]["data_files"])
+    named = {str(split): [f"{root}/{pattern}" for pattern in own] for split, own in patterns.items()}
+    return FolderFiles(are_images=False, patterns=named, drop_labels=None, unread={})
+
+
 def _load_files(source: str | Path, files: FolderFiles, split: str | None, settings: dict[str, Any]) -> Any:
     import datasets
 
@@ -166,6 +183,13 @@ def _load_files(source: str | Path, files: FolderFiles, split: str | None, setti
 
     if files.unread:
         logger.warning("Files in %s that are not read: %s.", source, counted(files.unread))
+    if files.uneven:
+        logger.warning(
+            "Folders of %s name no classes, since its images lie at different depths (%s): move them to one depth to "
+            "have labels.",
+            source,
+            " and ".join(files.uneven),
+        )
     if files.are_images and files.drop_labels is not None:
         settings["drop_labels"] = files.drop_labels
     if not files.are_images or not Path(source).is_dir():

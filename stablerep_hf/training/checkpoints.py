@@ -126,6 +126,8 @@ def latest_checkpoint(folder: str | Path) -> str | None:
 def checkpoint_to_resume(trainer: Any) -> str | None:
     """Return what a training run goes on from: its newest whole checkpoint, whether it is here or on the Hub.
 
+    Damaged ones that are newer are moved aside, since the run is going to write checkpoints of those steps again.
+
     Raises:
         InputError: See `pushed_checkpoint`; or the Hub cannot be reached or refuses.
     """
@@ -139,7 +141,11 @@ def checkpoint_to_resume(trainer: Any) -> str | None:
         readable_refusals(repository, LocalEntryNotFoundError),
     ):
         here = latest_checkpoint(str(trainer.args.output_dir))
-        return pushed_checkpoint(trainer, newer_than=_step(here) if here else -1) or here
+        found = pushed_checkpoint(trainer, newer_than=_step(here) if here else -1) or here
+        for path in _numbered(Path(str(trainer.args.output_dir))):
+            if trainer.is_world_process_zero() and (found is None or _step(path.name) > _step(found)):
+                _move_aside(path)
+        return found
 
 
 def pushed_checkpoint(trainer: Any, newer_than: int = -1) -> str | None:
@@ -221,11 +227,15 @@ def pushed_checkpoint(trainer: Any, newer_than: int = -1) -> str | None:
             raise refuse(place, fault)
         named = root / f"checkpoint-{steps[place]}"
         if named.exists():  # damaged, or it would be the newest here
-            named.rename(root / f"damaged-{named.name}-{time.time_ns()}")
+            _move_aside(named)
         (arriving / place).rename(named)
         return str(named)
     finally:
         shutil.rmtree(arriving, ignore_errors=True)
+
+
+def _move_aside(checkpoint: Path) -> None:
+    checkpoint.rename(checkpoint.with_name(f"damaged-{checkpoint.name}-{time.time_ns()}"))
 
 
 def _numbered(folder: Path) -> list[Path]:

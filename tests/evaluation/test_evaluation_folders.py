@@ -210,3 +210,27 @@ def test_images_on_the_hub_are_sorted_as_those_of_a_folder(hub_here, tmp_path):
     assert ran.returncode == 0, ran.stderr
     found = "['bus', 'bus', 'train', 'train']"
     assert ran.stdout.splitlines() == ["['test', 'train']", *[f"train {found}"] * 2, *[f"test {found}"] * 2]
+
+
+def test_class_folders_at_different_depths_are_said_to_name_no_classes(tmp_path, caplog):
+    fill(tmp_path / "uneven", "cat/a.png", "cat/b.png", "dog/brown/c.png")
+    fill(tmp_path / "even", "cat/white/a.png", "cat/white/b.png", "dog/brown/c.png")
+    assert load_images(tmp_path / "uneven", "train").column_names == ["image"]
+    (record,) = caplog.records
+    assert "different depths (cat/b.png and dog/brown/c.png): move them to one depth" in record.getMessage()
+    assert load_images(tmp_path / "even", "train").features["label"].names == ["brown", "white"]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["'*/*.png'", "[{split: train, path: ['cat/*.png']}, {split: test, path: 'dog/*.png'}]"],
+)
+def test_a_card_names_the_files_of_a_folder_with_brackets_in_its_name(tmp_path, named):
+    folder = fill(tmp_path / "photos [1] * of mine", "cat/1.png", "dog/1.png")
+    (folder / "README.md").write_text(f"---\nconfigs: [{{config_name: default, data_files: {named}}}]\n---\n")
+    assert len(load_images(folder, "train")) == (1 if "cat" in named else 2)
+    assert len(list(load_images(folder, "train", streaming=True))) == (1 if "cat" in named else 2)
+    assert image_splits(folder) == (["train", "test"] if "test" in named else ["train"])
+    with pytest.raises(InputError, match="cannot give the split 'dev'"):
+        check_splits(folder, "dev")

@@ -59,13 +59,19 @@ def test_training_goes_on_from_the_older_checkpoint_and_reaches_the_same_weights
     folder = shutil.copytree(saved[0], tmp_path / "run")
     for step in (2, 3):
         flip(folder / f"checkpoint-{step}" / "model.safetensors")
+    for name in ("optimizer.pt", "trainer_state.json", MANIFEST):  # nothing can be written to these any more
+        (folder / "checkpoint-3" / name).unlink()
+    (folder / "checkpoint-3" / "optimizer.pt").mkdir()
+    (folder / "checkpoint-3" / "trainer_state.json").symlink_to("trainer_state.json")
     trainer = StableRepTrainer(make_model(), make_arguments(folder, **SAVING), dataset)
-    with pytest.raises(InputError, match=r"checkpoint-3 cannot be used: model.safetensors is not as it was saved"):
+    with pytest.raises(InputError, match=r"checkpoint-3 cannot be used: it has no manifest"):
         trainer.train(resume_from_checkpoint=str(folder / "checkpoint-3"))
     trainer = StableRepTrainer(make_model(), make_arguments(folder, **SAVING), dataset)
     trainer.train(resume_from_checkpoint=True)
     assert largest_difference(weights(trainer.model), saved[1]) == 0.0
     assert damage(folder / "checkpoint-2") is None, "it was saved again"
+    aside = sorted(path.name.rpartition("-")[0] for path in folder.glob("damaged-*"))
+    assert aside == ["damaged-checkpoint-2", "damaged-checkpoint-3"]
 
 
 def test_resuming_without_a_checkpoint_begins(saved, dataset, tmp_path):
