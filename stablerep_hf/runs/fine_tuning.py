@@ -17,7 +17,7 @@ from .record import FINE_TUNING, settings_of, write_record
 if TYPE_CHECKING:
     import datasets
 
-    from ..evaluation import EvaluationResult
+    from ..evaluation import EvaluationResult, Subject
     from ..hub import ModelFacts
     from ..training import FineTuningArguments
 
@@ -132,7 +132,7 @@ class FineTuningRun(ImageTrainingRun):
             require(f"mode={settings.mode}", "lora", "peft")
         train = _images(settings, settings.split)
         label = str(settings.label_column)
-        train, self._test, self._test_name = _test_side(settings, train, self.arguments.seed)
+        train, self._test, self._subject = _test_side(settings, train, self.arguments.seed)
         if settings.shots is not None:
             train = _few(train, label, settings.shots, self.arguments.seed)
         validation = None if settings.validation_split is None else _images(settings, settings.validation_split)
@@ -243,8 +243,7 @@ class FineTuningRun(ImageTrainingRun):
 
     def _score(self, test: datasets.Dataset) -> list[EvaluationResult]:
         """Measure what was written, not what is in memory."""
-        from ..evaluation import Columns, EvaluationSettings, Subject, evaluate_encoder, load_classifier
-        from .content import content_revision
+        from ..evaluation import Columns, EvaluationSettings, evaluate_encoder, load_classifier
 
         settings = self.settings
         embedded = settings.data == EMBEDDED
@@ -258,12 +257,7 @@ class FineTuningRun(ImageTrainingRun):
                 slices=tuple(settings.slice_columns),
             ),
             protocols=("classification",),
-            subject=Subject(
-                dataset="embedded pictograms" if embedded else settings.data,
-                revision=content_revision(find_data(settings.data), test),
-                split=self._test_name,
-                seeds=(self.arguments.seed,),
-            ),
+            subject=self._subject,
             settings=EvaluationSettings(metric=self._metric),
             max_bad_images=self.arguments.max_bad_images,
         )
@@ -283,21 +277,32 @@ def _images(settings: FineTuningSettings, split: str) -> datasets.Dataset:
 
 def _test_side(
     settings: FineTuningSettings, train: datasets.Dataset, seed: int
-) -> tuple[datasets.Dataset, datasets.Dataset | None, str]:
-    """What may be learned from, what is measured at the end, and how results call that."""
+) -> tuple[datasets.Dataset, datasets.Dataset | None, Subject]:
+    """What may be learned from, what is measured at the end, and what results say of that."""
+    from ..evaluation import Subject
     from ..evaluation.hold_out import hold_out
     from ..evaluation.images import image_splits
+    from .content import content_revision
+
+    def subject(measured: datasets.Dataset, split: str) -> Subject:
+        return Subject(
+            dataset="embedded pictograms" if settings.data == EMBEDDED else settings.data,
+            revision=content_revision(find_data(settings.data), measured),
+            split=split,
+            seeds=(seed,),
+        )
 
     split = settings.test_split
     if split == "none":
-        return train, None, ""
+        return train, None, Subject()
     if split is None and "test" not in image_splits(find_data(settings.data)):
         label = settings.label_column if settings.label_column in train.column_names else None
+        of_results = subject(train, f"a fifth of {settings.split} (seed {seed})")  # as `evaluate` names the data
         train, test = hold_out(train, label, seed=seed)
-        name = f"a fifth of {settings.split} (seed {seed})"
-        say(f"{settings.data}: {len(train):,} images to learn from, {len(test):,} to score, {name}")
-        return train, test, name
-    return train, _images(settings, split or "test"), split or "test"
+        say(f"{settings.data}: {len(train):,} images to learn from, {len(test):,} to score, {of_results.split}")
+        return train, test, of_results
+    test = _images(settings, split or "test")
+    return train, test, subject(test, split or "test")
 
 
 def _few(dataset: datasets.Dataset, column: str, shots: int, seed: int) -> datasets.Dataset:

@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from stranger import run_as_stranger
 from transformers import AutoModelForImageClassification
 
+from stablerep_hf.evaluation.images import load_images
+from stablerep_hf.runs.evaluation import MeasuringSettings, load_sides
 from stablerep_hf.training import FineTuningTrainer
 
 FLAGS = ["--max_steps", "4", "--save_steps", "2", "--images_per_batch", "8", "--logging_steps", "1", "--use_cpu"]
@@ -261,15 +263,17 @@ def test_adapters_of_another_encoder_and_labels_of_other_classes(
 def test_without_a_split_to_score_a_fifth_of_each_class_is_held_out_and_named(
     stablerep, encoder, labelled_folder, tmp_path
 ):
-    (tmp_path / "data").mkdir()
-    shutil.copy(labelled_folder / "train.parquet", tmp_path / "data" / "train.parquet")
     data = tmp_path / "data"
+    for number, row in enumerate(load_images(labelled_folder, "train")):
+        (data / f"class {row['label']}").mkdir(parents=True, exist_ok=True)
+        row["image"].save(data / f"class {row['label']}" / f"{number}.png")
     shown = {}
     for seed in ("3", "4"):
         code, out, error = finetune(stablerep, encoder, data, tmp_path / seed, "--mode", "linear", "--seed", seed)
         assert code == 0, error
         (result,) = json.loads((tmp_path / seed / "results.json").read_text())
         assert (result["split"], result["n"]) == (f"a fifth of train (seed {seed})", 6)
+        assert result["revision"] == load_sides(MeasuringSettings(data=str(data), protocols=["knn"])).subject.revision
         assert f"{data}: 18 images to learn from, 6 to score, a fifth of train (seed {seed})\n" in error
         assert f"a fifth of train (seed {seed})" in (tmp_path / seed / "README.md").read_text()
         shown[seed] = out
