@@ -192,10 +192,12 @@ def _load_files(source: str | Path, files: FolderFiles, split: str | None, setti
         )
     if files.are_images and files.drop_labels is not None:
         settings["drop_labels"] = files.drop_labels
-    if not files.are_images or not Path(source).is_dir():
+    if not files.are_images:
         return datasets.load_dataset(_place(source), data_files=files.patterns, split=split, **settings)
     streaming = settings.pop("streaming", False)
-    builder = ImageFiles(data_files=files.patterns, **settings)
+    root = "" if Path(source).is_dir() else f"hf://datasets/{source}/"
+    named = {split: [root + pattern for pattern in own] for split, own in files.patterns.items()}
+    builder = ImageFiles(data_files=named, **settings)
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
