@@ -1,6 +1,6 @@
 """Kill runs at random moments and go on: what comes out must be an undisturbed run's, byte by byte.
 
-    python scripts/break_kills.py --trials 5 --kinds draw export convert train publish
+    python scripts/break_kills.py --trials 5 --kinds draw export convert train finetune publish
 
 Every trial kills a run with SIGKILL up to three times, starts it again, and lets it finish. Between the kills of
 `draw` files of the data set are damaged too. Trainings run in one process and in two (gloo). `publish` uploads to
@@ -97,7 +97,7 @@ def content(folder: Path) -> dict[str, object]:
         name = path.relative_to(folder).as_posix()
         if not path.is_file() or name.startswith(("checkpoints/", "provenance/shard-")) or path.suffix == ".md":
             continue
-        if name == "training.json":
+        if name in ("training.json", "finetuning.json"):
             found[name] = [entry["loss"] for entry in json.loads(path.read_text())["log"] if "loss" in entry]
         else:
             found[name] = path.read_bytes()
@@ -179,20 +179,22 @@ def main() -> None:
     """Run an undisturbed one of each kind, then kill and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=5, help="of each kind")
-    parser.add_argument("--kinds", nargs="*", default=["draw", "export", "convert", "train", "publish"])
+    parser.add_argument("--kinds", nargs="*", default=["draw", "export", "convert", "train", "finetune", "publish"])
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng, tally = random.Random(options.seed), Tally()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        world = make_world(root) if {"export", "convert", "train"} & set(options.kinds) else {}
+        world = make_world(root) if {"export", "convert", "train", "finetune"} & set(options.kinds) else {}
         data, encoder = world.get("images"), world.get("encoder")
         steps = [*TRAIN, "--max_steps", "40", "--save_steps", "5", "--save_total_limit", "3"]
+        classes = ["--label-column", "caption", "--test-split", "none", *steps[-6:], "--use_cpu"]
         kinds: dict[str, Callable[[Path], Callable[[], object]]] = {
             "draw": lambda out: lambda: draw(out),
             "export": lambda out: run_command("export", data, "--output", out, "--shard-megabytes", 1),
             "convert": lambda out: run_command("convert", encoder, out, "--format", "timm"),
             "train": lambda out: run_command("train", "--data", data, "--output", out, *steps),
+            "finetune": lambda out: run_command("finetune", encoder, "--data", data, "--output", out, *classes),
             "train on two": lambda out: launch(["train", "--data", data, "--output", out, *steps]),
         }
         for kind, work in kinds.items():

@@ -151,3 +151,28 @@ def test_training_runs_the_code_of_its_models_where_it_is_trusted(tmp_path, monk
     (tmp_path / "mark").unlink(missing_ok=True)
     Teacher.load(source, trust_remote_code=trusted)
     assert (tmp_path / "mark").exists() == trusted
+
+
+PICKLED = [
+    "train --data data --use-cpu --images-per-caption 4 --captions-per-batch 4 --init-from pickled",
+    "train --data data --use-cpu --images-per-caption 4 --captions-per-batch 4 --size micro --teacher pickled",
+    "finetune pickled --data data --label-column caption --test-split none",
+    "evaluate pickled --data data --split train",
+    "index data pickled",
+    "convert pickled out",
+    "blend pickled pickled --data data --general-data data",
+    "captions captions.txt --classifier pickled --classifier-labels bad",
+    "captions --classes classes.txt --language-model pickled --prompt prompt.txt",
+]
+
+
+@pytest.mark.parametrize("line", PICKLED)
+def test_weights_that_are_pickled_are_refused_and_never_read(evil, line, monkeypatch, capsys):
+    pickled = evil.parent / "pickled"
+    transformers.ViTModel(transformers.ViTConfig(hidden_size=8, num_attention_heads=1)).save_pretrained(pickled)
+    (pickled / "model.safetensors").unlink()
+    (pickled / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch mark'\ntR.")
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("a pickle is read"))
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and not (evil.parent / "mark").exists()

@@ -201,7 +201,7 @@ def text_classifier(model: str, labels: Sequence[str], *, revision: str | None =
         "give a folder or a Hub id of a sequence classification model",
     ):
         network = AutoModelForSequenceClassification.from_pretrained(
-            model, revision=revision, trust_remote_code=False
+            model, revision=revision, trust_remote_code=False, use_safetensors=True
         ).eval()
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
     network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")

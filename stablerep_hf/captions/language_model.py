@@ -229,7 +229,7 @@ class CaptionWriter:
             "give a folder or a Hub id of a causal language model",
         ):
             tokenizer = AutoTokenizer.from_pretrained(self.name, **options)
-            network: Any = AutoModelForCausalLM.from_pretrained(self.name, **options)
+            network: Any = AutoModelForCausalLM.from_pretrained(self.name, use_safetensors=True, **options)
             network.eval()
             return tokenizer, network.to(torch.accelerator.current_accelerator(check_available=True) or "cpu")
 

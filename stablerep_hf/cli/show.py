@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     if Path(name).is_dir() and flags.caption is None and flags.caption_id is None:
         captions = list_captions(name)
         for row in captions[:_LISTED]:
-            print(f"{row.caption_id:>19}  {row.num_images:>3} images  {row.caption[:80]}")
+            print(f"{row.caption_id:>19}  {row.num_images:>3} images  {_printable(row.caption[:80])}")
         more = f", {_LISTED} of them above" if len(captions) > _LISTED else ""
         print(f"{len(captions):,} captions{more}: --caption TEXT --image-index K shows an image.")
         return
@@ -47,4 +47,9 @@ def main(argv: Sequence[str]) -> None:
     else:
         facts = describe_file(name)
     for key, value in facts.items():
-        print(f"{key:<22} {value}")
+        print(f"{key:<22} {_printable(str(value))}")
+
+
+def _printable(text: str) -> str:
+    """Text of a data set, with no character left that could steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

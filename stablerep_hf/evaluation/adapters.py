@@ -52,9 +52,8 @@ def load_adapters(folder: Path, auto_class: Any) -> tuple[Any, str]:
     with refusing(
         f"{folder} holds adapters for {base!r}, which cannot be loaded",
         "name the encoder in its adapter_config.json by a folder or Hub id within reach",
-        (OSError, ValueError, SafetensorError),
     ):
-        options = {} if head is None else {"num_labels": len(head)}
+        options = {"use_safetensors": True} | ({} if head is None else {"num_labels": len(head)})
         encoder = auto_class.from_pretrained(base, trust_remote_code=False, **options)
     try:
         with warnings.catch_warnings(action="ignore"):  # of keys that do not fit, which are looked at here

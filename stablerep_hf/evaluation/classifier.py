@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
@@ -43,7 +42,7 @@ def load_classifier(
         model: Any = source
         assert image_processor is not None
     else:
-        options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        options = {"revision": revision, "trust_remote_code": trust_remote_code, "use_safetensors": True}
         if (Path(source) / "adapter_config.json").is_file():
             model, processor_source = load_adapters(Path(source), AutoModelForImageClassification)
         else:
@@ -59,7 +58,6 @@ def _load_classifier(source: str, options: dict[str, Any]) -> nn.Module:
     with refusing(
         f"The classifier {source!r} cannot be loaded",
         "give a folder of `stablerep finetune` or the id of an image classifier that this machine can reach",
-        (OSError, ValueError, SafetensorError),
     ):
         model, report = AutoModelForImageClassification.from_pretrained(source, output_loading_info=True, **options)
     if missing := report["missing_keys"]:

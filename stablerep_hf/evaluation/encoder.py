@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, Siglip2ImageProcessor, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -282,13 +281,16 @@ def inference(model: nn.Module, device: str | torch.device | None = None) -> Ite
 
 def _load_model(source: str, revision: str | None, trust_remote_code: bool) -> nn.Module:
     """The model, with all weights that its features depend on."""
-    with refusing(  # of weights of other shapes, or cut off
+    with refusing(
         f"The encoder {source!r} cannot be loaded",
         "give a folder written by save_pretrained or the id of a Hub repository that this machine can reach",
-        (OSError, ValueError, RuntimeError, SafetensorError),
     ):
         model, report = AutoModel.from_pretrained(
-            source, output_loading_info=True, revision=revision, trust_remote_code=trust_remote_code
+            source,
+            output_loading_info=True,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,  # a pickle is never read
         )
     tower: Any = _vision_tower(model, source)
     known = BACKBONES.get(str(getattr(getattr(tower, "config", None), "model_type", None)))
@@ -312,7 +314,6 @@ def load_image_processor(source: str, revision: str | None, trust_remote_code: b
     with refusing(
         f"The encoder {source!r} has no image processor that transformers can read",
         "save one beside the weights or pass image_processor",
-        (OSError, ValueError),
     ):
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-any-return, no-untyped-call]
             source, revision=revision, trust_remote_code=trust_remote_code

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ class _Digests:
     """The sha256 of files, remembered from one process to the next for as long as size and time stamps stay."""
 
     def __init__(self, root: Path) -> None:
-        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:32]
+        name = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:32]
         self._file = Path(constants.HF_HOME) / "stablerep" / "checked" / f"{name}.json"
         try:
             self._known: dict[str, list[Any]] = unseal(self._file.read_bytes())

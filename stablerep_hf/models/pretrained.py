@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel, SiglipTextModel
 
@@ -19,7 +18,6 @@ from .backbones import BACKBONES, backbone_of, check_vision_config, image_shape,
 from .text_towers import TEXT_TOWERS, TextPooling, default_pooling, make_text_tower
 
 _TIMM_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
-_LOADING_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, ImportError, SafetensorError)
 
 
 def load_backbone(
@@ -178,7 +176,7 @@ def _resize_timm(tower: Any, config: Any, image_size: int) -> PreTrainedModel:
 def _config(source: str, trusted: dict[str, Any]) -> Any:
     try:
         return AutoConfig.from_pretrained(source, **trusted)
-    except _LOADING_ERRORS as error:
+    except Exception as error:  # damaged files make libraries raise anything
         if "trust_remote_code" in str(error):
             raise ValueError(
                 f"{source} brings code of its own, which is not run unless `trust_remote_code` says so: read it first."
@@ -192,9 +190,10 @@ def _config(source: str, trusted: dict[str, Any]) -> Any:
 def _load(kind: Any, source: str, unused: tuple[str, ...], part: str = "", **options: Any) -> Any:
     """`kind.from_pretrained`, but a weight of `part` that the checkpoint lacks is not made up at random."""
     options = {name: value for name, value in options.items() if not (name == "dtype" and value is None)}
+    options["use_safetensors"] = True  # a pickle is never read
     try:
         model, report = kind.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except _LOADING_ERRORS as error:
+    except Exception as error:
         raise ValueError(f"{source} holds no weights that can be read ({first_line(error)}).") from error
     lost = {*report["missing_keys"], *(name for name, *_shapes in report["mismatched_keys"])}
     read = {name for name in lost if name.startswith(part) and not name.removeprefix(part).startswith(unused or "\0")}
@@ -226,7 +225,7 @@ def _normalisation(
     if processor is None:
         try:
             processor = AutoImageProcessor.from_pretrained(source, **trusted)  # type: ignore[no-untyped-call]
-        except _LOADING_ERRORS as error:
+        except Exception as error:
             raise ValueError(
                 f"{source} has no image processor that transformers can read ({first_line(error)}), so what its "
                 "images are normalised with is unknown: save one beside the weights, or pass `image_processor`."

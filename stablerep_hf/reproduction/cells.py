@@ -30,6 +30,7 @@ class ImageSet:
         source: the world's generator, or its real images.
         guidance_scale: of the generator.
         num_inference_steps: of the generator.
+        guidance_interval: noise levels that are guided; None: all.
         balanced: take the captions in turn from each subgroup, the rarest captions of the whole among them, until
             `captions` are reached, in place of the first ones.
         aligned: of twice as many images a caption keep those that fit their caption best.
@@ -42,6 +43,7 @@ class ImageSet:
     num_inference_steps: int = 12
     balanced: bool = False
     aligned: bool = False
+    guidance_interval: tuple[float, float] | None = None
 
     @property
     def drawn_per_caption(self) -> int:
@@ -50,7 +52,7 @@ class ImageSet:
 
     def describe(self) -> dict[str, Any]:
         """JSON values."""
-        return {"images": dataclasses.asdict(self)}
+        return {"images": _values(self)}
 
     def key(self, materials: Mapping[str, Any]) -> str:
         """The name of the record that says what these images are like."""
@@ -88,11 +90,18 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """JSON values."""
-        return {"setting": dataclasses.asdict(self.setting), "seed": self.seed}
+        return {"setting": _values(self.setting), "seed": self.seed}
 
     def key(self, materials: Mapping[str, Any]) -> str:
         """The name of its record: settings, materials (revisions of data and generator, recipe) and seed."""
         return _digest({**self.describe(), **materials})
+
+
+def _values(of: ImageSet | Setting) -> dict[str, Any]:
+    """Its fields, but not the interval where there is none: records made before there was one keep their names."""
+    return dataclasses.asdict(
+        of, dict_factory=lambda pairs: {key: v for key, v in pairs if (key, v) != ("guidance_interval", None)}
+    )
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -162,7 +162,8 @@ class ImageSets:
 
     def _draw(self, wanted: ImageSet, part: range) -> datasets.Dataset:
         """Draw, or find drawn, all images of a part that the study needs of this guidance and these steps."""
-        name = f"guidance-{wanted.guidance_scale:g}-steps-{wanted.num_inference_steps}-captions-{part.start}"
+        guidance = "-".join(f"{value:g}" for value in (wanted.guidance_scale, *(wanted.guidance_interval or ())))
+        name = f"guidance-{guidance}-steps-{wanted.num_inference_steps}-captions-{part.start}"
         folder = self.work / f"captions-{self.world.scale.captions}" / f"{name}-{self.dtype}"
         if folder.name in self._loaded:
             return self._loaded[folder.name]
@@ -175,6 +176,7 @@ class ImageSets:
                 captions=str(captions),
                 generator=str(self.world.generator),
                 guidance_scale=wanted.guidance_scale,
+                guidance_interval=None if wanted.guidance_interval is None else list(wanted.guidance_interval),
                 num_inference_steps=wanted.num_inference_steps,
                 dtype=self.dtype,
                 output=str(folder),
@@ -242,9 +244,9 @@ class ImageSets:
         return self._loaded[name]
 
 
-def drawn_alike(images: ImageSet) -> tuple[float, int]:
+def drawn_alike(images: ImageSet) -> tuple[float, int, tuple[float, float] | None]:
     """What image sets that are drawn together have in common."""
-    return images.guidance_scale, images.num_inference_steps
+    return images.guidance_scale, images.num_inference_steps, images.guidance_interval
 
 
 def captioned(one: RealImages) -> datasets.Dataset:

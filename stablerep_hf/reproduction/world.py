@@ -138,7 +138,7 @@ class World:
     encoder: Mapping[str, Any] = field(default_factory=dict)
     label_free: RealImages | None = None
     tail: Mapping[str, Any] = field(default_factory=dict)
-    claims: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    claims: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
     scale: Scale = field(default_factory=Scale)
     quick: Scale = field(default_factory=Scale)
     core_seconds: Mapping[str, float] = field(default_factory=dict)

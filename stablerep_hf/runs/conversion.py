@@ -161,7 +161,7 @@ def _load(source: str, settings: ConversionSettings) -> tuple[StableRepModel | P
         except (OSError, ValueError):
             model_type = None  # a checkpoint of timm, or none at all, which is said where encoders are loaded
         if model_type == "stablerep":
-            return StableRepModel.from_pretrained(source, **trusted), None
+            return StableRepModel.from_pretrained(source, use_safetensors=True, **trusted), None
         if model_type is not None and settings.format == "sentence-transformers":
             raise InputError(
                 f"{source} holds a model of type {model_type!r}, which has no text tower of ours: give the folder "

@@ -197,7 +197,9 @@ def load_model(name: str, seed: int, tokenizer: Any | None = None) -> StableRepM
         with suppress(OSError, ValueError):  # a checkpoint of timm, or none
             config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         if config is not None and config.model_type == "stablerep":
-            model: StableRepModel = StableRepModel.from_pretrained(source, trust_remote_code=False)
+            model: StableRepModel = StableRepModel.from_pretrained(
+                source, trust_remote_code=False, use_safetensors=True
+            )
             return model
         text = {} if tokenizer is None else {"text_config": _text_config(ModelSettings(), tokenizer)}
         transformers.set_seed(seed)

@@ -8,6 +8,7 @@ import datasets
 import pytest
 from certificates import write_certificate
 from tiny_training import TRAIN_FLAGS
+from transformers import ViTConfig, ViTModel
 
 from stablerep_hf.files.locks import LOCK, lock_folder
 from stablerep_hf.synthesis import read_provenance
@@ -387,3 +388,30 @@ def test_the_printed_line_loads_a_folder_with_brackets(stablerep, captions, pipe
     assert code == 0, err
     line = out.splitlines()[-1].partition(": ")[2]
     assert eval(line, {"datasets": datasets})["train"].num_rows == 6
+
+
+def test_a_caption_cannot_steer_the_terminal(stablerep, pipeline, tmp_path):
+    (tmp_path / "captions.txt").write_text("a \x1b[31mred\x1b[0m ball\x07 é\n")
+    words = ["--captions", tmp_path / "captions.txt", "--generator", pipeline, *FLAGS, "--output", tmp_path / "out"]
+    assert stablerep("generate", *words)[0] == 0
+    shown = stablerep("show", tmp_path / "out")[1]
+    assert r"a \x1b[31mred\x1b[0m ball\x07 é" in shown
+    shown += stablerep("show", tmp_path / "out", "--caption-id", shown.split()[0])[1]
+    assert "\x1b" not in shown and "\x07" not in shown
+
+
+def test_a_loop_of_links_and_an_impossible_encoder_are_one_sentence(stablerep, folder, tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    ViTModel(ViTConfig(hidden_size=8, num_attention_heads=1, num_hidden_layers=1)).save_pretrained(tmp_path / "vit")
+    config = tmp_path / "vit" / "config.json"
+    config.write_text(config.read_text().replace('"num_attention_heads": 1', '"num_attention_heads": 0'))
+    train = ["--use-cpu", "--size", "micro", "--output", tmp_path / "out"]
+    for words in (
+        ["train", "--data", tmp_path / "loop", *train],
+        ["train", "--data", folder, "--init-from", tmp_path / "vit", *train],
+        ["index", folder, tmp_path / "vit", "--output", tmp_path / "out"],
+        ["index", tmp_path / "loop", tmp_path / "vit", "--output", tmp_path / "out"],
+        ["evaluate", tmp_path / "vit", "--data", folder, "--split", "train"],
+    ):
+        code, _, err = stablerep(*words)
+        assert code == 2 and "Traceback" not in err, err

@@ -35,8 +35,8 @@ def test_statements_are_differences_of_what_their_claim_measures(world):
 def test_settings_that_several_claims_need_are_trained_once():
     claims = make_claims(EMBEDDED)
     listed = sum(len(claim.settings) for claim in claims)
-    assert [claim.number for claim in claims] == [1, 2, 3, 4, 5, 6]
-    assert len(all_settings(claims)) == 39 < listed
+    assert [claim.number for claim in claims] == [1, 2, 3, 4, 5, 6, 8]
+    assert len(all_settings(claims)) == 41 < listed
 
 
 def test_budgets_are_equal_where_a_claim_says_so(world, scale):
@@ -83,3 +83,14 @@ def test_a_record_is_found_by_all_that_a_result_depends_on():
 def test_guidance_scales_rise_and_hold_those_that_are_judged(scale):
     assert all(one < other for one, other in pairwise(scale.guidance_scales))
     assert {1.0, 2.0, 8.0} <= set(scale.guidance_scales)
+
+
+def test_guidance_in_an_interval_is_compared_with_guidance_everywhere():
+    claim = make_claims(EMBEDDED)[-1]
+    constant = {one.images for one in claim.settings.values() if one.images.guidance_interval is None}
+    middle = {one.images for one in claim.settings.values()} - constant
+    assert {dataclasses.replace(images, guidance_interval=None) for images in middle} == constant
+    for images in constant:  # records that were made before there was an interval keep their names
+        cell = Cell(setting=next(one for one in claim.settings.values() if one.images == images), seed=0)
+        assert "guidance_interval" not in str([images.describe(), cell.describe()])
+    assert all(str(images.guidance_interval) in str(images.describe()) for images in middle)

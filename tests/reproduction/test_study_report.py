@@ -59,9 +59,10 @@ def study(tmp_path):
 def test_the_report_says_of_each_claim_what_came_of_it(study, tmp_path):
     path = write_study(study, tmp_path, "stablerep reproduce")
     text = path.read_text("utf-8")
-    assert len(re.findall(r"^## \d\. ", text, re.MULTILINE)) == 6
+    numbers = [1, 2, 3, 4, 5, 6, 8]
+    assert re.findall(r"^## (\d)\. ", text, re.MULTILINE) == [str(number) for number in numbers]
     assert "incomplete" not in text
-    for number in range(1, 7):
+    for number in numbers:
         assert f"](claim-{number}.png)" in text
         picture = Image.open(tmp_path / f"claim-{number}.png").convert("L")
         darkest, lightest = picture.getextrema()
