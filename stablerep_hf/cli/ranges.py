@@ -47,7 +47,7 @@ _NAMES = {
     Range(-1, _MOST): "local_rank max_steps",
     Range(0, 2**63 - 1): "caption_id seed",
     Range(0, 65535): "port",
-    Range(1, 7): "claims",
+    Range(1, 8): "claims",
     Range(0, 63): "near_bits",
     Range(-1, 1): "min_similarity",
     Range(1, 64): "min_sibling_distance",

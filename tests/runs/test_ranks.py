@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import datasets
 import numpy as np
@@ -184,3 +186,26 @@ def test_scores_are_shared_by_rank_and_survive_a_kill(tmp_path):
     assert "8 images scored, 16 had these scores" in out, "two of six shards were the dead one's"
     for path in sorted((one / "data").iterdir()):
         assert path.read_bytes() == (three / "data" / path.name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_in_the_middle_of_its_scores_loses_none_of_those_that_it_wrote(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    captions = CaptionSet.from_texts(f"thing {number}" for number in range(60))
+    synthesize(SynthesisPlan(captions, draw, images_per_caption=2, captions_per_shard=2), draw, one, progress=False)
+    shutil.copytree(one, two)
+    words = "--diversity-encoder", "embedded"
+    run(["score", one, *words], 1)
+    before = {path: path.stat().st_mtime_ns for path in (two / "data").iterdir()}
+    dying = start(["score", two, *words], 1, 2)
+    while all(path.stat().st_mtime_ns == written for path, written in before.items()):
+        time.sleep(0.001)
+    dying.send_signal(signal.SIGKILL)
+    assert dying.wait(60) == -signal.SIGKILL
+    (out,) = start(["score", two, *words], 0, 2).communicate(timeout=300)[:1]
+    assert "This worker's part is scored" in out, out
+    (out,) = run(["score", two, *words], 1)
+    left, had = map(int, re.search(r"(\d+) images scored, (\d+) had these scores", out).groups())
+    assert 0 < left < 60 < had, "some of the dead one's thirty shards were written"
+    for path in sorted((one / "data").iterdir()):
+        assert path.read_bytes() == (two / "data" / path.name).read_bytes()
