@@ -80,6 +80,15 @@ def breaking() -> str:
     return markdown_table(rows)
 
 
+def many_captions() -> str:
+    """What preparing captions takes on one machine."""
+    rows = [["captions", "step", "CPU seconds", "peak memory, GiB", "captions left"]]
+    for of in json.loads((RESULTS / "captions.json").read_text("utf-8")):
+        seconds, memory = f"{of['cpu_seconds']:,.0f}", f"{of['peak_gib']:.1f}"
+        rows.append([f"{of['captions']:,}", of["step"], seconds, memory, f"{of['left']:,}"])
+    return markdown_table(rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "index": index,
     "demo": lambda: scores("demo"),
@@ -90,6 +99,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "adaptation": lambda: scores("adaptation"),
     "adaptation_probes": adaptation_probes,
     "breaking": breaking,
+    "many_captions": many_captions,
 }
 
 

@@ -107,7 +107,7 @@ class EvaluationSettings:
     probe_validation_fraction: float = setting(0.2, "Share of the training set that chooses a probe's settings.")
     sgd_epochs: int = setting(90, "Epochs of linear_probe_sgd.")
     sgd_augmentation: bool = setting(
-        False, "Encode a new crop of each training image in each epoch, as the release did."
+        False, "Encode a new crop of each training image in each epoch, as the release did; the first process does."
     )
     few_shot_ways: int | None = setting(
         None, "Classes in an episode of few_shot; 5, or all where there are fewer, if not given."
