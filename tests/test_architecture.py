@@ -24,8 +24,8 @@ LINES = [
     {"cli"},
     {"__main__"},
 ]
-SIDEWAYS = {"extras": {"errors"}, "files": {"errors"}, "services": {"errors"}}
-ALONE = {"models", "losses", "assets", "errors", "progress", "setting"}
+SIDEWAYS = {name: {"errors"} for name in ("extras", "files", "services", "setting")}
+ALONE = {"models", "losses", "assets", "errors", "progress"}
 
 
 def allowed(room):

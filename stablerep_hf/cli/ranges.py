@@ -49,7 +49,7 @@ _NAMES = {
     Range(0, 65535): "port",
     Range(1, 8): "claims",
     Range(0, 63): "near_bits",
-    Range(-1, 1): "min_similarity",
+    Range(-1, 1): "max_sibling_similarity min_similarity",
     Range(1, 64): "min_sibling_distance",
     _SHARE: """
         adam_beta1 adam_beta2 caption_dropout downsample_probability ema_decay label_smoothing_factor layer_decay

@@ -13,10 +13,11 @@ from PIL import Image
 
 from ..captions import CaptionSet
 from ..errors import InputError
-from .frames import SUFFIXES, StoredFrame, is_black, perceptual_hash, shrink, store_frame
+from .frames import SUFFIXES, StoredFrame, is_black, store_frame
 from .labelling import xmp_packet
 from .plan import SynthesisPlan
 from .protocol import ImageGenerator, PlainGenerator
+from .siblings import Siblings
 from .signing import ContentSigner
 from .versions import library_versions
 
@@ -77,8 +78,8 @@ def draw_shard(
     """Draw the images of some captions.
 
     A caption gets the images of its first m indices 0, 1, 2, ... that carry a picture which is no nearer to those
-    before it than the plan's `min_sibling_distance`. Which these are depends on the caption alone, whatever the
-    batches: its frames come back by ascending index.
+    before it than the plan's `min_sibling_distance` and `max_sibling_similarity` allow. Which these are depends on the
+    caption alone, whatever the batches: its frames come back by ascending index.
 
     Args:
         plan: Seeds, prompts, number of siblings, format.
@@ -99,7 +100,8 @@ def draw_shard(
     next_index = list(wanted)
     frames: list[dict[int, tuple[dict[str, Any], Future[StoredFrame]]]] = [{} for _ in ids]
     failed: set[int] = set()
-    hashes: list[list[int]] = [[] for _ in ids]
+    rules = plan.stored_size, plan.min_sibling_distance, plan.max_sibling_similarity, plan.sibling_encoder
+    siblings = [Siblings(*rules) for _ in ids]
     any_picture, num_black, num_near = False, 0, 0
 
     while queue:
@@ -110,7 +112,7 @@ def draw_shard(
         for (place, index), row, image in zip(batch, rows, images, strict=True):
             is_picture = image is not None and not is_black(image)
             num_seen += is_picture
-            is_near = is_picture and _resembles(image, hashes[place], plan)
+            is_near = is_picture and siblings[place].resemble(image)
             if is_picture and not is_near:
                 frames[place][index] = row, _encode(encoders, image, plan, row, signer)
                 num_pictures += 1
@@ -136,17 +138,6 @@ def draw_shard(
     ]
     failed_ids = [ids[place] for place in sorted(failed)]
     return DrawnShard(sum(next_index) - sum(wanted), failed_ids, num_near, pending=pending)
-
-
-def _resembles(image: Any, hashes: list[int], plan: SynthesisPlan) -> bool:
-    """Whether an image is nearer to an earlier sibling than the plan allows; if not, it joins their `hashes`."""
-    if plan.min_sibling_distance is None:
-        return False
-    bits = perceptual_hash(shrink(image.convert("RGB"), plan.stored_size))
-    if any(((bits ^ other) % 2**64).bit_count() < plan.min_sibling_distance for other in hashes):
-        return True
-    hashes.append(bits)
-    return False
 
 
 def check_images(images: Any, number: int) -> list[Image.Image | None]:

@@ -17,6 +17,7 @@ from ..files.sealing import content_hash, seal, unseal
 from .protocol import ImageGenerator, PlainGenerator, describe_generator
 from .seeds import image_seed
 from .settings import ImageFormat
+from .siblings import describe_encoder
 
 PLAN_VERSION = 3  # of what a plan means: seeds, prompts, columns, encoding. Raise it when one of these changes.
 PLACEHOLDER = "{caption}"
@@ -28,9 +29,11 @@ _SETTABLE = {"base_seed": "seed"} | {
     for name in (
         "dtype", "guidance_scale", "guidance_interval", "num_inference_steps", "scheduler", "height", "width",
         "images_per_caption", "image_format", "stored_size", "captions_per_shard", "min_sibling_distance",
+        "max_sibling_similarity", "sibling_encoder",
     )
 }  # fmt: skip
-_LEFT_OUT_IF_NONE = ("signature", "min_sibling_distance")  # so that plans made before there were these keep their hash
+# so that plans made before there were these keep their hash
+_LEFT_OUT_IF_NONE = ("signature", "min_sibling_distance", "max_sibling_similarity", "sibling_encoder")
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -53,6 +56,8 @@ class SynthesisPlan:
         signature: What `ContentSigner.describe` said, if image files are signed; None if they are not.
         min_sibling_distance: Least distance of the siblings of a caption, 1 to 64 bits of their `perceptual_hash`; an
             image that is nearer to one before it is drawn again under the next index. None takes all.
+        max_sibling_similarity: Likewise the greatest cosine of two siblings in the features of `sibling_encoder`.
+        sibling_encoder: Name and revision of an encoder; an image is encoded alone, on the CPU.
     """
 
     captions: CaptionSet
@@ -65,6 +70,8 @@ class SynthesisPlan:
     captions_per_shard: int
     signature: Mapping[str, str] | None
     min_sibling_distance: int | None
+    max_sibling_similarity: float | None
+    sibling_encoder: Mapping[str, str | None] | None
 
     def __init__(
         self,
@@ -78,6 +85,8 @@ class SynthesisPlan:
         captions_per_shard: int | None = None,
         signature: Mapping[str, str] | None = None,
         min_sibling_distance: int | None = None,
+        max_sibling_similarity: float | None = None,
+        sibling_encoder: str | Mapping[str, str | None] | None = None,
     ) -> None:
         """Plan the images of captions; the arguments are the attributes.
 
@@ -104,6 +113,10 @@ class SynthesisPlan:
             "captions_per_shard": captions_per_shard,
             "signature": signature,
             "min_sibling_distance": min_sibling_distance,
+            "max_sibling_similarity": max_sibling_similarity,
+            "sibling_encoder": describe_encoder(sibling_encoder)
+            if isinstance(sibling_encoder, str)
+            else sibling_encoder,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -119,6 +132,16 @@ class SynthesisPlan:
             raise InputError(
                 f"min_sibling_distance={self.min_sibling_distance} is not a distance of two 64-bit hashes: give a "
                 "number from 1 to 64, or leave it out."
+            )
+        if (self.max_sibling_similarity is None) != (self.sibling_encoder is None):
+            raise InputError(
+                "`max_sibling_similarity` says how much siblings may resemble each other, and `sibling_encoder` in "
+                "whose features: give both, or neither."
+            )
+        if self.max_sibling_similarity is not None and not -1 <= self.max_sibling_similarity < 1:
+            raise InputError(
+                f"max_sibling_similarity={self.max_sibling_similarity} is no cosine that tells images apart: give a "
+                "number from -1 to below 1."
             )
         if len(self.captions) == 0:
             raise InputError("The plan has 0 captions, so there is nothing to draw: give at least one.")

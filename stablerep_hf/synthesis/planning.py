@@ -61,6 +61,8 @@ def plan_generation(
         captions_per_shard=settings.captions_per_shard,
         signature=None if signer is None else signer.describe(),
         min_sibling_distance=settings.min_sibling_distance,
+        max_sibling_similarity=settings.max_sibling_similarity,
+        sibling_encoder=settings.sibling_encoder,
     )
     if num_empty:
         say(f"{settings.captions}: {num_empty:,} empty caption{'s' if num_empty > 1 else ''} left out")

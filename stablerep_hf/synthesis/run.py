@@ -285,8 +285,10 @@ def _too_many_failed(plan: SynthesisPlan, captions: CaptionSet, drawn: DrawnShar
     first = captions.captions[captions.caption_ids.tolist().index(failed)]
     what, remedy = "withheld or black", "look at the generator's safety checker"
     if drawn.num_near:
-        what += f", or nearer to a sibling than min_sibling_distance={plan.min_sibling_distance}"
-        remedy = "lower the distance"
+        limits = {name: getattr(plan, name) for name in ("min_sibling_distance", "max_sibling_similarity")}
+        asked = " and ".join(f"{name}={value}" for name, value in limits.items() if value is not None)
+        what += f", or nearer to a sibling than {asked}"
+        remedy = "allow siblings to be nearer"
     return (
         f"{number} of the captions drawn so far got too few pictures ({MOST_REDRAWS + 1} frames {what}), such as "
         f"{first!r} (caption_id {failed}), but max_failed_captions is {limit}; drop them, {remedy}, or raise the "

@@ -95,6 +95,12 @@ class GenerationSettings(ServiceSettings, GeneratorSettings):
         "Draw an image again with the next seed while its perceptual hash differs from a sibling's in fewer of 64 "
         "bits; at most 16 times a caption.",
     )
+    max_sibling_similarity: float | None = setting(
+        None, "Likewise while its cosine with a sibling is above this in the features of sibling_encoder."
+    )
+    sibling_encoder: str | None = setting(
+        None, "Encoder of max_sibling_similarity: a Hub id, 'embedded' or 'embedded-stablerep'."
+    )
     seed: int = setting(0, "Every image's own seed follows from it.")
     image_format: ImageFormat = setting("jpeg", "How images are stored.")
     stored_size: int | None = setting(

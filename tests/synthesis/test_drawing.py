@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from painters import Painter, picture
 from PIL import Image
 
+from stablerep_hf.assets import find_encoder
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
+from stablerep_hf.evaluation import load_encoder
 from stablerep_hf.hub import dataset_facts, render_dataset_card
 from stablerep_hf.synthesis import SynthesisPlan, read_provenance, synthesize
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS, draw_shard
@@ -110,7 +115,7 @@ def test_a_distance_that_nothing_meets_is_one_sentence(make_plan: MakePlan, tmp_
     plan = make_plan(5, captions_per_shard=1, min_sibling_distance=64)
     said = (
         r"1 of the captions .* \(17 frames withheld or black, or nearer to a sibling than min_sibling_distance=64\), "
-        r"such as 'thing 0' .* lower the distance"
+        r"such as 'thing 0' .* allow siblings to be nearer"
     )
     with pytest.raises(InputError, match=said):
         synthesize(plan, Painter(), tmp_path, progress=False)
@@ -225,3 +230,52 @@ def test_a_generator_that_miscounts_is_an_error(make_plan: MakePlan) -> None:
 
     with pytest.raises(InputError, match="returned 3 images for 4 prompts"):
         draw_shard(plan, plan.captions, Short(), 8)
+
+
+def test_siblings_that_an_encoder_finds_alike_are_redrawn_whatever_the_batches(make_plan: MakePlan) -> None:
+    settings = {"images_per_caption": 3, "image_format": "png", "sibling_encoder": "embedded-stablerep"}
+    encoder = load_encoder(find_encoder("embedded-stablerep"), device="cpu")
+
+    def unit(seed: int) -> Any:
+        image = Image.fromarray(picture(seed))
+        with torch.inference_mode():
+            pixels = encoder.image_processor(images=[image], return_tensors="pt")["pixel_values"]
+            return torch.nn.functional.normalize(encoder.encode(pixels)[0][0].double(), dim=0)
+
+    plan = make_plan(6, max_sibling_similarity=0.5, **settings)
+    features = {n: [unit(plan.seed(n, index)) for index in range(6)] for n in plan.captions.caption_ids.tolist()}
+    cosines = [float(one @ other) for own in features.values() for one, other in itertools.combinations(own, 2)]
+    limit = sorted(cosines)[len(cosines) * 2 // 3]  # a third is too near
+    plan = make_plan(6, max_sibling_similarity=limit, **settings)
+    shards = [draw_shard(plan, plan.captions, Painter(), batch_size) for batch_size in (1, 5)]
+    assert [row["image"] for row in shards[0].rows] == [row["image"] for row in shards[1].rows]
+    assert shards[0].num_near == shards[0].num_redrawn > 2
+    for number in features:
+        rows = [row for row in shards[0].rows if row["caption_id"] == number]
+        taken = [unit(row["seed"]) for row in rows]
+        assert max(float(one @ other) for one, other in itertools.combinations(taken, 2)) <= limit
+        assert features[number][0] is not None and rows[0]["image_index"] == 0
+    assert plan.settings["sibling_encoder"]["name"] == "embedded-stablerep"
+    assert SynthesisPlan.from_json(plan.to_json(), plan.captions).hash == plan.hash
+    assert "sibling_encoder" not in make_plan(6).settings, "older plans keep their hash"
+
+
+def test_an_encoder_of_siblings_that_cannot_serve_is_one_sentence(make_plan: MakePlan, tmp_path: Path) -> None:
+    for settings, said in (
+        ({"max_sibling_similarity": 0.9}, "give both, or neither"),
+        ({"sibling_encoder": "embedded"}, "give both, or neither"),
+        ({"max_sibling_similarity": 1.0, "sibling_encoder": "embedded"}, "give a number from -1 to below 1"),
+        (
+            {"max_sibling_similarity": 0.9, "sibling_encoder": str(tmp_path)},
+            "is a folder, and a plan names",
+        ),
+    ):
+        with pytest.raises(InputError, match=said):
+            make_plan(5, **settings)
+    other = {"name": "embedded", "revision": "another"}
+    plan = make_plan(5, max_sibling_similarity=0.9, sibling_encoder=other)
+    with pytest.raises(InputError, match="is not the one of the plan any more"):
+        draw_shard(plan, plan.captions, Painter(), 4)
+    plan = make_plan(5, captions_per_shard=1, max_sibling_similarity=-1.0, sibling_encoder="embedded")
+    with pytest.raises(InputError, match=r"nearer to a sibling than max_sibling_similarity=-1\.0"):
+        synthesize(plan, Painter(), tmp_path / "out", progress=False)
