@@ -6,7 +6,7 @@ Captions are made up, about 50 bytes each, and one in ten stands there twice. Im
 generator that needs no time to speak of. "plan" is all that a first run does before it draws; "draw" goes on from
 there and is killed after some shards; "resume" is all that the next run does before it draws, with those shards
 checked by their hash; "reopen" reads plan and captions back from the folder, as verifying does. Checking grows with
-the shards that stand, so the result also says what it would take if all of them stood.
+the finished shards, so the result also says what it would take if all of them stood.
 
 With --tokenizer every caption is tokenized too, to look for those that are too long. (Of Stable Diffusion's prompts
 only those of more than 74 bytes need it.) It brings torch and diffusers into memory, 1 GiB by themselves: "imports"
@@ -89,7 +89,7 @@ def run(text: Path, folder: Path, kind: type[Painter], num_images: int, report: 
 
 
 def reopen(folder: Path, report: Report) -> None:
-    """Read the plan back, and check the shards that stand once more."""
+    """Read the plan back, and check the finished shards once more."""
     from stablerep_hf.synthesis import open_store
 
     store = open_store(folder)

@@ -75,7 +75,7 @@ class Patience:
         """Set the limits.
 
         Args:
-            attempts: How often a request may fail; being told of a rate limit is no failure, for an hour.
+            attempts: How often a request may fail; to be refused by a rate limit is no failure, for an hour.
             first_wait: Seconds of which the first wait is a random part.
         """
         self._attempts, self._first_wait = attempts, first_wait
@@ -136,7 +136,7 @@ class Service:
         """Check the address; nothing is sent.
 
         Args:
-            address: Up to what stands before "/images/generations" or "/chat/completions".
+            address: Up to what comes before "/images/generations" or "/chat/completions".
             patience: How requests are sent again.
             timeout: Seconds that the service may be silent. It may bill what takes longer, so be generous.
 

@@ -25,7 +25,7 @@ class Overlap:
 
     Attributes:
         name: The evaluation set.
-        equal: Captions of ours that stand there word for word.
+        equal: Captions of ours that are there word for word.
         near: Captions of ours that nearly equal one there (equal ones not among them).
         naming: Captions of ours that name an entry of at most three words, such as a class, as (entry, how many).
     """

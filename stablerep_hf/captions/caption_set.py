@@ -40,7 +40,7 @@ class CaptionSet:
 
     Attributes:
         table: The columns `caption_id` (int64, distinct), `caption` (string, normalised) and `count` (int64, >= 1: how
-            often the caption stood in the source); if known, `label` (string: the class it was written for) and
+            often the caption occurs in the source); if known, `label` (string: the class it was written for) and
             `num_images` (int32, >= 1: how many images it is to get, where that differs from caption to caption).
         num_empty: How many empty captions of the source were left out: nulls, and text in which nothing can be seen.
         history: How the set came to be, as JSON values: what `prepare_captions` read, dropped and found. It is saved
@@ -124,7 +124,7 @@ class CaptionSet:
         table, mapping = spool.close()
         result = cls(table, history=history_of(schema), mapping=mapping)
         if has_repeats(result.caption_ids):
-            raise InputError(f"In a caption table of {num_rows} rows a caption_id stands twice{_READ_ANEW}.")
+            raise InputError(f"In a caption table of {num_rows} rows a caption_id occurs twice{_READ_ANEW}.")
         return result
 
     @property
@@ -314,7 +314,7 @@ def _what_is_wrong(batch: pa.RecordBatch, start: int) -> str:
     wrong = np.flatnonzero(batch.column("caption_id").to_numpy(zero_copy_only=False) != _ids_of(normalized))
     if len(wrong):
         return f"the caption_id of row {start + wrong[0]} is not its caption's{_READ_ANEW}"
-    for name, meaning in (("count", "stood in the source"), ("num_images", "gets an image")):
+    for name, meaning in (("count", "occurs in the source"), ("num_images", "gets an image")):
         if name in batch.schema.names and (batch.column(name).fill_null(0).to_numpy(zero_copy_only=False) < 1).any():
             return (
                 f"some {name} is below 1 or missing within the first {start + len(batch)} rows, but a caption that is "

@@ -23,6 +23,6 @@ def main(argv: Sequence[str]) -> None:
 
     adapt(inputs, settings)
     print(
-        f"The LoRA stands in {inputs.output}: stablerep generate --generator {inputs.generator} "
+        f"The LoRA is in {inputs.output}: stablerep generate --generator {inputs.generator} "
         f"--lora {inputs.output} --prompt-templates {inputs.prompt_template!r}"
     )

@@ -13,7 +13,7 @@ from .parsing import Command
 class CompareFlags:
     """Flags of `stablerep compare`, beside the folders."""
 
-    output: str | None = setting(None, "PNG of the plot; the table stands beside it as .md.")
+    output: str | None = setting(None, "PNG of the plot; the table is written beside it as .md.")
 
 
 COMMAND = Command(

@@ -95,7 +95,7 @@ def _help_of(entry: Field[Any]) -> str:
 
 
 def text(value: str) -> str:
-    """A word as it stands, with a home folder written out: `--output=~/x` is left alone by the shell."""
+    """A word as typed, with a home folder written out: `--output=~/x` is left alone by the shell."""
     return str(Path(value).expanduser()) if re.match(r"~[\w.-]*(/|$)", value) and value != "~" else value
 
 
@@ -158,7 +158,7 @@ class Switch(argparse.Action):
 
 
 class _Words(argparse.Action):
-    """One word as it stands, several as a list."""
+    """One word as typed, several as a list."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None

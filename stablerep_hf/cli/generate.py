@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         result = run.run()
     if result.is_complete:
         print_missing_scores(settings.output, result.unscored)
-    what = "The data set stands" if rank_and_world_size()[1] == 1 else "This worker's part of the data set stands"
+    what = "The data set is" if rank_and_world_size()[1] == 1 else "This worker's part of the data set is"
     print(f"{what} in {settings.output}: {loading_line(settings.output)}")
 
 

@@ -42,7 +42,7 @@ class Command:
         name: As typed, such as "adapt-generator".
         description: One or two sentences for its help.
         settings: Dataclasses whose fields are its flags; `Extended` where they extend a library's.
-        names: What stands without a flag -> its help. "DIR..." takes one or more, "[DIR]" one or none.
+        names: What is given without a flag -> its help. "DIR..." takes one or more, "[DIR]" one or none.
         titles: Of the groups that the dataclasses make in the help, in order.
     """
 
@@ -56,7 +56,7 @@ class Command:
         """Fill the dataclasses from the flags and, below them, from the YAML file that `--config` names.
 
         Args:
-            argv: What stands after the command.
+            argv: What follows the command.
 
         Returns:
             The names in order (a list for "DIR..."), then the filled dataclasses.

@@ -68,7 +68,7 @@ def run(folder: str, repository: str, command: PublishSettings) -> None:
         _publish(folder, repository, command, variables)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        # the settings stand in the folder's own file: a variable of the Space would outlive them
+        # the settings are in the folder's own file: a variable of the Space would outlive them
         _publish(str(assemble_space(Path(temporary) / SPACE, variables)), repository, command, {})
 
 

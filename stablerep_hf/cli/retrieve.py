@@ -30,4 +30,4 @@ def main(argv: Sequence[str]) -> None:
         print(f"{number:,} images of the data resemble one of {name} and were left out.")
     if not found.is_complete:
         print("This process has written its part; others still write theirs.")
-    print(f"The data set stands in {settings.output}: {loading_line(settings.output)}")
+    print(f"The data set is in {settings.output}: {loading_line(settings.output)}")

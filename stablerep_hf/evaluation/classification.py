@@ -49,7 +49,7 @@ def class_indices(
         labels: (N,) integers or strings, or lists of these.
         names: of integer labels; empty where labels are called what they are.
         classes: (K,) names.
-        column: what the labels stand in, for messages.
+        column: the column of the labels, for messages.
 
     Returns:
         (N,) int64, or (N, K) bool for lists.

@@ -53,7 +53,7 @@ def few_shot_accuracy(
         features: (N, D).
         labels: (N,) integers.
         groups: (N,) ids; in an episode no two images of a class are of one group, so that no query has its like in
-            the support of its class. A group that holds images of several classes may stand in each of them.
+            the support of its class. A group that holds images of several classes may be in each of them.
         ways: classes an episode; default 5, or as many as have enough images where that is fewer.
         shots: labelled images a class.
         queries: images a class that are classified.

@@ -49,7 +49,7 @@ _IN_ARCHIVE = r"^zip://[^:]*::"  # how `datasets` names a file in a zip archive:
 def load_images(source: str | Path, split: str | None, subset: str | None = None, **settings: Any) -> Any:
     """Load a split of an image data set: a folder or a Hub id, of which `subset` may be one of several.
 
-    A folder is read as its files stand now, its splits being those that its card names or else those of `find_files`,
+    A folder is read as its files are now, its splits being those that its card names or else those of `find_files`,
     as are those of image files on the Hub; what is not read is counted in a warning. A column of structs of `bytes`
     and `path` holds images, whether or not the file says so.
 

@@ -1,4 +1,4 @@
-"""How good features are, without labels: their rank, and how siblings stand together."""
+"""How good features are, without labels: their rank, and how siblings lie together."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def text_retrieval(scoring: Scoring) -> list[Finding]:
     }
     groups = scoring.groups(test)
     groups = np.arange(len(first)) if groups is None else groups[first]
-    # the captions of an image are right or wrong together: each is drawn with the first image that it stands beside
+    # the captions of an image are right or wrong together: each is drawn with the first image that it belongs to
     of_text = groups[paired[np.unique(paired[:, 1], return_index=True)[1], 0]]
     findings = []
     for direction, found in zip(("image to text", "text to image"), both, strict=True):

@@ -27,7 +27,7 @@ def lock_folder(folder: str | Path, *, shared: bool = False) -> Iterator[None]:
     """Keep every other process from writing to a folder while the block runs.
 
     The lock is the operating system's (`flock`), on shared file systems too, so it ends with the process that holds
-    it, however that ends. Where a file system has no such lock, the holder's host and process number stand in the
+    it, however that ends. Where a file system has no such lock, the holder's host and process number are in the
     file, and the lock of a process that died on the same machine is taken over.
 
     Of the processes of one job, only one takes the lock, except workers that share a folder by design: each takes a

@@ -72,7 +72,7 @@ def read_record(
             raise ValueError("has a damaged record") from error
         if (record["plan_hash"], record["shard"]) != (plan_hash, shard):
             raise ValueError("has the record of another shard or data set")
-        # While scores are filled in, a record names the file that stands and the one that is about to replace it.
+        # While scores are filled in, a record names the file that is there and the one that is about to replace it.
         coming = record.pop("coming", None)
         candidates = [record] if coming is None else [record, {**record, **coming}]
         if not path.is_file():

@@ -185,7 +185,7 @@ def is_as_written(card: str) -> bool:
 
 
 def renew_files_line(card: Path) -> None:
-    """Say in an edited card which files stand now, where it still says which stood, and change nothing else."""
+    """Say in an edited card which files are there now, where it still says which were, and change nothing else."""
     files = _files(read_provenance(card.parent))
     old = card.read_bytes()
     new = re.sub(rb"(images of plan \w+, files )[0-9a-f]{16}\b", rb"\g<1>" + files.encode(), old)

@@ -178,7 +178,7 @@ def write_model_card(folder: str | Path, facts: ModelFacts) -> Path:
 def model_index_results(results: Sequence[EvaluationResult]) -> list[EvalResult]:
     """Results as entries of the Hub's model index; values are shares in [0, 1], rounded to four decimals.
 
-    The interval, n, seeds and the protocol's settings stand in the metric's arguments.
+    The interval, n, seeds and the protocol's settings are in the metric's arguments.
     """
     return [
         EvalResult(

@@ -154,7 +154,7 @@ def tower_inputs(config: Any, pixel_values: Tensor) -> dict[str, Tensor]:
     """
     kind = getattr(config, "model_type", None)
     if kind in ("resnet", "timm_wrapper"):
-        # augmented images stand channels last in memory, where torch 2.14 on a CPU crashes in the backward pass of a
+        # augmented images are channels last in memory, where torch 2.14 on a CPU crashes in the backward pass of a
         # convolution of 1 x 1 with a stride
         return {"pixel_values": pixel_values.contiguous()}
     if kind != "siglip2_vision_model":

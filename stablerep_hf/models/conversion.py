@@ -81,7 +81,7 @@ def convert_official_checkpoint(path: str | Path) -> StableRepModel:
     try:
         model.load_state_dict(ours)
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()[:160]  # what stands above names the class alone
+        first = str(error).strip().splitlines()[-1].strip()[:160]  # what is above names the class alone
         raise ValueError(f"{path} has weights whose shapes do not fit each other ({first}).") from error
     model.eval()  # type: ignore[no-untyped-call]
     return model

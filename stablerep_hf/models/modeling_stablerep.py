@@ -100,7 +100,7 @@ class StableRepPreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         """As transformers does it, with the names of the weights left as they are.
 
         For many types transformers renames weights on the way to the disk, and `Trainer`'s resume, which reads the
-        file as it stands, then leaves the encoder as it was. `export_encoder` writes the names that the stock class
+        file as it is, then leaves the encoder as it was. `export_encoder` writes the names that the stock class
         has on the disk.
         """
         super().save_pretrained(*args, **{"save_original_format": False, **kwargs})

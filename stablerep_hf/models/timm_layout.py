@@ -68,7 +68,7 @@ def _names(depth: int) -> Iterator[tuple[str, tuple[str, ...]]]:
 def save_timm(model: PreTrainedModel, output_dir: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     """Write `model.safetensors` and the `config.json` that `timm.create_model("local-dir:...")` and the Hub read.
 
-    `num_classes` stands beside `model_args` and not in it: transformers' TimmWrapper gives it a second time and fails.
+    `num_classes` is beside `model_args` and not in it: transformers' TimmWrapper gives it a second time and fails.
 
     Raises:
         ValueError: timm's network would compute something else: it has GELU and an epsilon of 1e-6 in its layer norms,

@@ -44,7 +44,7 @@ CHECKPOINT_STEPS = 300
 
 
 class CellRunner:
-    """Runs cells, drawing what they need when they need it. What stands in its folder already is not made again.
+    """Runs cells, drawing what they need when they need it. What is in its folder already is not made again.
 
     Args:
         work: Folder for drawn images and the judge of alignment; nothing in it is needed to go on from records.

@@ -35,7 +35,7 @@ _JUDGE_SEED = 1000  # of the encoder that judges alignment: no seed of a table
 
 
 class ImageSets:
-    """Draws what is asked for when it is asked for. What stands in its folder already is not made again.
+    """Draws what is asked for when it is asked for. What is in its folder already is not made again.
 
     Args:
         work: Folder for drawn images and the judge of alignment; nothing in it is needed to go on from records.

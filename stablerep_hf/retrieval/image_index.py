@@ -60,7 +60,7 @@ def index_images(
     Args:
         vision: From `load_encoder`.
         dataset: With a column of images.
-        folder: Where the index is kept; one that stands there is opened, one that was begun is finished. None: in
+        folder: Where the index is kept; one that is there is opened, one that was begun is finished. None: in
             memory.
         image_column: The images.
         names: What the folder says of its origin beside its identity, such as "encoder" and "dataset".
@@ -92,7 +92,7 @@ def index_images(
         for name, vectors in ((_FEATURES, found.features), (_EMBEDS, found.embeds))
         if vectors is not None
     }
-    if place is not None:  # last, so that where it stands all of it stands
+    if place is not None:  # last, so that where it is, all of it is
         write_at_once(place / _ROWS, lambda file: np.save(file, found.rows))
     return ImageIndex(found.rows, parts[_FEATURES], parts.get(_EMBEDS))
 

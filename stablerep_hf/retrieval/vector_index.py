@@ -220,7 +220,7 @@ def recall_of(index: VectorIndex, queries: ArrayLike, vectors: ArrayLike, k: int
 
 
 def _grow(unit: NDArray[np.float32], place: Path | None, progress: bool) -> Any:
-    """Put all vectors into a graph, going on with a part that stands."""
+    """Put all vectors into a graph, going on with a part that is there."""
     graph = None if place is None else _partial(unit, place / _PARTIAL)
     if graph is None:
         graph = _usearch()(
@@ -237,7 +237,7 @@ def _grow(unit: NDArray[np.float32], place: Path | None, progress: bool) -> Any:
 
 
 def _partial(unit: NDArray[np.float32], path: Path) -> Any | None:
-    """The graph of the first of these vectors, if that is what stands there."""
+    """The graph of the first of these vectors, if that is what is there."""
     if not path.exists():
         return None
     try:

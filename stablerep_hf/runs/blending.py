@@ -94,7 +94,7 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
         settings: What to measure on.
 
     Returns:
-        The curve; it also stands in `blend.json`.
+        The curve; it is also in `blend.json`.
 
     Raises:
         InputError: Encoders of different architecture, or data, columns or shares that cannot work.

@@ -229,7 +229,7 @@ def load_collections(settings: SpaceSettings) -> Collections:
     if settings.synthetic_dataset != NONE:
         drawn = _load(settings.synthetic_dataset, settings.synthetic_split, assets.drawings_path())
         if 0 < most < len(drawn):
-            drawn = drawn.select(range(most))  # the beginning, for siblings stand together
+            drawn = drawn.select(range(most))  # the beginning, for siblings are adjacent
         parts.append(Collection(SYNTHETIC, drawn, settings))
     for name in ("caption_column", "group_column", "caption_id_column"):
         column, default = getattr(settings, name), getattr(SpaceSettings, name)

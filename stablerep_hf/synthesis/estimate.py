@@ -63,7 +63,7 @@ def estimate_synthesis(
     """Draw two batches that are thrown away, and multiply. Nothing is written, nor more drawn than the job has.
 
     A `KeepingGenerator` draws nothing, as each image would be billed. The arguments are those of `synthesize`; shards
-    that stand in the folder are not counted.
+    that are in the folder are not counted.
 
     Raises:
         InputError: The folder holds another plan's images, or the batch size is below 1.

@@ -58,7 +58,7 @@ def export_webdataset(folder: str | Path, output_dir: str | Path, *, shard_bytes
     """Write tars that webdataset, open_clip and `datasets` read: of each row an image, its caption and its columns.
 
     `data/train-00000.tar` ...: `<caption_id>-<image_index>.jpg` (or png, webp), `.txt` with the caption, `.json` with
-    all columns but the image. Siblings stand together. The bytes depend on the store alone. Arguments, errors and what
+    all columns but the image. Siblings are adjacent. The bytes depend on the store alone. Arguments, errors and what
     else is written are those of `export_parquet`.
 
     Returns:
@@ -116,7 +116,7 @@ class _Export:
             self._save()
 
     def _finished(self) -> dict[str, Any]:
-        """The settings of the finished export that stands here, {} if there is none."""
+        """The settings of the finished export that is here, {} if there is none."""
         try:
             finished = json.loads((self.output / MANIFEST / FILES).read_text("utf-8"))
             self._done = {fact["name"]: fact for fact in finished["files"]}
@@ -147,7 +147,7 @@ class _Export:
         write_file(self.output / MANIFEST / UNFINISHED, sealed.encode())
 
     def finish(self, *copied: str) -> list[Path]:
-        """Write what stands beside the files of images, and give these."""
+        """Write what goes beside the files of images, and give these."""
         paths = [self.output / DATA / name for name in self._done]
         if self._stands:
             return paths

@@ -1,4 +1,4 @@
-"""Siblings found again at load, from `caption_id` alone: no image is decoded and rows may stand in any order."""
+"""Siblings found again at load, from `caption_id` alone: no image is decoded and rows may be in any order."""
 
 from __future__ import annotations
 

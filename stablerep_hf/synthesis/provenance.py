@@ -27,7 +27,7 @@ class Provenance:
     Attributes:
         settings: The plan: `generator` (a dict), `captions` (`number`, `digest`), `images_per_caption`,
             `prompt_templates`, `base_seed`, `image_format`, `stored_size`, `captions_per_shard`.
-        shards: The records of the shards that stand, in order.
+        shards: The records of the finished shards, in order.
         caption_history: How the captions came to be, see `CaptionSet.history`: what `stablerep captions` dropped and
             audited. Empty if they came straight from a source.
     """
@@ -38,17 +38,17 @@ class Provenance:
 
     @property
     def num_shards(self) -> int:
-        """How many shards the plan has; `len(shards)` of them stand."""
+        """How many shards the plan has; `len(shards)` of them are finished."""
         return -(-int(self.settings["captions"]["number"]) // int(self.settings["captions_per_shard"]))
 
     @property
     def num_images(self) -> int:
-        """Rows in the shards that stand."""
+        """Rows in the finished shards."""
         return sum(record["rows"] for record in self.shards)
 
     @property
     def num_captions(self) -> int:
-        """Captions that have rows in the shards that stand."""
+        """Captions that have rows in the finished shards."""
         return sum(record["captions"] for record in self.shards)
 
     @property
@@ -58,7 +58,7 @@ class Provenance:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the shards that stand."""
+        """Size of the finished shards."""
         return sum(record["bytes"] for record in self.shards)
 
     @property
@@ -77,7 +77,7 @@ class Provenance:
         return tuple(caption_id for record in self.shards for caption_id in record["failed_captions"])
 
     def num_unscored(self, columns: Iterable[str]) -> int:
-        """Rows in the shards that stand and lack one of these scores."""
+        """Rows in the finished shards that lack one of these scores."""
         wanted = set(columns)
         return sum(record["rows"] for record in self.shards if not wanted <= record.get("scores", {}).keys())
 
@@ -132,7 +132,7 @@ def sample_captions(folder: str | Path, number: int) -> dict[str, list[Image.Ima
         if len(here):
             table = pq.read_table(shard_path(Path(folder), record["shard"], provenance.num_shards))
             ids = table["caption_id"].to_numpy()
-            first = np.sort(np.unique(ids, return_index=True)[1])  # siblings stand together
+            first = np.sort(np.unique(ids, return_index=True)[1])  # siblings are adjacent
             for row in table.filter(pa.array(np.isin(ids, ids[first[here]]))).to_pylist():
                 result.setdefault(row["caption"], []).append(Image.open(BytesIO(row["image"]["bytes"])))
     return result

@@ -1,4 +1,4 @@
-"""The columns of a row, and the parquet file they stand in."""
+"""The columns of a row, and the parquet file they are in."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Scorer(Protocol):
     def __call__(self, images: Sequence[Image.Image], rows: Sequence[Mapping[str, Any]]) -> Sequence[float]:
         """Score the images of a shard: N finite numbers for N images in RGB.
 
-        `rows` are their N rows, without the image; siblings stand together.
+        `rows` are their N rows, without the image; siblings are adjacent.
         """
         ...
 

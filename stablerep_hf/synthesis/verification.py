@@ -83,7 +83,7 @@ class VerificationReport:
 
 
 def open_store(folder: str | Path) -> ShardStore:
-    """The store that stands in a folder, with its plan.
+    """The store in a folder, with its plan.
 
     Raises:
         InputError: The folder is none that `synthesize` wrote, or its plan or captions were damaged.

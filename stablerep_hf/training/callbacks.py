@@ -161,7 +161,7 @@ class SeenImages(TrainerCallback, ExportableState):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Tell what was skipped."""
+        """Say what was skipped."""
         self.gather()
         if self.skipped and PartialState().is_main_process:
             names = "; ".join(self.skipped)

@@ -2,7 +2,7 @@
 
 JPEG goes through simplejpeg (MIT, libjpeg-turbo) where it is installed, everything else through Pillow. The pixels are
 the same, bit for bit, so what is installed changes the time and nothing that is learned. One kind of file is an
-exception: a JPEG whose EXIF orientation stands behind 4,096 bytes of other headers, where no camera puts it, is turned
+exception: a JPEG whose EXIF orientation is behind 4,096 bytes of other headers, where no camera puts it, is turned
 by Pillow alone.
 """
 

@@ -211,7 +211,7 @@ class ClassifierProbe:
     metric: str = "accuracy"
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """{metric: share in [0, 1]} of the model as it stands.
+        """{metric: share in [0, 1]} of the model as it is.
 
         Raises:
             InputError: Columns are missing, or labels that are none of the model's classes.

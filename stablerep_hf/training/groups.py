@@ -31,7 +31,7 @@ class Group:
     """Views of one caption's images, as a worker hands them over.
 
     Attributes:
-        pixels: uint8 (V, 3, S, S); the views of one image stand together. V is smaller than asked for where the
+        pixels: uint8 (V, 3, S, S); the views of one image are adjacent. V is smaller than asked for where the
             caption has fewer images or one of them could not be decoded.
         color: float32 (V, 10), see `augmentation.View`.
         group_id: The id that makes its views positives of one another.
@@ -51,7 +51,7 @@ class GroupDataset(Dataset[Group]):
 
     Args:
         group_ids: int64 (C,), by group.
-        sizes: int64 (C, S), images that each group has of each source; its images stand source by source.
+        sizes: int64 (C, S), images that each group has of each source; its images are in the order of the sources.
         images_per_caption: m, drawn without replacement in each epoch; a caption with fewer gives all it has. None for
             as many as at least half of the captions have, at most the 6 of the paper.
         crops_per_image: Views of each image.

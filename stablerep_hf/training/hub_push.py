@@ -38,7 +38,7 @@ _LOGGER = logging.getLogger(__name__)
 class HubPushTrainer(Trainer):
     """transformers' Trainer whose saved and pushed models load by themselves and hold no pickled arguments.
 
-    Beside the weights stand the model's code, its image processor and a card made from facts. With `hub_strategy`
+    Beside the weights are the model's code, its image processor and a card made from facts. With `hub_strategy`
     "checkpoint" or "all_checkpoints" the optimiser's state goes along, since a resume needs it: PyTorch files that
     Trainer reads with `weights_only`.
 
@@ -225,7 +225,7 @@ class PushCheckpoints(TrainerCallback):
         message = f"{IN_PROGRESS} {state.global_step}"
         if self.strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             place = "last-checkpoint" if self.strategy == HubStrategy.CHECKPOINT else checkpoint.name
-            # before the model, so that wherever the model of an unfinished run stands, its state does too
+            # before the model, so that wherever the model of an unfinished run is, its state is too
             self._upload(args, folder, f"{message}, checkpoint", place, [])
         self._upload(args, folder, message, "", list(_STATE))
         self._jobs.append(self.hub.run_as_future(shutil.rmtree, folder, ignore_errors=True))  # one after another

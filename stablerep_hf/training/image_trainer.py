@@ -300,7 +300,7 @@ class ImageTrainer(HubPushTrainer):
 
 
 def choose_best_metric(args: ImageTrainingArguments, probe: Probe | None) -> None:
-    """Let `load_best_model_at_end` and `save_strategy="best"` go by what the probe measures unless told otherwise.
+    """Let `load_best_model_at_end` and `save_strategy="best"` go by what the probe measures unless asked otherwise.
 
     Raises:
         InputError: There is no probe, or it does not measure `metric_for_best_model`.

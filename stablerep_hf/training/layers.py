@@ -9,7 +9,7 @@ from torch import nn
 from ..errors import InputError
 
 TOWER = "vision_model."
-"""Where the vision tower stands in models of ours."""
+"""Where the vision tower is in models of ours."""
 
 # a block, or one of a stage: layers.3, encoder.layer.3, stages.1.layers.0, timm_model.blocks.3
 _BLOCK = re.compile(r"((?:.*?\.)??(?:layers?|blocks|stages)\.\d+(?:\.(?:layers|blocks)\.\d+)?)\.")
@@ -18,7 +18,7 @@ _BLOCK = re.compile(r"((?:.*?\.)??(?:layers?|blocks|stages)\.\d+(?:\.(?:layers|b
 def layers_of(model: nn.Module) -> tuple[dict[str, int], int]:
     """The layer of each parameter of the vision tower: 0 for the embeddings, i for the i-th block.
 
-    What stands after the blocks (the last norm, a pooling head) has none, nor have adapters.
+    What comes after the blocks (the last norm, a pooling head) has none, nor have adapters.
 
     Args:
         model: With the tower at `vision_model`, whatever it is wrapped in.

@@ -70,7 +70,7 @@ class KnnProbe:
             )
 
     def __call__(self, model: StableRepModel) -> dict[str, float]:
-        """{"knn_accuracy": share in [0, 1]} of the model as it stands; its mode is left as it was.
+        """{"knn_accuracy": share in [0, 1]} of the model as it is; its mode is left as it was.
 
         Raises:
             InputError: An image cannot be decoded.
@@ -94,7 +94,7 @@ class SiblingProbe:
     """What can be said of the features without labels, on captions that are not trained on.
 
     "sibling_gap", "rankme" and "lidar": see `stablerep_hf.evaluation.label_free`. The best checkpoint is chosen by
-    LiDAR unless told otherwise: it ranked adaptations best (`scripts/adapt_without_forgetting.py`).
+    LiDAR unless asked otherwise: it ranked adaptations best (`scripts/adapt_without_forgetting.py`).
 
     Attributes:
         images: Columns `image` and `caption_id` or `caption`; captions with several images.
@@ -112,7 +112,7 @@ class SiblingProbe:
         sibling_gap(np.ones((len(self.images), 1)), self._ids())
 
     def __call__(self, model: StableRepModel) -> dict[str, float]:
-        """Measure the model as it stands; its mode is left as it was.
+        """Measure the model as it is; its mode is left as it was.
 
         Raises:
             InputError: An image cannot be decoded, or a feature is not finite.

@@ -1,6 +1,6 @@
 """The settings that training adds to those of transformers' `Trainer`.
 
-They stand apart from `TrainingArguments`, so that `stablerep train --help` lists them without importing torch.
+They are apart from `TrainingArguments`, so that `stablerep train --help` lists them without importing torch.
 """
 
 from __future__ import annotations

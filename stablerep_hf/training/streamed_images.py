@@ -33,7 +33,7 @@ from .streams import Rows, Stream
 _LOGGER = logging.getLogger(__name__)
 _LANES = (1, 2, 4, 8, 16, 32)  # powers of two, as numbers of processes mostly are; each has a file open
 _READ_AHEAD = 2  # batches
-_DISORDER = 0.01  # of captions that stand before the one that they follow elsewhere
+_DISORDER = 0.01  # of captions that come before the one that they follow elsewhere
 
 
 class StreamedGroup(NamedTuple):
@@ -53,9 +53,9 @@ class StreamedGroup(NamedTuple):
 class StreamedImages(GroupDataset):
     """The groups of a stream, or of several that are joined by caption.
 
-    Siblings must stand one after another, as the shards of this package have them. Those that do not, or that the end
+    Siblings must follow one another, as the shards of this package have them. Those that do not, or that the end
     of a shard separates, are groups of their own with one id: still positives of each other if they meet in a batch,
-    but visited apart. How many there are is told as a warning.
+    but visited apart. How many there are is said in a warning.
 
     Several streams are read side by side: the first sets the order, and each of the others gives its rows of the same
     captions. That is quick where all have their captions in one order, as data sets drawn for one caption file do.
@@ -76,7 +76,7 @@ class StreamedImages(GroupDataset):
             `images_per_caption` images in a row, or a stream shares no caption with another.
     """
 
-    _counted = " that stand one after another in the stream"
+    _counted = " that follow one another in the stream"
 
     def __init__(
         self,
@@ -109,14 +109,14 @@ class StreamedImages(GroupDataset):
         parted = len(self) - len(np.unique(self.group_ids)) if positives == "caption" else 0
         if parted:
             _LOGGER.warning(
-                "%d of %d groups in the stream are of a caption that was there before: siblings that do not stand "
+                "%d of %d groups in the stream are of a caption that was there before: siblings that do not come "
                 "together are drawn apart.", parted, len(self),
             )  # fmt: skip
         for name, part in zip(self.names[1:], self._parts.T[1:], strict=True):
             there = part[part >= 0]
             if (np.diff(there) < 0).mean() > _DISORDER:
                 _LOGGER.warning(
-                    "The captions of %s stand in another order than those of %s, so reading them side by side is "
+                    "The captions of %s are in another order than those of %s, so reading them side by side is "
                     "slow: leave out `streaming`, or write them in one order.", name, self.names[0],
                 )  # fmt: skip
 
@@ -285,7 +285,7 @@ def _join(streams: Sequence[Stream], *, apart: bool = False) -> tuple[Int64Array
 
 
 def _occurrences(codes: Int64Array) -> Int64Array:
-    """How often each value stood before, int64 (N,)."""
+    """How often each value came before, int64 (N,)."""
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(codes[order]) != 0])
     counts = np.empty_like(codes)

@@ -32,7 +32,7 @@ class Stream:
         text: Whether no caption may be missing.
 
     Attributes:
-        ids: Id of each group, int64 (C,); labels as they stand, if those make a group.
+        ids: Id of each group, int64 (C,); labels as they are, if those make a group.
         sizes: Rows of each group, int64 (C,).
         starts: The row that each group begins at, int64 (C + 1,).
         shards: The first group of each shard, with C at the end.

@@ -75,7 +75,7 @@ def test_each_weight_that_is_not_frozen_has_a_gradient(kind):
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_what_is_saved_resumes_and_loads_to_the_bit(kind, tmp_path):
-    """Trainer's resume reads the file as it stands, with strict=False; `from_pretrained` renames keys as it reads."""
+    """Trainer's resume reads the file as it is, with strict=False; `from_pretrained` renames keys as it reads."""
     model = model_on(kind)
     model.save_pretrained(tmp_path)
     other = model_on(kind)

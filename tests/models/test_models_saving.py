@@ -75,7 +75,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, text):
 
 @pytest.mark.parametrize("text", [False, True])
 def test_keys_on_disk_are_those_in_memory(tmp_path, text):
-    """Trainer resumes with load_state_dict of the file as it stands: a nested stock ViTModel is lost that way."""
+    """Trainer resumes with load_state_dict of the file as it is: a nested stock ViTModel is lost that way."""
     model = tiny_model(text)
     model.save_pretrained(tmp_path)
     assert keys_on_disk(tmp_path) == set(model.state_dict())

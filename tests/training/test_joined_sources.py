@@ -141,7 +141,7 @@ def test_streams_in_another_order_are_joined_too_and_called_slow(sources, stream
     turned = in_shards(part(sources["second"], range(29, 3, -1)), tmp_path / "turned", 5)
     with caplog.at_level("WARNING"):
         groups = StreamedImages({"first": streams["first"], "second": turned}, **SETTINGS)
-    assert "The captions of second stand in another order than those of first" in caplog.text
+    assert "The captions of second are in another order than those of first" in caplog.text
     mapped = GroupedImages({"first": sources["first"], "second": sources["second"]}, **SETTINGS)
     place = {int(group_id): group for group, group_id in enumerate(mapped.group_ids)}
     for key in batches(groups)[0]:
