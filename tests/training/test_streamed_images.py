@@ -179,7 +179,7 @@ def test_a_bad_image_is_left_out_and_named(tmp_path):
         (
             lambda d: d,
             {"images_per_caption": 5},
-            r"images_per_caption=5 .*\(4 that stand one after another in the str",
+            r"images_per_caption=5 .*\(4 that follow one another in the str",
         ),
         (lambda d: d.filter(lambda row: False), {}, "gives no row"),
     ],
