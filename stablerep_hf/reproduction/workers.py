@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Any, Protocol
@@ -65,10 +66,15 @@ def _begin(runner: Runner) -> None:
     _runner = runner
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process answers to the keyboard
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    runner.prepare()
+
+
+@cache
+def _prepare() -> None:
+    _runner.prepare()  # with the first task, so that what it raises is raised in the first process
 
 
 def _run(task: Any) -> dict[str, Any]:
+    _prepare()
     return _runner.run(task)
 
 

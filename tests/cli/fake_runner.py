@@ -10,8 +10,12 @@ from stablerep_hf.errors import InputError
 class FakeRunner:
     """Takes its time by the task's number; fails at -1, dies at -2, and takes a minute over -3."""
 
+    def __init__(self, wrong=""):
+        self.wrong = wrong
+
     def prepare(self):
-        pass
+        if self.wrong:
+            raise InputError(self.wrong)
 
     def run(self, task):
         if task == -2:

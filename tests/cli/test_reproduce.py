@@ -205,6 +205,9 @@ def test_what_goes_wrong_in_a_process_is_told():
         list(run_tasks([0, -1], FakeRunner(), 2))
     with pytest.raises(InputError, match="died in the middle"):
         list(run_tasks([-2, 0], FakeRunner(), 2))
+    for jobs in (1, 2):
+        with pytest.raises(InputError, match="cannot begin"):
+            list(run_tasks([0, 0], FakeRunner("cannot begin"), jobs))
 
 
 PARENT = """
