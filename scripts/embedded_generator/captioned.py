@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation.images import decode_image, load_images
+from stablerep_hf.evaluation.decoding import decode_image
+from stablerep_hf.evaluation.images import load_images
 from stablerep_hf.synthesis.frames import perceptual_hash
 
 from .world import Source, World

@@ -12,9 +12,9 @@ from PIL import Image as PILImage
 from torch import nn
 
 from ..errors import InputError
+from .decoding import decode_image, to_rgb
 from .encoder import ImageProcessor, VisionEncoder, inference, load_encoder
 from .features import Precision, autocast
-from .images import decode_image, to_rgb
 
 
 def embed_images(

@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader
 from ..errors import InputError
 from ..progress import Progress
 from .columns import check_columns, column_values
+from .decoding import decode_image
 from .encoder import ImageProcessor, VisionEncoder, inference, load_encoder
 from .feature_cache import SHARD_ROWS, FeatureCache, Shard, feature_identity
 from .image_transforms import ImageTransform
-from .images import decode_image
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
-from .images import to_rgb
+from .decoding import to_rgb
 from .results import EvaluationResult
 from .tables import measure_name
 

@@ -17,9 +17,9 @@ from PIL import Image
 from ..errors import InputError
 from ..evaluation import VisionEncoder, extract_features
 from ..evaluation.columns import check_columns
+from ..evaluation.decoding import read_content, to_rgb
 from ..evaluation.encoder import inference
 from ..evaluation.feature_cache import feature_identity
-from ..evaluation.images import read_content, to_rgb
 from ..files.atomic import write_at_once, write_file
 from .vector_index import EXACT_BELOW, RECORD, VectorIndex, build_index, open_index
 

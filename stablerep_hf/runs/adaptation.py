@@ -12,7 +12,8 @@ from datasets import Image
 
 from ..assets import EMBEDDED
 from ..errors import InputError, refusing
-from ..evaluation.images import decode_image, load_images
+from ..evaluation.decoding import decode_image
+from ..evaluation.images import load_images
 from ..extras import require
 from ..files.atomic import readable_disk_errors
 from ..files.locks import lock_folder

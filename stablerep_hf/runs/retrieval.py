@@ -325,7 +325,7 @@ def _write(store: ShardStore, table: Any, dataset: Dataset, settings: RetrievalS
 
 
 def _encode(stored: dict[str, Any], plan: SynthesisPlan) -> Any:
-    from ..evaluation.images import decode_image
+    from ..evaluation.decoding import decode_image
     from ..synthesis.frames import StoredFrame, encode_image, is_blank, perceptual_hash, shrink
 
     image = shrink(decode_image(stored), plan.stored_size)

@@ -17,7 +17,8 @@ from PIL import Image
 from .. import assets
 from ..errors import InputError
 from ..evaluation.columns import check_columns
-from ..evaluation.images import load_images, read_content
+from ..evaluation.decoding import read_content
+from ..evaluation.images import load_images
 from .pictures import decode_picture, shown_picture
 from .settings import EMBEDDED, NONE, SpaceSettings
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ..errors import InputError
-from ..evaluation.images import to_rgb
+from ..evaluation.decoding import to_rgb
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _SHOWN_SIDE = 256  # pixels; what is shown of a picture is never larger

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError, refuse_other_settings, refusing
-from ..evaluation.images import to_rgb
+from ..evaluation.decoding import to_rgb
 from ..files.atomic import remove_leftovers, replacing
 from ..progress import Progress
 from .adaptation_settings import AdaptationSettings

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..evaluation.images import decode_image, read_content
+from ..evaluation.decoding import decode_image, read_content
 
 try:
     import simplejpeg
@@ -36,7 +36,7 @@ def decode_rgb(image: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
         transparent parts on white.
 
     Raises:
-        Exception: As `evaluation.images.decode_image`.
+        Exception: As `evaluation.decoding.decode_image`.
     """
     encoded = read_content(image)
     if simplejpeg is not None and _is_plain_jpeg(encoded):

@@ -14,7 +14,8 @@ from PIL import ExifTags, Image
 
 from stablerep_hf.captions import read_captions
 from stablerep_hf.errors import InputError
-from stablerep_hf.evaluation.images import decode_image, image_splits, load_images, to_rgb
+from stablerep_hf.evaluation.decoding import decode_image, to_rgb
+from stablerep_hf.evaluation.images import image_splits, load_images
 
 PARQUET = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n---\n"
 FOLDERS = "---\nconfigs:\n- config_name: default\n  data_dir: .\n---\n"

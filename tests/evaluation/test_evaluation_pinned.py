@@ -20,7 +20,7 @@ from stablerep_hf.evaluation import (
     logistic_regression_probe,
     pixel_encoder,
 )
-from stablerep_hf.evaluation.images import to_rgb
+from stablerep_hf.evaluation.decoding import to_rgb
 from stablerep_hf.evaluation.retrieval import retrieval_recall
 from stablerep_hf.evaluation.settings import DINO_NEIGHBOURS
 from stablerep_hf.evaluation.sibling_retrieval import sibling_retrieval
