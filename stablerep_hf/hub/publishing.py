@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -34,11 +32,10 @@ from ..errors import InputError
 from ..evaluation.results import EvaluationResult
 from ..files.hub_client import client_error
 from .publication import Publication, describe_kind, kind_of, plan_publication
+from .refusals import readable_refusals, retrying
 
-_WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds between tries of what huggingface_hub itself does not try again
 # Xet registers what it has sent at the end of a session: what a kill interrupts within one is sent again.
 _SESSION_BYTES = 256_000_000
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
 _MADE_HERE = "By `stablerep publish`."  # in the description of each commit
 
 T = TypeVar("T")
@@ -92,19 +89,19 @@ def publish(
                 "first."
             )
         api = HfApi()
-        _retrying(partial(_check_card, publication, repository))
+        retrying(partial(_check_card, publication, repository))
         _prepare(api, publication, repository, private=private, create_pr=create_pr, tag=tag)
         title = f"Publish {publication.folder.resolve().name}"
         revision, address = "main", ""
         if create_pr:
-            revision, address = _retrying(partial(_proposal, api, publication, repository, title))
+            revision, address = retrying(partial(_proposal, api, publication, repository, title))
         additions = _additions(publication, repository)
-        commit = _retrying(lambda: _commit(api, publication, additions, repository, revision, title))
+        commit = retrying(lambda: _commit(api, publication, additions, repository, revision, title))
         for name, value in (variables or {}).items():
-            _retrying(partial(api.add_space_variable, repository, name, value))
+            retrying(partial(api.add_space_variable, repository, name, value))
         if tag:
             repo_type = publication.repo_type
-            _retrying(
+            retrying(
                 partial(api.create_tag, repository, tag=tag, revision=commit.oid, repo_type=repo_type, exist_ok=True)
             )
     return address or str(commit.commit_url)
@@ -161,7 +158,7 @@ def missing_on_hub(publication: Publication) -> list[str] | None:
     for repo_type in ("model", "dataset"):
         for name in publication.metadata.get(f"{repo_type}s") or []:
             try:
-                _retrying(partial(HfApi().repo_info, name, repo_type=repo_type))
+                retrying(partial(HfApi().repo_info, name, repo_type=repo_type))
             except RepositoryNotFoundError:
                 missing.append(name)
             except unreachable:
@@ -212,7 +209,7 @@ def _prepare(
     """Make the repository, or see that the one which is there takes this publication."""
     kind, repo_type = publication.kind, publication.repo_type
     try:
-        info = _retrying(lambda: api.repo_info(repository, repo_type=repo_type))
+        info = retrying(lambda: api.repo_info(repository, repo_type=repo_type))
     except RepositoryNotFoundError:
         if create_pr:
             raise InputError(
@@ -220,17 +217,17 @@ def _prepare(
             ) from None
         sdk = publication.metadata.get("sdk") if kind == "space" else None
         make = partial(api.create_repo, repository, repo_type=repo_type, space_sdk=sdk, exist_ok=True)
-        _retrying(partial(make, private=private or None))
+        retrying(partial(make, private=private or None))
         return
-    _retrying(partial(_refuse_others_work, api, publication, repository, create_pr=create_pr))
+    retrying(partial(_refuse_others_work, api, publication, repository, create_pr=create_pr))
     if private and not info.private:
         raise InputError(
             f"{repository} is there already and public, so `private` cannot hide it: change its settings on the Hub, "
             "or choose another name."
         )
-    versions = _retrying(partial(api.list_repo_refs, repository, repo_type=repo_type)).tags if tag else []
+    versions = retrying(partial(api.list_repo_refs, repository, repo_type=repo_type)).tags if tag else []
     tagged = next((known.target_commit for known in versions if known.name == tag), None)
-    if tagged and not (tagged == info.sha and _retrying(partial(_holds, api, publication, repository, tagged))):
+    if tagged and not (tagged == info.sha and retrying(partial(_holds, api, publication, repository, tagged))):
         raise InputError(
             f"{repository} has a version {tag!r} already, which must stay what it is: choose another tag."
         )
@@ -319,67 +316,6 @@ def _proposal(api: HfApi, publication: Publication, repository: str, title: str)
             return str(known.git_reference), known.url
     made = api.create_pull_request(repository, title=title, repo_type=repo_type)
     return str(made.git_reference), made.url
-
-
-def _retrying(call: Callable[[], T]) -> T:
-    """Call again after a transient error, which huggingface_hub does for uploads, but not for commits and settings.
-
-    A call must find out by itself what an earlier try has done, whose answer may have been lost.
-    """
-    for wait in _WAITS:
-        try:
-            return call()
-        except client_error() as error:
-            response = getattr(error, "response", None)
-            if response is not None and response.status_code not in _TRANSIENT:
-                raise
-            time.sleep(max(wait, _retry_after(response)))
-    return call()
-
-
-def _retry_after(response: Any) -> float:
-    """Seconds that a refusal asks to wait, at most five minutes, which is how long the Hub's rate limits last."""
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    return min(float(asked), 300.0) if asked.isdecimal() else 0.0
-
-
-@contextmanager
-def readable_refusals(repository: str, *others: type[Exception]) -> Iterator[None]:
-    """Turn what the Hub and its client say into a sentence.
-
-    Args:
-        repository: What is being published.
-        others: Further errors that stop it.
-
-    Raises:
-        InputError: In place of those errors.
-    """
-    refusals: tuple[type[Exception], ...] = (HFValidationError, client_error(), *others)
-    try:
-        yield
-    except InputError:
-        raise
-    except OfflineModeIsEnabled as error:
-        raise InputError(f"Publishing {repository} needs the Hub, but HF_HUB_OFFLINE is set: unset it.") from error
-    except refusals as error:
-        # The client wraps what stopped an upload: "Error while uploading 'a.parquet' to the Hub."
-        cause = error.__cause__ if type(error) is RuntimeError and isinstance(error.__cause__, Exception) else error
-        raise InputError(f"Publishing {repository} stopped: {_reason(cause)}") from error
-
-
-def _reason(error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    if isinstance(error, HFValidationError):
-        return f"the name cannot be that of a repository ({said.rstrip('.')}); give OWNER/NAME."
-    if status == 401:
-        return "the Hub does not know the token; run `hf auth login` or set HF_TOKEN to a valid one."
-    if status == 403:
-        return f"the token may not write there ({said.rstrip('.')}); choose a namespace of yours (`hf auth whoami`)."
-    if status == 412:
-        return "somebody changed the repository meanwhile; look at it, then run the command again."
-    server = getattr(error, "server_message", None)
-    return f"{server or said}; what has arrived is kept, so run the command again."
 
 
 def _card_errors(answer: str) -> str:

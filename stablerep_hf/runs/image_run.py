@@ -160,7 +160,8 @@ class ImageTrainingRun(ABC):
         Raises:
             InputError: The Hub cannot be reached or refuses; the same run tries again and trains no more.
         """
-        from ..hub.publishing import push_folder, readable_refusals
+        from ..hub.publishing import push_folder
+        from ..hub.refusals import readable_refusals
 
         arguments = self.arguments
         place = {"repository": arguments.hub_model_id, "revision": arguments.hub_revision}

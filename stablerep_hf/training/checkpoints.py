@@ -133,7 +133,7 @@ def checkpoint_to_resume(trainer: Any) -> str | None:
     """
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from ..hub.publishing import readable_refusals
+    from ..hub.refusals import readable_refusals
 
     repository = str(trainer.args.hub_model_id)
     with (

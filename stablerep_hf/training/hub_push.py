@@ -21,7 +21,8 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 from ..hub import ModelFacts, TrainingData, describe_encoder, write_model_card
-from ..hub.publishing import push_folder, readable_refusals
+from ..hub.publishing import push_folder
+from ..hub.refusals import readable_refusals
 from ..models import StableRepModel
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments, recipe_of
