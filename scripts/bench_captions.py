@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_planning import Report, measure
+from benching import Report, measure
 
 RESULTS = Path(__file__).parents[1] / "model_cards" / "results" / "captions.json"
 

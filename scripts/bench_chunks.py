@@ -12,19 +12,12 @@ and memory of each and the largest difference of the gradients of the first two.
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import datasets
-import numpy as np
 import torch
-from PIL import Image
+from benching import Report, measure, pictures
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import set_seed
@@ -86,64 +79,44 @@ def new_model(options: argparse.Namespace) -> StableRepModel:
     return StableRepModel(StableRepConfig.from_size(options.size, image_size=options.image_size)).train()
 
 
-def one(options: argparse.Namespace) -> None:
-    """One large step in this process; gradients to a file, time and memory to standard output."""
+def one(way: str, options: argparse.Namespace, gradients: Path, report: Report) -> None:
+    """One large step; gradients go to a file."""
+    torch.set_num_threads(options.threads)
     model = new_model(options)
     data = batch(options.captions, options.siblings, options.image_size)
     start = time.perf_counter()
-    loss = (step if options.one == "chunked" else step_by_hand)(model, *data, options.chunk)
-    report(loss, time.perf_counter() - start)
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    save_file(gradients, options.gradients)
+    loss = (step if way == "chunked" else step_by_hand)(model, *data, options.chunk)
+    report(loss=loss, seconds=time.perf_counter() - start)
+    save_file({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, gradients)
 
 
-def one_by_trainer(options: argparse.Namespace) -> None:
-    """One step of a training in this process: reading, augmenting, optimiser and all."""
-    rng = np.random.default_rng(0)
-    rows: dict[str, list[object]] = {"image": [], "caption": []}
-    for caption in range(options.captions):
-        tint = rng.integers(0, 128, 3, np.uint8)
-        for _ in range(options.siblings):
-            stream = io.BytesIO()
-            noise = rng.integers(0, 128, (options.image_size, options.image_size, 3), np.uint8)
-            Image.fromarray(noise + tint).save(stream, "JPEG")
-            rows["image"].append({"bytes": stream.getvalue(), "path": None})
-            rows["caption"].append(f"noise {caption}")
-    data = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+def one_by_trainer(options: argparse.Namespace, report: Report) -> None:
+    """One step of a training run: reading, augmenting, optimiser and all."""
+    torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         arguments = StableRepTrainingArguments(
             folder, captions_per_batch=options.captions, images_per_caption=options.siblings, max_steps=1,
             forward_chunk_size=options.chunk, save_strategy="no", use_cpu=True, disable_tqdm=True,
         )  # fmt: skip
+        data = pictures(options.captions, options.siblings, options.image_size)
         result = StableRepTrainer(new_model(options), arguments, data).train()
-    report(result.training_loss, result.metrics["train_runtime"])
-
-
-def report(loss: float, seconds: float) -> None:
-    """Tell the process that waits for this one."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(json.dumps({"loss": loss, "seconds": seconds, "peak": peak}), flush=True)
+    report(loss=result.training_loss, seconds=result.metrics["train_runtime"])
 
 
 def paper_step(options: argparse.Namespace) -> None:
     """The paper's batch, all ways."""
-    reports, gradients = {}, {}
+    gradients = {}
     with tempfile.TemporaryDirectory() as folder:
         for way in ("chunked", "by hand", "trainer"):
             file = Path(folder) / f"{way}.safetensors"
-            flags = ["--one", way, "--gradients", str(file), *options.passed_on]
-            run = subprocess.run([sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True)
-            reports[way] = json.loads(run.stdout.strip().splitlines()[-1])
-            seconds, peak = reports[way]["seconds"], reports[way]["peak"] / 2**30
-            print(
-                f"{way}: {seconds:.0f} s, peak of the process {peak:.2f} GiB, loss {reports[way]['loss']:.6f}",
-                flush=True,
-            )
+            found = measure(one_by_trainer, options) if way == "trainer" else measure(one, way, options, file)
+            seconds, peak = found["seconds"], found["peak_gib"]
+            print(f"{way}: {seconds:.0f} s, peak of the process {peak:.2f} GiB, loss {found['loss']:.6f}", flush=True)
             if way != "trainer":
                 gradients[way] = load_file(file)
     ours, hand = gradients["chunked"], gradients["by hand"]
     whole = max(float(gradient.norm()) for gradient in hand.values())
-    # biases before a batch norm and of keys have no gradient: what stands there is rounding
+    # biases before a batch norm and of keys have no gradient: what is left there is rounding
     largest = max(
         float((ours[name] - gradient).norm() / gradient.norm())
         for name, gradient in hand.items()
@@ -163,17 +136,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--paper", action="store_true", help="1,376 captions x 6 images, each way")
-    parser.add_argument("--one", choices=("chunked", "by hand", "trainer"), help=argparse.SUPPRESS)
-    parser.add_argument("--gradients", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.one:
-        (one_by_trainer if options.one == "trainer" else one)(options)
-    elif options.paper:
-        captions = options.captions if options.captions != 64 else 1376
-        values = {"size": options.size, "image-size": options.image_size, "captions": captions,
-                  "siblings": options.siblings, "chunk": options.chunk, "threads": options.threads}  # fmt: skip
-        options.passed_on = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    if options.paper:
+        options.captions = options.captions if options.captions != 64 else 1376
         paper_step(options)
     else:
         compare_cost(options)

@@ -16,10 +16,10 @@ import argparse
 import io
 import random
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
+from benching import best_seconds
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
@@ -80,17 +80,6 @@ def workers_part(files: list[bytes], rng: np.random.Generator) -> tuple[torch.Te
     return torch.stack(pixels).permute(0, 3, 1, 2), torch.stack(color)
 
 
-def rate(function: Callable[[], object], count: int, repeats: int) -> float:
-    """Best images per second of the core's own time of a few runs: what else runs on it counts little."""
-    function()
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return count / best
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,13 +97,14 @@ def main() -> None:
         "ours, all on the CPU": lambda: augment(*workers_part(files, rng)),
     }
     ways["decoding alone"] = lambda: [decode_rgb({"bytes": file, "path": None}) for file in files]
-    rates = {name: rate(function, options.images, options.repeats) for name, function in ways.items()}
+    # the core's own time: what else runs on it counts little
+    taken = {name: best_seconds(way, options.repeats, time.process_time) for name, way in ways.items()}
     colors.cv2 = decoding.simplejpeg = None
     for name in list(ways)[1:]:
-        rates[f"{name}, without the extra"] = rate(ways[name], options.images, options.repeats)
+        taken[f"{name}, without the extra"] = best_seconds(ways[name], options.repeats, time.process_time)
     print("| | images/s on one core | x PIL chain |\n| :--- | ---: | ---: |")
-    for name, value in rates.items():
-        print(f"| {name} | {value:,.0f} | {value / rates['PIL chain']:.1f} |")
+    for name, seconds in taken.items():
+        print(f"| {name} | {options.images / seconds:,.0f} | {taken['PIL chain'] / seconds:.1f} |")
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from benching import Report, measure, peak_bytes
 from torch import Tensor
 
 from stablerep_hf.losses import multi_positive_loss
@@ -65,17 +63,17 @@ def products(embeds: Tensor, ids: Tensor, tile: int = 512) -> None:
 WAYS = {"streamed": streamed, "full matrix": full_matrix, "products": products}
 
 
-def measure(way: str, size: int, device: str, threads: int, repeats: int) -> dict[str, float]:
+def step(way: str, size: int, options: argparse.Namespace, report: Report) -> None:
     """Best seconds and peak extra bytes of one way at one N; the first call is the one whose memory counts."""
-    torch.set_num_threads(threads)
-    generator = torch.Generator().manual_seed(0)
+    torch.set_num_threads(options.threads)
+    device, generator = options.device, torch.Generator().manual_seed(0)
     small = torch.randn(64, DIMENSION, generator=generator).to(device).requires_grad_()
     WAYS[way](small, torch.arange(64, device=device) // SIBLINGS)  # libraries load themselves on the first call
     embeds = torch.randn(size, DIMENSION, generator=generator).to(device).requires_grad_()
     ids = torch.arange(size, device=device) // SIBLINGS
     before = peak(device)
     seconds = []
-    for repeat in range(repeats):
+    for repeat in range(options.repeats):
         embeds.grad = None
         start = time.perf_counter()
         WAYS[way](embeds, ids)
@@ -84,25 +82,16 @@ def measure(way: str, size: int, device: str, threads: int, repeats: int) -> dic
         seconds.append(time.perf_counter() - start)
         if repeat == 0:
             extra = peak(device) - before
-    return {"seconds": min(seconds), "bytes": extra}
+    report(seconds=min(seconds), bytes=extra)
 
 
 def peak(device: str) -> int:
     """Bytes: on a CPU the largest the process ever was, on CUDA the largest the allocator was since it was asked."""
-    if device != "cpu":
-        used = torch.cuda.max_memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        return used
-    factor = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor
-
-
-def in_a_process(way: str, size: int, options: argparse.Namespace) -> dict[str, float]:
-    """`measure` in a fresh process."""
-    arguments = [way, str(size), options.device, str(options.threads), str(options.repeats)]
-    run = subprocess.run([sys.executable, __file__, "--one", *arguments], capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(run.stdout.strip().splitlines()[-1])
-    return result
+    if device == "cpu":
+        return peak_bytes()
+    used = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return used
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
@@ -125,7 +114,7 @@ def main() -> None:
     rows = []
     for size in options.sizes:
         ways = [way for way in WAYS if way != "full matrix" or size <= options.largest_matrix]
-        row = {way: in_a_process(way, size, options) for way in ways}
+        row = {way: measure(step, way, size, options) for way in ways}
         rows.append({"N": size, **row})
         ours, bare = row["streamed"], row["products"]
         full = row.get("full matrix", {"seconds": float("nan"), "bytes": float("nan")})
@@ -147,8 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        _, _, way, size, device, threads, repeats = sys.argv
-        print(json.dumps(measure(way, int(size), device, int(threads), int(repeats))))
-    else:
-        main()
+    main()

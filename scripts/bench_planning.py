@@ -17,18 +17,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benching import Report, measure
+
 CAPTIONS_PER_SHARD = 256
-Report = Callable[..., None]
 
 
 def write_captions(path: Path, number: int) -> None:
@@ -103,33 +101,6 @@ def reopen(folder: Path, report: Report) -> None:
         seconds_of_checking=round(seconds, 2),
         cpu_seconds_of_checking=round(cpu_seconds, 2),
     )
-
-
-def measure(step: Callable[..., None], *arguments: Any) -> dict[str, float]:
-    """Seconds and peak memory of a step in a new process."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measured, args=(sender, step, arguments))
-    process.start()
-    process.join()
-    if process.exitcode or not receiver.poll():
-        sys.exit(f"{step.__name__} failed")
-    result: dict[str, float] = {}
-    while receiver.poll():
-        result = {**receiver.recv(), **result}
-    return result
-
-
-def _measured(sender: Any, step: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    begin, cpu = time.perf_counter(), time.process_time()
-
-    def report(**facts: float) -> None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
-        seconds = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - cpu}
-        rounded = {name: round(value, 1) for name, value in seconds.items()}
-        sender.send({**rounded, "peak_gib": round(peak, 3), **facts})
-
-    step(*arguments, report)
 
 
 def main() -> None:

@@ -10,15 +10,13 @@ on the machine counts little.
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
 import time
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
-from PIL import Image
+from benching import pictures
 from transformers import TrainerCallback, set_seed
 
 from stablerep_hf import StableRepConfig, StableRepModel, StableRepTrainer, StableRepTrainingArguments
@@ -59,18 +57,6 @@ class BareLoop(TrainerCallback):
         self.begun = clock()
 
 
-def pictures(edge: int) -> datasets.Dataset:
-    """CAPTIONS x IMAGES smooth random JPEGs."""
-    rng, rows = np.random.default_rng(0), []
-    for caption in range(CAPTIONS * 4):
-        for _ in range(IMAGES):
-            stream = io.BytesIO()
-            coarse = Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8))
-            coarse.resize((edge, edge), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=95)
-            rows.append({"image": {"bytes": stream.getvalue(), "path": None}, "caption": f"picture {caption}"})
-    return datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,7 +73,10 @@ def main() -> None:
         )  # fmt: skip
         times = BareLoop(config, arguments.device)
         trainer = StableRepTrainer(
-            StableRepModel(config), arguments, pictures(2 * options.image_size), callbacks=[times]
+            StableRepModel(config),
+            arguments,
+            pictures(4 * CAPTIONS, IMAGES, 2 * options.image_size),
+            callbacks=[times],
         )
         trainer.train()
     loop, step = float(np.median(times.bare[2:])), float(np.median(times.trainer[2:]))

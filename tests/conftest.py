@@ -7,6 +7,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,3 +84,28 @@ def hub_here(hub: HubDouble, monkeypatch: pytest.MonkeyPatch) -> HubDouble:
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     close_session()
     return hub
+
+
+@pytest.fixture
+def stablerep(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: (exit code, standard output, standard error)."""
+
+    from stablerep_hf import cli
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def grouped_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with twelve captions of four images."""
+    from training_data import make_dataset
+
+    folder = tmp_path_factory.mktemp("grouped")
+    make_dataset([4] * 12).to_parquet(folder / "train.parquet")
+    return folder

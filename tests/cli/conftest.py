@@ -9,31 +9,10 @@ from training_data import make_dataset
 from stablerep_hf import cli
 
 
-@pytest.fixture
-def stablerep(capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*argv):
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in argv])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline") / "tiny"
     save_stable_diffusion(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def grouped_folder(tmp_path_factory):
-    """A data folder with twelve captions of four images."""
-    folder = tmp_path_factory.mktemp("grouped")
-    make_dataset([4] * 12).to_parquet(folder / "train.parquet")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What tells a training from others, and what it pushes when it is done."""
+"""What tells a training run from others, and what it pushes when it is done."""
 
 import errno
 import json
