@@ -68,6 +68,7 @@ def parse(argv: Sequence[str]) -> tuple[TrainFlags, TrainingRun]:
 def plan_of(run: ImageTrainingRun) -> str:
     """What a run would do and write, in lines."""
     from ..runs.room import num_steps, size
+    from ..training.memory import device_memory, ways
 
     if run.record.get("finished"):
         return f"The run in {run.output} has finished: there is nothing left to do."
@@ -81,4 +82,10 @@ def plan_of(run: ImageTrainingRun) -> str:
         f"checkpoints {room.checkpoints:,} of {size(room.checkpoint)} at once",
         f"disk        {size(room.wanted)} to write, {size(room.free)} free",
     ]
+    capacity = device_memory(trainer.args.device)
+    for argument, memory in ways(trainer).items():
+        parts = ", ".join(f"{size(getattr(memory, part))} {part}" for part in ("weights", "optimizer", "step"))
+        beginning = f"{'':11} with --{argument.replace('=', ' ').lower()}," if argument else f"{'memory':11}"
+        fits = "" if capacity is None else f": {'fits' if memory.peak <= capacity else 'more than'} {size(capacity)}"
+        lines.append(f"{beginning} {size(memory.peak)} at the peak ({parts}){fits}")
     return "\n".join(lines)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
@@ -35,6 +34,8 @@ def image_grid(
     Raises:
         InputError: there is no caption, or none has an image.
     """
+    import matplotlib
+
     columns = max((len(images) for images in caption_images.values()), default=0)
     if columns == 0:
         raise InputError(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from ..errors import InputError
 from .metrics import MeanScore, Statistic
@@ -87,5 +86,7 @@ def seed_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple
     runs = np.asarray(values, dtype=np.float64)
     if runs.ndim != 1 or len(runs) < 2:
         raise InputError(f"{runs.size} run has no spread to make an interval from; train with at least 2 seeds.")
+    from scipy.special import stdtrit
+
     half = float(stdtrit(len(runs) - 1, (1 + confidence) / 2)) * runs.std(ddof=1) / np.sqrt(len(runs))
     return float(runs.mean() - half), float(runs.mean() + half)

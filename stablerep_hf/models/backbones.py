@@ -202,6 +202,13 @@ def has_batch_norm(tower: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in tower.modules())
 
 
+def can_checkpoint(tower: Any) -> bool:
+    """Whether a tower can compute activations again in the backward pass instead of keeping them."""
+    if hasattr(tower, "timm_model"):
+        return hasattr(tower.timm_model, "set_grad_checkpointing")
+    return any(hasattr(module, "gradient_checkpointing") for module in tower.modules())
+
+
 def freeze_unused(tower: nn.Module) -> None:
     """Freeze the parameters that features do not depend on, so that DistributedDataParallel waits for none of them."""
     for name in backbone_of(tower.config).unused:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from scipy.fft import dctn
 
 from .settings import ImageFormat
 
@@ -75,6 +74,8 @@ def perceptual_hash(image: Image.Image) -> int:
     Returns:
         The bits, row by row, as a signed 64-bit integer.
     """
+    from scipy.fft import dctn
+
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), np.float64)
     low = dctn(grey, norm="ortho")[:8, :8]
     bits = low > np.median(low.ravel()[1:])  # without the mean brightness

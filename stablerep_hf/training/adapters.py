@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 # timm, which packs query, key and value into one. A text tower, whose blocks are named alike, is left as it is.
 _IN_A_BLOCK = r"(?!text_model\.)(?:.*\.)?(?:layers?|blocks)\.\d+\."
 _TARGETS = {
-    "attention": _IN_A_BLOCK + r"(?:(?:attention|self_attn)\.(?:self\.)?(?:[qv]_proj|query|value)|attn\.qkv)",
+    "attention": _IN_A_BLOCK
+    + r"(?:(?:attention|self_attn)\.(?:self\.|attention\.)?(?:[qv]_proj|query|value)|attn\.qkv)",
     "all": _IN_A_BLOCK
-    + r"(?:(?:attention|self_attn)\.(?:self\.|output\.)?(?:[qkvo]_proj|out_proj|query|key|value|dense)"
+    + r"(?:(?:attention|self_attn)\.(?:self\.|attention\.|output\.)?(?:[qkvo]_proj|out_proj|query|key|value|dense)"
     r"|attn\.(?:qkv|proj)|mlp\.(?:fc[12]|(?:gate|up|down)_proj|weights_(?:in|out))|(?:intermediate|output)\.dense"
     r"|(?:pointwise_|pw)conv[12])",
 }

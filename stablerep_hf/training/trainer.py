@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from ..errors import InputError
 from ..losses import similarity_statistics
 from ..models import StableRepModel
-from ..models.backbones import has_batch_norm
+from ..models.backbones import can_checkpoint, has_batch_norm
 from ..models.text_towers import max_text_tokens
 from .arguments import StableRepTrainingArguments
 from .callbacks import ClampLogitScale
@@ -223,7 +223,7 @@ def _check_fit(
             f"The teacher gives {teacher.dim} features, and the model has teacher_dim={model.config.teacher_dim}: "
             f"make the model with `teacher_dim` {teacher.dim}."
         )
-    if args.gradient_checkpointing and not _can_checkpoint(model.vision_model):
+    if args.gradient_checkpointing and not can_checkpoint(model.vision_model):
         raise InputError(
             f"transformers has no gradient checkpointing for a {type(model.vision_model).__name__}: leave "
             "gradient_checkpointing=True out, and give `forward_chunk_size`, which holds less in memory still."
@@ -236,9 +236,3 @@ def _check_fit(
         )
     if OBJECTIVES[args.objective].text and getattr(tokenizer, "pad_token", "") is None:
         raise InputError("The tokenizer has no padding token, so captions make no batch: set tokenizer.pad_token.")
-
-
-def _can_checkpoint(tower: Any) -> bool:
-    if hasattr(tower, "timm_model"):
-        return hasattr(tower.timm_model, "set_grad_checkpointing")
-    return any(hasattr(module, "gradient_checkpointing") for module in tower.modules())

@@ -1,6 +1,7 @@
 """Training runs from Python: what the command does, what they refuse, and what they choose."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -204,7 +205,18 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(grouped_folder, tmp_
     assert cli.main([*argv, *flags(MODEL), "--num_train_epochs", "4"]) == 0
     said = capsys.readouterr().out
     assert "48 images in 12 groups" in said and "4 steps of 48 images, 192 in all" in said and "free" in said
+    assert re.search(r"memory +[\d.]+ MB at the peak \(.* weights, .* optimizer, .* step\)\n", said)
+    assert re.search(r"with --gradient_checkpointing true, [\d.]+ MB at the peak \(.* step\)\n?$", said)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_for_a_gpu_says_what_fits_it(grouped_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("stablerep_hf.training.memory.device_memory", lambda _: 500_000_000)
+    argv = ["train", "--data", str(grouped_folder), "--output", str(tmp_path / "run"), "--dry_run", "--use_cpu"]
+    assert cli.main([*argv, "--size", "micro", "--image_size", "64", "--patch_size", "4"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"memory .*: more than 0.5 GB\n", said)
+    assert re.search(r"with --gradient_checkpointing true, .*: fits 0.5 GB", said)
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_afterwards(grouped_folder, tmp_path, monkeypatch):
