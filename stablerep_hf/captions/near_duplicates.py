@@ -51,8 +51,9 @@ class NearDuplicateIndex:
         from datasketch import MinHash, MinHashLSH
 
         self.threshold = threshold
-        # At a threshold of 1 datasketch finds no banding; the candidates are checked anyway.
-        self._index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=_NUM_PERMUTATIONS)
+        # Bands for few misses rather than few candidates, which are checked anyway: 9 of 10, not half, at the threshold.
+        # At a threshold of 1 datasketch finds no banding.
+        self._index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=_NUM_PERMUTATIONS, weights=(0.1, 0.9))
         self._empty = MinHash(num_perm=_NUM_PERMUTATIONS)
         self._texts: dict[int, str] = {}
 
