@@ -1,9 +1,15 @@
 """Loading a data set, training and measuring need none of the heavy packages that other commands need."""
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"datasketch", "diffusers", "matplotlib", "scipy", "scikit-learn"}
 
 # As if they were not installed: also the packages that use them where they are there find none.
 CODE = """
@@ -35,3 +41,11 @@ def test_the_light_parts_work_without_the_heavy_packages(tmp_path):
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
+
+
+def test_the_docs_name_what_the_light_parts_need():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]} - HEAVY
+    page = (ROOT / "spaces/docs/install.md").read_text("utf-8")
+    listed = page.split("--no-deps -e .\npip install ")[1].split("```")[0]
+    assert set(listed.replace("\\", " ").split()) == needed
