@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stablerep_hf.evaluation import load_results, results_table
+from stablerep_hf.evaluation import EvaluationResult, load_results, results_table
 from stablerep_hf.evaluation.tables import markdown_table
 from stablerep_hf.reproduction import verdicts_table
 
@@ -56,19 +56,28 @@ def index() -> str:
     return markdown_table(rows)
 
 
-def adaptation_probes() -> str:
-    """What was measured without labels, by setting, and how it ranks the runs."""
-    told = json.loads((RESULTS / "adaptation_probes.json").read_text("utf-8"))
-    names = {"sibling_gap": "sibling gap", "rankme": "RankMe", "lidar": "LiDAR"}
-    rows = [["adaptation", *names.values(), "kNN of the domain", "kNN in general"]]
-    for setting in dict.fromkeys(run["setting"] for run in told["runs"]):
-        runs = [run for run in told["runs"] if run["setting"] == setting]
-        mean = {key: sum(run[key] for run in runs) / len(runs) for key in (*names, "domain", "general")}
-        scores = [f"{100 * mean[side]:.1f}" for side in ("domain", "general")]
-        rows.append([setting, f"{mean['sibling_gap']:.3f}", f"{mean['rankme']:.2f}", f"{mean['lidar']:.1f}", *scores])
+def adaptation() -> str:
+    """Scores of each adaptation, their differences from the frozen start, and what was measured without labels."""
+    facts = json.loads((RESULTS / "adaptation_probes.json").read_text("utf-8"))
+    probes = {"sibling_gap": "sibling gap", "rankme": "RankMe", "lidar": "LiDAR"}
+    rows = [["encoder", "domain", "less the frozen start", "general", "less the frozen start", *probes.values()]]
+    scored: dict[str, list[EvaluationResult]] = {}
+    for result in load_results(RESULTS / "adaptation.json"):
+        scored.setdefault(result.encoder, []).append(result)
+    for name, results in scored.items():
+        runs = [run for run in facts["runs"] if run["setting"] == name] or [facts["frozen"]]
+        row = [name]
+        for result in results:
+            minus = result.settings.get("minus", {}).get("frozen start")
+            shown = "{:+.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in minus)) if minus else ""
+            row += [f"{100 * result.value:.1f} [{100 * result.low:.1f}, {100 * result.high:.1f}]", shown]
+        for probe in probes:
+            value = f"{sum(run[probe] for run in runs) / len(runs):.3g}"
+            row.append(f"**{value}**" if facts["chosen"][probe] == name else value)
+        rows.append(row)
     for side in ("domain", "general"):
-        found = told["rank_correlations"]
-        rows.append([f"rank correlation, {side}", *(f"{found[name][side]:.2f}" for name in names), "", ""])
+        ranks = [f"{facts['rank_correlations'][probe][side]:.2f}" for probe in probes]
+        rows.append([f"rank correlation, {side}", "", "", "", "", *ranks])
     return markdown_table(rows)
 
 
@@ -96,8 +105,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fine_tuning": lambda: scores("fine_tuning"),
     "fine_tuning_costs": costs_of_fine_tuning,
     "artist": lambda: scores("artist"),
-    "adaptation": lambda: scores("adaptation"),
-    "adaptation_probes": adaptation_probes,
+    "adaptation": adaptation,
     "breaking": breaking,
     "many_captions": many_captions,
 }

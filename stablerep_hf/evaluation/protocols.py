@@ -181,7 +181,8 @@ def _chosen(
         if not protocols:
             raise InputError(
                 f"The data set has the columns {', '.join(map(repr, dataset.column_names))}, and none of them holds "
-                "labels, or captions that this encoder could be measured by; say by columns= what they mean."
+                "labels, or captions that this encoder could be measured by; name the one that does with "
+                "`label_column` (in Python, `columns`)."
             )
     check_protocols(protocols, columns, has_train)
     kept = [protocol for protocol in protocols if has_texts or not MEASURES[protocol].texts]
