@@ -37,7 +37,6 @@ from stablerep_hf.evaluation import (
 )
 from stablerep_hf.evaluation.comparison import with_differences
 from stablerep_hf.evaluation.results import save_results
-from stablerep_hf.reproduction.backbone import write_untrained
 from stablerep_hf.runs.blending import interpolated
 from stablerep_hf.runs.evaluation import MeasuringSettings, load_sides
 from stablerep_hf.runs.record import write_record
@@ -45,32 +44,20 @@ from stablerep_hf.runs.training import TrainingRun, TrainingSettings
 from stablerep_hf.training import StableRepTrainingArguments
 
 RESULTS = Path(__file__).parents[1] / "model_cards" / "results"
-# 0.7 million weights; its pointwise convolutions are linear layers, so that adapters fit
-ENCODER = {
-    "model_type": "convnextv2", "hidden_sizes": [48, 96, 192], "depths": [1, 1, 2], "num_stages": 3, "patch_size": 2,
-    "image_size": 32,
-}  # fmt: skip
 HEAD = {"projection_hidden_dim": 512, "projection_dim": 128}
+MODEL = {"size": "micro", "image_size": 32, "patch_size": 8, **HEAD}
 FROZEN, SCRATCH = "frozen start", "from scratch"
 LORA = {"lora_rank": 8, "adapter_targets": "all"}
 # name -> settings of the run, arguments of its trainer; "START" is the encoder to start from
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    SCRATCH: ({"init_from": "UNTRAINED"}, {"learning_rate": 2e-3}),
-    "full": ({"init_from": "START"}, {"learning_rate": 1e-3}),
-    "full, anchored": ({"init_from": "START", "teacher": "START"}, {"learning_rate": 1e-3}),
-    "LoRA": ({"init_from": "START", **LORA}, {"learning_rate": 3e-3}),
-    "LoRA, anchored": ({"init_from": "START", "teacher": "START", **LORA}, {"learning_rate": 3e-3}),
+    SCRATCH: (MODEL, {"learning_rate": 3e-3}),
+    "full": ({**HEAD, "init_from": "START"}, {"learning_rate": 1e-3}),
+    "full, anchored": ({**HEAD, "init_from": "START", "teacher": "START"}, {"learning_rate": 1e-3}),
+    "LoRA": ({**HEAD, "init_from": "START", **LORA}, {"learning_rate": 3e-3}),
+    "LoRA, anchored": ({**HEAD, "init_from": "START", "teacher": "START", **LORA}, {"learning_rate": 3e-3}),
 }
 BLENDED = ("full", "full, anchored")
 ANCHOR = {"distill_feature_weight": 2.0, "distill_similarity_weight": 20.0}
-
-
-def untrained(work: Path, seed: int) -> Path:
-    """An encoder that learned nothing."""
-    folder = work / "untrained" / str(seed)
-    if not (folder / "preprocessor_config.json").exists():
-        write_untrained(ENCODER, folder, image_size=32, seed=seed)
-    return folder
 
 
 def train_start(options: argparse.Namespace) -> Path:
@@ -78,21 +65,16 @@ def train_start(options: argparse.Namespace) -> Path:
     output: Path = options.work / "start"
     arguments = StableRepTrainingArguments(
         objective="supcon",
-        captions_per_batch=256,  # images, each seen twice
-        max_steps=options.start_steps,
-        learning_rate=2e-3,
-        weight_decay=0.05,
+        captions_per_batch=512,  # images, each seen twice
+        num_train_epochs=options.start_epochs,
+        learning_rate=3e-3,
         warmup_steps=0.05,
         min_crop_area=0.2,
-        save_steps=200,
+        save_strategy="epoch",
         save_total_limit=1,
-        bf16=options.bf16,
         use_cpu=True,
     )
-    data = str(options.photos / "tiny_imagenet_32")
-    TrainingRun(
-        output, TrainingSettings(data=data, init_from=str(untrained(options.work, 0)), **HEAD), arguments
-    ).run()
+    TrainingRun(output, TrainingSettings(data=str(options.photos / "tiny_imagenet_32"), **MODEL), arguments).run()
     return output
 
 
@@ -113,22 +95,19 @@ def adapt(options: argparse.Namespace, start: Path, drawings: Path, name: str, s
     """One run; killed, it goes on."""
     output: Path = options.work / "runs" / f"{name.replace(', ', '-').replace(' ', '-').lower()}-{seed}"
     settings, arguments = SETTINGS[name]
-    places = {"START": str(start), "UNTRAINED": str(untrained(options.work, seed))}
-    settings = {key: places.get(value, value) for key, value in settings.items()}
+    settings = {key: str(start) if value == "START" else value for key, value in settings.items()}
     TrainingRun(
         output,
-        TrainingSettings(data=str(drawings), **HEAD, **settings),
+        TrainingSettings(data=str(drawings), **settings),
         StableRepTrainingArguments(
             captions_per_batch=64,
             images_per_caption=4,
             augmentation="weak",
             max_steps=options.steps,
             warmup_steps=0.1,
-            weight_decay=0.05,
             seed=seed,
             save_steps=options.steps // 2 or 1,
             save_total_limit=1,
-            bf16=options.bf16,
             use_cpu=True,
             **arguments,
             **ANCHOR,
@@ -159,11 +138,10 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--drawings", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path(".cache/adaptation"))
-    parser.add_argument("--start-steps", type=int, default=1200)
+    parser.add_argument("--start-epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--held-out", type=int, default=100, help="captions for the measures without labels")
-    parser.add_argument("--bf16", action="store_true", help="faster where the processor has AVX-512 BF16")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     for folder in (options.photos / "cifar10", options.drawings):
@@ -218,7 +196,7 @@ def main() -> None:
         for name in dict.fromkeys(row["setting"] for row in rows)
     }
     facts = {
-        "start_steps": options.start_steps,
+        "start_epochs": options.start_epochs,
         "steps": options.steps,
         "captions": len(datasets.load_dataset(str(drawings), split="train").unique("caption_id")),
         "frozen": probe(frozen),
