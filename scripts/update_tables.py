@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import throughput_on_paper
+
 from stablerep_hf.evaluation import EvaluationResult, load_results, results_table
 from stablerep_hf.evaluation.tables import markdown_table
 from stablerep_hf.reproduction import verdicts_table
@@ -108,6 +110,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "adaptation": adaptation,
     "breaking": breaking,
     "many_captions": many_captions,
+    "throughput": throughput_on_paper.table,
 }
 
 

