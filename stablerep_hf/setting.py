@@ -16,6 +16,7 @@ _HABITS = {
     "steps": ("max_steps", "num_inference_steps"),
     "dataset": ("data",),
     "model": ("generator", "size", "language_model"),
+    "model_size": ("size",),
     "out": ("output",),
     "output_dir": ("output",),
     "cfg": ("guidance_scale",),

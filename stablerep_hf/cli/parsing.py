@@ -229,7 +229,11 @@ class CommandParser(argparse.ArgumentParser):
         flag = first.partition("=")[0]
         known = [_name(option) for action in self._actions for option in action.option_strings]
         meant = meant_by(_name(flag), known)
+        names = [str(action.metavar) for action in self._actions if not action.option_strings]
         hint = f", did you mean {' or '.join(map(flag_of, meant))}?" if meant else ""
+        by_habit = not meant and _name(flag) in ("data", "dataset", "encoder", "model", "folder", "input")
+        if names and (by_habit or _name(flag).upper() in names):
+            hint = f", names come without flags: `{self.prog} {' '.join(names)}`"
         self.error(f"there is no flag {flag}{hint}".rstrip("?"))
 
 

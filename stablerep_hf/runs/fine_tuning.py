@@ -36,7 +36,7 @@ class FineTuningSettings:
     test_split: str | None = setting(
         None,
         "Split measured once at the end, 'none' for none; 'test' if not given, and where there is none a fifth of the "
-        "split to learn from, held out by the seed class by class.",
+        "split to learn from, held out class by class, the one that `stablerep evaluate` scores.",
     )
     image_column: str = setting("image", "Column of the images.")
     label_column: str | None = setting(
@@ -297,8 +297,9 @@ def _test_side(
         return train, None, Subject()
     if split is None and "test" not in image_splits(find_data(settings.data)):
         label = settings.label_column if settings.label_column in train.column_names else None
-        of_results = subject(train, f"a fifth of {settings.split} (seed {seed})")  # as `evaluate` names the data
-        train, test = hold_out(train, label, seed=seed)
+        # The rows that `evaluate` scores, whatever the seed of the training, and named as it names them.
+        of_results = subject(train, f"a fifth of {settings.split} (seed 0)")
+        train, test = hold_out(train, label, seed=0)
         say(f"{settings.data}: {len(train):,} images to learn from, {len(test):,} to score, {of_results.split}")
         return train, test, of_results
     test = _images(settings, split or "test")

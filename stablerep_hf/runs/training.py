@@ -190,6 +190,12 @@ class TrainingRun(ImageTrainingRun):
                 "ddp.yaml, since adapters leave little to cut."
             )
         self._made(trainer, dataset)
+        on_cpu = self.arguments.device.type == "cpu" and trainer.is_world_process_zero()
+        if on_cpu and settings.init_from is None and settings.image_size is None:
+            say(
+                f"a model of size={settings.size} at 224 pixels is slow without a GPU; "
+                "size=micro, image_size=32 and patch_size=4 are quick to try"
+            )
 
     def describe(self) -> dict[str, Any]:
         """What the record says of the run as it stands."""

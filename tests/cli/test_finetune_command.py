@@ -272,10 +272,11 @@ def test_without_a_split_to_score_a_fifth_of_each_class_is_held_out_and_named(
         code, out, error = finetune(stablerep, encoder, data, tmp_path / seed, "--mode", "linear", "--seed", seed)
         assert code == 0, error
         (result,) = json.loads((tmp_path / seed / "results.json").read_text())
-        assert (result["split"], result["n"]) == (f"a fifth of train (seed {seed})", 6)
-        assert result["revision"] == load_sides(MeasuringSettings(data=str(data), protocols=["knn"])).subject.revision
-        assert f"{data}: 18 images to learn from, 6 to score, a fifth of train (seed {seed})\n" in error
-        assert f"a fifth of train (seed {seed})" in (tmp_path / seed / "README.md").read_text()
+        assert (result["split"], result["n"]) == ("a fifth of train (seed 0)", 6)
+        subject = load_sides(MeasuringSettings(data=str(data), protocols=["knn"])).subject
+        assert (result["split"], result["revision"]) == (subject.split, subject.revision), "scored on the same rows"
+        assert f"{data}: 18 images to learn from, 6 to score, a fifth of train (seed 0)\n" in error
+        assert "a fifth of train (seed 0)" in (tmp_path / seed / "README.md").read_text()
         shown[seed] = out
     again = finetune(stablerep, encoder, data, tmp_path / "3", "--mode", "linear", "--seed", "3")
     assert again[:2] == (0, shown["3"])

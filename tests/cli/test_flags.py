@@ -176,6 +176,7 @@ def test_yaml_is_read_as_yaml_1_2(tmp_path):
         ("train", "--lr", "--learning-rate"),
         ("train", "--epochs", "--num-train-epochs"),
         ("train", "--batch_size", "--captions-per-batch"),
+        ("train", "--model_size", "--size"),
         ("finetune", "--batch-size=3", "--images-per-batch"),
         ("generate", "--guidance", "--guidance-scale"),
         ("generate", "--ouput", "--output"),
@@ -186,6 +187,15 @@ def test_a_mistyped_flag_is_pointed_to_the_one_that_was_meant(name, typed, meant
     assert f"there is no flag {typed.partition('=')[0].replace('_', '-')}, did you mean {meant}" in refusal(
         name, typed, "1"
     )
+
+
+@pytest.mark.parametrize(("name", "typed"), [("index", "--data"), ("index", "--encoder"), ("score", "--data")])
+def test_a_flag_in_place_of_a_name_is_told_where_names_come(name, typed):
+    usage = {"index": "DATASET ENCODER", "score": "DIR"}[name]
+    assert f"there is no flag {typed}, names come without flags: `stablerep {name} {usage}`; " in refusal(
+        name, typed, "x"
+    )
+    assert "names come" not in refusal(name, "--zzz", "x")
 
 
 def test_a_mistyped_command_is_pointed_to_the_one_that_was_meant(capsys):

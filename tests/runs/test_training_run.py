@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from training_data import make_dataset
@@ -80,6 +81,15 @@ def test_the_batch_follows_from_the_data_unless_it_is_given(grouped_folder, tmp_
     assert (given.trainer.args.captions_per_batch, given.trainer.args.images_per_caption) == (5, 2)
     assert "chosen" not in capsys.readouterr().err
     assert not (tmp_path / "a").exists(), "nothing was written"
+
+
+def test_a_model_of_the_papers_size_is_said_to_be_slow_on_a_cpu(grouped_folder, tmp_path, capsys):
+    make_run(tmp_path / "a", grouped_folder).prepare()
+    assert "slow" not in capsys.readouterr().err
+    run = make_run(tmp_path / "b", grouped_folder)
+    run.settings = replace(run.settings, image_size=None, size="tiny")
+    run.prepare()
+    assert "size=tiny at 224 pixels is slow without a GPU; size=micro" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
