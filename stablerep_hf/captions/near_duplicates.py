@@ -45,8 +45,8 @@ class NearDuplicateIndex:
         """
         if not 0 < threshold <= 1:
             raise InputError(
-                f"near_duplicates={threshold} is no similarity, which lies between 0 and 1: 0.8 merges captions that "
-                "differ in a word or two of ten."
+                f"near_duplicates={threshold} is not a similarity, which lies between 0 and 1: 0.8 merges captions "
+                "that differ in a word or two of ten."
             )
         from datasketch import MinHash, MinHashLSH
 

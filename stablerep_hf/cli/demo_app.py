@@ -49,6 +49,6 @@ def main(argv: Sequence[str]) -> None:
     except (OSError, OverflowError) as error:  # Gradio's own sentence names flags of its own
         where = command.host if command.port is None else f"{command.host}:{command.port}"
         raise InputError(
-            f"The page cannot listen at {where}, which is taken or no address of this machine: give another --port or "
-            "--host, or none for the first free port."
+            f"The page cannot listen at {where}, which is taken or not an address of this machine: give another "
+            "--port or --host, or none for the first free port."
         ) from error

@@ -113,7 +113,7 @@ def mapping(value: str) -> dict[str, Any]:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{value!r} is not JSON ({error})") from error
     if not isinstance(values, dict):
-        raise argparse.ArgumentTypeError(f"{value!r} is no JSON object")
+        raise argparse.ArgumentTypeError(f"{value!r} is not a JSON object")
     return values
 
 
@@ -134,7 +134,7 @@ class Number:
         """The number.
 
         Raises:
-            argparse.ArgumentTypeError: It is none, not finite, or outside the range.
+            argparse.ArgumentTypeError: It is not a number, not finite, or outside the range.
         """
         whole = self.kind is int
         if not re.fullmatch(r"[+-]?[0-9]+" if whole else r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value):

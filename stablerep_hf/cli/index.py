@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
             facts = part.facts
             how = "exact" if facts.kind == "exact" else f"HNSW, recall@10 {facts.recall:.3f} of exact"
             print(f"{name:<9} {facts.count:>11,} x {facts.dimensions}  {how}")
-    if settings.subset is None:  # which the page could not be told
+    if settings.subset is None:  # for which the page has no setting
         print(f"{settings.output}: search it in a browser with `{_page_command(data, encoder, settings)}`")
 
 

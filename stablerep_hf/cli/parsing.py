@@ -142,7 +142,7 @@ class Command:
     def _given(
         parser: CommandParser, argv: Sequence[str], values: Mapping[str, Any], source: str | None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """What the flags and, below them, the values of a YAML file say; and the words that are no flags."""
+        """What the flags and, below them, the values of a YAML file say; and the words that are not flags."""
         given = argparse.Namespace()
         parser.read(values, str(source), given)
         given, unknown = parser.parse_known_args(argv, given)
@@ -182,7 +182,7 @@ class CommandParser(argparse.ArgumentParser):
         """Put the values of a YAML file into a namespace, each read and checked as that of a flag.
 
         Raises:
-            InputError: A key is no flag, or a value is none for it.
+            InputError: A key is not a flag, or a value does not fit it.
         """
         actions = {action.dest: action for action in self._actions if action.option_strings}
         for key, value in values.items():

@@ -114,5 +114,7 @@ def _publish(folder: str, repository: str, command: PublishSettings, variables: 
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise InputError(f"--variables {text} is no NAME=VALUE: write, for example, ENCODER=me/my-encoder.")
+        raise InputError(
+            f"--variables {text} is not of the form NAME=VALUE: write, for example, ENCODER=me/my-encoder."
+        )
     return name, value

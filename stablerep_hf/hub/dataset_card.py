@@ -49,7 +49,7 @@ COLUMN_NOTES = {
 }
 
 
-_OF_DRAWN_IMAGES = (
+_COLUMNS_OF_DRAWING = (
     "seed", "prompt", "generator", "generator_revision", "scheduler", "guidance_scale", "num_inference_steps",
     "generator_license", "library_versions",
 )  # fmt: skip
@@ -65,7 +65,7 @@ def render_dataset_card(facts: DatasetFacts) -> DatasetCard:
     generator = facts.plan.get("generator", {})
     retrieved = "retrieved_from" in generator
     if retrieved:
-        columns = {name: kind for name, kind in facts.columns.items() if name not in _OF_DRAWN_IMAGES}
+        columns = {name: kind for name, kind in facts.columns.items() if name not in _COLUMNS_OF_DRAWING}
         facts = dataclasses.replace(facts, columns=columns)
     data = DatasetCardData(
         license=facts.license,

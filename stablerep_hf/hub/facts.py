@@ -237,10 +237,10 @@ def check_license(license: object, license_name: str = "") -> None:
     """Refuse what the Hub refuses in a card.
 
     Raises:
-        InputError: It is no name of a licence, or "other" without a name beside it.
+        InputError: It is not the name of a licence, or "other" without a name beside it.
     """
     if not isinstance(license, str) or re.fullmatch(r"[\d.\s]+", license):
-        raise InputError(f"license={license} is a number and no licence: give the id of one, such as cc-by-4.0.")
+        raise InputError(f"license={license} is a number and not a licence: give the id of one, such as cc-by-4.0.")
     if not license or (license == "other" and not license_name):
         raise InputError(
             f"license={license or repr(license)} names none, and the Hub refuses a card without: give the id of a "

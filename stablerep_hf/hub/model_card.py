@@ -33,7 +33,7 @@ _LIBRARIES = {  # form -> (library, pipeline)
     "lora": ("diffusers", "text-to-image"),
 }
 _SIZES = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-_OF_TIMM = dict(zip(_SIZES, ("img_size", "patch_size", "embed_dim", "depth", "num_heads"), strict=True))
+_TIMM_NAMES = dict(zip(_SIZES, ("img_size", "patch_size", "embed_dim", "depth", "num_heads"), strict=True))
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -244,7 +244,7 @@ def describe_encoder(folder: str | Path) -> dict[str, Any]:
     if "architecture" in config:  # timm's
         args, prepared = config.get("model_args") or {}, config["pretrained_cfg"]
         described = {"model_type": f"timm {config['architecture']}"}
-        described |= {ours: args[theirs] for ours, theirs in _OF_TIMM.items() if theirs in args}
+        described |= {ours: args[theirs] for ours, theirs in _TIMM_NAMES.items() if theirs in args}
         prepared = {f"image_{name}": prepared[name] for name in ("mean", "std")}
     else:
         vision, text = config.get("vision_config") or config, config.get("text_config") or {}

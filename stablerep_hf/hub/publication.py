@@ -29,7 +29,7 @@ _WEIGHTS = (".safetensors", ".onnx")
 _BINARIES = frozenset({*_WEIGHTS, ".parquet", ".model", ".png", ".jpg", ".jpeg", ".webp", ".gif"})
 PUBLISHED_SUFFIXES = _TEXTS | _BINARIES
 PUBLISHED_NAMES = frozenset({"LICENSE", "NOTICE"})
-# State of a training and its record, which may name folders of this machine (the card tells what is in it), caches,
+# State of a training run and its record, which may name folders of this machine (the card says what is in it), caches,
 # hidden files, and the full model, which is published as a repository of its own.
 LEFT_OUT = (
     "training.json",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..assets import EMBEDDED
 from ..errors import InputError
 from ..setting import setting
-from .encoding import ReadingSettings
+from .encoding import ExtractionSettings
 
 if TYPE_CHECKING:
     from ..evaluation import EvaluationResult, VisionEncoder
@@ -27,7 +27,7 @@ BLEND = "blend.json"
 
 
 @dataclass
-class BlendingSettings(ReadingSettings):
+class BlendingSettings(ExtractionSettings):
     """What is blended, and what it is measured on."""
 
     weights: list[float] = setting(
@@ -246,8 +246,8 @@ def _write(folder: Path, name: str, blending: Blending, vision: VisionEncoder, p
         {"weight": p.weight, "chosen_by": p.chosen_by, "reported": [result.to_dict() for result in p.reported]}
         for p in blending.points
     ]
-    told = {"start": places[0], "adapted": places[1], "chosen": chosen.weight, "points": curve}
-    write_record(folder / BLEND, told)
+    summary = {"start": places[0], "adapted": places[1], "chosen": chosen.weight, "points": curve}
+    write_record(folder / BLEND, summary)
     record = Path(places[1], TRAINING)
     if not record.is_file():
         write_converted_card(folder, places[1], "encoder", name=name)

@@ -29,7 +29,7 @@ def check_license(license: str) -> None:
     """Refuse a licence now that the card would not take at the end.
 
     Raises:
-        InputError: It is no name of a licence.
+        InputError: It is not the name of a licence.
     """
     from ..hub.facts import check_license
 
@@ -41,8 +41,8 @@ def write_data_card(folder: str | Path, license: str | None = None) -> None:
 
     Args:
         folder: The data set.
-        license: Of the images; by default that of the card that stands, else that of the embedded generator's images,
-            or "unknown".
+        license: Of the images; by default that of the card that is there, else that of the embedded generator's
+            images, or "unknown".
     """
     from huggingface_hub import DatasetCard
 
@@ -58,11 +58,11 @@ def write_data_card(folder: str | Path, license: str | None = None) -> None:
     generator = read_provenance(folder).settings["generator"]
     embedded = generator.get("name") == EMBEDDED
     kind = "real" if "retrieved_from" in generator else "synthetic"
-    standing = DatasetCard.load(path).data.license if path.exists() else None
+    known = DatasetCard.load(path).data.license if path.exists() else None
     facts = dataset_facts(
         folder,
         name=f"{Path(folder).resolve().name}: {kind} images grouped by caption",
-        license=license or standing or ("cc-by-4.0" if embedded else "unknown"),
+        license=license or known or ("cc-by-4.0" if embedded else "unknown"),
         grid="grid.png",
         limits=(str(known_words(open_store(folder).plan.captions)),) if embedded else (),
         licensed_parts=embedded_parts() if embedded else (),

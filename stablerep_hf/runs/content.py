@@ -60,7 +60,7 @@ def content_of(source: str, repo_type: str | None = None) -> str:
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         return not hidden and path.suffix != ".md" and path.is_file()
 
-    weights = sorted(root.glob("*.safetensors"))  # below them may stand the checkpoints of their training
+    weights = sorted(root.glob("*.safetensors"))  # below them may be the checkpoints of their training run
     files = weights or sorted(filter(counts, root.rglob("*"))) or [root]
     read = bool(weights) or sum(path.stat().st_size for path in files) < _MOST_BYTES
     digest = hashlib.sha256()

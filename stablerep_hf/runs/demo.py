@@ -56,7 +56,7 @@ class Demo:
 
 
 def run_demo(settings: DemoSettings | None = None) -> Demo:
-    """Make data set, encoders, scores and report; whatever stands already is kept.
+    """Make data set, encoders, scores and report; what is there already is kept.
 
     Args:
         settings: The defaults if not given.
@@ -147,7 +147,7 @@ _INTRODUCTION = """\
 A small text-to-image pipeline drew several images of each caption; StableRep and SimCLR learned from the same images,
 for the same number of steps and views. They, an untrained twin and the bare pixels were then measured on **real
 pictograms by human artists**, of concepts that neither the pipeline nor the encoders ever saw. Every pictogram is seen
-at a random size and place on light paper, so that nothing is told by where it lies; "aligned" scores are of the same
+at a random size and place on light paper, so that its position gives nothing away; "aligned" scores are of the same
 pictograms as they are stored, cropped to their ink. It is a demonstration of minutes on one seed: its intervals tell
 how far the test images carry, not how much another seed would differ."""
 
@@ -169,7 +169,7 @@ def _train(command: DemoSettings, preset: str, data: Path, output: Path) -> dict
 
 
 def _make_untrained_twin(command: DemoSettings, output: Path) -> None:
-    """Save the encoder as a training with this seed finds it, to see what training adds."""
+    """Save the encoder as a training run with this seed starts from it, to see what training adds."""
     from ..models import export_encoder
     from ..training import ModelSettings, build_model
 

@@ -16,7 +16,7 @@ NO_CACHE = "none"
 
 
 @dataclass
-class ReadingSettings:
+class ExtractionSettings:
     """Settings of everything that encodes images."""
 
     image_column: str = setting("image", "Column of the images.")
@@ -97,7 +97,7 @@ class ReadingSettings:
 
 
 @dataclass
-class EncodingSettings(ReadingSettings):
+class EncodingSettings(ExtractionSettings):
     """Settings of whatever loads an encoder and encodes images."""
 
     revision: str | None = setting(None, "Branch, tag or commit of an encoder on the Hub.")

@@ -43,8 +43,8 @@ class MeasuringSettings(EncodingSettings):
     pixels: bool = setting(True, "Measure the bare pixels beside the encoders: what colour and layout give.")
     placed: bool | None = setting(
         None,
-        "Show every picture at a random size and place on light paper, so that none is told by where it lies; so are "
-        "the embedded pictograms if not given, and no others.",
+        "Show every picture at a random size and place on light paper, so that its position "
+        "gives nothing away; if not given, the embedded pictograms alone.",
     )
     train_split: str = setting("train", "Split that is the bank of kNN and the training set of the probes.")
     validation_split: str | None = setting(None, "Chooses linear_probe's C; a fifth of the training set if not given.")
@@ -120,8 +120,8 @@ def evaluate(
 
     Returns:
         The results of the encoders in order, with the differences of each to those after it (see
-        `evaluation.compare_encoders`). They also stand in `measuring.output` if it is given. None in a process of a
-        launcher that is not the first, which encodes its part only.
+        `evaluation.compare_encoders`). They are also written to `measuring.output` if it is given. None in a process
+        of a launcher that is not the first, which encodes its part only.
 
     Raises:
         InputError: Encoder, data or columns are not there or do not fit.

@@ -192,7 +192,7 @@ class FineTuningRun(ImageTrainingRun):
         return model
 
     def describe(self) -> dict[str, Any]:
-        """What the record says of the run as it stands."""
+        """What the record says of the run as it is now."""
         from .cards import peak_memory
 
         return super().describe() | {

@@ -62,7 +62,7 @@ class GenerationRun:
             settings: By default the embedded captions and generator.
             scoring: What measures the images as they are drawn; nothing if not given.
             signing: What signs them; nothing if not given.
-            license: Of the images, for their card: a Hub licence id. By default that of the card that stands.
+            license: Of the images, for their card: a Hub licence id. By default that of the card that is there.
 
         Raises:
             InputError: The captions, the generator, a model, the certificate or the folder cannot serve.

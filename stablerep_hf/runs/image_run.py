@@ -181,7 +181,7 @@ class ImageTrainingRun(ABC):
         self._write_record()
 
     def describe(self) -> dict[str, Any]:
-        """What the record says of the run as it stands."""
+        """What the record says of the run as it is now."""
         from . import cards
 
         trainer = self.trainer

@@ -28,7 +28,7 @@ class IndexingSettings(EncodingSettings):
 
 
 def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = None) -> ImageIndex | None:
-    """Build the index of a data set's images, or open the one that stands there.
+    """Build the index of a data set's images, or open the one that is there.
 
     Args:
         data: A folder, a Hub id, or 'embedded'.

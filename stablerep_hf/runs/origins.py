@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..hub import LicensedPart
 
 # Weights of these types were released under terms of their own, which a copy without its card still has.
-_OF_TYPES = {
+_TERMS_BY_TYPE = {
     kind: {
         "license": "other",
         "license_name": "dinov3-license",
@@ -76,7 +76,7 @@ def terms_of(source: str, model_type: str | None = None) -> dict[str, Any]:
     said: dict[str, Any] = card.data.to_dict() if card else {}  # type: ignore[no-untyped-call]
     license = said.get("license")
     if not license or license == "unknown":
-        return _OF_TYPES.get(str(model_type), {"license": "unknown", "license_name": "", "license_link": ""})
+        return _TERMS_BY_TYPE.get(str(model_type), {"license": "unknown", "license_name": "", "license_link": ""})
     several = isinstance(license, list)
     return {
         "license": "other" if several else license,
@@ -118,5 +118,5 @@ def origins_of(settings: Any, model: Any) -> dict[str, dict[str, Any]]:
         licence = terms["license_name"] or terms["license"]
         if name != "teacher" and licence not in (*_PERMISSIVE, settings.license):
             link = f", {terms['license_link']}" if terms["license_link"] else ""
-            say(f"{getattr(settings, name)}: its licence ({licence}{link}) holds for what is trained from it, too")
+            say(f"{getattr(settings, name)}: its licence ({licence}{link}) also applies to what is trained from it")
     return origins

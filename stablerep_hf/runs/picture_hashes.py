@@ -21,7 +21,7 @@ def hash_encoder() -> VisionEncoder:
 
 
 class _Hashes:
-    """Stands where an image processor does."""
+    """Takes the place of an image processor."""
 
     def __call__(self, images: Sequence[Image.Image], return_tensors: str) -> dict[str, Tensor]:
         hashes = np.array([perceptual_hash(image) for image in images], ">i8")

@@ -56,7 +56,7 @@ def _hold_out(dataset: Any, count: int, seed: int) -> tuple[Any, SiblingProbe]:
     named: dict[str, Any] = dataset if isinstance(dataset, dict) else {"": dataset}
     if not all(isinstance(images, datasets.Dataset) for images in named.values()):
         raise InputError(
-            "`held_out_captions` chooses among all captions, and `streaming` knows them not: give either."
+            "`held_out_captions` chooses among all captions, which `streaming` does not know: give either."
         )
     ids = {name: _ids(images) for name, images in named.items()}
     known = np.unique(np.concatenate(list(ids.values())))

@@ -83,7 +83,7 @@ def retrieve(settings: RetrievalSettings | None = None) -> Retrieval:
     """Write the real images nearest to each caption as a caption-grouped data set.
 
     Its folder is of the form that `stablerep generate` writes, so it is trained on, joined, evaluated, shown and
-    published alike. Shards that stand are kept, and the processes of a launcher share encoding and writing by rank.
+    published alike. Finished shards are kept, and the processes of a launcher share encoding and writing by rank.
     Images are encoded anew, which removes whatever else their files say, such as where a photo was taken.
 
     Args:

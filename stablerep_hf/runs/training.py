@@ -28,7 +28,7 @@ PRETRAINING = "pretraining"
 
 @dataclass
 class TrainingSettings(ModelSettings):
-    """What a pre-training run trains on what; how stands in `StableRepTrainingArguments`."""
+    """What a pre-training run trains on what; how is in `StableRepTrainingArguments`."""
 
     data: str | list[str] = setting(
         "synthetic-images",
@@ -39,7 +39,7 @@ class TrainingSettings(ModelSettings):
     keep: str | None = setting(None, "Condition on rows, such as 'alignment > 0.2 and not is_blank'.")
     keep_concepts: str | None = setting(None, "With keep: terms, one a line, by which to count what is dropped.")
     streaming: bool = setting(
-        False, "Read the data as it trains instead of loading it first; siblings must stand together."
+        False, "Read the data as it trains instead of loading it first; siblings must be adjacent."
     )
     probe_data: str | None = setting(
         None,
@@ -198,7 +198,7 @@ class TrainingRun(ImageTrainingRun):
             )
 
     def describe(self) -> dict[str, Any]:
-        """What the record says of the run as it stands."""
+        """What the record says of the run as it is now."""
         parameters = list(self.trainer.model.vision_model.named_parameters())
         return super().describe() | {
             "views_seen": self.trainer.seen.views,

@@ -141,7 +141,7 @@ def adapt_generator(
             losses.append(float(accelerator.reduce(loss.detach(), "mean")))
             if not losses[-1] < float("inf") or not all(bool(torch.isfinite(part).all()) for part in trained):
                 raise InputError(
-                    f"The loss is {losses[-1]} at step {step + 1} and the adapters may be no numbers: lower "
+                    f"The loss is {losses[-1]} at step {step + 1} and the adapters may not be finite: lower "
                     f"learning_rate={settings.learning_rate}, or use mixed_precision=bf16."
                 )
             bar.advance(loss=losses[-1])

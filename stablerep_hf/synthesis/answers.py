@@ -1,4 +1,4 @@
-"""What a service answered, kept from the moment that it came until its shard stands: it was paid for."""
+"""What a service answered, kept from the moment that it came until its shard is written: it was paid for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def keeping(generator: KeepingGenerator, folder: Path, shard: int) -> Iterator[N
 
 
 def forget(folder: Path, shard: int) -> None:
-    """Remove what was answered for a shard that stands."""
+    """Remove what was answered for a finished shard."""
     shutil.rmtree(folder / PROVENANCE / ANSWERS / f"shard-{shard:05d}", ignore_errors=True)
 
 

@@ -97,14 +97,14 @@ class DiffusersGenerator(GeneratorSettings):
                 f"guidance_scale={self.guidance_scale} would drive images away from their captions: give 0 or more."
             )
         if not math.isfinite(self.lora_scale):
-            raise InputError(f"lora_scale={self.lora_scale} is no weight: give a number, such as 1.0.")
+            raise InputError(f"lora_scale={self.lora_scale} is not a weight: give a number, such as 1.0.")
         if (self.height is None) != (self.width is None):  # Stable Diffusion would silently ignore the one given
             raise InputError(
                 f"Of the size only {self.height or self.width} pixels one way are given: give `height` and `width`."
             )
         if self.dtype is not None and self.dtype not in _DTYPES:
             raise InputError(
-                f"dtype={self.dtype} is none that a pipeline can be loaded in: use {' or '.join(_DTYPES)}."
+                f"dtype={self.dtype} is not a type that a pipeline can be loaded in: use {' or '.join(_DTYPES)}."
             )
 
     def describe(self) -> dict[str, object]:
@@ -281,7 +281,7 @@ class DiffusersGenerator(GeneratorSettings):
             if torch.equal(one, other) or not (torch.isfinite(one).all() and torch.isfinite(other).all()):
                 raise InputError(
                     f"The text encoder of {self.name!r} in dtype={self.dtype} gives different prompts the same "
-                    "embedding, or one that is no number, so no image would show its caption: download or save the "
+                    "embedding, or one that is not a number, so no image would show its caption: download or save the "
                     "pipeline again, or try dtype=float32."
                 )
         return pipeline

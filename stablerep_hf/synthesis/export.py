@@ -95,7 +95,7 @@ class _Export:
         self.store, self.groups, self.output = store, groups, output
         self._settings = {"plan_hash": store.plan.hash, "format": kind, "shard_bytes": shard_bytes}
         self._done: dict[str, dict[str, Any]] = {}
-        self._stands = False  # whether it was finished before
+        self._is_finished = False  # whether it was finished before
         unfinished = self.output / MANIFEST / UNFINISHED
         visible = [path for path in self.output.rglob("[!.]*") if path.is_file()]
         try:
@@ -103,7 +103,7 @@ class _Export:
             self._done = begun.pop("files")
         except (OSError, ValueError, KeyError):
             begun = self._finished()
-            self._stands = bool(begun)
+            self._is_finished = bool(begun)
         if visible and begun != self._settings:
             raise InputError(
                 f"The output {str(self.output)!r} is not empty and holds no part of this export: name another folder."
@@ -112,7 +112,7 @@ class _Export:
             with readable_disk_errors(self.output / name):
                 (self.output / name).mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.output / name, even_fresh=True)
-        if not self._stands:
+        if not self._is_finished:
             self._save()
 
     def _finished(self) -> dict[str, Any]:
@@ -130,8 +130,8 @@ class _Export:
         known = self._done.get(name)
         if known and known.get("sources") == sources and path.is_file() and sha256_of(path) == known.get("sha256"):
             return
-        if self._stands:  # except for this file
-            self._stands = False
+        if self._is_finished:  # except for this file
+            self._is_finished = False
             self._save()
         with replacing(path, sum(record["bytes"] for record in group)) as file:
             write(file, self.store, group)
@@ -149,7 +149,7 @@ class _Export:
     def finish(self, *copied: str) -> list[Path]:
         """Write what goes beside the files of images, and give these."""
         paths = [self.output / DATA / name for name in self._done]
-        if self._stands:
+        if self._is_finished:
             return paths
         store, manifest = self.store, self.output / MANIFEST
         pairs = [(store.folder / PROVENANCE / name, manifest / name) for name in (PLAN, CAPTIONS)]

@@ -204,8 +204,8 @@ def _compile(node: ast.expr, text: str) -> Compiled:
         case ast.Constant(value=bool() | int() | float() | str() as value):
             return lambda columns: value
     raise InputError(
-        f"The filter {text!r} holds {ast.unparse(node)!r}, which is no comparison of columns and constants; write one "
-        "such as 'alignment > 0.2 and not is_blank'."
+        f"The filter {text!r} holds {ast.unparse(node)!r}, which is not a comparison of columns and constants; write "
+        "one such as 'alignment > 0.2 and not is_blank'."
     )
 
 
@@ -229,7 +229,7 @@ def _negative(value: Any) -> npt.NDArray[np.object_]:
         result[there] = -result[there]
     except TypeError as error:
         raise InputError(
-            f"The filter negates {result[there][0]!r}, which is no number; compare it without the sign."
+            f"The filter negates {result[there][0]!r}, which is not a number; compare it without the sign."
         ) from error
     return result
 

@@ -16,7 +16,7 @@ _KINDS = ("StableDiffusion", "PixArt")
 class GuidanceInterval:
     """Turns guidance off outside an interval of noise levels (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
-    Outside it the denoiser is run on the half of the batch that sees the caption, and its output stands for both
+    Outside it the denoiser is run on the half of the batch that sees the caption, and its output is taken for both
     halves: they do not differ, so the pipeline adds nothing, whatever its guidance. That is exact (`text + w * 0`),
     and such a step costs half of a guided one.
 
@@ -113,7 +113,7 @@ class GuidanceInterval:
         )
 
     def _after(self, denoiser: Any, args: tuple[Any, ...], output: tuple[Any, ...]) -> Any:
-        """Let that half stand for both."""
+        """Take its output for both."""
         import torch
 
         if self._is_guided(self._levels[-1]):
@@ -139,7 +139,7 @@ def noise_level(scheduler: Any, timestep: float) -> float:
         return part / (1 - part) if part < 1 else math.inf
     if not hasattr(scheduler, "alphas_cumprod"):
         raise InputError(
-            f"`guidance_interval` was given with a {type(scheduler).__name__}, which tells no noise levels: leave it "
+            f"`guidance_interval` was given with a {type(scheduler).__name__}, which has no noise levels: leave it "
             "out, or give another scheduler."
         )
     alphas = np.clip(scheduler.alphas_cumprod.double().cpu().numpy(), 2.0**-24, None)

@@ -45,7 +45,7 @@ class ImageService(Protocol):
 
 
 def find_service(generator: str, model: str | None) -> ImageService:
-    """The service that a generator's name stands for.
+    """The service that a generator's name means.
 
     Args:
         generator: "https://host/v1" or "inference:PROVIDER/MODEL".
@@ -151,7 +151,7 @@ class InferenceProvider:
             if is_ours and not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
                 said = one_line(error)[:200]
                 raise InputError(f"{self.kind}/{self.name} cannot draw ({said}): change that.") from error
-            raise FailedRequest(f"{self.kind} answered what is no image", may_be_billed=True) from error
+            raise FailedRequest(f"{self.kind} answered what is not an image", may_be_billed=True) from error
 
 
 def check_image(content: bytes, service: str) -> bytes:
@@ -160,5 +160,5 @@ def check_image(content: bytes, service: str) -> bytes:
         with Image.open(BytesIO(content)) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FailedRequest(f"{service} answered what is no image", may_be_billed=True) from error
+        raise FailedRequest(f"{service} answered what is not an image", may_be_billed=True) from error
     return content

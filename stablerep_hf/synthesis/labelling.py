@@ -72,7 +72,7 @@ def read_label(image: Image.Image | bytes | str | Path) -> dict[str, str]:
         packet = image.info.get("xmp") or image.info.get(PNG_XMP) or b""
         root = ElementTree.fromstring(packet.strip(b"\x00 ") if isinstance(packet, bytes) else packet)
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{name} is no image that can be read ({error}); give an image file.") from error
+        raise InputError(f"{name} is not an image that can be read ({error}); give an image file.") from error
     except ElementTree.ParseError as error:
         raise InputError(
             f"{name} holds no XMP metadata, so it says nothing about its origin; give a file that this package wrote."

@@ -20,7 +20,7 @@ INDEX = "model_index.json"
 CARD = "README.md"
 # Cards and their pictures.
 _UNREAD_SUFFIXES = (".md", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".csv", ".pdf")
-# Sampling in a few steps needs weights that were distilled for it, which no configuration tells: they do not stand
+# Sampling in a few steps needs weights that were distilled for it, which no configuration tells: they are not
 # among any scheduler's compatible ones, yet can replace every Karras-style scheduler.
 _FEW_STEP_SCHEDULERS = ("LCMScheduler", "TCDScheduler")
 
@@ -47,7 +47,7 @@ class PipelineFolder:
             return cls(folder, EMBEDDED if name == EMBEDDED else folder.resolve().name, content_digest(folder))
         if folder.exists():
             raise InputError(
-                f"The generator {name!r} has no {INDEX}, so it is no diffusers pipeline; name its folder."
+                f"The generator {name!r} has no {INDEX}, so it is not a diffusers pipeline; name its folder."
             )
         if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
             raise InputError(f"The generator {name!r} is neither a folder nor of the form owner/name; check the path.")
@@ -242,7 +242,7 @@ def _download(repository: str, revision: str | None) -> Path:
     except (OSError, HFValidationError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise InputError(
-            f"The generator {repository!r}{at} is no folder here and could not be loaded from the Hub "
+            f"The generator {repository!r}{at} is not a folder here and could not be loaded from the Hub "
             f"({first_line(error.__cause__ or error)}); check the name and the connection, or give a folder."
         ) from error
     if not (folder / CARD).exists():  # diffusers leaves it out; it names the licence
@@ -269,7 +269,7 @@ def find_lora(name: str) -> tuple[Path, str, str]:
         revision = content_digest(path)
     elif path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise InputError(
-            f"The LoRA {name!r} is no safetensors file, no folder with one and not of the form owner/name; check the "
+            f"The LoRA {name!r} is not a safetensors file, a folder with one, or of the form owner/name; check the "
             "path."
         )
     else:
@@ -277,7 +277,7 @@ def find_lora(name: str) -> tuple[Path, str, str]:
         from huggingface_hub.errors import HFValidationError
 
         with refusing(
-            f"The LoRA {name!r} is no folder here and could not be loaded from the Hub",
+            f"The LoRA {name!r} is not a folder here and could not be loaded from the Hub",
             "check the name and the connection, or give a file",
             (OSError, HFValidationError),
         ):
@@ -320,9 +320,9 @@ def _class_name(config: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a configuration; `InputError` if it is no JSON object."""
+    """Read a configuration; `InputError` if it is not a JSON object."""
     with refusing(f"{path.name} of the generator is not valid JSON", "save the pipeline again", ValueError):
         content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise InputError(f"{path.name} of the generator is no JSON object; save the pipeline again.")
+        raise InputError(f"{path.name} of the generator is not a JSON object; save the pipeline again.")
     return content

@@ -140,8 +140,8 @@ class SynthesisPlan:
             )
         if self.max_sibling_similarity is not None and not -1 <= self.max_sibling_similarity < 1:
             raise InputError(
-                f"max_sibling_similarity={self.max_sibling_similarity} is no cosine that tells images apart: give a "
-                "number from -1 to below 1."
+                f"max_sibling_similarity={self.max_sibling_similarity} is not a cosine that tells images apart: give "
+                "a number from -1 to below 1."
             )
         if len(self.captions) == 0:
             raise InputError("The plan has 0 captions, so there is nothing to draw: give at least one.")

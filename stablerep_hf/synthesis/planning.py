@@ -80,8 +80,8 @@ def make_generator(settings: GenerationSettings) -> DiffusersGenerator | Service
             value = getattr(settings, entry.name)
             if value != entry.default:
                 raise InputError(
-                    f"{entry.name}={value} was given for {settings.generator!r}, which is no server and no provider: "
-                    "leave it out."
+                    f"{entry.name}={value} was given for {settings.generator!r}, which is neither a server nor a "
+                    "provider: leave it out."
                 )
     return make(**{entry.name: getattr(settings, entry.name) for kind in kinds for entry in fields(kind)})
 

@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-# What `encode_prompt` returns, in order, by the beginning of the pipeline's name: the arguments that the values stand
-# for in a call; what follows them is not asked for.
+# What `encode_prompt` returns, in order, by the beginning of the pipeline's name: the arguments of a
+# call that take the values; what follows them is not asked for.
 _RETURNED = {
     "StableDiffusion": (  # XL and 3 too; 1 and 2 return the first two
         "prompt_embeds",
@@ -50,7 +50,7 @@ class PromptEmbeddings:
             and float(guidance_scale) > 1
             and getattr(config, "time_cond_proj_dim", None) is None
         )
-        # PixArt's own default is a text, which would stand beside its embedding.
+        # PixArt's own default is a text, which would be given beside its embedding.
         self._settings = {"negative_prompt": None} if "negative_prompt" in takes else {}
         self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._negative: dict[str, Any] = {}
@@ -64,7 +64,7 @@ class PromptEmbeddings:
         return "guidance_scale" in takes and "prompt_embeds" in _returned(pipeline)
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """The arguments that stand for `prompt` and `negative_prompt` of B prompts in a call: tensors of B rows."""
+        """The arguments that replace `prompt` and `negative_prompt` of B prompts in a call: tensors of B rows."""
         import torch
 
         with torch.no_grad():

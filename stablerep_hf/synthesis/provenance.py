@@ -107,7 +107,7 @@ def read_provenance(folder: str | Path) -> Provenance:
         try:
             record = unseal(path.read_bytes())
             record.pop("coming", None)
-            # Nearly always the same in every shard: one object stands for all, at a third of the memory.
+            # Nearly always the same in every shard: one object serves all, at a third of the memory.
             for name in ("versions", "scores"):
                 if name in record:
                     record[name] = shared.setdefault(repr(record[name]), record[name])

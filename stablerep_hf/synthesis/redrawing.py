@@ -95,7 +95,7 @@ def generator_of(
         )
     if "pipeline" not in described:
         raise InputError(
-            f"The images were drawn by {described.get('name')!r}, which is no diffusers pipeline, so this command "
+            f"The images were drawn by {described.get('name')!r}, which is not a diffusers pipeline, so this command "
             "cannot draw with it; use `redraw_image` or `synthesize` with that generator."
         )
     name, was_lora = str(described.get("name")), described.get("lora") or {}

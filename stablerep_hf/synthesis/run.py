@@ -35,15 +35,15 @@ class SynthesisSummary:
     """What one call of `synthesize` found and did, on one worker's shards.
 
     Attributes:
-        num_images: Rows that stand now.
+        num_images: Rows that are there now.
         num_drawn: Rows that this call drew.
         num_redrawn: Frames of this call that carried no picture, or resembled a sibling, and were drawn again.
-        num_shards: Shards that stand now.
+        num_shards: Shards that are there now.
         num_shards_drawn: Shards that this call drew.
         damaged_shards: Shards that were there but torn or altered, and were drawn again.
         failed_captions: Ids of captions that have no rows, from this and earlier calls.
         num_truncated: Prompts of this call whose end the generator does not read.
-        num_scored: Images of shards that stood without these scores and got them now.
+        num_scored: Images of finished shards that lacked these scores and got them now.
         seconds: Time this call spent on drawing and writing.
     """
 
@@ -81,7 +81,7 @@ def synthesize(
 
     While the generator draws, other threads encode the images of earlier batches and write earlier shards.
 
-    Shards that stand are checked by size and sha256 and kept; missing, torn and altered ones are drawn (again). A
+    Finished shards are checked by size and sha256 and kept; missing, torn and altered ones are drawn (again). A
     worker draws the shards with `shard % world_size == rank`: workers do not wait for each other, one may die and come
     back, and the next run, with any world size, draws what is missing. Which rows there are depends on the plan alone
     (an image that is drawn in another batch may differ by rounding).
@@ -99,7 +99,7 @@ def synthesize(
         max_failed_captions: How many of this worker's captions may get no picture (they are left out and counted)
             before the run ends, with the finished shards kept.
         scorers: Measure the images as they are drawn, as `score_store` would later. They are no part of the plan;
-            shards that stand without their scores get them too.
+            finished shards without their scores get them too.
         signer: Signs image files; the one that the plan describes, if it describes one.
 
     Raises:

@@ -23,7 +23,7 @@ _OURS = ("generator", "generator_license", "device")
 
 
 def is_service(generator: str) -> bool:
-    """Whether a generator's name stands for a service: an address, or "inference:PROVIDER/MODEL"."""
+    """Whether a generator's name means a service: an address, or "inference:PROVIDER/MODEL"."""
     return is_address(generator) or generator.startswith(INFERENCE)
 
 

@@ -13,7 +13,7 @@ ImageFormat = Literal["jpeg", "png", "webp"]
 
 @dataclass
 class GeneratorSettings:
-    """Which pipeline draws, and how. The fields' help says what each one means and what None stands for."""
+    """Which pipeline draws, and how. The fields' help says what each one means and what None means."""
 
     generator: str = setting(
         EMBEDDED,

@@ -27,7 +27,7 @@ class ShardStore:
     def __init__(self, folder: str | Path, plan: SynthesisPlan) -> None:
         """Look at a folder; nothing is written.
 
-        The store's `plan` is the given one, but where shards stand, the generator's licence is what these say.
+        The store's `plan` is the given one, but where there are shards, the generator's licence is what these say.
 
         Raises:
             InputError: It holds another plan's shards, or is no place to write to.
@@ -157,7 +157,7 @@ class ShardStore:
                 remove_leftovers(self.folder / name, even_fresh=True)
 
     def _refuse_other_plan(self, *, claimed: bool) -> dict[str, Any] | None:
-        """Give the settings that stand; raise if they are of another plan that drew shards or, once claimed, of any.
+        """Give the settings that are there; raise if another plan drew shards here or, once claimed, is the folder's.
 
         A plan of which nothing was drawn yet may be replaced (nothing is lost), and so may a damaged one if the shard
         records say that it was this one.

@@ -71,6 +71,6 @@ def _number(name: str) -> int:
         return int(os.environ[name])
     except ValueError as error:
         raise InputError(
-            f"The environment has {name}={os.environ[name]!r}, which is no whole number: leave it to the launcher, or "
-            "unset it."
+            f"The environment has {name}={os.environ[name]!r}, which is not a whole number: leave it to the launcher, "
+            "or unset it."
         ) from error

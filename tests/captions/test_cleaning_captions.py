@@ -201,7 +201,7 @@ def test_merging_agrees_with_comparing_all_pairs() -> None:
 def test_impossible_rules(settings: dict[str, int], said: str) -> None:
     with pytest.raises(InputError, match=said):
         CleaningRules(**settings)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"near_duplicates=1\.5 is no similarity"):
+    with pytest.raises(InputError, match=r"near_duplicates=1\.5 is not a similarity"):
         merge_near_duplicates(CaptionSet.from_texts(["a"]), 1.5)
 
 

@@ -471,8 +471,8 @@ def test_a_worker_finds_its_place_below_srun(monkeypatch, found, place):
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x', which is no whole number"),
-        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": ""}, "SLURM_PROCID='', which is no whole number"),
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x', which is not a whole number"),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": ""}, "SLURM_PROCID='', which is not a whole number"),
         (
             {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"},
             "Task 7 of a Slurm array of 2 that begins at 3 .*--array=0-1",

@@ -316,8 +316,8 @@ def test_training_keeps_what_fulfils_a_condition(stablerep, folder, tmp_path):
     )
     assert refused(stablerep(*streaming, "--keep", "alignment > 0.2", "--output", tmp_path / "x"), "gives no row")
     assert refused(stablerep(*streaming, "--keep", "colour > 2", "--output", tmp_path / "x"), "names 'colour'")
-    assert refused(stablerep(*streaming, "--output", tmp_path / "x"), "--images-per-caption 3", "one after another")
-    assert refused(stablerep(*flags, "--keep", "exit()", "--output", tmp_path / "x"), "no comparison")
+    assert refused(stablerep(*streaming, "--output", tmp_path / "x"), "--images-per-caption 3", "follow one another")
+    assert refused(stablerep(*flags, "--keep", "exit()", "--output", tmp_path / "x"), "not a comparison")
     assert not (tmp_path / "x").exists()
 
 

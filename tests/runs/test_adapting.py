@@ -63,7 +63,7 @@ def test_adapters_with_an_anchor_come_out_merged_and_alone(capsys, grouped_folde
     ]  # fmt: skip
     code, _, error = train(capsys, grouped_folder, output, *words)
     assert code == 0, error
-    assert f"{start}: its licence (their-terms, https://x.org/t) holds for what is trained from it, too" in error
+    assert f"{start}: its licence (their-terms, https://x.org/t) also applies to what is trained from it" in error
     record = json.loads((output / "training.json").read_text())
     log = record["log"]
     assert [set(entry) & {"eval_sibling_gap", "eval_rankme", "eval_lidar"} for entry in log if "eval_rankme" in entry]

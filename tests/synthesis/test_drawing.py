@@ -199,7 +199,7 @@ def test_every_file_says_that_it_is_synthetic_and_what_drew_it(make_plan: MakePl
     }
     with pytest.raises(InputError, match="holds no XMP"):
         read_label(encode_image(Image.new("RGB", (8, 8)), image_format))  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no image that can be read"):
+    with pytest.raises(InputError, match="not an image that can be read"):
         read_label(b"nothing")
 
 

@@ -66,7 +66,7 @@ def test_conditions_mean_what_they_say_and_what_is_missing_fulfils_none(text: st
     ],
 )
 def test_anything_but_comparisons_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="which is no comparison of columns and constants"):
+    with pytest.raises(InputError, match="which is not a comparison of columns and constants"):
         parse_filter(text)
 
 
@@ -80,8 +80,8 @@ def test_anything_but_comparisons_is_refused(text: str) -> None:
         ("unscored > 0", "'unscored', which no row has a value of; leave it out"),
         ("nsfw > 2", "keeps none of 5 rows"),
         ("caption > 3", "compares 'a dog' with 3, which have no order"),
-        ("-caption > 3", "negates 'a dog', which is no number"),
-        ("-'a' == caption", "negates 'a', which is no number"),
+        ("-caption > 3", "negates 'a dog', which is not a number"),
+        ("-'a' == caption", "negates 'a', which is not a number"),
         ("(" * 500 + "nsfw" + ")" * 500, "cannot be read"),
     ],
 )

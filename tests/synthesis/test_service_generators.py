@@ -155,7 +155,7 @@ def test_what_retry_after_says(said: str | None, seconds: float | None) -> None:
     ("fault", "said"),
     [
         ("500", r"failed 3 times \(.*answered 500: out of paint\): what was answered is kept"),
-        ("wrong", "answered what is no image"),
+        ("wrong", "answered what is not an image"),
         ("url", "no address that a server chooses is opened"),
         ((402, {"error": {"message": "Payment required."}}), r"no credit left \(402: Payment required\): add some"),
         ((429, {"error": {"code": "insufficient_quota"}}), "no credit left"),
@@ -387,7 +387,7 @@ def test_settings_find_the_service_and_a_dry_run_pays_nothing(tmp_path: Path) ->
         estimate = estimate_synthesis(plan, generator, tmp_path / "images")
         assert (estimate.num_images, estimate.bytes_per_image) == (8, 0)
         assert not server.requests and not (tmp_path / "images").exists()
-    with pytest.raises(InputError, match="max_images=5 was given for 'embedded', which is no server"):
+    with pytest.raises(InputError, match="max_images=5 was given for 'embedded', which is neither a server"):
         plan_generation(GenerationSettings(max_images=5))
 
 
