@@ -89,7 +89,7 @@ class CropAndFlip:
     def __call__(self, image: Image.Image, row: int) -> Image.Image:
         """One crop of the picture, (width, height)."""
         generator = np.random.default_rng((self.seed, self.epoch, row))
-        box = self._box(image.width, image.height, generator)
+        box = random_crop(generator, image.width, image.height, (0.08, 1.0), (3 / 4, 4 / 3))
         crop = image.resize((self.width, self.height), Image.Resampling.BILINEAR, box=box)
         return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if generator.uniform() < 0.5 else crop
 
@@ -98,16 +98,31 @@ class CropAndFlip:
         own = {name: value for name, value in asdict(self).items() if name != "processor_options"}
         return {"crop and flip": own}
 
-    @staticmethod
-    def _box(width: int, height: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
-        for _ in range(10):
-            area = width * height * generator.uniform(0.08, 1.0)
-            ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
-            across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < across <= width and 0 < down <= height:
-                left = int(generator.integers(0, width - across + 1))
-                top = int(generator.integers(0, height - down + 1))
-                return left, top, left + across, top + down
-        across, down = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-        left, top = (width - across) // 2, (height - down) // 2
-        return left, top, left + across, top + down
+
+def random_crop(
+    rng: np.random.Generator, width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Inception-style crop: ten tries, then the largest centred crop within the ratio range (as torchvision).
+
+    Args:
+        rng: Of the draws.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        scale: Range of the crop's area as a share of the image's.
+        ratio: Range of the crop's width / height.
+
+    Returns:
+        Left, upper, right, lower.
+    """
+    low, high = (math.log(end) for end in ratio)
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        drawn = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * drawn)), round(math.sqrt(area / drawn))
+        if 0 < w <= width and 0 < h <= height:
+            left, upper = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            return left, upper, left + w, upper + h
+    nearest = min(max(width / height, ratio[0]), ratio[1])
+    w, h = min(width, round(height * nearest)), min(height, round(width / nearest))
+    left, upper = (width - w) // 2, (height - h) // 2
+    return left, upper, left + w, upper + h

@@ -10,7 +10,6 @@ Source: `StableRep/data.py` of the release, transform "strong" and `--weak_aug`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from ..evaluation.image_transforms import random_crop
 
 # The release blurs a 224 pixel crop; a radius in pixels means something else on a smaller one.
 _REFERENCE_IMAGE_SIZE = 224
@@ -87,7 +88,7 @@ class View:
 
 def draw_view(rng: np.random.Generator, width: int, height: int, recipe: AugmentationRecipe, image_size: int) -> View:
     """Draw one view of a `width` x `height` image, to be resized to `image_size`."""
-    box = _draw_crop(rng, width, height, recipe)
+    box = random_crop(rng, width, height, recipe.crop_scale, recipe.crop_ratio)
     flip = bool(rng.random() < recipe.flip_probability)
     color = np.zeros(10, dtype=np.float32)
     color[:3] = 1.0
@@ -104,24 +105,6 @@ def draw_view(rng: np.random.Generator, width: int, height: int, recipe: Augment
     if recipe.downsample_probability and rng.random() < recipe.downsample_probability:
         downsample = float(rng.choice(recipe.downsample_scales))
     return View(box, flip, color, downsample)
-
-
-def _draw_crop(
-    rng: np.random.Generator, width: int, height: int, recipe: AugmentationRecipe
-) -> tuple[int, int, int, int]:
-    """Inception-style crop: ten tries, then the largest centred crop within the ratio range (as torchvision)."""
-    low, high = (math.log(ratio) for ratio in recipe.crop_ratio)
-    for _ in range(10):
-        area = width * height * rng.uniform(*recipe.crop_scale)
-        ratio = math.exp(rng.uniform(low, high))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            left, upper = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
-            return left, upper, left + w, upper + h
-    ratio = min(max(width / height, recipe.crop_ratio[0]), recipe.crop_ratio[1])
-    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
-    left, upper = (width - w) // 2, (height - h) // 2
-    return left, upper, left + w, upper + h
 
 
 def crop_and_flip(image: npt.NDArray[np.uint8], view: View, image_size: int) -> Tensor:
