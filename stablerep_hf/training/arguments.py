@@ -33,13 +33,27 @@ RELEASE_BASE_LEARNING_RATE = 2e-4
 
 _FROM_0 = (0.0, sys.float_info.max, "a number from 0 on")
 _COUNT = (1, 2**31 - 1, "an integer from 1 on")
+_PROBABILITY = (0.0, 1.0, "a probability, in [0, 1]")
 _STEPS = (math.nextafter(0, 1), 2**31 - 1, "a number of steps above 0, or a share of all steps below 1")
 _RANGES = {
+    # first, since the learning rate follows from them
+    "captions_per_batch": _COUNT,
+    "images_per_caption": _COUNT,
+    "crops_per_image": _COUNT,
+    "images_per_batch": _COUNT,
     "base_learning_rate": _FROM_0,
     "learning_rate": _FROM_0,
     "distill_feature_weight": _FROM_0,
     "distill_similarity_weight": _FROM_0,
     "weight_decay": _FROM_0,
+    "temperature": (math.nextafter(0, 1), sys.float_info.max, "a number above 0, such as 0.1"),
+    "forward_chunk_size": _COUNT,
+    "min_crop_area": (math.nextafter(0, 1), 1.0, "a share of the image, in (0, 1]"),
+    "layer_decay": (math.nextafter(0, 1), 1.0, "a share from layer to layer, in (0, 1]"),
+    "downsample_probability": _PROBABILITY,
+    "ema_decay": (0.0, math.nextafter(1, 0), "the share that the average keeps, in [0, 1)"),
+    "mixup": (0.0, sys.float_info.max, "the alpha of a Beta distribution, 0 or more"),
+    "cutmix": (0.0, sys.float_info.max, "the alpha of a Beta distribution, 0 or more"),
     "adam_beta1": (0.0, math.nextafter(1, 0), "a number in [0, 1)"),
     "adam_beta2": (0.0, math.nextafter(1, 0), "a number in [0, 1)"),
     "adam_epsilon": _FROM_0,
@@ -105,16 +119,6 @@ class ImageTrainingArguments(ImageRecipe, TrainingArguments):
                 f"num_train_epochs={self.num_train_epochs} with max_steps={self.max_steps} trains nothing: give more "
                 "than 0 of either."
             )
-        if self.min_crop_area is not None and not 0 < self.min_crop_area <= 1:
-            raise InputError(f"min_crop_area={self.min_crop_area} is a share of the image: give a number in (0, 1].")
-        if not 0 < self.layer_decay <= 1:
-            raise InputError(f"layer_decay={self.layer_decay} is a share from layer to layer: give one in (0, 1].")
-        if not 0 <= self.downsample_probability <= 1:
-            raise InputError(
-                f"downsample_probability={self.downsample_probability} is a probability: give a number in [0, 1]."
-            )
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise InputError(f"ema_decay={self.ema_decay} is the share that the average keeps: give one in [0, 1).")
         # Every process must get a slice of one global batch, or the batch would grow with the number of processes.
         config = self.accelerator_config if isinstance(self.accelerator_config, dict) else {}
         self.accelerator_config = {**config, "split_batches": True}
@@ -178,13 +182,6 @@ class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # 
                 f"label_smoothing_factor={self.label_smoothing_factor} smooths the labels of a classifier, and there "
                 "is none here: leave it out."
             )
-        if not 0 < self.temperature < math.inf:
-            raise InputError(
-                f"temperature={self.temperature} divides the similarities: give a number above 0, say 0.1."
-            )
-        for name in ("captions_per_batch", "images_per_caption", "crops_per_image"):
-            if getattr(self, name) is not None and not 1 <= getattr(self, name) < 2**31:
-                raise InputError(f"{name}={getattr(self, name)} leaves no image in the batch: give at least 1.")
         self._check_positives()
         weights = self.source_weights
         if weights is not None and not all(0 < weight < math.inf for weight in weights):
@@ -212,10 +209,6 @@ class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # 
             self.warmup_steps = self.warmup_epochs / self.num_train_epochs
         if self.captions_per_batch is not None and self.images_per_caption is not None:
             self._set_learning_rate()
-        if self.forward_chunk_size is not None and self.forward_chunk_size < 1:
-            raise InputError(
-                f"forward_chunk_size={self.forward_chunk_size} leaves the backbone no image: give at least 1."
-            )
         if self.gradient_accumulation_steps > 1:
             raise InputError(
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps} does not make a contrastive batch "

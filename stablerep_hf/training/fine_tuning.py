@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,19 +40,6 @@ class FineTuningArguments(FineTuningRecipe, ImageTrainingArguments):  # type: ig
     al. 2021, table 9), made milder where those are for a million images: the weak augmentation, no mixing.
     `label_smoothing_factor` is transformers'; 0.1 in these papers.
     """
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            InputError: A value cannot work; the sentence says why.
-        """
-        if self.images_per_batch is not None and not 1 <= self.images_per_batch < 2**31:
-            raise InputError(f"images_per_batch={self.images_per_batch} leaves the batch empty: give at least 1.")
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name}={getattr(self, name)} is the alpha of a Beta distribution: give 0 or more.")
-        super().__post_init__()
 
     @property
     def groups_per_batch(self) -> int:

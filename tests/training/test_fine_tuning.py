@@ -324,7 +324,7 @@ def export_of(model):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"images_per_batch": 0}, "leaves the batch empty"),
+        ({"images_per_batch": 0}, "images_per_batch=0 cannot work: give an integer from 1"),
         ({"layer_decay": 0.0}, "layer_decay=0.0"),
         ({"mixup": -1.0}, "mixup=-1.0"),
         ({"mixup": float("nan")}, "mixup=nan"),
