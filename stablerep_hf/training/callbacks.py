@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from ..errors import InputError
@@ -37,9 +37,7 @@ class FollowEpoch(TrainerCallback):
     def __init__(self, batches: GroupedBatchSampler) -> None:
         self.batches = batches
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Choose the epoch of the step that comes next, what of it Trainer is going to drop, and where it ends.
 
         Batches after the last step are not served: a run that goes on from its last step would take one more.
@@ -78,9 +76,7 @@ class StopAtNotANumber(TrainerCallback):
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._arrived.record()
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Raise `InputError` if a loss is not finite; warn once if it is 0 for want of positives."""
         if self._arrived is not None:
             self._arrived.synchronize()
@@ -92,7 +88,7 @@ class StopAtNotANumber(TrainerCallback):
             _LOGGER.warning("The loss of step %d is 0: %s.", state.global_step + 1, self.zero_means)
             self.zero_means = ""
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Raise `InputError` if a weight is not finite; what was saved then never counts as a checkpoint."""
         tensors = [*kwargs["model"].state_dict().values(), *self.others()]
         finite = torch.stack([local(tensor).isfinite().all() for tensor in tensors if tensor.is_floating_point()])
@@ -149,18 +145,14 @@ class SeenImages(TrainerCallback, ExportableState):
         """What `Trainer` writes into a checkpoint."""
         return {"args": {"limit": self.limit}, "attributes": {"views": self.views, "skipped": self.skipped}}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Go on from what the resumed run had seen."""
         callbacks: Any = state.stateful_callbacks  # a dictionary by now
         for name, value in callbacks.setdefault(type(self).__name__, self.state())["attributes"].items():
             setattr(self, name, value)
         self.views_before = self.views
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Say what was skipped."""
         self.gather()
         if self.skipped and PartialState().is_main_process:
@@ -171,9 +163,7 @@ class SeenImages(TrainerCallback, ExportableState):
 class ClampLogitScale(TrainerCallback):
     """Keeps a learned logit scale in [0, ln 100] after each step, as the release does."""
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Clamp in place."""
         logit_scale = getattr(kwargs["model"], "logit_scale", None)
         if logit_scale is not None:
@@ -205,18 +195,14 @@ class AverageWeights(TrainerCallback):
         self.average: dict[str, Tensor] = {}
         self.resumed_from: str | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start from the weights, or from the checkpoint that is resumed."""
         trained = _averaged(kwargs["model"])
         self.average = {name: tensor.detach().clone() for name, tensor in trained.items()}
         if self.resumed_from is not None:
             self._read(Path(self.resumed_from))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Go back to the best step, as the weights did."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._read(Path(state.best_model_checkpoint))
@@ -231,9 +217,7 @@ class AverageWeights(TrainerCallback):
         for name, tensor in load_file(file).items():
             copy_whole(self.average[name], tensor)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take the step's weights in."""
         share = 1 - min(self.decay, (1 + state.global_step) / (10 + state.global_step))
         trained = _averaged(kwargs["model"])
@@ -287,31 +271,25 @@ class ImageProgress(TrainerCallback):
         self.views_per_batch, self.watcher = views_per_batch, watcher
         self._progress: Progress | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start at the step that the run goes on from."""
         views = self.views_per_batch
         shown = state.is_world_process_zero and not args.disable_tqdm
         self._progress = Progress("training", state.max_steps * views, done=state.global_step * views, shown=shown)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Count the step."""
         if self._progress is not None:
             self._progress.advance(self.views_per_batch, loss=self.watcher.loss)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Write a log as one line."""
         if state.is_world_process_zero and not args.disable_tqdm:
             values = {name: value for name, value in kwargs["logs"].items() if name != "total_flos"}
             line = ", ".join(f"{name} {readable(value)}" for name, value in values.items())
             say(f"step {state.global_step} of {state.max_steps}: {line}")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Show the end."""
         self.close()
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..errors import InputError, refuse_other_settings
 from ..files.sealing import seal, unseal
@@ -43,7 +43,7 @@ class KeepCheckpoints(TrainerCallback):
     def __init__(self, trainer: Any, limit: int | None) -> None:
         self.trainer, self.limit = trainer, limit
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Seal the checkpoint of this step once every process has written its part, then remove old ones."""
         self.trainer.accelerator.wait_for_everyone()
         if not args.should_save:
@@ -62,9 +62,7 @@ class KeepCheckpoints(TrainerCallback):
             elif path not in kept:
                 remove_checkpoint(path)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Refuse a best checkpoint that was damaged since it was saved, after its weights were read."""
         best = state.best_model_checkpoint
         if args.load_best_model_at_end and best is not None and (fault := damage(Path(best))):

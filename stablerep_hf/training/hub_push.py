@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo, HfApi
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
@@ -213,7 +213,7 @@ class PushCheckpoints(TrainerCallback):
         self.hub = HfApi()
         self._jobs: list[Future[Any]] = []
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start to push the checkpoint of this step, unless an earlier push is still going on."""
         if not args.push_to_hub or self.strategy == HubStrategy.END or not state.is_world_process_zero:
             return
@@ -231,9 +231,7 @@ class PushCheckpoints(TrainerCallback):
         self._upload(args, folder, message, "", list(_STATE))
         self._jobs.append(self.hub.run_as_future(shutil.rmtree, folder, ignore_errors=True))  # one after another
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Wait for the last push."""
         self.wait()
 
