@@ -122,6 +122,13 @@ def sgd_probe(
     def features_of(epoch: int) -> Tensor:
         return train if augmented is None else as_matrix(augmented(epoch)).cpu()
 
+    def result(
+        head: tuple[bool, float], found: NDArray[np.int64], epochs: int, validation: dict[float, float], selection: str
+    ) -> SGDProbeResult:
+        batch_norm, rate = head
+        value = float((labels[found] == expected).mean())
+        return SGDProbeResult(batch_norm, labels[found], value, rate, epochs, validation, selection)
+
     every = torch.arange(len(train))
     if selection == "test":
         heads = _Heads(train.shape[1], len(labels), settings, settings.learning_rates, device)
@@ -130,18 +137,9 @@ def sgd_probe(
             if epoch % settings.checkpoint_epochs and epoch != settings.epochs:
                 continue
             for head, found in enumerate(heads.predict(test)):
-                batch_norm, rate = heads.of(head)
-                value = float((labels[found] == expected).mean())
-                if batch_norm not in best or value > best[batch_norm].value:
-                    best[batch_norm] = SGDProbeResult(
-                        batch_norm,
-                        labels[found],
-                        value,
-                        rate,
-                        epoch,
-                        {},
-                        "maximum over heads and checkpoints on the test set",
-                    )
+                seen = result(heads.of(head), found, epoch, {}, "maximum over heads and checkpoints on the test set")
+                if seen.batch_norm not in best or seen.value > best[seen.batch_norm].value:
+                    best[seen.batch_norm] = seen
         return [best[False], best[True]]
 
     groups = None if train_groups is None else as_array(train_groups)
@@ -162,18 +160,8 @@ def sgd_probe(
     for head, found in enumerate(final.predict(test)):
         batch_norm, rate = final.of(head)
         if rate == chosen[batch_norm]:
-            value = float((labels[found] == expected).mean())
-            results.append(
-                SGDProbeResult(
-                    batch_norm,
-                    labels[found],
-                    value,
-                    rate,
-                    settings.epochs,
-                    validation[batch_norm],
-                    "held-out part of train",
-                )
-            )
+            scores = validation[batch_norm]
+            results.append(result((batch_norm, rate), found, settings.epochs, scores, "held-out part of train"))
     return results
 
 

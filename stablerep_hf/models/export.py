@@ -39,8 +39,9 @@ _SENTENCE_TRANSFORMERS_IMAGES: dict[str, Any] = {
     "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
 }
 _SENTENCE_TRANSFORMERS_FILES: dict[str, Any] = {
+    **_SENTENCE_TRANSFORMERS_IMAGES,
     "modules.json": [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        *_SENTENCE_TRANSFORMERS_IMAGES["modules.json"],
         {
             "idx": 1,
             "name": "1",
@@ -49,14 +50,12 @@ _SENTENCE_TRANSFORMERS_FILES: dict[str, Any] = {
         },
     ],
     "sentence_bert_config.json": {
-        "transformer_task": "feature-extraction",
+        **_SENTENCE_TRANSFORMERS_IMAGES["sentence_bert_config.json"],
         "modality_config": {
             "text": {"method": "get_text_features", "method_output_name": "pooler_output"},
             "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
         },
-        "module_output_name": "sentence_embedding",
     },
-    "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
     "1_Normalize/config.json": {
         "module_input_name": "sentence_embedding",
         "module_output_name": "sentence_embedding",
@@ -96,9 +95,10 @@ def export_encoder(
     output_dir = Path(output_dir)
     whole = isinstance(model, StableRepModel)
     tower: Any = model.vision_model if whole else model
-    told: Any = model.config if whole else StableRepConfig(vision_config=tower.config)
     if image_processor is None:
-        image_processor = encoder_image_processor(told)
+        image_processor = encoder_image_processor(
+            model.config if whole else StableRepConfig(vision_config=tower.config)
+        )
     mean, std = tuple(image_processor.image_mean), tuple(image_processor.image_std)
     if tower.config.model_type == "siglip2_vision_model":  # the stock class takes patches
         image_processor = Siglip2ImageProcessor(

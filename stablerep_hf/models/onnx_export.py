@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -153,28 +152,25 @@ def _export(part: nn.Module, inputs: dict[str, Any], file: Path) -> Path:
 
 
 @torch.no_grad()
-def _similarity(part: nn.Module, inputs: dict[str, Tensor], file: Path) -> float:
-    """Lowest cosine similarity of a file's features with PyTorch's; they are the last output."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})[-1])
-    expected = part(*inputs.values())
-    expected = expected[-1] if isinstance(expected, tuple) else expected
-    return float(torch.nn.functional.cosine_similarity(found, expected).min())
-
-
-@torch.no_grad()
-def _compare(part: nn.Module, inputs: dict[str, Tensor], file: Path) -> None:
+def _run_both(part: nn.Module, inputs: dict[str, Tensor], file: Path) -> list[tuple[Tensor, Tensor]]:
+    """Each output of a file as ONNX Runtime and as PyTorch computes it."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     expected = part(*inputs.values())
-    for name, ours, theirs in zip(
-        _OUTPUTS[file.stem], found, expected if isinstance(expected, tuple) else (expected,), strict=True
-    ):
-        difference = float(np.abs(ours - theirs.numpy()).max() / np.abs(theirs.numpy()).max())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    return list(zip(map(torch.from_numpy, found), expected, strict=True))
+
+
+def _similarity(part: nn.Module, inputs: dict[str, Tensor], file: Path) -> float:
+    """Lowest cosine similarity of a file's features with PyTorch's; they are the last output."""
+    return float(torch.nn.functional.cosine_similarity(*_run_both(part, inputs, file)[-1]).min())
+
+
+def _compare(part: nn.Module, inputs: dict[str, Tensor], file: Path) -> None:
+    for name, (ours, theirs) in zip(_OUTPUTS[file.stem], _run_both(part, inputs, file), strict=True):
+        difference = float((ours - theirs).abs().max() / theirs.abs().max())
         if not difference <= ONNX_TOLERANCE:
             raise RuntimeError(
                 f"{file} computes {name} with a difference of {difference:.1e} from PyTorch, and {ONNX_TOLERANCE:.0e} "

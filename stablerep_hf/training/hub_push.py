@@ -81,24 +81,9 @@ class HubPushTrainer(Trainer):
         with readable_refusals(name):
             self.hub_model_id = HfApi().create_repo(name, token=token, private=private, exist_ok=True).repo_id
 
-    def create_model_card(  # type: ignore[override]
-        self,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        dataset: str | None = None,
-        **_others: Any,
-    ) -> None:
-        """Write our card into the output folder.
-
-        Args:
-            license: Hub licence id of the weights.
-            tags: Tags of the Hub, beside those that every such model has.
-            model_name: Heading; the repository's name by default.
-            dataset: Repository of the training data.
-            _others: Arguments that transformers' cards have; ignored.
-        """
-        self.write_card(Path(str(self.args.output_dir)), license, tags, model_name, dataset)
+    def create_model_card(self, **card: Any) -> None:  # type: ignore[override]
+        """Write our card into the output folder; `card` is what `write_card` takes by name."""
+        self.write_card(Path(str(self.args.output_dir)), **card)
 
     def push_to_hub(  # type: ignore[override]
         self,
@@ -107,11 +92,7 @@ class HubPushTrainer(Trainer):
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        dataset: str | None = None,
-        **_others: Any,
+        **card: Any,
     ) -> CommitInfo | Future[CommitInfo] | None:
         """Push the model as it is now, with our card and nothing else; every process calls it.
 
@@ -121,11 +102,7 @@ class HubPushTrainer(Trainer):
             token: Token of the Hub; that of the arguments by default.
             revision: Branch; that of the arguments by default.
             private: Whether a repository that is created is private.
-            license: As in `create_model_card`.
-            tags: As in `create_model_card`.
-            model_name: As in `create_model_card`.
-            dataset: As in `create_model_card`.
-            _others: As in `create_model_card`.
+            card: What `write_card` takes by name.
 
         Returns:
             The commit, with `blocking=False` its future; None in all processes but the first.
@@ -142,7 +119,7 @@ class HubPushTrainer(Trainer):
         for pattern in _STATE:
             for file in staged.glob(pattern):
                 file.unlink()
-        self.write_card(staged, license, tags, model_name, dataset)
+        self.write_card(staged, **card)
         self.pushing.wait()
 
         def send() -> CommitInfo:
@@ -157,16 +134,27 @@ class HubPushTrainer(Trainer):
     def write_card(
         self,
         folder: Path,
+        *,
         license: str | None = None,
         tags: str | list[str] | None = None,
-        name: str | None = None,
+        model_name: str | None = None,
         dataset: str | None = None,
+        **_others: Any,
     ) -> None:
-        """Write the card of the model in a folder; the arguments are those of `create_model_card`."""
+        """Write the card of the model in a folder.
+
+        Args:
+            folder: Of the model.
+            license: Hub licence id of the weights.
+            tags: Tags of the Hub, beside those that every such model has.
+            model_name: Heading; the repository's name by default.
+            dataset: Repository of the training data.
+            _others: Arguments that transformers' cards have; ignored.
+        """
         facts = (self.describe or self._facts)(folder)
         facts = replace(
             facts,
-            name=name or facts.name,
+            name=model_name or facts.name,
             license=license or facts.license,
             location=self.hub_model_id or facts.location,
             tags=(*facts.tags, *([tags] if isinstance(tags, str) else tags or ())),
