@@ -25,7 +25,7 @@ def untrained_encoder(vision: VisionEncoder, seed: int = 0) -> VisionEncoder:
         seed: of the weights.
 
     Returns:
-        It, on the same device, called "untrained" and the encoder's name; it knows no texts.
+        It, on the same device, called "untrained" and the encoder's name; it has no text tower.
     """
     device = next((parameter.device for parameter in vision.model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -25,7 +25,7 @@ class Measure:
         title: what tables call it.
         note: what a report explains, Markdown.
         task: the Hub's task, and its name in a model index.
-        columns: fields of `Columns` that it cannot do without.
+        columns: fields of `Columns` that it needs.
         function: module and function of this package that make findings of features.
         trains: whether it needs a training set.
         texts: whether it needs a dual encoder.

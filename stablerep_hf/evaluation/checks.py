@@ -16,14 +16,14 @@ from .settings import Columns, EvaluationSettings
 
 
 def check_protocols(protocols: Sequence[str], columns: Columns, has_train: bool) -> None:
-    """Refuse names that are no protocols, and protocols without the columns or the training set that they need.
+    """Refuse unknown protocols, and protocols without the columns or the training set that they need.
 
     Raises:
-        InputError: there is such a one, or none at all.
+        InputError: a protocol is unknown, named twice or lacks what it needs, or none is named.
     """
     if isinstance(protocols, str) or not protocols:
         known = ", ".join(PROTOCOLS)
-        raise InputError(f"protocols={protocols!r} is no list of names; give a list of some of {known}.")
+        raise InputError(f"protocols={protocols!r} is not a list of names; give a list of some of {known}.")
     if twice := [protocol for protocol in PROTOCOLS if list(protocols).count(protocol) > 1]:
         raise InputError(
             f"The protocol {twice[0]!r} was asked for twice, and gives the same both times; name it once."
@@ -83,7 +83,7 @@ def check_values(dataset: Dataset, meaning: str, column: str, split: str) -> Non
         texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
         if strange := [text for text in texts if not isinstance(text, str | None)]:
             raise InputError(
-                f"{what} holds {strange[0]!r}, which is no text; name a column of texts or lists of them."
+                f"{what} holds {strange[0]!r}, which is not a text; name a column of texts or lists of them."
             )
     elif meaning in ("group", "artist", "caption_id", "image_id"):
         values = column_values(dataset.with_format(None), column).tolist()

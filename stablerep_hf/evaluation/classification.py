@@ -65,7 +65,7 @@ def class_indices(
     rows = [[str(names[label]) if len(names) else str(label) for label in entry] for entry in lists]
     if unknown := sorted({name for row in rows for name in row} - place.keys()):
         raise InputError(
-            f"The column {column!r} holds {unknown[0]!r}, which is none of the classifier's classes "
+            f"The column {column!r} holds {unknown[0]!r}, which is not among the classifier's classes "
             f"({', '.join(list(classes)[:5])}{', ...' if len(classes) > 5 else ''}): give data of its classes, or "
             "fine-tune on these."
         )

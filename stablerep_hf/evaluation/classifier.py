@@ -62,8 +62,8 @@ def _load_classifier(source: str, options: dict[str, Any]) -> nn.Module:
         model, report = AutoModelForImageClassification.from_pretrained(source, output_loading_info=True, **options)
     if missing := report["missing_keys"]:
         raise InputError(
-            f"{source!r} is no trained classifier: it lacks weights such as {min(missing)!r}; fine-tune it first, or "
-            "measure its features by knn and linear_probe."
+            f"{source!r} is not a trained classifier: it lacks weights such as {min(missing)!r}; fine-tune it first, "
+            "or measure its features by knn and linear_probe."
         )
     classifier: nn.Module = model
     return classifier

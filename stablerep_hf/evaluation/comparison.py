@@ -89,7 +89,7 @@ def with_differences(results: Sequence[EvaluationResult]) -> list[EvaluationResu
 
 
 def _difference(one: EvaluationResult, other: EvaluationResult) -> list[float] | None:
-    """[difference, low, high], or None if the two are no pair."""
+    """[difference, low, high], or None if the two cannot be paired."""
     if one.key()[1:] != other.key()[1:] or one.encoder == other.encoder or one.n != other.n:
         return None
     if one.drawn is None or other.drawn is None or one.drawn.shape != other.drawn.shape:

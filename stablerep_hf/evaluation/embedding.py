@@ -1,4 +1,4 @@
-"""Features of pictures that are no data set."""
+"""Features of pictures outside a data set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def embed_images(
     device: str | torch.device | None = None,
     precision: Precision = "float32",
 ) -> NDArray[np.float32]:
-    """Encode pictures that are no data set.
+    """Encode pictures that are not in a data set.
 
     Args:
         encoder: anything `load_encoder` takes.

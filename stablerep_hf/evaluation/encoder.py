@@ -78,12 +78,12 @@ class VisionEncoder:
         """Texts (C, E) float32 on the CPU, in the space of the images' second output, not normalised.
 
         Raises:
-            InputError: the encoder knows no texts, or its tokenizer is not there.
+            InputError: the encoder has no text tower, or its tokenizer is not there.
         """
         if self.dual is None or self.tokenizer is None:
             raise InputError(
                 f"The encoder {self.name!r} "
-                + ("knows no texts" if self.dual is None else "came without a tokenizer that fits its text tower")
+                + ("has no text tower" if self.dual is None else "came without a tokenizer that fits its text tower")
                 + ", so images cannot be compared with them; give a dual encoder such as CLIP, with its tokenizer, or "
                 "leave this protocol out."
             )
@@ -109,7 +109,7 @@ class VisionEncoder:
 
     @property
     def feature(self) -> str:
-        """How the feature of an image is read, for people."""
+        """How the feature of an image is read, in words."""
         known = BACKBONES.get(str(getattr(getattr(self.model, "config", None), "model_type", None)))
         return known.description if known else f"what {type(self.model).__name__} returns"
 
@@ -196,13 +196,13 @@ def load_encoder(
     whole = model if _is_dual(model) and tower is not model else None
     config: Any = getattr(tower, "config", None)
     if isinstance(image_processor, Siglip2ImageProcessor):
-        image_processor = _of_one_size(config, image_processor)
+        image_processor = _fixed_size_processor(config, image_processor)
     vision = VisionEncoder(tower, image_processor, name, whole, tokenizer)
     _check_repeatable(vision)
     return vision
 
 
-def _of_one_size(config: Any, processor: Any) -> ViTImageProcessor:
+def _fixed_size_processor(config: Any, processor: Any) -> ViTImageProcessor:
     """SigLIP 2's patches are cut where the model is called: its processor would hand over patches of any shape."""
     _, height, width = image_shape(config)
     return ViTImageProcessor(

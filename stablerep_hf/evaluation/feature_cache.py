@@ -110,7 +110,7 @@ def feature_identity(
     if describe is None:
         raise InputError(
             f"The image processor {type(vision.image_processor).__name__} has no to_json_string, so features that it "
-            "prepared cannot be told from others; extract without a cache, or index in memory."
+            "prepared cannot be distinguished from others; extract without a cache, or index in memory."
         )
     config = getattr(vision.whole, "config", None)
     return {
@@ -133,7 +133,7 @@ def weights_digest(model: torch.nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # as bytes, because NumPy knows no bfloat16
+        # as bytes, because NumPy has no bfloat16
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -261,7 +261,7 @@ def encode_shards(
                 own = [number for number in numbers[rank::world_size] if not is_kept(number)]
                 for _ in encode(own, num_workers, on_cuda):
                     bar.advance()
-                for number in _of_others(numbers, rank, world_size):
+                for number in _shards_of_others(numbers, rank, world_size):
                     if not is_kept(number):
                         bar.advance(len(list(encode([number], num_workers, on_cuda))))
         kept = [is_kept(number) for number in numbers]
@@ -274,7 +274,7 @@ def encode_shards(
                 yield shard
 
 
-def _of_others(numbers: Sequence[int], rank: int, world_size: int) -> list[int]:
+def _shards_of_others(numbers: Sequence[int], rank: int, world_size: int) -> list[int]:
     """What other ranks encode, in the order in which this one helps: what they come to last first, each elsewhere."""
     others = [number for number in reversed(numbers) if number % world_size != rank]
     start = len(others) * rank // world_size

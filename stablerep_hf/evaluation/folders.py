@@ -75,8 +75,8 @@ def find_files(folder: Path, names: Iterable[str] | None = None) -> FolderFiles:
 
     The split of a file follows from the first part of its path alone: a folder such as `train` or `val2017`, or, where
     the data are tables, a file such as `test.csv` or `train-00000-of-00002.parquet`. A word inside a name says nothing
-    ("train station"). One class folder called `train` among others is no split: all of them are `train`, as in every
-    folder without splits. Folders around all data are passed through.
+    ("train station"). One class folder called `train` among others is not a split: all of them are `train`, as in
+    every folder without splits. Folders around all data are passed through.
 
     Args:
         folder: the folder, or the repository's id.
@@ -174,7 +174,7 @@ def _listed(
 
 
 def _base(files: Sequence[PurePath]) -> tuple[str, ...]:
-    """The folders that are around all files and are no splits."""
+    """The folders that are around all files and are not splits."""
     base = os.path.commonpath([path.parent for path in files]) if len(files) > 1 else str(files[0].parent)
     parts = PurePath(base).parts
     return tuple(itertools.takewhile(lambda part: not _NUMBERED.fullmatch(part), parts))

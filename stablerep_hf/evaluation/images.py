@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SAVED = ("dataset_dict.json", "state.json")  # of `save_to_disk`
 # What its builders raise about files, cards and settings that they cannot read.
-_OF_DATASETS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, TarError, BadZipFile)
+_DATASETS_ERRORS = (ValueError, RuntimeError, TypeError, KeyError, AttributeError, TarError, BadZipFile)
 _CHECKED_ROWS = 64  # that the rows of a stream are read ahead
 
 
@@ -205,7 +205,7 @@ def _explained(source: str | Path, wanted: str) -> Iterator[None]:
             f"The data set {str(source)!r} is neither a folder with images nor within reach ({_first(error)[:100]}): "
             "check the name."
         ) from error
-    except (*_OF_DATASETS, datasets.exceptions.DatasetsError) as error:
+    except (*_DATASETS_ERRORS, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"The data set {str(source)!r} cannot {wanted}: {_first(error)[:200]}.") from error
 
 

@@ -118,8 +118,8 @@ def _siblings(
     kept = sizes[groups] > 1
     if len(np.unique(groups[kept])) < 2:
         raise InputError(
-            f"Fewer than two of {len(sizes)} captions have several images, so siblings cannot be told from others: "
-            "give more captions with siblings."
+            f"Fewer than two of {len(sizes)} captions have several images, so siblings cannot be compared with "
+            "others: give more captions with siblings."
         )
     _, groups, sizes = np.unique(groups[kept], return_inverse=True, return_counts=True)
     return values[kept], groups, sizes

@@ -58,7 +58,7 @@ def evaluate_encoder(
         protocols: some of `PROTOCOLS`; default those that the columns allow, see `default_protocols`.
         subject: what results are about; its encoder is the encoder's id, folder or class if empty.
         validation_dataset: chooses the logistic regression's C, in place of a part of the training set.
-        hands: artist -> hand, for artists that share outlines and must count as one; others stand for themselves.
+        hands: artist -> hand, for artists that share outlines and must count as one; each other artist is one hand.
         image_processor: required when `encoder` is a bare model.
         train_split: what results call `train_dataset`.
         settings: of the protocols.
@@ -188,7 +188,7 @@ def _chosen(
     kept = [protocol for protocol in protocols if has_texts or not MEASURES[protocol].texts]
     if len(kept) < len(protocols) and kept:
         left = ", ".join(protocol for protocol in protocols if protocol not in kept)
-        logger.warning("%s knows no texts, so %s is left out.", vision.name, left)
+        logger.warning("%s has no text tower, so %s is left out.", vision.name, left)
         return kept
     return protocols
 

@@ -45,7 +45,7 @@ def retrieval_recall(
 ) -> RetrievalRecall:
     """Rank, for each image, all images by other artists by cosine similarity; a hit is the same concept in the top k.
 
-    An artist's own images are no candidates, so recognising an artist's style does not help. Between equal
+    An artist's own images are not candidates, so recognising an artist's style does not help. Between equal
     similarities the wrong image comes first: an encoder that maps everything to one point scores 0, not chance.
     Protocol: ours, because no published one fits pictures drawn by several hands.
 

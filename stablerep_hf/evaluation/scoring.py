@@ -58,7 +58,7 @@ class Scoring:
         test: what is scored.
         validation: chooses the logistic regression's C, in place of a part of `train`.
         columns: what the columns mean.
-        hands: artist -> hand, for artists that share outlines and must count as one; others stand for themselves.
+        hands: artist -> hand, for artists that share outlines and must count as one; each other artist is one hand.
         class_names: the name of each integer label; empty for labels that are names.
         classes: the class of each feature, where the features are a classifier's logits.
         embed_texts: of the dual encoder.
@@ -243,13 +243,13 @@ def check_label_lists(column: str, split: str, labels: NDArray[Any]) -> None:
     wrong = sum(not isinstance(entry, list) or None in entry for entry in labels)
     if wrong:
         raise InputError(
-            f"{wrong} of {len(labels)} entries in the label column {column!r} of split {split!r} are no lists of "
+            f"{wrong} of {len(labels)} entries in the label column {column!r} of split {split!r} are not lists of "
             "labels (null, one label without a list, or null in a list), and others are; make all of them lists."
         )
 
 
 def check_label_values(column: str, split: str, labels: NDArray[Any]) -> None:
-    """Refuse labels (N,) that are no integers or strings, or of which some are missing."""
+    """Refuse labels (N,) that are not integers or strings, or of which some are missing."""
     if labels.dtype.kind == "O" and any(isinstance(label, list) for label in labels):
         raise InputError(
             f"The label column {column!r} of split {split!r} holds several labels an image, and this protocol gives "

@@ -68,7 +68,7 @@ class Columns:
                 or `text`, its siblings have one `caption_id` or else one caption.
 
         Raises:
-            InputError: a mapping has a key that is no attribute of this class.
+            InputError: a mapping has a key that is not an attribute of this class.
         """
         if isinstance(given, Columns):
             return given
@@ -149,7 +149,7 @@ def check_templates(templates: Any) -> None:
     """Refuse sentences that do not say where the class name goes, or have braces besides.
 
     Raises:
-        InputError: there is such a one, or none at all.
+        InputError: a sentence has no place for the name, or another brace, or there are no sentences.
     """
     if not templates or any(
         template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")) for template in templates

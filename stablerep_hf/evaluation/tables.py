@@ -30,9 +30,9 @@ def percent(value: float) -> str:
 def results_table(results: Sequence[EvaluationResult], *, measures_as_rows: bool = False) -> str:
     """One row an encoder, one column a measure, each cell the value in per cent with its 95 % interval.
 
-    Rows and columns keep the order in which they first appear. A last row gives chance where it is known. Below stand
-    the data, the number of images and what the intervals are over. With `measures_as_rows` the table lies on its
-    side, for one encoder with many measures.
+    Rows and columns keep the order in which they first appear. A last row gives chance where it is known. Below the
+    table are the data, the number of images and what the intervals are over. With `measures_as_rows` measures are
+    rows and encoders columns, which suits one encoder with many measures.
 
     Raises:
         InputError: there are no results, or two for one cell.

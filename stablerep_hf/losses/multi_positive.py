@@ -87,7 +87,7 @@ class MultiPositiveContrastiveLoss(nn.Module):
 
 @torch.no_grad()
 def similarity_statistics(image_embeds: Tensor, caption_ids: Tensor) -> dict[str, float]:
-    """What a batch offered and how well it is told apart, for logs; a collective over ranks, O(N D).
+    """What a batch offered and how well its captions are separated, for logs; a collective over ranks, O(N D).
 
     Args:
         image_embeds: (n, D), this rank's, not normalised.

@@ -23,7 +23,7 @@ class Backbone:
 
     Attributes:
         feature: Where it is read: the first token of `last_hidden_state`, or `pooler_output`.
-        description: The same for people.
+        description: The same in words.
         source: Who reads it so.
         positions: Name of the learned position embeddings, which another image size needs resampled; None: the type
             takes any size.

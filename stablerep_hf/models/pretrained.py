@@ -243,7 +243,7 @@ def _normalisation(
 
 
 def _sentence_pooling(source: str, config: Any, revision: str | None) -> TextPooling | None:
-    """The pooling that a sentence-transformers model names; None of a model that is none."""
+    """The pooling that a sentence-transformers model names; None of any other model."""
     from transformers.utils.hub import cached_file
 
     name = "1_Pooling/config.json"

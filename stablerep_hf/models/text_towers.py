@@ -27,7 +27,7 @@ TEXT_TOWERS: dict[str, TextPooling] = {
     "roberta": "mean",
     "xlm-roberta": "mean",
 }
-_OF_SENTENCES = ("mean", "first")
+_SENTENCE_POOLINGS = ("mean", "first")
 _WITHOUT_POOLER = ("bert", "mpnet", "roberta", "xlm-roberta")
 _FIRST_POSITION = {"mpnet": 2, "roberta": 2, "xlm-roberta": 2}  # positions before it are not for tokens
 
@@ -53,7 +53,7 @@ def check_text_config(config: Any, pooling: TextPooling) -> None:
         ValueError: Sizes below 1, an end-of-text token outside the vocabulary, or a pooling of another type.
     """
     default = default_pooling(config)
-    if pooling != default and not {pooling, default} <= set(_OF_SENTENCES):
+    if pooling != default and not {pooling, default} <= set(_SENTENCE_POOLINGS):
         raise ValueError(
             f"text_pooling={pooling!r} does not fit a text tower of type {config.model_type!r}: give {default!r}, or "
             "leave it out."

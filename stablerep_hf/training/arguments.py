@@ -189,7 +189,7 @@ class StableRepTrainingArguments(PretrainingRecipe, ImageTrainingArguments):  # 
         if weights is not None and self.single_images:
             raise InputError(
                 f"source_weights={weights} shares the images of a caption, and under {self.objective} each image "
-                "stands on its own: leave it out."
+                "is a group by itself: leave it out."
             )
         if self.objective == "simclr" and self.crops_per_image < 2:
             raise InputError(

@@ -238,7 +238,7 @@ class AverageWeights(TrainerCallback):
             copy_whole(trained[name], whole(tensor))
 
     @contextmanager
-    def standing_in(self, model: nn.Module) -> Iterator[None]:
+    def replacing(self, model: nn.Module) -> Iterator[None]:
         """Within, a model has the average for its weights; every process calls it."""
         trained = _averaged(model)
         kept = {name: local(trained[name]).detach().clone() for name in self.average}

@@ -56,7 +56,7 @@ class ColorAugmentation(nn.Module):
         color = torch.as_tensor(color).cpu()
         if pixels.device.type == "cpu" and cv2 is not None:
             return self._on_cpu(pixels, color.numpy())
-        # The factors are exact in float32 only; a training under autocast must not change its augmentation.
+        # The factors are exact in float32 only; a training run under autocast must not change its augmentation.
         with torch.autocast(pixels.device.type, enabled=False):
             images = jitter(pixels.float() / 255, color[:, :4], color[:, 4:8].long())
             gray = _rows(color[:, 8] > 0.5, images)

@@ -145,7 +145,7 @@ class GroupDataset(Dataset[Group]):
             try:
                 image = decode_rgb(record["image"])
             except Exception:  # see decode_rgb
-                bad.append(f"{name} ({_known_by(record)})")
+                bad.append(f"{name} ({_describe(record)})")
                 continue
             height, width = image.shape[:2]
             for _ in range(self.crops_per_image):
@@ -185,7 +185,7 @@ def share_out(rng: np.random.Generator, number: int, weights: npt.NDArray[Any], 
 
 
 def check_dataset(dataset: Any) -> None:
-    """Raise `InputError` if something is no data set of `datasets`."""
+    """Raise `InputError` if something is not a data set of `datasets`."""
     if not isinstance(dataset, (datasets.Dataset, datasets.IterableDataset)):
         kind = "not given" if dataset is None else f"a {type(dataset).__name__}"
         raise InputError(
@@ -333,7 +333,7 @@ class GroupCollator:
         return batch
 
 
-def _known_by(record: Mapping[str, Any]) -> str:
+def _describe(record: Mapping[str, Any]) -> str:
     """What tells a person which image a row is: its caption, or its file, without the folders of this machine."""
     if "caption" in record:
         return f"caption {record['caption']!r}"

@@ -234,7 +234,7 @@ class ImageTrainer(HubPushTrainer):
         if self.probe is None:
             raise InputError("There is nothing to evaluate on: give the trainer a `probe` (`probe_data`).")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        averaged = nullcontext() if self.average is None else self.average.standing_in(self.model)
+        averaged = nullcontext() if self.average is None else self.average.replacing(self.model)
         with averaged, gathered(model):
             measured = self.probe(model)
         if self.args.load_best_model_at_end:

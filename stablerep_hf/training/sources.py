@@ -65,7 +65,7 @@ def by_name(images: TrainingImages | None) -> dict[str, Any]:
     """What a trainer was given, by name; "" is that of a single data set.
 
     Raises:
-        InputError: Something is no data set, or some are streams and some are not.
+        InputError: Something is not a data set, or some are streams and some are not.
     """
     if isinstance(images, (datasets.DatasetDict, datasets.IterableDatasetDict)):
         raise InputError(f"train_dataset holds the splits {', '.join(map(str, images))}: pass one of them.")
@@ -97,7 +97,7 @@ def check_shared(ids: Mapping[str, Int64Array]) -> None:
         ids: int64 (N,), by the name of the data set.
 
     Raises:
-        InputError: There is such a one.
+        InputError: A data set shares no caption with the others.
     """
     for name, own in reversed(list(ids.items())):
         others = [other for label, other in ids.items() if label != name]

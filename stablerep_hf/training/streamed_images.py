@@ -244,12 +244,12 @@ class StreamedBatchSampler(GroupedBatchSampler):
         for _ in range(self.skipped):
             yield [None] * self.batch_size
         left = len(range(len(self))[self.skipped : self.stop])
-        with ThreadPoolExecutor(1) as reading:  # ahead of the training, which a slow connection then delays less
-            ahead = deque(reading.submit(read) for _ in range(min(_READ_AHEAD, left)))
+        with ThreadPoolExecutor(1) as thread:  # ahead of the training, which a slow connection then delays less
+            ahead = deque(thread.submit(read) for _ in range(min(_READ_AHEAD, left)))
             for step in range(left):
                 batch = ahead.popleft().result()
                 if step + _READ_AHEAD < left:
-                    ahead.append(reading.submit(read))
+                    ahead.append(thread.submit(read))
                 yield batch
 
 

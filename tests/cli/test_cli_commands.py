@@ -545,7 +545,7 @@ def test_evaluate_prints_and_saves_scores(stablerep, trained, labelled_folder, t
         (["--protocols", "astrology"], ["astrology"]),
         (["--protocols", "retrieval"], ["artist"]),
         (["--split", "validation"], ["validation"]),
-        (["--protocols", "zero_shot"], ["knows no texts"]),
+        (["--protocols", "zero_shot"], ["has no text tower"]),
         (["--protocols", "text_retrieval", "--caption_column", "words"], ["'words'"]),
         (["--slice_columns", "hue"], ["'hue'"]),
         (["--metric", "f1"], ["f1", "mean_per_class"]),
@@ -630,7 +630,7 @@ def test_evaluate_measures_the_whole_pretraining_model_with_its_texts(
     code, _, err = stablerep("evaluate", folder / "pretraining", *arguments)
     assert code == 0, err
     assert {r["variant"] for r in json.loads(files[0].read_text())} == {"image to text", "text to image"}
-    assert refused(stablerep("evaluate", folder, *arguments), "knows no texts")
+    assert refused(stablerep("evaluate", folder, *arguments), "has no text tower")
 
 
 def test_evaluate_needs_an_encoder_that_is_there(stablerep, labelled_folder):

@@ -225,7 +225,7 @@ def test_no_encoder_and_a_classifier_without_weights(stablerep, labelled_folder,
     code, _, error = stablerep(
         "evaluate", encoder, "--data", labelled_folder, "--protocols", "classification", "--cache", "none"
     )
-    assert code == 2 and "is no trained classifier" in error
+    assert code == 2 and "is not a trained classifier" in error
 
 
 def test_adapters_of_another_encoder_and_labels_of_other_classes(
@@ -240,7 +240,7 @@ def test_adapters_of_another_encoder_and_labels_of_other_classes(
     code, _, error = stablerep(
         "evaluate", output, "--data", labelled_by_name, "--protocols", "classification", "--cache", "none"
     )
-    assert code == 2 and "which is none of the classifier's classes" in error
+    assert code == 2 and "which is not among the classifier's classes" in error
     config = output / "adapter" / "adapter_config.json"
     wide = AutoModelForImageClassification.from_pretrained(output).config
     wide.hidden_size, wide.intermediate_size = 48, 96

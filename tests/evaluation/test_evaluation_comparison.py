@@ -113,8 +113,8 @@ def test_an_encoder_that_cannot_be_measured_leaves_the_others(clip_folder, test_
     arguments = {"columns": columns, "protocols": ["zero_shot"], "progress": False}
     (result,) = compare_encoders([pixel_encoder(), str(clip_folder)], None, test_world, **arguments)
     assert result.encoder == "clip"
-    assert "8 x 8 pixels is left out: The encoder '8 x 8 pixels' knows no texts" in caplog.text
-    with pytest.raises(InputError, match="knows no texts"):
+    assert "8 x 8 pixels is left out: The encoder '8 x 8 pixels' has no text tower" in caplog.text
+    with pytest.raises(InputError, match="has no text tower"):
         compare_encoders([pixel_encoder(), pixel_encoder(4)], None, test_world, **arguments)
     with pytest.raises(InputError, match="Two encoders are called '8 x 8 pixels'"):
         compare_encoders([pixel_encoder(), pixel_encoder()], None, test_world, **arguments)

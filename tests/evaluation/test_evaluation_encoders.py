@@ -97,7 +97,7 @@ def test_siglip_reads_texts_as_it_learned_them(clip_folder, test_world):
 
 
 def test_an_encoder_without_texts_says_so(vit, image_processor, clip_folder):
-    with pytest.raises(InputError, match="'ViTModel' knows no texts"):
+    with pytest.raises(InputError, match="'ViTModel' has no text tower"):
         load_encoder(vit, image_processor).embed_texts(["a"])
     for name in clip_folder.glob("tokenizer*"):
         name.unlink()

@@ -196,8 +196,8 @@ def test_skipped_images_are_reported_in_the_result():
     ("changes", "message"),
     [
         ({"protocols": ["knn", "guess"]}, "no protocol 'guess'; choose from knn, linear_probe, linear_probe_sgd"),
-        ({"protocols": "knn"}, "no list of names"),
-        ({"protocols": []}, "no list of names"),
+        ({"protocols": "knn"}, "not a list of names"),
+        ({"protocols": []}, "not a list of names"),
         ({"protocols": ["knn"], "columns": ARTISTS}, "'knn' was given no label column"),
         ({"protocols": ["knn"], "train_dataset": None}, "'knn' was given no training data set"),
         ({"protocols": ["retrieval"], "columns": Columns(group="concept")}, "'retrieval' was given no artist column"),
@@ -207,7 +207,7 @@ def test_skipped_images_are_reported_in_the_result():
             {"columns": Columns(label="image", group="concept", artist="artist")},
             "'image' of split 'test' holds images",
         ),
-        ({"protocols": ["zero_shot"]}, "knows no texts"),
+        ({"protocols": ["zero_shot"]}, "has no text tower"),
         ({"protocols": ["knn"], "columns": Columns(label="label", slices=("hue",))}, "no column 'hue'"),
     ],
 )
@@ -262,8 +262,8 @@ def test_columns_that_cannot_mean_what_they_should_are_refused(vit, image_proces
             "text_retrieval",
             "image id column 'cid'",
         ),
-        (replaced("words", list(range(36))), Columns(caption="words"), "text_retrieval", "holds 0, which is no text"),
-        (replaced("label", lists), LABEL, "linear_probe", "72 of 72 entries .* of split 'train' are no lists"),
+        (replaced("words", list(range(36))), Columns(caption="words"), "text_retrieval", "which is not a text"),
+        (replaced("label", lists), LABEL, "linear_probe", "72 of 72 entries .* of split 'train' are not lists"),
         (replaced("label", [None, [], *lists[2:]]), LABEL, "linear_probe", "1 of 36 entries .* of split 'test'"),
         (replaced("label", [[None], *lists[1:]]), LABEL, "linear_probe", "1 of 36 entries .* of split 'test'"),
     ):
@@ -284,7 +284,7 @@ def test_columns_that_cannot_mean_what_they_should_are_refused(vit, image_proces
     listed = Features(
         plain.features, plain.rows, {**plain.columns, "label": objects([[v] for v in plain.columns["label"]])}
     )
-    with pytest.raises(InputError, match="of split 'training' are no lists"):
+    with pytest.raises(InputError, match="of split 'training' are not lists"):
         evaluate_features(
             plain,
             listed,

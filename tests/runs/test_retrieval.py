@@ -194,7 +194,7 @@ def test_retrieved_images_join_a_drawn_set_of_the_same_captions(world, tmp_path)
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"encoder": "embedded-stablerep"}, "knows no texts"),
+        ({"encoder": "embedded-stablerep"}, "has no text tower"),
         ({"min_similarity": 0.9999}, "min_similarity=0.9999 is more than any image has to any caption"),
         ({"per_caption": 0}, "per_caption=0 and near_bits=6 find nothing"),
         ({"exclude": ["PHOTOS"]}, "Each of the 40 images resembles one of an evaluation set"),

@@ -675,7 +675,7 @@ def test_the_average_takes_in_the_statistics_of_batch_norms(dataset, tmp_path):
     live = weights(model)
     assert largest_difference({name: expected}, {name: live[name]}) > 1e-4
     torch.testing.assert_close(trainer.average.average[name], expected)
-    with trainer.average.standing_in(model):
+    with trainer.average.replacing(model):
         torch.testing.assert_close(weights(model)[name], expected)
         assert torch.equal(weights(model)[f"{name[:-4]}var"], trainer.average.average[f"{name[:-4]}var"])
     assert largest_difference(weights(model), live) == 0.0
