@@ -177,7 +177,7 @@ def zero_shot(scoring: Scoring) -> list[Finding]:
     if len(names) < 2:
         raise InputError(f"The only class is {names[0]!r}, so there is nothing to tell apart; give two classes.")
     weights = zero_shot_weights(scoring.embed_texts, names, settings.templates)
-    scores = zero_shot_scores(test.embeds, weights).double().numpy()
+    scores = zero_shot_scores(test.embeds, weights).double().cpu().numpy()
     finding = scoring.finding_of_images(
         "zero_shot",
         settings.metric,
