@@ -66,6 +66,8 @@ def test_labels_stand_for_captions_and_promise_no_more(labelled, home):
     assert answers.map()["groups"] == ["dog", "my cat"]
     assert "synthetic" not in answers.map()["note"] + answers.about_page()
     assert answers.facts()["dataset"] == "labelled"
+    about = answers.about_page()
+    assert about.count("/search_by_picture") == 1 and "words are not kept" not in about, "nothing is searched by words"
     assert str(home) not in answers.about_page() + str(answers.facts()), "no path of this machine"
 
 
