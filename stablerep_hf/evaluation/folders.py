@@ -46,8 +46,8 @@ class FolderFiles:
     Attributes:
         are_images: whether they are images, one a file, rather than tables or archives of rows.
         patterns: split -> glob patterns of its files, absolute; of a repository relative to it.
-        drop_labels: as `datasets` takes it: True where no folder below a split can name a class, False where all do
-            and `datasets` would count their levels wrong, else None.
+        drop_labels: as `datasets` takes it: True where no folder below a split can name a class, False where all do,
+            else None. Left to itself `datasets` would give no labels in a first split that holds a single class.
         unread: what is not read, and why -> how many files.
         uneven: an image of a class folder and one of a deeper folder, if there are both: `datasets` reads no labels
             then, since it could not say at which depth classes are named.
@@ -116,7 +116,7 @@ def find_files(folder: Path, names: Iterable[str] | None = None) -> FolderFiles:
     depth = len(base) + (0 if splits.keys() == {""} else 1)
     levels, classes = {len(path.parts): str(path) for path in files}, {path.parent.name for path in files}
     drop_labels = None if max(levels) > depth + 1 else True
-    if drop_labels is None and len(levels) == 1 < len(classes) and any("\\" in str(path) for path in files):
+    if drop_labels is None and len(levels) == 1 < len(classes):
         drop_labels = False
     uneven = tuple(levels.values())[:2] if are_images and drop_labels is None and len(levels) > 1 else ()
     return FolderFiles(
@@ -136,9 +136,16 @@ def _walk(folder: Path) -> Iterator[PurePath]:
         place = Path(walked)
         records = {name for name, file in _RECORDS.items() if (place / name / file).is_file()}
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")) and name not in records)
-        real = {name: os.path.realpath(place / name) for name in folders}
-        folders[:] = [name for name in folders if real[name] not in seen]  # a link may lead back up
-        seen |= set(real.values())
+        for name in list(folders):
+            real = os.path.realpath(place / name)
+            if Path(os.path.realpath(place)).is_relative_to(real):
+                folders.remove(name)  # a link that leads back up
+            elif real in seen:
+                raise InputError(
+                    f"The folder {str(place / name)!r} is in the data set twice, by a link, so that its files would "
+                    "be in two splits or classes: take the link out."
+                )
+            seen.add(real)
         yield from (PurePath(place.relative_to(folder), name) for name in sorted(names) if not name.startswith("."))
 
 

@@ -183,6 +183,8 @@ def _load_files(source: str | Path, files: FolderFiles, split: str | None, setti
     if streaming:
         return builder.as_streaming_dataset(split)
     builder.download_and_prepare()
+    if number := builder.unnamed():
+        logger.warning("%d images in %s are not read: no metadata file names them.", number, source)
     return builder.as_dataset(split)
 
 
@@ -239,7 +241,7 @@ def _without_foreign_paths(dataset: Any, source: str | Path) -> Any:
     if Path(source).exists():
         roots = [re.escape(root) for root in {os.path.normpath(Path(source).absolute()), str(Path(source).resolve())}]
     elif is_stream:
-        roots = [rf"hf://datasets/{re.escape(str(source))}@[^/]+"]
+        roots = [rf"hf://datasets/{re.escape(str(source))}(?:@[^/]+)?"]
     else:
         folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=str(source), repo_type="dataset"))
         roots = [re.escape(str(folder))]

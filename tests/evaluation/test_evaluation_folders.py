@@ -117,6 +117,51 @@ def test_avif_is_loaded_beside_other_pictures_and_described_by_metadata(tmp_path
     assert row["caption"] == "a blue thing" and row["image"].convert("RGB").getpixel((3, 3))[2] > 240
 
 
+def test_captions_of_metadata_are_read_as_written(tmp_path, caplog):
+    fill(tmp_path, *(f"{n}.png" for n in range(4)))
+    file = tmp_path / "metadata.csv"
+    file.write_text('file_name,caption\n0.png,None\n1.png,"nan, or NA"\n2.png,null\n3.png,\n')
+    for streaming in (False, True):
+        rows = list(load_images(tmp_path, "train", streaming=streaming))
+        assert [row["caption"] for row in rows] == ["None", "nan, or NA", "null", None]
+    assert not caplog.records
+    file.write_text("file_name,caption\n0.png,a red heart, on a blue ground\n")
+    for streaming in (False, True):
+        with pytest.raises(InputError, match=r"metadata.csv' has 3 fields, but the first line names 2: put"):
+            load_images(tmp_path, "train", streaming=streaming)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("csv", "file_name,mask_file_name\n0.png,1.png\n0.png,1.png\n"),
+        ("jsonl", '{"file_names": ["0.png", "1.png"]}\n'),
+    ],
+)
+def test_images_that_no_metadata_names_are_counted_and_said(tmp_path, caplog, name, text):
+    fill(tmp_path, *(f"{n}.png" for n in range(4)))
+    (tmp_path / f"metadata.{name}").write_text(text)
+    for _ in range(2):  # also of what lies in the cache
+        load_images(tmp_path, "train[:1]")
+        assert caplog.messages.pop() == f"2 images in {tmp_path} are not read: no metadata file names them."
+        caplog.clear()
+
+
+def test_a_split_of_one_class_has_labels(tmp_path):
+    fill(tmp_path, "test/cat/0.png", "train/cat/0.png", "train/dog/0.png")
+    for streaming in (False, True):
+        loaded = load_images(tmp_path, None, streaming=streaming)
+        assert [row["label"] for row in loaded["test"]] == [0] and [row["label"] for row in loaded["train"]] == [0, 1]
+
+
+@pytest.mark.parametrize(("link", "target"), [("test", "train"), ("test", "train/cat"), ("val", "train")])
+def test_a_link_that_puts_files_into_two_splits_is_refused(tmp_path, link, target):
+    fill(tmp_path, "train/cat/0.png", "train/dog/0.png")
+    (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.raises(InputError, match="is in the data set twice, by a link, so that"):
+        load_images(tmp_path, "train")
+
+
 def test_a_loop_of_links_ends(tmp_path):
     fill(tmp_path, "a/0.png", "b/0.png")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
