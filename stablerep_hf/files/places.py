@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from ..errors import InputError
 def default_cache_dir() -> Path:
     """Default folder for the features of all encoders and data sets: below HF_HOME."""
     return Path(constants.HF_HOME) / "stablerep" / "features"
+
+
+def free_bytes(place: str | Path) -> int:
+    """What is free on the disk where a folder is or will be."""
+    path = Path(place).resolve()
+    return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
 
 
 def check_place(argument: str, path: str | Path, *, is_file: bool = False) -> None:

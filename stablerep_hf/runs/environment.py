@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from ..files.places import free_bytes
 
 PACKAGES = (
     "stablerep_hf",
@@ -52,13 +52,6 @@ def environment() -> dict[str, str]:
         ("models cache", constants.HF_HUB_CACHE),
         ("datasets cache", datasets.config.HF_DATASETS_CACHE),
     ):
-        facts[name] = f"{folder}, {_free(Path(folder)):.0f} GiB free"
+        facts[name] = f"{folder}, {free_bytes(folder) / 2**30:.0f} GiB free"
     facts |= {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     return facts
-
-
-def _free(folder: Path) -> float:
-    """GiB free where a folder is or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free / 2**30

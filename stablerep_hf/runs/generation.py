@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from ..assets import EMBEDDED
 from ..files.locks import lock_folder
-from ..files.places import check_owned
+from ..files.places import check_owned, free_bytes
 from ..files.shards import PROVENANCE
 from ..synthesis.estimate import SynthesisEstimate, estimate_synthesis
 from ..synthesis.planning import KnownWords, known_words, plan_generation
@@ -83,8 +81,7 @@ class GenerationRun:
     @property
     def free_bytes(self) -> int:
         """Room on the disk of the output."""
-        place = Path(self.settings.output).resolve()
-        return shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
+        return free_bytes(self.settings.output)
 
     def estimate(self) -> SynthesisEstimate:
         """Measure on two batches what the missing images would take. Nothing is written.

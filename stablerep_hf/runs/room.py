@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files.places import free_bytes
 
 if TYPE_CHECKING:
     from ..training.image_trainer import ImageTrainer
@@ -50,13 +50,12 @@ def room_of(trainer: ImageTrainer, output: Path) -> Room:
     limit = trainer.save_total_limit
     kept = min(saves, limit + 1) if limit and limit > 0 else saves  # one more is there before an old one goes
     there = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
-    nearest = next(path for path in (output.resolve(), *output.resolve().parents) if path.exists())
     return Room(
         checkpoint=weights + trained * (2 if args.ema_decay is None else 3),
         checkpoints=kept,
         models=2 * weights,
         there=there,
-        free=shutil.disk_usage(nearest).free,
+        free=free_bytes(output),
     )
 
 

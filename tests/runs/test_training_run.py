@@ -11,7 +11,6 @@ from training_data import make_dataset
 from stablerep_hf import cli
 from stablerep_hf.errors import InputError
 from stablerep_hf.files.locks import lock_folder
-from stablerep_hf.runs import room
 from stablerep_hf.runs.fine_tuning import FineTuningRun, FineTuningSettings
 from stablerep_hf.runs.training import TrainingRun, TrainingSettings
 from stablerep_hf.training import FineTuningArguments, ModelSettings, StableRepTrainingArguments
@@ -196,7 +195,7 @@ def test_a_run_that_does_not_fit_on_the_disk_is_refused_before_it_begins(
     assert (limited.room.checkpoint, limited.room.checkpoints) == (weights + 3 * trained, 3)
 
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage._replace(free=int(run.room.wanted - 1)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(run.room.wanted - 1)))
     with pytest.raises(InputError, match=r"writes about .* GB to .*run \(20 checkpoints of .*`save_total_limit`"):
         make_run(tmp_path / "run", grouped_folder, max_steps=20).run()
     assert not (tmp_path / "run").exists()
