@@ -341,7 +341,10 @@ def test_arguments_that_cannot_work_are_refused(tmp_path, settings, sentence):
     [
         (lambda data: data.remove_columns("label"), "no 'label'"),
         (lambda data: data.remove_columns("label").add_column("label", [None] * 48), "have no 'label'"),
-        (lambda data: data.remove_columns("label").add_column("label", ["violet"] * 48), "'violet', which is none"),
+        (
+            lambda data: data.remove_columns("label").add_column("label", ["violet"] * 48),
+            "'violet', which is not among",
+        ),
         (lambda data: labelled(multi_label=True), "several labels an image"),
         (lambda data: data.remove_columns("label").add_column("label", [[0, None]] * 48), "48 of 48 images have no"),
         (lambda data: data.remove_columns("label").add_column("label", [{"a": 1}] * 48), "holds {'a': 1}"),
