@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Image
+from datasets import ClassLabel, Dataset, Image
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -20,6 +20,13 @@ def column_values(dataset: Dataset, column: str) -> NDArray[Any]:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
+
+
+def class_names(dataset: Dataset, column: str | None) -> list[str]:
+    """Names of the classes of a column of a `ClassLabel`, or of lists of it; none of any other column."""
+    kind = dataset.features.get(column)
+    kind = getattr(kind, "feature", kind)
+    return list(kind.names) if isinstance(kind, ClassLabel) else []
 
 
 def check_columns(dataset: Dataset, image_column: str, others: Sequence[str]) -> None:

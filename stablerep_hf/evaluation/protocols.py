@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from ..errors import InputError
 from .catalogue import MEASURES, default_protocols
 from .checks import check_protocols, check_sides
+from .columns import class_names
 from .encoder import ImageProcessor, VisionEncoder, load_encoder
 from .features import ExtractionOptions, Features, extract_features
 from .image_transforms import CropAndFlip
@@ -106,7 +107,7 @@ def evaluate_encoder(
         subject=subject,
         validation=learning[1] if len(learning) > 1 else None,
         augmented=augmented,
-        class_names=_class_names(test_dataset, columns.label),
+        class_names=class_names(test_dataset, columns.label),
         classes=vision.classes,
         embed_texts=vision.embed_texts,
         hands=hands or {},
@@ -191,12 +192,6 @@ def _chosen(
         logger.warning("%s has no text tower, so %s is left out.", vision.name, left)
         return kept
     return protocols
-
-
-def _class_names(dataset: Dataset, column: str | None) -> Sequence[str]:
-    kind = dataset.features.get(column)
-    kind = getattr(kind, "feature", kind)  # of lists of labels
-    return kind.names if isinstance(kind, ClassLabel) else ()
 
 
 def _augmented(

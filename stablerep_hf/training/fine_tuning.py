@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from transformers import TrainerCallback
 from ..errors import InputError
 from ..evaluation import Columns, EvaluationSettings, evaluate_encoder, load_classifier
 from ..evaluation.classification import class_indices
+from ..evaluation.columns import class_names, column_values
 from ..models.export import encoder_image_processor
 from .arguments import ImageTrainingArguments
 from .grouped_images import GroupedBatchSampler, GroupedImages
@@ -238,15 +238,9 @@ def _labels(dataset: datasets.Dataset, column: str) -> tuple[list[str], NDArray[
         raise InputError(
             f"The data has the columns {dataset.column_names} but no {column!r}: name the labels with `label_column`."
         )
-    kind = dataset.features[column]
-    kind = getattr(kind, "feature", kind)
-    names = kind.names if isinstance(kind, datasets.ClassLabel) else []
-    labels = dataset.with_format(None)[column][:]
-    check_labels(labels, column)
-    several = any(isinstance(label, list) for label in labels)
-    values = np.empty(len(labels), dtype=object)
-    values[:] = labels
-    return names, values if several else np.asarray(labels), several
+    labels = column_values(dataset.with_format(None), column)
+    check_labels(labels.tolist(), column)
+    return class_names(dataset, column), labels, any(isinstance(label, list) for label in labels)
 
 
 def targets_of(dataset: datasets.Dataset, column: str, classes: Sequence[str]) -> Tensor:
