@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..assets import ENCODERS, find_encoder
-from ..errors import InputError
+from ..errors import InputError, refusing
 from .frames import perceptual_hash, shrink
 
 if TYPE_CHECKING:
@@ -58,24 +58,38 @@ class Siblings:
 def describe_encoder(name: str) -> Mapping[str, str | None]:
     """What a plan says of the encoder of `max_sibling_similarity`.
 
+    Returns:
+        Its name, and as revision the digest of the embedded one's content, or the commit that the Hub has today.
+
     Raises:
-        InputError: It is a folder, which another machine does not have.
+        InputError: It is a folder, which another machine does not have, or cannot be found.
     """
+    from huggingface_hub import hf_hub_download
+
     from .pipeline_folder import content_digest
 
     folder = Path(find_encoder(name))
-    if folder.is_dir() and name not in ENCODERS:
+    if name in ENCODERS:
+        return {"name": name, "revision": content_digest(folder)}
+    if folder.is_dir():
         raise InputError(
             f"sibling_encoder={name} is a folder, and a plan names what every machine finds: give a Hub id, or one of "
             f"{', '.join(ENCODERS)}."
         )
-    return {"name": name, "revision": content_digest(folder) if folder.is_dir() else None}
+    remedy = "give the id of a Hub repository that this machine can reach, or an embedded encoder"
+    with refusing(f"sibling_encoder={name} cannot be found", remedy, (OSError, ValueError)):
+        return {
+            "name": name,
+            "revision": Path(hf_hub_download(name.removeprefix("hf-hub:"), "config.json")).parent.name,
+        }
 
 
 @lru_cache(1)
 def _encoder(name: str, revision: str | None) -> VisionEncoder:
     from ..evaluation import load_encoder
 
+    if name not in ENCODERS:
+        return load_encoder(name, revision=revision, device="cpu")
     if describe_encoder(name)["revision"] != revision:
         raise InputError(f"The encoder {name} is not the one of the plan any more: draw into another folder.")
     return load_encoder(find_encoder(name), device="cpu")

@@ -17,7 +17,7 @@ from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import load_encoder
 from stablerep_hf.hub import dataset_facts, render_dataset_card
-from stablerep_hf.synthesis import SynthesisPlan, read_provenance, synthesize
+from stablerep_hf.synthesis import SynthesisPlan, read_provenance, siblings, synthesize
 from stablerep_hf.synthesis.drawing import MOST_REDRAWS, draw_shard
 from stablerep_hf.synthesis.frames import encode_image, is_black, is_blank, perceptual_hash, store_frame
 from stablerep_hf.synthesis.labelling import read_label
@@ -279,3 +279,24 @@ def test_an_encoder_of_siblings_that_cannot_serve_is_one_sentence(make_plan: Mak
     plan = make_plan(5, captions_per_shard=1, max_sibling_similarity=-1.0, sibling_encoder="embedded")
     with pytest.raises(InputError, match=r"nearer to a sibling than max_sibling_similarity=-1\.0"):
         synthesize(plan, Painter(), tmp_path / "out", progress=False)
+
+
+def test_an_encoder_of_the_hub_is_the_same_for_every_run_of_a_plan(
+    make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, loaded = ["1" * 40, "2" * 40], []
+
+    def download(name: str, file: str) -> str:
+        return f"/cache/{name}/snapshots/{heads.pop(0)}/{file}"
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("stablerep_hf.evaluation.load_encoder", lambda *given, **how: loaded.append((given, how)))
+    plan = make_plan(3, max_sibling_similarity=0.9, sibling_encoder="me/encoder")
+    again = SynthesisPlan.from_json(plan.to_json(), plan.captions)  # the repository has a new commit meanwhile
+    assert again.hash == plan.hash
+    siblings._encoder.__wrapped__(**again.sibling_encoder)
+    assert loaded == [(("me/encoder",), {"revision": "1" * 40, "device": "cpu"})]
+    assert make_plan(3, max_sibling_similarity=0.9, sibling_encoder="me/encoder").hash != plan.hash
+    with pytest.raises(InputError, match="sibling_encoder=not an id cannot be found"):
+        monkeypatch.undo()
+        make_plan(3, max_sibling_similarity=0.9, sibling_encoder="not an id")
