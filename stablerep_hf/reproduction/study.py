@@ -76,7 +76,11 @@ def run_study(settings: StudySettings | None = None) -> Path:
     claims = [claim for claim in make_claims(world) if command.claims is None or claim.number in command.claims]
     if unknown := set(command.claims or ()) - {claim.number for claim in claims}:
         known = ", ".join(str(claim.number) for claim in make_claims(world))
-        raise InputError(f"claims={min(unknown)} cannot be tested in world={command.world}: choose of {known}.")
+        drawn = min(unknown) in world.claims and not world.draws
+        remedy = "name a pipeline as `generator`, as it compares how images are drawn, or " if drawn else ""
+        raise InputError(
+            f"claims={min(unknown)} cannot be tested in world={command.world}: {remedy}choose of {known}."
+        )
     if command.jobs < 1:
         raise InputError(f"jobs={command.jobs} does nothing: give 1 or more.")
     output = Path(command.output)

@@ -105,7 +105,8 @@ def test_a_study_is_recorded_resumed_and_reported(stablerep, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--claims", "7"], "--claims 7 cannot be tested"),
+        (["--claims", "7"], "--claims 7 cannot be tested in --world embedded: choose of 1"),
+        (["--world", "photos", "--claims", "8"], "name a pipeline as `--generator`"),
         (["--num_captions", "20"], "multiple of 8"),
         (["--num_captions", "64", "--views_per_batch", "64"], "than the smallest set has"),
         (["--num_seeds", "1"], "seeds=1"),
