@@ -72,7 +72,7 @@ def test_every_shown_command_parses():
 def test_every_command_that_draws_at_scale_names_its_generator():
     commands = " ".join(blocks("bash", README + GUIDES)).replace("\\\n", " ")
     drawing = re.findall(r"(?:stablerep|stablerep_hf\.cli) generate .*", commands)
-    assert len(drawing) == 12
+    assert len(drawing) == 13
     named = re.compile("--generator (stabilityai/|stable-diffusion|https://|inference:)")
     assert all(named.search(command) for command in drawing)
 
