@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ..errors import InputError, one_line, refusing
 
 DEFAULT_COLUMN = "caption"
-FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet")
+FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 Rows = Iterator[tuple[str | None, str | None]]  # caption and label
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -54,7 +54,7 @@ def read_rows(file: str, column: str | None, label_column: str | None) -> Rows:
             return _from_separated(file, name, ",", column, label_column)
         case ".tsv":
             return _from_separated(file, name, "\t", column, label_column)
-        case ".jsonl" | ".json":
+        case ".jsonl" | ".ndjson" | ".json":
             return _from_json(file, name, column, label_column)
         case ".txt" | "":
             if asked := column or label_column:

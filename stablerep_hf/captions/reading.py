@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -41,9 +44,9 @@ def read_captions(
 
     Args:
         source: A file: `.txt` (UTF-8, one caption a line), `.csv` or `.tsv` (the first line names the columns),
-            `.jsonl` or `.json` (a list or lines; entries are objects or plain strings) or `.parquet`; text may be
-            compressed (`.csv.gz`). Or a folder or the id of a data set on the Hub, whose files `datasets` sorts into
-            splits; other files, such as tars, are streamed by `datasets`.
+            `.jsonl`, `.ndjson` or `.json` (a list or lines; entries are objects or plain strings) or `.parquet`; text
+            may be compressed (`.csv.gz`). Or a folder or the id of a data set on the Hub, whose files `datasets` sorts
+            into splits; other files, such as tars, are streamed by `datasets`.
         column: Which column holds the captions. By default `caption`, else the only column that holds text (but not of
             a CSV file, whose only heading may be a caption).
         split: Which split of a data set to read. Files have none.
@@ -116,26 +119,45 @@ def _read_dataset(source: str, column: str | None, split: str, label_column: str
     import datasets
     from datasets.exceptions import DatasetsError
 
-    with refusing(  # no way to it, a file damaged halfway
-        f"No captions could be read from {source!r}, split {split!r}",
-        "give a file, a folder or a data set id that `datasets.load_dataset` can load, and a split it has",
-        (OSError, ValueError, DatasetsError),
+    with (
+        refusing(  # no way to it, a file damaged halfway
+            f"No captions could be read from {source!r}, split {split!r}",
+            "give a file, a folder or a data set id that `datasets.load_dataset` can load, and a split it has",
+            (OSError, ValueError, DatasetsError),
+        ),
+        _without_patterns(source) as place,
     ):
         read_card(source)  # that it names no files but its own
-        config = datasets.load_dataset_builder(source).config
+        config = datasets.load_dataset_builder(place).config
         splits = {str(name): [str(file) for file in files] for name, files in (config.data_files or {}).items()}
         if splits and split not in splits:
             raise InputError(f"{source!r} has no split {split!r}; choose one of {list(splits)}.")
         files = splits.get(split, [])
         # Of images and tables the tables hold the captions.
         tables = [file for file in files if suffix_of(file) in FILE_SUFFIXES]
-        _warn_of_the_rest(source, tables or files, split, splits)
+        _warn_of_the_rest(source, place, tables or files, split, splits)
         if tables:
             return _read_files(tables, column, label_column)
         # Of zipped CSV files pandas would take captions such as "None" for missing ones.
         options = {"keep_default_na": False} if hasattr(config, "keep_default_na") else {}
-        rows = datasets.load_dataset(source, split=split, streaming=True, **options)
+        rows = datasets.load_dataset(place, split=split, streaming=True, **options)
         return _collect(_stream(rows, source, column, label_column), label_column)
+
+
+@contextmanager
+def _without_patterns(source: str) -> Iterator[str]:
+    """What `datasets` can list: for a folder whose path it would take for a pattern, one of links to its files."""
+    folder = Path(source).resolve()
+    if not folder.is_dir() or not glob.has_magic(str(folder)):
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                link = Path(place, file.relative_to(folder))
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file)
+        yield place
 
 
 def _stream(rows: Any, source: str, column: str | None, label_column: str | None) -> Rows:
@@ -155,10 +177,12 @@ def _stream(rows: Any, source: str, column: str | None, label_column: str | None
         yield row[chosen], row[label] if names is None else class_name(names, row[label])
 
 
-def _warn_of_the_rest(source: str, read: Sequence[str], split: str, splits: Mapping[str, Sequence[str]]) -> None:
+def _warn_of_the_rest(
+    source: str, place: str, read: Sequence[str], split: str, splits: Mapping[str, Sequence[str]]
+) -> None:
     """Warn of the visible files of a folder that are not read, with their number by reason."""
     reasons_of = {file: f"in the split {name!r}" for name, files in splits.items() for file in files if name != split}
-    folder, reasons = Path(source).resolve(), Counter[str]()
+    folder, reasons = Path(place).resolve(), Counter[str]()
     for path in folder.rglob("*"):
         file, suffix = str(path), suffix_of(str(path))
         is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -60,7 +60,7 @@ def test_json_lines_and_lists_of_objects_and_strings(tmp_path: Path) -> None:
     assert read_captions(lines).captions == TEXTS  # the only column with text
     assert read_captions(write(tmp_path / "o.json", json.dumps(objects)), column="text").captions == TEXTS
     assert read_captions(write(tmp_path / "s.json", json.dumps([*TEXTS, None]))).captions == TEXTS
-    assert read_captions(write(tmp_path / "s.jsonl", "\n".join(map(json.dumps, TEXTS)))).captions == TEXTS
+    assert read_captions(write(tmp_path / "s.ndjson", "\n".join(map(json.dumps, TEXTS)))).captions == TEXTS
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
@@ -275,6 +275,21 @@ def test_captions_of_a_folder_of_images_stand_in_its_table(tmp_path: Path, caplo
     assert read_captions(tmp_path).captions == ["None", "a dog"]
     assert "2 files in" in caplog.text
     assert "2 .png" in caplog.text
+
+
+@pytest.mark.parametrize("card", ["", "---\nconfigs: [{config_name: default, data_files: '*/a.csv'}]\n---\n"])
+def test_a_folder_with_brackets_in_its_name_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, card: str
+) -> None:
+    folder = tmp_path / "mine [1]*"
+    (folder / "part [2]").mkdir(parents=True)
+    write(folder / "part [2]" / "a.csv", "caption\na red heart\n")
+    write(folder / "notes.docx", "x")
+    write(folder / "README.md", card)
+    assert read_captions(folder).captions == ["a red heart"]
+    assert caplog.messages[-1:] == [f"1 files in {str(folder)!r} are not read: 1 .docx."]
+    with pytest.raises(InputError, match=r"mine \[1\]\*' has no split 'test'"):
+        read_captions(folder, split="test")
 
 
 def test_captions_of_archives_are_streamed(tmp_path: Path) -> None:
