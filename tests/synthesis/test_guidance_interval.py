@@ -150,7 +150,7 @@ def test_noise_levels_are_those_of_the_schedulers(tiny_pipeline: Path) -> None:
     flow.set_timesteps(4)
     found = [noise_level(flow, float(t)) for t in flow.timesteps]
     assert found == pytest.approx([float(s / (1 - s)) for s in flow.sigmas[:4]], rel=1e-4)
-    with pytest.raises(InputError, match="given with a EDMEulerScheduler, which tells no noise levels"):
+    with pytest.raises(InputError, match="given with a EDMEulerScheduler, which has no noise levels"):
         noise_level(diffusers.EDMEulerScheduler(), 1.0)
 
 
