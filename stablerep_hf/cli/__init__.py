@@ -9,7 +9,10 @@ import io
 import logging
 import os
 import select
+import socket
 import sys
+import urllib.parse
+import urllib.request
 from collections.abc import Sequence
 
 from .. import __version__
@@ -76,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a caption may hold what this terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    if argv is None and _hub_is_unknown():  # its client would try five times a file, for half a minute
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         try:
             code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -89,6 +94,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise  # it was another pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
         return 141
+
+
+def _hub_is_unknown() -> bool:
+    """Whether this machine knows no address of the Hub; behind a proxy it need not know one."""
+    if urllib.request.getproxies().keys() & {"http", "https", "all"}:
+        return False
+    try:
+        socket.getaddrinfo(
+            urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname, 443
+        )
+    except OSError:
+        return True
+    return False
 
 
 def _is_unread(pipe: int) -> bool:

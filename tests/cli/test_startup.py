@@ -104,3 +104,11 @@ def test_what_is_not_there_is_refused_before_torch_is_imported(photos):
     ]
     assert len(of_number) == 1 and "--captions-per-batch 'x' is not a whole number" in of_number[0]
     assert "there is no flag --lr, did you mean --learning-rate" in of_flag[0], "a flag comes before data"
+
+
+def test_a_machine_that_knows_no_hub_is_told_so_at_once(tmp_path):
+    words = [sys.executable, "-m", "stablerep_hf", "train", "--data", "my-imags", "--output", str(tmp_path / "out")]
+    surroundings = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    surroundings["HF_ENDPOINT"] = "https://hub.invalid"
+    done = subprocess.run(words, env=surroundings, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "my-imags" in done.stderr and "Retrying" not in done.stderr, done.stderr
