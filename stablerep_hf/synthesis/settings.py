@@ -96,7 +96,7 @@ class GenerationSettings(ServiceSettings, GeneratorSettings):
         "bits; at most 16 times a caption.",
     )
     max_sibling_similarity: float | None = setting(
-        None, "Likewise while its cosine with a sibling is above this in the features of sibling_encoder."
+        None, "Draw an image again while its cosine with a sibling is above this, in the features of sibling_encoder."
     )
     sibling_encoder: str | None = setting(
         None, "Encoder of max_sibling_similarity: a Hub id, 'embedded' or 'embedded-stablerep'."

@@ -84,7 +84,7 @@ def test_parquet_round_trip_keeps_the_counts(tmp_path: Path) -> None:
     [
         ({"caption": ["a"]}, "lacks caption_id, count"),
         ({"caption_id": [1], "caption": ["a"], "count": [1]}, "the caption_id of row 0 is not its caption's"),
-        ({"caption_id": [caption_id("a")] * 2, "caption": ["a", "a"], "count": [1, 1]}, "stands twice"),
+        ({"caption_id": [caption_id("a")] * 2, "caption": ["a", "a"], "count": [1, 1]}, "occurs twice"),
         ({"caption_id": ["x"], "caption": ["a"], "count": [1]}, "must have the types"),
         ({"caption_id": [caption_id("a b")], "caption": ["a  b"], "count": [1]}, "the caption of row 0 is 'a  b'"),
         ({"caption_id": [caption_id("")], "caption": [""], "count": [1]}, "the caption of row 0 is '', not"),

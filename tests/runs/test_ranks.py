@@ -99,7 +99,7 @@ def test_ranks_share_the_shards_and_all_get_the_same_features(photos, tmp_path, 
 
 
 def test_ranks_that_help_begin_at_different_places():
-    turns = [features._of_others(range(12), rank, 3) for rank in range(3)]
+    turns = [features._shards_of_others(range(12), rank, 3) for rank in range(3)]
     assert turns[0] == [11, 10, 8, 7, 5, 4, 2, 1]
     assert len({turn[0] for turn in turns}) == 3
     assert all(sorted(turn) == [n for n in range(12) if n % 3 != rank] for rank, turn in enumerate(turns))
