@@ -66,6 +66,9 @@ USAGE = "\n".join(
 )
 
 
+_LOCAL = {"-h", "--help", "--help-all", "--version", "env", "completion"}  # these need no network
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -79,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a caption may hold what this terminal cannot show
             stream.reconfigure(errors="backslashreplace")
-    if argv is None and _hub_is_unknown():  # its client would try five times a file, for half a minute
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if argv is None and "HF_HUB_OFFLINE" not in os.environ and not _LOCAL.intersection(sys.argv) and _hub_is_unknown():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # its client would try five times a file, for half a minute
     try:
         try:
             code = _run(list(sys.argv[1:] if argv is None else argv))
