@@ -136,7 +136,7 @@ def correlations(study: Study) -> list[dict[str, Any]]:
     """
     from scipy.stats import spearmanr
 
-    runs: list[tuple[str, dict[str, float], dict[str, EvaluationResult]]] = []
+    runs: list[tuple[str, dict[str, float], Mapping[str, EvaluationResult]]] = []
     for setting, seeds in study.measured.items():
         for seed, results in seeds.items():
             record = study.records[study.key(Cell(setting=setting, seed=seed))]

@@ -115,7 +115,7 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
         raise InputError(f"The share {wrong[0]} is not between START and ADAPTED: give `weights` from 0 to 1.")
     refuse_other_files(output)
     settings.check_places(None, is_file=False)
-    places = [assets.find_encoder(name) for name in (start, adapted)]
+    places = assets.find_encoder(start), assets.find_encoder(adapted)
     weights = sorted({0.0, 1.0, *settings.weights})
     encoders = interpolated(*places, weights)
     measured = [

@@ -45,7 +45,7 @@ class Siblings:
             return False
         stored = shrink(image.convert("RGB"), self._stored_size)
         bits = perceptual_hash(stored)
-        feature = None if self._encoder is None else _feature(stored, **self._encoder)
+        feature = None if self._encoder is None else _feature(stored, self._encoder)
         for other_bits, other in self._seen:
             if ((bits ^ other_bits) % 2**64).bit_count() < self._min_distance:
                 return True
@@ -95,11 +95,11 @@ def _encoder(name: str, revision: str | None) -> VisionEncoder:
     return load_encoder(find_encoder(name), device="cpu")
 
 
-def _feature(image: Image.Image, name: str, revision: str | None) -> np.ndarray[Any, Any]:
+def _feature(image: Image.Image, described: Mapping[str, str | None]) -> np.ndarray[Any, Any]:
     """Unit vector (D,) of an image, encoded alone and on the CPU, so that it depends on no other."""
     from ..evaluation.encoder import inference
 
-    encoder = _encoder(name, revision)
+    encoder = _encoder(str(described["name"]), described["revision"])
     with inference(encoder.model):
         pixels = encoder.image_processor(images=[image], return_tensors="pt")["pixel_values"]
         feature = encoder.encode(pixels)[0][0].double().numpy()

@@ -92,7 +92,9 @@ def ways(trainer: ImageTrainer) -> dict[str, StepMemory]:
     views = trainer.views_per_batch // args.world_size
     chunk = getattr(args, "forward_chunk_size", None)
     try:
-        asked = step_memory(trainer, forward_chunk_size=chunk, gradient_checkpointing=args.gradient_checkpointing)
+        asked = step_memory(
+            trainer, forward_chunk_size=chunk, gradient_checkpointing=bool(args.gradient_checkpointing)
+        )
     except DataDependentOutputException:
         return {}
     found = {"": asked}
@@ -113,7 +115,7 @@ class _Living(TorchDispatchMode):
     """Counts the bytes of the storages that are made within, while they live."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._now = 0
         self._known: Any = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
         for tensor in (*model.parameters(), *model.buffers()):
