@@ -117,7 +117,7 @@ class _Living(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._now = 0
-        self._known: Any = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+        self._known: Any = WeakIdKeyDictionary()
         for tensor in (*model.parameters(), *model.buffers()):
             self._known[tensor.untyped_storage()] = True
 
