@@ -208,7 +208,10 @@ def _explained(source: str | Path, wanted: str) -> Iterator[None]:
             "check the name."
         ) from error
     except (*_DATASETS_ERRORS, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"The data set {str(source)!r} cannot {wanted}: {_first(error)[:200]}.") from error
+        reason = _first(error)[:200]
+        if "class label" in reason:  # datasets 5 takes the name of an archive's own folder for a class
+            reason += ", perhaps since it holds class folders in an archive: unpack that"
+        raise InputError(f"The data set {str(source)!r} cannot {wanted}: {reason}.") from error
 
 
 def _first(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -280,3 +281,11 @@ def test_a_card_names_the_files_of_a_folder_with_brackets_in_its_name(tmp_path, 
     assert image_splits(folder) == (["train", "test"] if "test" in named else ["train"])
     with pytest.raises(InputError, match="cannot give the split 'dev'"):
         check_splits(folder, "dev")
+
+
+def test_class_folders_in_an_archive_are_read_or_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        for name in ("bus/0.png", "car/0.png"):
+            archive.writestr(name, picture())
+    with pytest.raises(InputError, match="class folders in an archive: unpack that"):
+        load_images(tmp_path, "train")
