@@ -193,12 +193,14 @@ class AverageWeights(TrainerCallback):
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self.average: dict[str, Tensor] = {}
+        self._weights: set[str] = set()  # those that are no statistics
         self.resumed_from: str | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start from the weights, or from the checkpoint that is resumed."""
         trained = _averaged(kwargs["model"])
         self.average = {name: tensor.detach().clone() for name, tensor in trained.items()}
+        self._weights = {name for name, tensor in trained.items() if isinstance(tensor, nn.Parameter)}
         if self.resumed_from is not None:
             self._read(Path(self.resumed_from))
 
@@ -214,7 +216,10 @@ class AverageWeights(TrainerCallback):
                 f"{file} is missing, so the average of the weights cannot go on: resume from a checkpoint that "
                 "was trained with ema_decay, or leave it out."
             )
-        for name, tensor in load_file(file).items():
+        kept = load_file(file)
+        if not self._weights <= kept.keys() <= self.average.keys():
+            raise InputError(f"{file} averages other weights than those that are trained: resume with the same model.")
+        for name, tensor in kept.items():
             copy_whole(self.average[name], tensor)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:

@@ -685,8 +685,12 @@ def test_an_average_that_was_saved_without_statistics_goes_on_with_those_of_the_
     average = AverageWeights(0.9)
     model = torch.nn.BatchNorm1d(3)
     model.running_mean.fill_(2)
-    save_file({"weight": torch.full((3,), 5.0)}, tmp_path / average.FILE)
+    save_file({"weight": torch.full((3,), 5.0), "bias": torch.ones(3)}, tmp_path / average.FILE)
     average.resumed_from = str(tmp_path)
     average.on_train_begin(None, None, None, model=model)
     assert average.average["weight"].tolist() == [5, 5, 5]
     assert average.average["running_mean"].tolist() == [2, 2, 2]
+    for wrong in ({"weight": torch.ones(3)}, {"weight": torch.ones(3), "bias": torch.ones(3), "more": torch.ones(3)}):
+        save_file(wrong, tmp_path / average.FILE)
+        with pytest.raises(InputError, match="averages other weights"):
+            average.on_train_begin(None, None, None, model=model)
