@@ -37,7 +37,7 @@ from stablerep_hf.evaluation import (
 )
 from stablerep_hf.evaluation.comparison import with_differences
 from stablerep_hf.evaluation.results import save_results
-from stablerep_hf.runs.blending import interpolated
+from stablerep_hf.runs.blending import interpolation
 from stablerep_hf.runs.evaluation import MeasuringSettings, load_sides
 from stablerep_hf.runs.record import write_record
 from stablerep_hf.runs.training import TrainingRun, TrainingSettings
@@ -123,8 +123,7 @@ def encoders(options: argparse.Namespace, start: Path, drawings: Path) -> Iterat
             run = adapt(options, start, drawings, name, seed)
             yield name, seed, load_encoder(run)
             if name in BLENDED:
-                (vision,) = interpolated(str(start), str(run), [0.5])
-                yield f"{name}, blended", seed, vision
+                yield f"{name}, blended", seed, interpolation(str(start), str(run))(0.5)
 
 
 def ranked(rows: list[dict[str, Any]], key: str, side: str) -> float:

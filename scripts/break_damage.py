@@ -81,10 +81,14 @@ def main() -> None:
         readers: dict[str, Callable[[Path], list[object]]] = {
             "train": lambda data: ["train", "--data", data, "--output", out, *TRAIN],
             "train --streaming": lambda data: ["train", "--data", data, "--output", out, "--streaming", *TRAIN],
+            "evaluate": lambda data: [
+                "evaluate", encoder, "--data", data, "--split", "train", "--protocols", "sibling_retrieval",
+                "--cache", "none", "--output", root / "results.json",
+            ],
             "index": lambda data: ["index", data, encoder, "--output", out],
             "export": lambda data: ["export", data, "--output", out],
             "score": lambda data: ["score", data, "--diversity-encoder", "embedded"],
-        }
+        }  # fmt: skip
         for what, data in damaged(images, place, "data/*.parquet", "provenance/shard-*.json", "provenance/plan.json"):
             for name, words in readers.items():
                 shutil.rmtree(out, ignore_errors=True)

@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,8 +139,12 @@ class Tally:
             print(f"{kind}: {self.survived[kind]} of {number} survived")
         print(f"{self.survived.total()} of {self.tried.total()} survived")
         kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        figures = kept.setdefault(Path(sys.argv[0]).name, {})
-        figures |= {kind: {"tried": number, "survived": self.survived[kind]} for kind, number in self.tried.items()}
+        script = Path(sys.argv[0]).name
+        kept[script] = {
+            "command": " ".join(["python", f"scripts/{script}", *sys.argv[1:]]),
+            "versions": {name: version(name) for name in ("torch", "transformers", "datasets", "diffusers", "gradio")},
+            "kinds": {kind: {"tried": tried, "survived": self.survived[kind]} for kind, tried in self.tried.items()},
+        }
         RESULTS.write_text(json.dumps(dict(sorted(kept.items())), indent=2) + "\n")
         sys.exit(self.survived != self.tried)
 

@@ -85,9 +85,10 @@ def adaptation() -> str:
 
 def breaking() -> str:
     """What was tried to break it, and how often it survived."""
-    rows = [["script", "kind", "tried", "survived"]]
-    for script, kinds in json.loads((RESULTS / "breaking.json").read_text("utf-8")).items():
-        rows += [[f"`{script}`", kind, f"{of['tried']:,}", f"{of['survived']:,}"] for kind, of in kinds.items()]
+    rows = [["command", "kind", "tried", "survived"]]
+    for run in json.loads((RESULTS / "breaking.json").read_text("utf-8")).values():
+        for kind, of in run["kinds"].items():
+            rows.append([f"`{run['command']}`", kind, f"{of['tried']:,}", f"{of['survived']:,}"])
     return markdown_table(rows)
 
 

@@ -9,10 +9,7 @@ import io
 import logging
 import os
 import select
-import socket
 import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 
 from .. import __version__
@@ -101,12 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _hub_is_unknown() -> bool:
     """Whether this machine knows no address of the Hub; behind a proxy it need not know one."""
+    import socket
+    import urllib.parse
+    import urllib.request  # half of the time that this file takes to import
+
     if urllib.request.getproxies().keys() & {"http", "https", "all"}:
         return False
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     try:
-        socket.getaddrinfo(
-            urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname, 443
-        )
+        socket.getaddrinfo(urllib.parse.urlsplit(endpoint).hostname, 443)
     except OSError:
         return True
     return False

@@ -138,7 +138,8 @@ def combine_seeds(results: Sequence[EvaluationResult]) -> list[EvaluationResult]
 
     Results belong together when encoder, protocol, metric, k, data set and split agree. What they disagree on in
     `settings` is dropped, and the single values are kept there as `values`. Where all runs know their bootstrap
-    samples, the mean has samples too, over test items and over seeds, so that differences are paired in both.
+    samples, the mean has samples too, over test items and over seeds, so that differences are paired in both; episodes
+    are not such samples.
 
     Args:
         results: at least two of each measure, each with one seed of its own.
@@ -187,7 +188,7 @@ def _drawn_over_seeds(runs: Sequence[EvaluationResult]) -> NDArray[np.float64] |
 
     A sample of n runs spreads as if there were n - 1, so what it adds is stretched by the root of n / (n - 1).
     """
-    drawn = [run.drawn for run in runs if run.drawn is not None]
+    drawn = [run.drawn for run in runs if run.drawn is not None and run.interval != OVER_EPISODES]
     if len(drawn) < len(runs) or len({one.shape for one in drawn}) > 1:
         return None
     values, count = np.stack(drawn), len(runs)

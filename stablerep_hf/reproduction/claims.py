@@ -299,7 +299,7 @@ def _interval(world: World) -> Claim:
     }
     return Claim(
         number=8,
-        title="Guidance at middle noise levels alone beats guidance at all",
+        title="Guidance at middle noise levels alone beats guidance at every level",
         source="Kynkäänniemi et al. 2024 (arXiv 2404.07724): guidance at middle noise levels alone keeps images as "
         "good and makes them differ more. Ours to ask: whether StableRep learns more from such siblings.",
         settings={
@@ -307,9 +307,9 @@ def _interval(world: World) -> Claim:
             **{f"guidance {g:g} at noise levels 0.28 to 5.42": one for g, one in middle.items()},
         },
         statements=(
-            better("guidance 2: at middle levels above at all", middle[2.0], constant[2.0], main),
-            better("guidance 8: at middle levels above at all", middle[8.0], constant[8.0], main),
-            better("guidance 8 at middle levels above 2 at all", middle[8.0], constant[2.0], main),
+            better("guidance 2: middle levels above every level", middle[2.0], constant[2.0], main),
+            better("guidance 8: middle levels above every level", middle[8.0], constant[8.0], main),
+            better("guidance 8 at middle levels above 2 at every level", middle[8.0], constant[2.0], main),
         ),
         measures=main,
         shows_images=True,

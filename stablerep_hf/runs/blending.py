@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -116,8 +116,7 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
     refuse_other_files(output)
     settings.check_places(None, is_file=False)
     places = assets.find_encoder(start), assets.find_encoder(adapted)
-    weights = sorted({0.0, 1.0, *settings.weights})
-    encoders = interpolated(*places, weights)
+    between = interpolation(*places)
     measured = [
         load_sides(MeasuringSettings(data=data, split=split, label_column=label, protocols=[settings.protocol]))
         for data, split, label in (
@@ -126,7 +125,8 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
         )
     ]
     points = []
-    for weight, vision in zip(weights, encoders, strict=True):
+    for weight in sorted({0.0, 1.0, *settings.weights}):
+        vision = between(weight)
         scores = [_score(vision, sides, settings) for sides in measured]
         held, reported = zip(*scores, strict=True)
         points.append(BlendingPoint(weight, (held[0], held[1]), (reported[0], reported[1])))
@@ -135,21 +135,19 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
     chosen = max(allowed, key=lambda point: (point.chosen_by[0], -point.weight))
     blending = Blending(points, chosen)
     with readable_disk_errors(output), lock_folder(output), filling(output) as folder:
-        (vision,) = interpolated(*places, [chosen.weight])
-        _write(folder, output.resolve().name, blending, vision, places)
+        _write(folder, output.resolve().name, blending, between(chosen.weight), places)
     return blending
 
 
-def interpolated(start: str, adapted: str, weights: Sequence[float]) -> Iterator[VisionEncoder]:
-    """Encoders between two, for features and scores.
+def interpolation(start: str, adapted: str) -> Callable[[float], VisionEncoder]:
+    """Load two encoders, and make those between them.
 
     Args:
         start: Encoder before its adaptation, a folder or a Hub id.
         adapted: The encoder after it.
-        weights: Share of `adapted` in the weights of each, in [0, 1].
 
     Returns:
-        An encoder for each share, made when it is asked for.
+        From a share of `adapted` in the weights, in [0, 1], to an encoder for features and scores.
 
     Raises:
         InputError: The encoders are of different architecture, or one cannot be loaded.
@@ -169,7 +167,7 @@ def interpolated(start: str, adapted: str, weights: Sequence[float]) -> Iterator
         )
         return VisionEncoder(blended.eval(), processor, f"share {weight:g}")
 
-    return map(between, weights)
+    return between
 
 
 def _load(places: Sequence[str]) -> tuple[tuple[Any, Any], Any]:

@@ -154,7 +154,7 @@ def write_converted_card(folder: Path, source: str, form: Form, *, name: str) ->
 
     card = card_of(source)
     results = results_in_card(card, name) if card else []
-    # The same features in another layout; a dual encoder gives others, and its image tower alone has no text tower.
+    # The same features in another layout; a dual encoder gives others, and its image tower alone reads no texts.
     results = [] if form == "sentence-transformers" else [r for r in results if r.protocol not in _NEED_TEXTS]
     encoder = Path(source).parent if Path(source).name == "pretraining" else Path(source)
     if (encoder / TRAINING).is_file():

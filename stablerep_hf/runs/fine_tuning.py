@@ -26,7 +26,7 @@ RESULTS = "results.json"
 
 @dataclass
 class FineTuningSettings:
-    """What a fine-tuning run trains on what; how is in `FineTuningArguments`."""
+    """What a fine-tuning run trains, and on what; `FineTuningArguments` say how."""
 
     data: str = setting(EMBEDDED, "Labelled images: a folder, a Hub id, or 'embedded'.")
     split: str = setting("train", "Split to learn from.")

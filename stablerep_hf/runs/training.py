@@ -28,7 +28,7 @@ PRETRAINING = "pretraining"
 
 @dataclass
 class TrainingSettings(ModelSettings):
-    """What a pre-training run trains on what; how is in `StableRepTrainingArguments`."""
+    """What a pre-training run trains, and on what; `StableRepTrainingArguments` say how."""
 
     data: str | list[str] = setting(
         "synthetic-images",

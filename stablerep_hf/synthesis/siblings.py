@@ -44,7 +44,7 @@ class Siblings:
         if not self._min_distance and self._max_similarity is None:
             return False
         stored = shrink(image.convert("RGB"), self._stored_size)
-        bits = perceptual_hash(stored)
+        bits = perceptual_hash(stored) if self._min_distance else 0
         feature = None if self._encoder is None else _feature(stored, self._encoder)
         for other_bits, other in self._seen:
             if ((bits ^ other_bits) % 2**64).bit_count() < self._min_distance:

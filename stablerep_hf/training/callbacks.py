@@ -193,7 +193,7 @@ class AverageWeights(TrainerCallback):
     def __init__(self, decay: float) -> None:
         self.decay = decay
         self.average: dict[str, Tensor] = {}
-        self._weights: set[str] = set()  # those that are no statistics
+        self._weights: set[str] = set()  # the trained ones, without statistics
         self.resumed_from: str | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:

@@ -18,6 +18,7 @@ from stablerep_hf.evaluation import (
     seed_interval,
 )
 from stablerep_hf.evaluation.comparison import with_differences
+from stablerep_hf.evaluation.results import OVER_EPISODES
 
 
 def make_result(encoder: str = "ours", metric: str = "accuracy", value: float = 0.5, **changes) -> EvaluationResult:
@@ -177,3 +178,15 @@ def test_the_samples_of_a_mean_vary_with_items_and_with_seeds():
     compared = with_differences([mean, *combine_seeds(others)])
     assert compared[0].settings["minus"]["other"] == pytest.approx([0.1, 0.1, 0.1]), "paired in both"
     assert combine_seeds([runs[0], replace(runs[1], drawn=None)])[0].drawn is None
+
+
+def test_episodes_are_no_samples_of_a_mean():
+    rng = np.random.default_rng(0)
+    runs = [
+        replace(make_result(value=value), seeds=(seed,), interval=OVER_EPISODES, drawn=value + rng.normal(0, 0.1, 600))
+        for seed, value in enumerate((0.5, 0.5, 0.5))
+    ]
+    (mean,) = combine_seeds(runs)
+    assert mean.drawn is None, "their spread is that of one episode, not that of the mean"
+    other = combine_seeds([replace(run, encoder="other") for run in runs])
+    assert "minus" not in with_differences([mean, *other])[0].settings
