@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from painting_server import PaintingServer, serving
+from waiting import wait_until
 
 from stablerep_hf.captions import CaptionWriter, Writing, WritingSettings, text_classifier, write_captions
 from stablerep_hf.captions.written import example_prompts
@@ -216,9 +217,8 @@ def test_a_killed_writer_asks_again_for_nothing_that_was_answered(tmp_path: Path
         command = [sys.executable, "-c", script, server.address, str(tmp_path / "answers.jsonl")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(command, env=environment)
-        while not (len(waiting) == 2 and len(server.answered) == 18) and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(0.5)
+        answers = tmp_path / "answers.jsonl"
+        wait_until(lambda: len(waiting) == 2 and answers.exists() and answers.read_text().count("\n") == 18, process)
         process.send_signal(signal.SIGKILL)
         process.wait(30)
         release.set()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import datasets
 import pytest
@@ -17,6 +16,7 @@ from card_reading import front_matter
 from huggingface_hub import DatasetCard, ModelCard
 from tiny_training import TRAIN_FLAGS
 from transformers import AutoImageProcessor, AutoModel
+from waiting import wait_until
 
 from stablerep_hf import assets
 from stablerep_hf.cli import COMMANDS, main
@@ -354,11 +354,7 @@ def test_train_again_is_done_and_other_settings_are_refused(stablerep, trained, 
 def test_train_killed_and_started_again_reaches_the_same_weights(trained, grouped_folder, tmp_path):
     flags = ["train", "--data", grouped_folder, "--output", tmp_path / "encoder", *TRAIN_FLAGS]
     process = in_a_process(*flags, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while not (tmp_path / "encoder/checkpoints/checkpoint-2/trainer_state.json").exists():
-        assert time.time() < deadline
-        assert process.poll() is None, "it must be killed while it runs"
-        time.sleep(0.005)
+    wait_until((tmp_path / "encoder/checkpoints/checkpoint-2/trainer_state.json").exists, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     again = in_a_process(*flags, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

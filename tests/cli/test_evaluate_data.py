@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from stablerep_hf import assets
 
@@ -87,11 +87,7 @@ def test_an_extraction_killed_in_the_middle_goes_on(stablerep, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.time() + 600
-    while not list(cache.glob("*/*.npz")):
-        assert time.time() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_until(lambda: list(cache.glob("*/*.npz")), process, seconds=600)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     kept = {path: path.stat().st_mtime_ns for path in cache.glob("*/*.npz")}

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from fake_runner import FakeRunner
 from study_data import result
+from waiting import wait_until
 
 from stablerep_hf import assets
 from stablerep_hf.errors import InputError
@@ -229,16 +229,11 @@ def test_processes_end_at_once_with_the_first_one(tmp_path, number):
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": paths, "FAKE_RUNNER_LOG": str(tmp_path)}
     process = subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(workers := [int(path.name) for path in tmp_path.glob("[0-9]*")]) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: len(list(tmp_path.glob("[0-9]*"))) == 2, process)
     process.send_signal(number)
-    process.wait(5)
-    deadline = time.monotonic() + 5
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline, "a task of a minute goes on without anybody to tell"
-        time.sleep(0.02)
+    process.wait(40)  # a task lasts a minute
+    workers = list(tmp_path.glob("[0-9]*"))
+    wait_until(lambda: not any(Path("/proc", worker.name).exists() for worker in workers), seconds=40)
 
 
 def test_the_command_in_the_report_is_the_one_that_was_given():

@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import datasets
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_until
 
 from stablerep_hf import cli
 from stablerep_hf.captions import CaptionSet
@@ -198,8 +198,7 @@ def test_a_rank_that_dies_in_the_middle_of_its_scores_loses_none_of_those_that_i
     run(["score", one, *words], 1)
     before = {path: path.stat().st_mtime_ns for path in (two / "data").iterdir()}
     dying = start(["score", two, *words], 1, 2)
-    while all(path.stat().st_mtime_ns == written for path, written in before.items()):
-        time.sleep(0.001)
+    wait_until(lambda: any(path.stat().st_mtime_ns != written for path, written in before.items()), dying)
     dying.send_signal(signal.SIGKILL)
     assert dying.wait(60) == -signal.SIGKILL
     (out,) = start(["score", two, *words], 0, 2).communicate(timeout=300)[:1]

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from painting_server import PaintingServer, painted, serving
 from PIL import Image
+from waiting import wait_until
 
 from stablerep_hf.captions import CaptionSet
 from stablerep_hf.errors import InputError
@@ -248,9 +249,7 @@ def test_a_killed_run_asks_again_for_nothing_that_was_answered(tmp_path: Path) -
         for caption in ("thing 1", "thing 4"):
             held.clear(), held.add(caption), waiting.clear(), release.clear()
             process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-            while len(waiting) < 2 and process.poll() is None:
-                time.sleep(0.05)
-            time.sleep(0.5)  # what was answered is on the disk by then
+            wait_until(lambda: len(waiting) >= 2, process)  # both threads: what came before is on the disk
             process.send_signal(signal.SIGKILL)
             assert process.wait(30) == -signal.SIGKILL
             answered = dict(server.answered)
