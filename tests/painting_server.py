@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         if fault == "slow":
-            time.sleep(1.5)
+            time.sleep(4)
         if "chat" in self.path:
             number = int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "big")
             content: dict[str, Any] = {"choices": [{"message": {"content": f"a picture of thing {number}\nand more"}}]}

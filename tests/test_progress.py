@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from waiting import wait_until
 
 from stablerep_hf import progress
 from stablerep_hf.cli import main
@@ -22,7 +23,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_lines_tell_how_far_how_fast_and_how_long(capsys):
+def test_lines_tell_how_far_how_fast_and_how_long(capsys, monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with Progress("training", 1000, done=100) as shown:
         shown._started -= 10
         shown.advance(200, loss=2.34567)
@@ -35,9 +38,9 @@ def test_lines_tell_how_far_how_fast_and_how_long(capsys):
 def test_a_line_comes_though_nothing_moves(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS", 0.02)
     with Progress("drawing", unit="caption") as shown:
-        time.sleep(0.2)
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) >= 3 and lines[0] == "drawing: 0 captions, 0 captions/s, 0:00 so far"
+        lines = []
+        wait_until(lambda: lines.extend(capsys.readouterr().err.splitlines()) or len(lines) >= 3)
+        assert lines[0] == "drawing: 0 captions, 0 captions/s, 0:00 so far"
     capsys.readouterr()
     shown.close()
     time.sleep(0.05)

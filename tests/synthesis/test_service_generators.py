@@ -199,7 +199,7 @@ def test_half_of_a_batch_is_lost_and_the_other_half_is_kept(tmp_path: Path) -> N
 
 def test_slow_answers_are_waited_for_or_asked_for_again(tmp_path: Path) -> None:
     with serving(lambda request, number: "slow" if number == 0 else None) as server:
-        service = Service(server.address, timeout=0.3, patience=Patience(attempts=3, first_wait=0.01))
+        service = Service(server.address, timeout=2, patience=Patience(attempts=3, first_wait=0.01))
         generator = make(server)
         generator.service._service = service  # type: ignore[attr-defined]
         assert generator(["a"], [1])[0] is not None
