@@ -2,6 +2,9 @@
 
 import ast
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,9 @@ def evil(tmp_path, monkeypatch):
     (tmp_path / "captions.txt").write_text("a red ball\na blue ball\n")
     (tmp_path / "classes.txt").write_text("ball\ncat\n")
     (tmp_path / "prompt.txt").write_text("A sentence about a {class}:")
+    (tmp_path / "adapter").mkdir()
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(folder), "r": 2, "target_modules": ["query"]}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
     monkeypatch.setenv("EVIL_MARK", str(tmp_path / "mark"))
     monkeypatch.chdir(tmp_path)
     return folder
@@ -102,7 +108,12 @@ COMMANDS = [
     "blend evil evil --general-data embedded",
     "finetune evil --data embedded",
     "evaluate evil --data embedded",
+    "evaluate adapter --data embedded",
+    "embed evil --data embedded",
     "index embedded evil",
+    "index embedded adapter",
+    "retrieve --captions captions.txt --data data --encoder evil --output out",
+    "reproduce --generator evil --claims 2 --quick",
     "convert evil out",
     "convert evil out --format timm",
     "convert embedded out --format onnx --tokenizer evil",
@@ -110,17 +121,26 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+ALL_WITH_YES = """
+import io, sys
+from contextlib import redirect_stderr
+from stablerep_hf.cli import main
+for line in sys.argv[1:]:
+    with redirect_stderr(io.StringIO()) as said:
+        code = main(line.split())
+    if code != 2 or "Traceback" in said.getvalue() or not said.getvalue().strip():
+        print(line, code, said.getvalue())
+print(len(sys.stdin.readlines()), "answers left")
+"""
+
+
 @pytest.mark.slow
-def test_no_command_asks_or_runs_code(evil, line, monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
-    words = line.split()
-    assert main(words) == 2
-    said = capsys.readouterr().err
-    assert not asked
+def test_no_command_asks_or_runs_code_though_yes_is_piped_into_it(evil):
+    command = [sys.executable, "-c", ALL_WITH_YES, *COMMANDS]
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    done = subprocess.run(command, input="y\n" * 999, env=paths, stdout=subprocess.PIPE, text=True, timeout=280)
+    assert done.stdout == "999 answers left\n"
     assert not (evil.parent / "mark").exists()
-    assert "Traceback" not in said and len(said.strip().splitlines()) >= 1
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -22,7 +22,9 @@ from .terms import TermMatcher, split_words
 
 _BLOCK = 4096  # captions that a classifier gets at a time
 _CERTAIN = 0.5
-_LONGEST = 10_000  # characters of a caption; longer text is a document, and takes every rule minutes
+# Characters of a caption: twice as many as 1,024 tokens have, the most that a text encoder takes. Longer text is a
+# document: cleaning drops it, since every rule would take minutes, and drawing refuses it.
+MAX_LENGTH = 10_000
 TextClassifier = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -82,7 +84,7 @@ class CleaningRules:
 
         Captions of more than 10,000 characters are always too long.
         """
-        if len(caption) > _LONGEST:
+        if len(caption) > MAX_LENGTH:
             return "too long"
         number = len(split_words(caption))
         if number < self.min_words:
@@ -129,7 +131,7 @@ def clean_captions(
         kept = []
         for place, caption in enumerate(block, start=start):
             repaired = caption
-            if rules.repair and len(caption) <= _LONGEST:
+            if rules.repair and len(caption) <= MAX_LENGTH:
                 repaired = fix_text(caption, normalization="NFC")
             reason = rules.reason_to_drop(repaired)
             if reason is None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..assets import EMBEDDED, generator_path
 from ..errors import InputError
 from ..evaluation.columns import column_values
 from ..runs.evaluation import MeasuringSettings, load_sides
@@ -21,7 +20,7 @@ def check_world(world: World) -> None:
 
     Raises:
         InputError: A data set, column or label is missing, labels are of one class, captions have no images, or the
-            generator draws images of another size.
+            generator is missing or draws images of another size.
     """
     for one in world.evaluation:
         sides = load_sides(MeasuringSettings(**one.settings))
@@ -63,6 +62,11 @@ def check_world(world: World) -> None:
 
 
 def drawn_size(generator: str) -> int | None:
-    """Pixels of the images that a pipeline folder draws; None where it is not on this machine or does not say."""
-    folder = generator_path() if generator == EMBEDDED else Path(generator)
-    return PipelineFolder(folder, generator, "").stated_size
+    """Pixels of the images that a pipeline draws; None where it is still on the Hub or does not say.
+
+    Raises:
+        InputError: There is no such folder, and the name is none of the Hub's.
+    """
+    if generator.count("/") == 1 and not Path(generator).exists():
+        return None
+    return PipelineFolder.find(generator).stated_size

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..assets import EMBEDDED, captions_path, prompt_templates
 from ..captions import CaptionSet, read_captions
+from ..captions.cleaning import MAX_LENGTH
 from ..errors import InputError
 from ..progress import say
 from .diffusers_generator import DiffusersGenerator
@@ -19,7 +20,6 @@ from .service_generator import ServiceGenerator, is_service
 from .settings import GenerationSettings, GeneratorSettings, ServiceSettings
 from .signing import ContentSigner
 
-_MOST_LETTERS = 10_000  # twice as many as 1,024 tokens have, the most that a text encoder takes
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -37,10 +37,10 @@ def plan_generation(
     captions = read_captions(source, settings.caption_column)
     num_empty = captions.num_empty
     longest = max(captions.captions, key=len)
-    if len(longest) > _MOST_LETTERS:
+    if len(longest) > MAX_LENGTH:
         raise InputError(
-            f"The caption {longest[:30]!r}... has {len(longest):,} letters, and no generator reads more than "
-            f"{_MOST_LETTERS:,}: split it into lines of their own, or leave it out."
+            f"The caption {longest[:30]!r}... has {len(longest):,} characters, and no generator reads more than "
+            f"{MAX_LENGTH:,}: split it into lines of their own, or leave it out, as `stablerep captions` does."
         )
     if settings.num_captions is not None:
         if settings.num_captions > len(captions):

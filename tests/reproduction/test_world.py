@@ -136,6 +136,7 @@ def test_names_of_classes_become_captions_in_turn(lab):
         ({"evaluation": [{"data": "one", "label_column": "label", "protocols": ["knn"]}]}, "are '1'"),
         ({"generator": "embedded", "image_size": 64}, "draws images of 32 pixels"),
         ({"recipes": {"stablerep": "pictograms"}}, "none for clip, simclr, supcon, untrained"),
+        ({"generator": "./not/there"}, "neither a folder nor of the form owner/name"),
         ({"generator": "one"}, "holds no image of the world's captions"),
         ({"real": [{"data": "real", "label_column": "kind", "wordings": ["a {}"]}]}, "no column 'kind'"),
     ],
@@ -160,9 +161,9 @@ def test_a_dry_run_says_what_is_to_be_done(lab, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_size_that_a_pipeline_draws_is_read_from_its_folder(tmp_path):
+def test_the_size_that_a_pipeline_draws_is_read_from_its_folder():
     assert drawn_size("embedded") == 32
-    assert drawn_size(str(tmp_path)) is None
+    assert drawn_size("owner/on-the-hub") is None
 
 
 def test_images_that_were_drawn_before_stand_in_for_a_generator(lab, tmp_path):

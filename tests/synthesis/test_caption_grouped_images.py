@@ -8,6 +8,8 @@ import datasets
 import pytest
 
 from stablerep_hf.captions import read_captions
+from stablerep_hf.captions.cleaning import MAX_LENGTH, CleaningRules
+from stablerep_hf.errors import InputError
 from stablerep_hf.synthesis import (
     CaptionGroupedImages,
     DiffusersGenerator,
@@ -131,3 +133,18 @@ def test_the_defaults_are_the_commands(tmp_path: Path) -> None:
 def test_an_unknown_setting_is_refused(make_builder: Any) -> None:
     with pytest.raises(TypeError, match="images_per_captoin"):
         make_builder(images_per_captoin=3)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_longest_caption_that_cleaning_keeps_is_the_longest_that_is_drawn(tmp_path, more):
+    text = "a dog " * (MAX_LENGTH // 6)
+    text += "x" * (MAX_LENGTH - len(text) + more)
+    (tmp_path / "captions.txt").write_text(text)
+    settings = GenerationSettings(captions=str(tmp_path / "captions.txt"), num_inference_steps=1)
+    reason = CleaningRules(max_words=None).reason_to_drop(text)
+    if not more:
+        assert reason is None and len(plan_generation(settings)[0].captions) == 1
+        return
+    assert reason == "too long"
+    with pytest.raises(InputError, match=r"10,001 characters.* leave it out, as `stablerep captions` does"):
+        plan_generation(settings)
