@@ -6,6 +6,7 @@ python scripts/update_tables.py --check    # exit 1 if a page is not what the re
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -22,11 +23,20 @@ from stablerep_hf.reproduction import verdicts_table
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "model_cards" / "results"
 CLAIMS = ROOT / "model_cards" / "reproduce" / "results.json"
+STUDY_OF_PHOTOS = ROOT / "model_cards" / "reproduce_photos"
 
 
 def scores(name: str) -> str:
     """A table of evaluation results."""
     return results_table(load_results(RESULTS / f"{name}.json"))
+
+
+def photos() -> str:
+    """Scores on real photos: encoders that learned from real ones, of the study's first claim."""
+    study: dict[str, Any] = json.loads((STUDY_OF_PHOTOS / "results.json").read_text("utf-8"))
+    results = [EvaluationResult.from_dict(value) for value in study["claims"][0]["results"]]
+    kept = [one for one in results if one.protocol in ("linear_probe", "knn")]
+    return results_table([dataclasses.replace(one, variant="") for one in kept])  # the data set says as much
 
 
 def claims() -> str:
@@ -103,6 +113,7 @@ def many_captions() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "index": index,
+    "photos": photos,
     "demo": lambda: scores("demo"),
     "claims": claims,
     "fine_tuning": lambda: scores("fine_tuning"),

@@ -14,6 +14,7 @@ from ..evaluation import EvaluationResult
 _DIGITS = 5
 # What a kept result says for itself; the rest is the same for all of a record and stands there once.
 _OWN = ("protocol", "metric", "variant", "value", "low", "high", "n", "chance", "interval", "split")
+_DATA = ("dataset", "revision")  # of a record; a result on other data than its first has its own
 _SETTINGS = ("k", "c", "converged")
 
 
@@ -83,13 +84,14 @@ def pack_results(results: Sequence[EvaluationResult]) -> dict[str, Any]:
             name: round(row[name], _DIGITS) for name in ("value", "low", "high", "chance") if row[name] is not None
         }
         row["settings"] = {name: result.settings[name] for name in _SETTINGS if name in result.settings}
+        row |= {name: getattr(result, name) for name in _DATA if getattr(result, name) != getattr(first, name)}
         rows.append({name: value for name, value in row.items() if value not in ("", None, {})})
     return {"dataset": first.dataset, "revision": first.revision, "seeds": list(first.seeds), "results": rows}
 
 
 def unpack_results(record: Mapping[str, Any], encoder: str) -> dict[str, EvaluationResult]:
     """Measure -> result of a record, under the name that a table gives the encoder."""
-    shared = {name: record[name] for name in ("dataset", "revision", "seeds")}
-    results = [EvaluationResult(encoder=encoder, **shared, **row) for row in record["results"]]
+    shared = {"encoder": encoder, **{name: record[name] for name in (*_DATA, "seeds")}}
+    results = [EvaluationResult(**shared | row) for row in record["results"]]
     # as the claims ask for them: "knn accuracy", "retrieval recall@1, frequency = tail"
     return {", ".join(filter(None, (f"{one.protocol} {one.metric}", one.variant))): one for one in results}

@@ -273,13 +273,10 @@ def _scores_note(claim: Claim, combined: Mapping[str, Mapping[str, EvaluationRes
         if measure in results
     ]
     intervals = sorted({result.interval for _, result in shown})
-    first = shown[0][1]
+    data = dict.fromkeys(f"{result.dataset}, revision `{result.revision}`" for _, result in shown)
     chance = {name_of(measure): result.chance for measure, result in shown if result.chance is not None}
     words = f" Chance: {', '.join(f'{name} {percent(value)}' for name, value in chance.items())}." if chance else ""
-    return (
-        f"Per cent, 95 % intervals ({' or, of a single run, '.join(intervals)}); {first.dataset}, revision "
-        f"`{first.revision}`.{words}"
-    )
+    return f"Per cent, 95 % intervals ({' or, of a single run, '.join(intervals)}); {'; '.join(data)}.{words}"
 
 
 def _plain(values: Mapping[str, float]) -> str:

@@ -46,6 +46,7 @@ def test_a_damaged_line_is_named(tmp_path):
 
 def test_results_come_back_under_the_name_that_is_asked_for():
     results = [result("knn accuracy", 0.4, 3), result("retrieval recall@1, frequency = tail", 0.2, 3)]
+    results.append(dataclasses.replace(result("knn accuracy, other", 0.1, 3), dataset="others", revision="2"))
     back = unpack_results(pack_results(results), "renamed")
-    assert list(back) == ["knn accuracy", "retrieval recall@1, frequency = tail"]
+    assert list(back) == ["knn accuracy", "retrieval recall@1, frequency = tail", "knn accuracy, other"]
     assert list(back.values()) == [dataclasses.replace(one, encoder="renamed") for one in results]
