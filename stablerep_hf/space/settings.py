@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import yaml
-
 from ..errors import InputError
+from ..files.yaml_mapping import read_mapping
 from ..setting import setting
 
 EMBEDDED = "embedded"
@@ -110,12 +109,7 @@ def read_settings(file: str | Path | None, environment: Mapping[str, str]) -> Sp
     """
     values: dict[str, Any] = {}
     if file is not None and Path(file).exists():
-        try:
-            values = yaml.safe_load(Path(file).read_text("utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise InputError(f"{file} is not YAML ({' '.join(str(error).split())[:120]}); correct it.") from error
-        if not isinstance(values, dict):
-            raise InputError(f"{file} holds no 'key: value' lines; write one a setting.")
+        values = read_mapping(Path(file).read_text("utf-8"), str(file))
     known = get_type_hints(SpaceSettings)
     if unknown := sorted(set(values) - set(known)):
         raise InputError(f"{file} has the unknown key {unknown[0]!r}; the keys are {', '.join(known)}.")

@@ -146,6 +146,7 @@ def test_items_of_yaml_never_become_flags(tmp_path):
         ("config: other.yaml\n", ["unknown key 'config'"]),
         ("allocation: half\n", ["--allocation half: choose one of uniform, sqrt, target"]),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n", ["aliases (*name) are not supported"]),
+        ("min-words: 3\nlanguages: [en]\nmin_words: 4\n", ["'min_words' is there twice", "line 3"]),
         ("[" * 100_000, ["is not YAML that can be read"]),
         ("a" * 2_000_000, ["2,000,000 characters"]),
     ],

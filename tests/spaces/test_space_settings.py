@@ -57,6 +57,7 @@ def test_the_defaults_are_what_ships():
         ("index_size: -1", {}, "index_size is -1"),
         ("compare: 3", {}, "must be a list"),
         ("encoder: untrained", {}, "the twin of the first one"),
+        ("results: 5\nresults: 6", {}, "'results' is there twice"),
         ("- a", {}, "no 'key: value' lines"),
         ("a: [", {}, "is not YAML"),
     ],
