@@ -40,9 +40,11 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("Name one source of captions, as in `stablerep captions my.csv`, or none and --classes.")
     from ..captions import prepare_captions
     from ..captions.preparing import caption_file
-    from ..files.places import check_place
+    from ..files.places import check_apart, check_place
 
     path = caption_file(place.output)
+    if source is not None:
+        check_apart(path, source)
     check_place("output", path, is_file=True)
     prepared = prepare_captions(source, settings, answers=path.with_suffix(".answers.jsonl"))
     files = prepared.save(path)

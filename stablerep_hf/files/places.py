@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -48,7 +49,27 @@ def check_place(argument: str, path: str | Path, *, is_file: bool = False) -> No
         ) from error
 
 
-def check_owned(output: str | Path, record: str, data: str | None = None) -> None:
+def check_apart(output: str | Path, *data: str | Path) -> None:
+    """Refuse to write into a data set that is read: its content would change under a run that goes on.
+
+    Args:
+        output: The folder or file to write.
+        data: Names of data sets; those that are no folders are passed over.
+
+    Raises:
+        InputError: The output is one of these folders, or lies in it.
+    """
+    place = Path(os.path.realpath(output))
+    for name in data:
+        # no Path.is_dir, which raises for a name that is too long
+        if os.path.isdir(name) and Path(os.path.realpath(name)) in (place, *place.parents):  # noqa: PTH112
+            raise InputError(
+                f"output={output} lies in the folder of the data, {name}, whose content it would change: name another "
+                "place."
+            )
+
+
+def check_owned(output: str | Path, record: str, *data: str) -> None:
     """Refuse a folder that a command did not begin, before it puts its files over those of others.
 
     Hidden files count for nothing, nor does an empty folder `checkpoints`: a training run makes it before its record.
@@ -56,14 +77,13 @@ def check_owned(output: str | Path, record: str, data: str | None = None) -> Non
     Args:
         output: The folder; it may not exist.
         record: The file or folder in it that tells that the command began it.
-        data: The data set that is read, which may not be the same folder.
+        data: Data sets that are read, which it may not lie in.
 
     Raises:
-        InputError: It is the data's, holds something and no such record, or cannot be made.
+        InputError: It lies in the data's, holds something and no such record, or cannot be made.
     """
+    check_apart(output, *data)
     place = Path(output)
-    if data is not None and place.exists() and Path(data).exists() and place.samefile(data):
-        raise InputError(f"output={output} is the folder of `data`, whose files would be lost: name another folder.")
     if not place.is_dir():
         check_place("output", output)
         return

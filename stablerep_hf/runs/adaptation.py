@@ -17,6 +17,7 @@ from ..evaluation.images import load_images
 from ..extras import require
 from ..files.atomic import readable_disk_errors
 from ..files.locks import lock_folder
+from ..files.places import check_apart
 from ..hub import LicensedPart, ModelFacts, TrainingData, write_model_card
 from ..synthesis.adaptation_settings import AdaptationInputs, AdaptationSettings
 from ..synthesis.pipeline_folder import PipelineFolder
@@ -52,6 +53,7 @@ def adapt(
         raise InputError(
             f"prompt_template={inputs.prompt_template!r} leaves the caption out: write {{caption}} where it goes."
         )
+    check_apart(inputs.output, inputs.data)
     dataset = load_images(inputs.data, inputs.split)
     for column in (inputs.image_column, inputs.caption_column):
         if column not in dataset.column_names:

@@ -114,7 +114,7 @@ def blend(start: str, adapted: str, output: str | Path, settings: BlendingSettin
     if wrong := [weight for weight in settings.weights if not 0 <= weight <= 1]:
         raise InputError(f"The share {wrong[0]} is not between START and ADAPTED: give `weights` from 0 to 1.")
     refuse_other_files(output)
-    settings.check_places(None, is_file=False)
+    settings.check_places(str(output), settings.data, settings.general_data, is_file=False)
     places = assets.find_encoder(start), assets.find_encoder(adapted)
     between = interpolation(*places)
     measured = [

@@ -80,7 +80,7 @@ def embed_dataset(encoder: str | Path | VisionEncoder, settings: EmbeddingSettin
     from ..files.atomic import write_at_once
 
     settings = settings or EmbeddingSettings()
-    settings.check_places(settings.output, is_file=True)
+    settings.check_places(settings.output, settings.data, is_file=True)
     dataset = load_images(find_data(settings.data), settings.split, settings.subset)
     kept = _kept(dataset, settings)
     say(f"{settings.data}: {len(dataset):,} images of {settings.split}", only_to_people=True)

@@ -33,15 +33,16 @@ class ExtractionSettings:
     device: str | None = setting(None, "cuda, mps, cpu; the fastest there is if not given.")
     max_bad_images: int = setting(0, "Images that may fail to decode before the run stops.")
 
-    def check_places(self, output: str | None, *, is_file: bool) -> None:
-        """Refuse, before any work, an output or a cache that could not be written.
+    def check_places(self, output: str | None, *data: str, is_file: bool) -> None:
+        """Refuse, before any work, an output or a cache that could not be written, or an output within the data.
 
         Raises:
             InputError: There is such a one.
         """
-        from ..files.places import check_place
+        from ..files.places import check_apart, check_place
 
         if output is not None:
+            check_apart(output, *data)
             check_place("output", output, is_file=is_file)
         if self.cache_dir is not None:
             check_place("cache", self.cache_dir)

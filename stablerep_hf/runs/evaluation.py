@@ -127,7 +127,7 @@ def evaluate(
         InputError: Encoder, data or columns are not there or do not fit.
     """
     measuring, settings = measuring or MeasuringSettings(), settings or EvaluationSettings()
-    measuring.check_places(measuring.output, is_file=True)
+    measuring.check_places(measuring.output, measuring.data, is_file=True)
     classifies = "classification" in (measuring.protocols or ())
     if classifies and len(measuring.protocols or ()) > 1:
         raise InputError(

@@ -66,7 +66,7 @@ class GenerationRun:
             InputError: The captions, the generator, a model, the certificate or the folder cannot serve.
         """
         self.settings, self._license = settings or GenerationSettings(), license
-        check_owned(self.settings.output, PROVENANCE)
+        check_owned(self.settings.output, PROVENANCE, self.settings.captions)
         if license is not None:
             check_license(license)
         self._signer = make_signer(signing)

@@ -45,7 +45,7 @@ def index_dataset(data: str, encoder: str, settings: IndexingSettings | None = N
     from ..evaluation.images import load_images
 
     settings = settings or IndexingSettings()
-    settings.check_places(settings.output, is_file=False)
+    settings.check_places(settings.output, data, is_file=False)
     dataset = load_images(find_data(data), settings.split, settings.subset)
     say(f"{data}: {len(dataset):,} images of {settings.split}", only_to_people=True)
     from ..evaluation import extract_features  # what follows takes seconds to import

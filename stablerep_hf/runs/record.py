@@ -71,8 +71,7 @@ def read_record(output: Path, name: str, settings: Mapping[str, Any], contents: 
     from ..files.places import check_owned
     from .content import is_content
 
-    for data in names_in(settings["data"]):
-        check_owned(output, name, data)
+    check_owned(output, name, *names_in(settings["data"]))
     path = output / name
     if not path.exists():
         return {}

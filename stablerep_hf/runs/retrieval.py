@@ -106,7 +106,7 @@ def retrieve(settings: RetrievalSettings | None = None) -> Retrieval:
     from .cards import check_license, write_data_card
 
     settings = settings or RetrievalSettings()
-    check_owned(settings.output, PROVENANCE)
+    check_owned(settings.output, PROVENANCE, settings.data)
     if settings.license is not None:
         check_license(settings.license)
     if settings.per_caption < 1 or not 0 <= settings.near_bits < 64:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from ..errors import InputError
 from ..files.atomic import readable_disk_errors, remove_leftovers, replacing, write_file
 from ..files.locks import lock_folder
+from ..files.places import check_apart
 from ..files.sealing import content_hash, seal, unseal
 from ..files.shards import CAPTIONS, DATA, FILES, MANIFEST, PLAN, PROVENANCE, UNFINISHED, sha256_of
 from .schema import parquet_writer
@@ -44,8 +45,8 @@ def export_parquet(folder: str | Path, output_dir: str | Path, *, shard_bytes: i
         The files of images.
 
     Raises:
-        InputError: The store is not whole, the output holds something else, another process writes to it, or the disk
-            is full.
+        InputError: The store is not whole, the output lies in it or holds something else, another process writes to
+            it, or the disk is full.
     """
     with _exporting(folder, output_dir, shard_bytes, "parquet") as export:
         total = len(export.groups)
@@ -75,6 +76,7 @@ def _exporting(folder: str | Path, output_dir: str | Path, shard_bytes: int, kin
     """An export of a store that is whole, into a folder that is locked."""
     if shard_bytes < 1:
         raise InputError(f"shard_bytes={shard_bytes} holds no image: give 1 or more.")
+    check_apart(output_dir, folder)
     store = open_store(folder)
     found = [store.find_record(shard) for shard in range(store.plan.num_shards)]
     records = [record for record in found if record is not None]

@@ -12,7 +12,7 @@ def test_a_folder_is_free_or_was_begun_by_the_command(tmp_path, inside):
     for name in inside:
         (tmp_path / name).mkdir()
     check_owned(tmp_path, "training.json")
-    check_owned(tmp_path / "new", "training.json", data=str(tmp_path))
+    check_owned(tmp_path / "new", "training.json", str(tmp_path / "data"))
 
 
 def test_a_folder_with_anything_else_is_somebody_s(tmp_path):
@@ -25,9 +25,11 @@ def test_a_folder_with_anything_else_is_somebody_s(tmp_path):
 def test_the_data_s_folder_is_not_written_into(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "training.json").write_text("{}")
-    with pytest.raises(InputError, match="is the folder of `data`"):
-        check_owned(tmp_path, "training.json", data=".")
-    check_owned("alice", "training.json", data="alice")  # a data set of the Hub
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (tmp_path, tmp_path / "new", "link/below/new"):
+        with pytest.raises(InputError, match=r"lies in the folder of the data, \., whose content it would change"):
+            check_owned(output, "training.json", "embedded", ".")
+    check_owned("alice", "training.json", "alice")  # a data set of the Hub
 
 
 @pytest.mark.parametrize("command", ["generate", "generate --dry_run", "train", "finetune"])
@@ -44,11 +46,27 @@ def test_what_others_wrote_stays_as_it_is(stablerep, trained, grouped_folder, la
     assert (tmp_path / "README.md").read_text() == "# my project"
 
 
-@pytest.mark.parametrize("command", ["train", "finetune"])
-def test_the_output_is_not_the_data(stablerep, trained, labelled_folder, command):
-    files = sorted(labelled_folder.iterdir())
-    encoder, flags = ([trained], []) if command == "finetune" else ([], TRAIN_FLAGS)
-    folders = ["--data", labelled_folder, "--output", labelled_folder]
-    code, _, error = stablerep(command, *encoder, *folders, *flags)
-    assert code == 2 and "is the folder of `--data`" in error
-    assert sorted(labelled_folder.iterdir()) == files
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train --data DATA",
+        "finetune embedded --data DATA",
+        "evaluate embedded --data DATA",
+        "embed embedded --data DATA",
+        "index DATA embedded",
+        "blend embedded embedded --data DATA --general-data embedded",
+        "blend embedded embedded --data embedded --general-data DATA",
+        "retrieve --captions embedded --data DATA --encoder embedded",
+        "adapt-generator --data DATA --license mit",
+        "export DATA",
+        "captions DATA",
+        "generate --captions DATA",
+    ],
+)
+def test_the_output_is_not_in_the_data(stablerep, labelled_folder, line):
+    before = sorted(labelled_folder.rglob("*"))
+    words = [labelled_folder if word == "DATA" else word for word in line.split()]
+    for output in (labelled_folder / "x.parquet", labelled_folder / "below" / "x.parquet"):
+        code, _, error = stablerep(*words, "--output", output)
+        assert code == 2 and "lies in the folder of the data" in error, error
+        assert sorted(labelled_folder.rglob("*")) == before
