@@ -2,7 +2,8 @@
 
     python scripts/break_kills.py --trials 5 --kinds draw export convert train finetune publish
 
-Every trial kills a run with SIGKILL up to three times, starts it again, and lets it finish. Between the kills of
+Every trial kills a run with SIGKILL up to three times, starts it again, and lets it finish; then the same run is
+started twice at once, of which one may be refused. Between the kills of
 `draw` files of the data set are damaged too. Trainings run in one process and in two (gloo). `publish` uploads to
 `tests/hub_double` on loopback, half by Git LFS and half by Xet; after each kill the repository must be as it was made
 or hold everything, never a part.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +127,23 @@ def kill_and_go_on(
             break
     else:
         ended = fork(work(folder))
-    fault = fault_of(ended, 0)
-    if fault is None and content(folder) != whole:
-        different = [name for name in {*whole, *content(folder)} if whole.get(name) != content(folder).get(name)]
-        fault = f"other files than an undisturbed run: {sorted(different)[:5]}"
-    return fault
+    return fault_of(ended, 0) or different(folder, whole)
+
+
+def two_at_once(work: Callable[[Path], Callable[[], object]], whole: dict[str, object], folder: Path) -> str | None:
+    """Start the same run twice at once on one folder; what is wrong with what came out, if anything."""
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: fork(work(folder)), range(2)))
+    refused = [ended for ended in both if "Another process is writing" in ended.said]  # a launcher ends with 1 then
+    faults = [fault_of(ended) for ended in both if ended not in refused]
+    return next(filter(None, faults), "both were refused" if len(refused) == 2 else different(folder, whole))
+
+
+def different(folder: Path, whole: dict[str, object]) -> str | None:
+    """What a folder holds that an undisturbed run does not leave."""
+    found = content(folder)
+    names = sorted(name for name in {*whole, *found} if whole.get(name) != found.get(name))
+    return f"other files than an undisturbed run: {names[:5]}" if names else None
 
 
 def publish(root: Path, rng: random.Random, xet: bool) -> str | None:
@@ -211,6 +225,9 @@ def main() -> None:
                 harm = damage if kind == "draw" else None
                 fault = kill_and_go_on(work, whole, alone.seconds, place, rng, harm)
                 tally.note(kind, f"trial {trial}", fault)
+                place = root / f"{kind} {trial} twice" / f"alone {kind}"
+                place.parent.mkdir()
+                tally.note(f"{kind}, two at once", f"trial {trial}", two_at_once(work, whole, place))
         for trial in range(options.trials if "publish" in options.kinds else 0):
             with tempfile.TemporaryDirectory() as place:
                 tally.note("publish", f"trial {trial}", publish(Path(place), rng, bool(trial % 2)))

@@ -19,7 +19,7 @@ def default_cache_dir() -> Path:
 
 def free_bytes(place: str | Path) -> int:
     """What is free on the disk where a folder is or will be."""
-    path = Path(place).resolve()
+    path = Path(os.path.realpath(place))
     return shutil.disk_usage(next(folder for folder in (path, *path.parents) if folder.exists())).free
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -60,7 +61,7 @@ class ImageTrainingRun(ABC):
         self.settings = settings
         self.arguments = copy.copy(arguments)
         self.arguments.output_dir = str(self.output / _CHECKPOINTS)
-        self.arguments.hub_model_id = arguments.hub_model_id or self.output.resolve().name
+        self.arguments.hub_model_id = arguments.hub_model_id or Path(os.path.realpath(self.output)).name
         self.asked = self._asked()
         self._contents = contents_of(self.asked)
         self.record = self._read()

@@ -70,3 +70,10 @@ def test_the_output_is_not_in_the_data(stablerep, labelled_folder, line):
         code, _, error = stablerep(*words, "--output", output)
         assert code == 2 and "lies in the folder of the data" in error, error
         assert sorted(labelled_folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("line", ["train --data embedded", "finetune embedded --data embedded", "generate"])
+def test_a_loop_of_links_takes_no_output(stablerep, tmp_path, line):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    code, _, error = stablerep(*line.split(), "--output", tmp_path / "loop")
+    assert code == 2 and "name another" in error and error.count("\n") == 1, error
