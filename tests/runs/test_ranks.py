@@ -136,22 +136,39 @@ def test_three_processes_write_what_one_writes_though_one_is_killed(photos, tmp_
 
 
 @pytest.mark.slow
-def test_if_the_first_process_is_killed_another_start_goes_on(photos, tmp_path):
+@pytest.mark.parametrize("killed", [0, 1])
+def test_three_processes_of_which_one_was_killed_index_what_one_indexes(photos, tmp_path, killed):
     words = ["index", photos, "embedded", "--batch-size", "3"]
     run([*words, "--output", tmp_path / "one", "--cache", tmp_path / "a"], 1)
-    again = [*words, "--output", tmp_path / "two", "--cache", tmp_path / "b"]
-    first, second = start(again, 0, 2, 1.0), start(again, 1, 2, 1.0)
-    assert first.stdout.readline() == "shard\n"
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    error = second.communicate(timeout=300)[1]
-    assert second.returncode == 0, error
-    assert not (tmp_path / "two" / "rows.npy").exists()
-    printed = run(again, 2)
-    assert "shard" not in "".join(printed), "all was encoded by the one that lived"
-    kept = ("rows.npy", "images.json", "features/vectors.npy")
-    for name in kept:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    again = [*words, "--output", tmp_path / "three", "--cache", tmp_path / "b"]
+    processes = [start(again, rank, 3, seconds=1.0) for rank in range(3)]
+    assert processes[killed].stdout.readline() == "shard\n"
+    processes[killed].send_signal(signal.SIGKILL)
+    printed = [process.communicate(timeout=300) for process in processes]
+    codes = [-signal.SIGKILL if rank == killed else 0 for rank in range(3)]
+    assert [process.returncode for process in processes] == codes, printed
+    assert (tmp_path / "three" / "rows.npy").exists() == (killed != 0), "the first writes the index"
+    assert "shard" not in "".join(run(again, 3)), "all was encoded by those that lived"
+    for name in ("rows.npy", "images.json", "features/vectors.npy"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "three" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_evaluation_whose_processes_were_killed_goes_on_to_the_same_scores(photos, tmp_path):
+    words = ["evaluate", "embedded", "--data", photos, "--batch-size", "4", "--protocols", "knn"]
+    run([*words, "--output", tmp_path / "one.json", "--cache", tmp_path / "a"], 1)
+    again = [*words, "--output", tmp_path / "two.json", "--cache", tmp_path / "b"]
+    processes = [start(again, rank, 2, seconds=1.0) for rank in range(2)]
+    for process in processes:
+        assert [process.stdout.readline() for _ in range(2)] == ["shard\n"] * 2, "so that one is kept"
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=300)
+    assert not (tmp_path / "two.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "b").rglob("*.npz")}
+    assert len(kept) >= 2
+    assert "shard" in "".join(run(again, 2))
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items()), "none was encoded again"
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
 @pytest.mark.slow
