@@ -53,7 +53,10 @@ class RefusedRequest(InputError):
     Attributes:
         code: What the service calls the reason; empty if it does not say.
         is_withheld: Whether it refuses what it is asked to show: that is its answer.
+        may_be_billed: Never: no work was done.
     """
+
+    may_be_billed = False
 
     def __init__(self, said: str, code: str = "") -> None:
         super().__init__(said)

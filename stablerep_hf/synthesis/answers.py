@@ -17,6 +17,7 @@ from .protocol import KeepingGenerator
 
 ANSWERS = "answers"
 _REQUESTS = "requests.log"
+_NOT_BILLED = b"-"  # before a request that is taken back
 
 
 @contextmanager
@@ -64,16 +65,32 @@ class AnswerFolder:
         A request is on the list if it may have been billed: those of a process that was killed too.
         Raises `BudgetSpent` if there are `most` already.
         """
-        line = f"{key}\n".encode()
-        with readable_disk_errors(self._requests), FileLock(self._requests.with_name(".requests.lock")):
-            sent = self._requests.stat().st_size // len(line) if self._requests.exists() else 0
+        with self._locked():
+            sent = 0 if most is None else self._num_sent()
             if most is not None and sent >= most:
                 raise BudgetSpent(
                     f"`max_images` or `max_dollars` is reached after {sent} images, so drawing stops: what was "
                     "answered is kept, so raise the limit and run the same command again for the rest."
                 )
-            with self._requests.open("ab") as file:
-                file.write(line)
+            self._write(f"{key}\n".encode())
+
+    def take_back(self, key: str) -> None:
+        """Say of a request on the list that the service did nothing for it, so that it is not billed."""
+        with self._locked():
+            self._write(_NOT_BILLED + f"{key}\n".encode())
+
+    def _num_sent(self) -> int:
+        lines = self._requests.read_bytes() if self._requests.exists() else b""
+        return lines.count(b"\n") - 2 * lines.count(_NOT_BILLED)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with readable_disk_errors(self._requests), FileLock(self._requests.with_name(".requests.lock")):
+            yield
+
+    def _write(self, line: bytes) -> None:
+        with self._requests.open("ab") as file:
+            file.write(line)
 
 
 class BudgetSpent(InputError):

@@ -102,7 +102,7 @@ class OpenAIImages:
                 self._wants_format = False
                 return self.draw(prompt, seed, settings)
             if seed is not None and "seed" in str(error):
-                raise InputError(f"{str(error).partition(':')[0]} a seed: give send_seeds=False.") from error
+                raise RefusedRequest(f"{str(error).partition(':')[0]} a seed: give send_seeds=False.") from error
             raise
         match answer:
             case {"data": [{"b64_json": str(encoded)}, *_]}:

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import InputError
-from ..services import FailedRequest, at_once, is_address
+from ..services import FailedRequest, RefusedRequest, at_once, is_address
 from .answers import AnswerFolder
 from .image_services import INFERENCE, ImageService, find_service
 from .settings import GeneratorSettings, ServiceSettings
@@ -128,17 +128,14 @@ class ServiceGenerator(ServiceSettings, GeneratorSettings):
 
     def _ask(self, key: str, prompt: str, seed: int | None) -> bytes:
         settings = {name: value for name in SENT if (value := getattr(self, name)) is not None}
-        is_counted = False
 
         def send() -> bytes:
-            nonlocal is_counted
-            if not is_counted:
-                self._count(key)
-            is_counted = True
+            self._count(key)
             try:
                 return self.service.draw(prompt, seed, settings)
-            except FailedRequest as error:
-                is_counted = not error.may_be_billed
+            except (FailedRequest, RefusedRequest) as error:
+                if not error.may_be_billed:
+                    self._take_back(key)
                 raise
 
         return self.service.patience.call(send)
@@ -147,3 +144,8 @@ class ServiceGenerator(ServiceSettings, GeneratorSettings):
         if self._answers is not None:
             self._answers.count(key, self._most)
         self.num_asked += 1
+
+    def _take_back(self, key: str) -> None:
+        if self._answers is not None:
+            self._answers.take_back(key)
+        self.num_asked -= 1

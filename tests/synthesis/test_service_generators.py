@@ -99,7 +99,7 @@ def test_a_server_that_fails_in_every_way_draws_every_image_once(tmp_path: Path)
             for number in range(asked)
         )
         listed = (tmp_path / "provenance/answers/requests.log").read_text().split()
-        assert len(listed) == may_be_billed == generator.num_asked
+        assert sum(-1 if line[0] == "-" else 1 for line in listed) == may_be_billed == generator.num_asked
         assert not list((tmp_path / "provenance/answers").glob("shard-*"))
         again = make(server)
         again.height, again.width, again.guidance_scale = 16, 24, 3.0
@@ -228,6 +228,23 @@ def test_the_budget_stops_cleanly_and_counts_over_runs(tmp_path: Path) -> None:
         assert len(rows_of(tmp_path)) == 6  # a shard that was finished
         synthesize(plan, make(server, max_images=12), tmp_path, progress=False)
         assert set(server.asked.values()) == {1} and len(rows_of(tmp_path)) == 12
+
+
+@pytest.mark.parametrize("fault", [(402, {"error": "no money"}), (429, {"error": {"type": "insufficient_quota"}})])
+def test_without_credit_the_first_refusal_ends_the_run_and_costs_nothing_of_the_budget(
+    tmp_path: Path, fault: Any
+) -> None:
+    is_broke = True
+    with serving(lambda request, number: fault if is_broke and request["prompt"] == "thing 4" else None) as server:
+        plan = make_plan(make(server))
+        with pytest.raises(InputError, match="no credit left"):
+            synthesize(plan, make(server, concurrency=1, max_images=12), tmp_path, progress=False)
+        assert set(server.asked.values()) == {1}, "nothing is asked for again"
+        assert sum(request["prompt"] == "thing 4" for request in server.requests) == 1, "and nothing else is asked for"
+        is_broke = False
+        synthesize(plan, make(server, max_images=12), tmp_path, progress=False)
+        assert server.repeated == [] and set(server.answered.values()) == {1}
+        assert len(rows_of(tmp_path)) == 12
 
 
 @pytest.mark.slow
