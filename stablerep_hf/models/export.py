@@ -162,8 +162,8 @@ def export_dual_encoder(
             "which brings its code."
         )
     config = VisionTextDualEncoderConfig(
-        vision_config=_stock_config(model.config.vision_config),
-        text_config=copy.deepcopy(text),
+        vision_config=_stock_config(model.config.vision_config).to_dict(),  # transformers 5.16 takes no objects
+        text_config=text.to_dict(),
         projection_dim=model.config.image_text_dim,
     )
     dual = VisionTextDualEncoderModel(config)

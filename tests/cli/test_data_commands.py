@@ -89,7 +89,7 @@ def test_prompts_that_are_too_long_are_cut_and_counted(stablerep, pipeline, tmp_
 def test_a_caption_that_no_generator_reads_is_refused_before_the_work(stablerep, pipeline, tmp_path):
     (tmp_path / "captions.txt").write_text("a cat\n" + "a dog " * 2000 + "\n")
     generate = ("generate", "--captions", tmp_path / "captions.txt", "--generator", pipeline, *FLAGS)
-    assert refused(stablerep(*generate, "--output", tmp_path / "out"), "has 11,999 letters", "split it into lines")
+    assert refused(stablerep(*generate, "--output", tmp_path / "out"), "has 11,999 characters", "split it into lines")
     assert not (tmp_path / "out").exists()
 
 
