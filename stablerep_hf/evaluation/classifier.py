@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
+from ..assets import find_encoder
 from ..errors import InputError, refusing
 from .adapters import load_adapters
 from .encoder import ImageProcessor, VisionEncoder, load_image_processor, move
@@ -46,7 +47,7 @@ def load_classifier(
         if (Path(source) / "adapter_config.json").is_file():
             model, processor_source = load_adapters(Path(source), AutoModelForImageClassification)
         else:
-            model, processor_source = _load_classifier(str(source), options), str(source)
+            model, processor_source = _load_classifier(find_encoder(str(source)), options), str(source)
         move(model, device)
         image_processor = image_processor or load_image_processor(processor_source, revision, trust_remote_code)
         name = name or (Path(source).resolve().name if Path(source).is_dir() else str(source))

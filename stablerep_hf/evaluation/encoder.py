@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, Siglip2ImageProcessor, ViTImageProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from ..assets import ENCODERS, find_encoder
 from ..errors import InputError, refusing
+from ..models import StableRepModel  # noqa: F401  # importing it makes our model known to transformers
 from ..models.backbones import BACKBONES, image_shape, read_feature, tower_inputs
 from .adapters import load_adapters
 from .timm_encoder import is_timm, load_timm
@@ -148,8 +150,8 @@ def load_encoder(
     prepares images.
 
     Args:
-        encoder: a folder or Hub id of transformers; `timm/NAME`, `hf-hub:OWNER/NAME` or a folder that timm saved; a
-            model; or an encoder loaded before.
+        encoder: a name of `assets.ENCODERS`; a folder or Hub id of transformers; `timm/NAME`, `hf-hub:OWNER/NAME` or
+            a folder that timm saved; a model; or an encoder loaded before.
         image_processor: required with a model; by default read from the folder or repository.
         name: what results call it; default the id, the folder's name or the class.
         revision: branch, tag or commit of a Hub id.
@@ -171,8 +173,7 @@ def load_encoder(
             )
         model = encoder
     else:
-        source = str(encoder)
-        prepared_by = source
+        prepared_by = source = find_encoder(str(encoder))
         if timm_model := is_timm(source):
             model, loaded_processor = load_timm(source, revision)
         elif (Path(source) / "adapter_config.json").is_file():
@@ -191,7 +192,8 @@ def load_encoder(
         if isinstance(encoder, nn.Module):
             name = type(encoder).__name__
         else:
-            name = Path(encoder).resolve().name if Path(encoder).is_dir() else str(encoder)
+            ships = str(encoder) in ENCODERS
+            name = Path(encoder).resolve().name if Path(encoder).is_dir() and not ships else str(encoder)
     tower = _vision_tower(model, name)
     whole = model if _is_dual(model) and tower is not model else None
     config: Any = getattr(tower, "config", None)

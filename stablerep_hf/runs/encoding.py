@@ -118,15 +118,11 @@ class EncodingSettings(ExtractionSettings):
             raise InputError(
                 f"The encoder {str(encoder)!r} cannot be loaded, there is no such folder: check the path."
             )
-        from .. import assets
         from ..evaluation import load_classifier, load_encoder
-        from ..models import StableRepModel  # noqa: F401  # importing it makes our model known to transformers
 
-        ships = isinstance(encoder, str) and encoder in assets.ENCODERS
         loader: Any = load_classifier if classifier else load_encoder
         vision: VisionEncoder = loader(
-            assets.find_encoder(str(encoder)) if ships else encoder,
-            name=str(encoder) if ships else None,
+            encoder,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
             device=self._own_device,

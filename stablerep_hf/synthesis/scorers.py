@@ -179,7 +179,7 @@ class DiversityScorer:
         """Load an encoder: a folder or Hub id of a vision model, see `evaluation.load_encoder`, or "embedded"."""
         from ..evaluation import load_encoder
 
-        self._encoder = load_encoder(find_encoder(encoder), device=device)
+        self._encoder = load_encoder(encoder, device=device)
         self._described = _public("encoder", encoder, None)
 
     def describe(self) -> Mapping[str, object]:

@@ -92,7 +92,7 @@ def _encoder(name: str, revision: str | None) -> VisionEncoder:
         return load_encoder(name, revision=revision, device="cpu")
     if describe_encoder(name)["revision"] != revision:
         raise InputError(f"The encoder {name} is not the one of the plan any more: draw into another folder.")
-    return load_encoder(find_encoder(name), device="cpu")
+    return load_encoder(name, device="cpu")
 
 
 def _feature(image: Image.Image, described: Mapping[str, str | None]) -> np.ndarray[Any, Any]:

@@ -28,6 +28,14 @@ def timm_folder(tmp_path_factory):
     return folder, model
 
 
+def test_the_encoders_that_ship_are_loaded_by_name():
+    plus, alone = load_encoder("embedded"), load_encoder("embedded-stablerep")
+    assert (plus.name, alone.name) == ("embedded", "embedded-stablerep")
+    assert plus.dual is not None and plus.tokenizer is not None and alone.dual is None
+    with pytest.raises(InputError, match="is not a trained classifier"):
+        load_classifier("embedded")
+
+
 def test_a_timm_folder_gives_what_its_classifier_would_read(timm_folder, test_world):
     folder, model = timm_folder
     found = extract_features(load_encoder(folder), test_world, progress=False)
