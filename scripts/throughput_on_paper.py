@@ -14,11 +14,14 @@ IMAGES = 4_000_000
 UTILISATION = 0.4
 """Share of the peak that is assumed to be reached; not measured here."""
 
-# TFLOP/s of dense products in bfloat16, half of what data sheets give "with sparsity" where they give that; of the
-# V100, which has no bfloat16, in float16. Each from the maker's data sheet of that name.
+# TFLOP/s of dense products that are summed in float32: in bfloat16, and in float16 of the V100 and the T4, which have
+# no bfloat16. Each from NVIDIA's document of that name, half of what it gives "with sparsity" where it gives that;
+# compared with copies of these tables on others' pages in December 2026, all but the V100's.
 PEAKS = {
+    "T4": (65, "NVIDIA T4"),
     "V100": (125, "NVIDIA V100 Tensor Core GPU, SXM2"),
     "L4": (121, "NVIDIA L4 Tensor Core GPU"),
+    "RTX 4090": (165, "NVIDIA Ada GPU architecture, GeForce RTX 4090"),
     "A100": (312, "NVIDIA A100 Tensor Core GPU"),
     "L40S": (362, "NVIDIA L40S"),
     "H100, H200": (989, "NVIDIA H100 and H200 Tensor Core GPU, SXM"),
