@@ -216,6 +216,7 @@ def test_generate_makes_a_data_set_that_stock_datasets_loads(stablerep, captions
     output = tmp_path / "images"
     code, out, err = stablerep(*generate_flags(captions, pipeline, output))
     assert (code, "load_dataset" in out) == (0, True), err
+    assert "%|" not in err, "a library's bar where there is no terminal"
     dataset = datasets.load_dataset(str(output), split="train")
     assert dataset["caption"][:] == [c for c in ("a red ball", "a blue house", "a green tree") for _ in range(2)]
     assert dataset.features["image"] == datasets.Image()
