@@ -84,6 +84,7 @@ def test_images_of_a_concept_are_shared_out_evenly_within_bounds() -> None:
     assert set(images[:90]) == {2}
     assert set(images[90:99]) == {5}  # 60 of 9 captions would be 6 or 7
     assert images[99] == 5
+    assert set(allocate_images(GROUPS, "uniform", 2, max_images=1)) == {1}
     assert allocate_images(GROUPS, "uniform", 1).min() == 1
     shared = allocate_images(GROUPS, "target", 1, target=20, max_images=100)[90:99]
     assert sorted(shared.tolist()) == [2] * 7 + [3] * 2

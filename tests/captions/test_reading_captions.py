@@ -216,9 +216,9 @@ def test_labels_are_read_beside_captions(tmp_path: Path) -> None:
 
 def test_a_row_that_lacks_its_class_has_no_label(tmp_path: Path) -> None:
     kinds = datasets.Features({"caption": datasets.Value("string"), "kind": datasets.ClassLabel(names=["cat", "dog"])})
-    rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c"], "kind": [1, -1, None]}, features=kinds)
+    rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c", "d"], "kind": [1, -1, None, 0]}, features=kinds)
     rows.to_parquet(tmp_path / "train.parquet")
-    assert read_captions(tmp_path, label_column="kind").labels == ["dog", None, None]
+    assert read_captions(tmp_path, label_column="kind").labels == ["dog", None, None, "cat"]
 
 
 def test_a_file_gives_the_same_captions_alone_and_in_a_folder(tmp_path: Path) -> None:
@@ -316,9 +316,9 @@ def test_files_of_a_folder_that_are_not_read_are_counted_by_reason(
 
 def test_classes_of_a_file_are_its_labels_by_name(tmp_path: Path) -> None:
     kinds = datasets.Features({"caption": datasets.Value("string"), "kind": datasets.ClassLabel(names=["cat", "dog"])})
-    rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c"], "kind": [1, -1, None]}, features=kinds)
+    rows = datasets.Dataset.from_dict({"caption": ["a", "b", "c", "d"], "kind": [1, -1, None, 0]}, features=kinds)
     rows.to_parquet(tmp_path / "c.parquet")
-    assert read_captions(tmp_path / "c.parquet", label_column="kind").labels == ["dog", None, None]
+    assert read_captions(tmp_path / "c.parquet", label_column="kind").labels == ["dog", None, None, "cat"]
 
 
 def test_files_that_cannot_be_opened_get_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

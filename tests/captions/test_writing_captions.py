@@ -261,6 +261,7 @@ def classifier(byte_tokenizer, tmp_path_factory) -> str:
 def test_a_text_classifier_is_a_score_of_its_unsafe_labels(classifier: str) -> None:
     assert text_classifier(classifier, ["toxic"])(["a", "b c"]) == pytest.approx([0.3, 0.3])
     assert text_classifier(classifier, ["toxic", "threat"])(["a"]) == pytest.approx([0.4])
+    assert len(text_classifier(classifier, ["toxic"])(["a"] * 130)) == 130, "they are read in batches"
     with pytest.raises(InputError, match=r"no label 'bad'; its labels are \['fine', 'threat', 'toxic'\]"):
         text_classifier(classifier, ["bad"])
     with pytest.raises(InputError, match="cannot be loaded"):

@@ -77,9 +77,11 @@ def test_scores_are_written_into_the_rows_and_nothing_else_changes(folder: Path,
 def test_only_what_is_missing_is_measured(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         score_store(folder, [Brightness(die_at=2)], progress=False)
+    part = score_store(folder, [Brightness("nsfw", 0.1)], progress=False, rank=1, world_size=2)
+    assert not part.is_complete and part.means == {}
     scorer, other = Brightness(), Brightness("nsfw", 0.5)
     summary = score_store(folder, [scorer, other], progress=False)
-    assert (scorer.calls, other.calls, summary.num_images) == (1, 3, 20)
+    assert summary.is_complete and (scorer.calls, other.calls, summary.num_images) == (1, 3, 20)
     changed = Brightness(factor=2.0)
     assert score_store(folder, [changed, other], progress=False).num_images == 20
     assert (changed.calls, other.calls) == (3, 3)

@@ -133,6 +133,7 @@ def test_a_second_run_draws_nothing(make_plan: MakePlan, tmp_path: Path) -> None
     plan = make_plan(10)
     first = draw(plan, tmp_path)
     assert (first.num_images, first.num_drawn, first.num_shards_drawn, first.damaged_shards) == (20, 20, 3, ())
+    assert first.images_per_second == pytest.approx(20 / first.seconds)
     before = contents(tmp_path)
     painter = Painter()
     second = draw(plan, tmp_path, painter)
