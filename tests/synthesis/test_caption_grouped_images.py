@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,12 @@ def test_the_longest_caption_that_cleaning_keeps_is_the_longest_that_is_drawn(tm
     assert reason == "too long"
     with pytest.raises(InputError, match=r"10,001 characters.* leave it out, as `stablerep captions` does"):
         plan_generation(settings)
+
+
+def test_fewer_captions_are_spread_evenly_from_the_first_to_the_last(tmp_path):
+    (tmp_path / "captions.txt").write_text("".join(f"thing {number}\n" for number in range(11)))
+    settings = GenerationSettings(captions=str(tmp_path / "captions.txt"), num_captions=3)
+    assert plan_generation(settings)[0].captions.captions == ["thing 0", "thing 5", "thing 10"]
+    with pytest.raises(InputError, match="num_captions=12 asks for more than the 11"):
+        plan_generation(dataclasses.replace(settings, num_captions=12))
+    assert len(plan_generation(dataclasses.replace(settings, num_captions=1))[0].captions) == 1
