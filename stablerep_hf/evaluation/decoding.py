@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import re
 from collections.abc import Mapping
 from enum import IntEnum
@@ -18,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from ..errors import InputError
 
+logger = logging.getLogger(__name__)
 _ON_HUB = re.compile(r"hf://datasets/[^:]+")
 IN_ARCHIVE = r"^zip://[^:]*::"  # how `datasets` names a file in a zip archive: before the path of the archive
 
@@ -87,6 +89,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
     Where an icon is transparent its colours are whatever its maker left there, mostly black under black lines. Numbers
     of more than 8 bits are scaled by the range that their mode or file has, which Pillow's `convert` cuts off instead.
+    White is 65,535 in a PNG of 16 bits, also where all its values are below 256: the PNG specification says so, and
+    a range of its own for each picture would make a night as bright as a day. Such a picture comes out nearly black,
+    which is warned of once a process.
 
     Raises:
         InputError: nothing says what is white in it, as in most pictures of floats.
@@ -110,11 +115,22 @@ def know_heif() -> None:
 def _in_eight_bits(picture: Image.Image) -> Image.Image:
     low, high = _range(picture)
     values = np.asarray(picture).astype(np.float64)
+    if low == 0 and high > 255 and 0 < values.max() <= 255:
+        _warn_of_low_bits(int(high))
     grey = np.rint(255 * ((values - low) / (high - low)).clip(0, 1))
     transparent = picture.info.get("transparency")  # of a PNG: one value that shows the ground
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey.astype(np.uint8))
+
+
+@functools.cache
+def _warn_of_low_bits(white: int) -> None:
+    logger.warning(
+        "A picture of more than 8 bits a channel uses only the values up to 255, while white is %d, so it is read as "
+        "nearly black: if 255 is meant as white, save it with 8 bits. Others like it are not reported.",
+        white,
+    )
 
 
 def _range(picture: Image.Image) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 
 from stablerep_hf.captions import read_captions
 from stablerep_hf.errors import InputError
+from stablerep_hf.evaluation import decoding
 from stablerep_hf.evaluation.decoding import decode_image, to_rgb
 from stablerep_hf.evaluation.images import image_splits, load_images
 
@@ -233,6 +234,17 @@ def test_a_range_is_read_from_the_file_or_the_picture_is_refused(tmp_path):
     for unknown in (shares, Image.fromarray(RAMP.astype(np.int32))):
         with pytest.raises(InputError, match=f"mode '{unknown.mode}' has no range that says what is white"):
             to_rgb(unknown)
+
+
+def test_sixteen_bits_that_use_only_eight_stay_dark_and_are_said_once(caplog):
+    decoding._warn_of_low_bits.cache_clear()
+    for dark in (np.zeros_like(RAMP), RAMP):
+        to_rgb(Image.fromarray(dark))
+    assert not caplog.records
+    for _ in range(2):
+        assert np.asarray(to_rgb(Image.fromarray(RAMP // 257))).max() == 1
+    (record,) = caplog.records
+    assert "only the values up to 255, while white is 65535" in record.getMessage()
 
 
 def test_a_transparent_grey_of_sixteen_bits_shows_the_ground(tmp_path):
