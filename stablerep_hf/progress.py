@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -46,6 +47,16 @@ def track(
             progress.advance()
 
 
+def _shows_bars() -> bool:
+    """Whether a bar can be seen: in a notebook, and in a terminal that has rows, without which tqdm draws nothing."""
+    if "ipykernel" in sys.modules or not sys.stderr.isatty():
+        return "ipykernel" in sys.modules
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).lines > 0
+    except OSError:
+        return True
+
+
 class Progress:
     """Shows on standard error how far some work is, how fast it goes and how long it will take; a context manager.
 
@@ -73,7 +84,7 @@ class Progress:
         self._written = -1  # units done when the last line was written
         if not shown or _hidden:
             return
-        if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        if _shows_bars():
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=total, initial=done, desc=what, unit=f" {unit}s", dynamic_ncols=True)

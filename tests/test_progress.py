@@ -1,6 +1,7 @@
 """Progress: lines where there is no terminal, a bar where there is one, silence on request."""
 
 import io
+import os
 import re
 import sys
 import time
@@ -54,6 +55,15 @@ def test_a_terminal_gets_a_bar_with_values(monkeypatch):
         progress.say("step 1: loss 0.5")
     assert re.search(r"training: 100%\|.*40/40 .*images/s, loss 0.5", terminal.getvalue())
     assert "step 1: loss 0.5\n" in terminal.getvalue()
+
+
+def test_a_terminal_that_says_nothing_of_its_size_gets_lines(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(terminal, "fileno", lambda: 2, raising=False)
+    monkeypatch.setattr(progress.os, "get_terminal_size", lambda _: os.terminal_size((0, 0)))
+    with Progress("training", 40) as shown:
+        shown.advance(40)
+    assert terminal.getvalue().startswith("training: 40 of 40 images, ")
 
 
 def test_items_are_tracked_and_hidden_work_is_silent(capsys):
