@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def line_panels(panels: Sequence[Panel], x_label: str) -> bytes:
                 capsize=2.5,
             )
         axis.set_xscale("log", base=2)
-        axis.set_xticks(ticks, [f"{x:,g}" for x in ticks])
+        axis.set_xticks(ticks, [f"{x:,.12g}" for x in ticks])
         axis.minorticks_off()
         _dress(axis, f"{panel.title}{', %' if panel.percent else ''}", x_label)
     for axis in axes[len(panels) :]:
@@ -127,7 +128,7 @@ def _figure(rows: int, columns: int, width: float, height: float, **options: Any
 
 
 def _dress(axis: Any, title: str, x_label: str) -> None:
-    axis.set_title(title, fontsize=9)
+    axis.set_title(textwrap.fill(title, 42), fontsize=9)
     axis.set_xlabel(x_label, fontsize=8)
     axis.tick_params(labelsize=8)
     axis.grid(color="0.9")

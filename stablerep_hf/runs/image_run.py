@@ -73,6 +73,8 @@ class ImageTrainingRun(ABC):
         record = read_record(self.output, self.RECORD, self.asked, self._contents)
         if record:  # which may know what the Hub cannot say now
             self._contents = dict(record.get("contents", {}))
+        if record.get("finished") and not any(self.output.glob("*.safetensors")):
+            record["finished"] = False  # what came out was deleted; the last checkpoint has it
         return record
 
     def run(self) -> dict[str, Any]:

@@ -351,6 +351,15 @@ def test_train_again_is_done_and_other_settings_are_refused(stablerep, trained, 
     assert stablerep(*flags, "--logging_steps", "3")[0] == 0, "how often a run reports changes nothing it learns"
 
 
+def test_a_finished_run_whose_weights_were_deleted_writes_them_again(stablerep, trained, grouped_folder):
+    flags = ["train", "--data", grouped_folder, "--output", trained, *TRAIN_FLAGS]
+    weights = (trained / "model.safetensors").read_bytes()
+    (trained / "model.safetensors").unlink()
+    code, _, err = stablerep(*flags)
+    assert code == 0, err
+    assert (trained / "model.safetensors").read_bytes() == weights
+
+
 @pytest.mark.slow
 def test_train_killed_and_started_again_reaches_the_same_weights(trained, grouped_folder, tmp_path):
     flags = ["train", "--data", grouped_folder, "--output", tmp_path / "encoder", *TRAIN_FLAGS]
