@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +12,26 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
+_WIDEST = 2_000  # characters; NumPy gives all rows the width of the longest, four bytes a character
+
 
 def column_values(dataset: Dataset, column: str) -> NDArray[Any]:
-    """The values (N,) of a column; lists stay lists, because they may differ in length."""
-    values = dataset[column][:]
+    """The values (N,) of a column; lists stay lists, because they may differ in length.
+
+    Text of more than 2,000 characters is cut there, with a digest of the whole behind it: other texts stay others.
+    """
+    values = [_bounded(value) for value in dataset[column][:]]
     if not any(isinstance(value, list) for value in values):
         return np.asarray(values)
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
+
+
+def _bounded(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) <= _WIDEST:
+        return value
+    return value[:_WIDEST] + hashlib.blake2b(value.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def class_names(dataset: Dataset, column: str | None) -> list[str]:

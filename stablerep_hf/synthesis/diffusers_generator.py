@@ -238,7 +238,7 @@ class DiffusersGenerator(GeneratorSettings):
         """
         import diffusers
         import torch
-        from huggingface_hub.utils import are_progress_bars_disabled
+        from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 
         if are_progress_bars_disabled():  # in a command; diffusers has no variable of its own for this
             diffusers.utils.logging.disable_progress_bar()

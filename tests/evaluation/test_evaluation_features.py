@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, ResNetCon
 
 from stablerep_hf.errors import InputError
 from stablerep_hf.evaluation import Columns, evaluate_encoder, extract_features, load_encoder, pixel_encoder
+from stablerep_hf.evaluation.columns import column_values
 
 
 def encode_one_by_one(model, image_processor, images) -> np.ndarray:
@@ -260,3 +261,10 @@ def test_half_precision_weights_get_pixels_of_their_type_and_give_float32(vit, i
     assert found.features.dtype == np.float32
     expected = extract_features(vit.float(), test_world, image_processor=image_processor, progress=False).features
     np.testing.assert_allclose(found.features, expected, atol=0.2)
+
+
+def test_a_text_of_a_book_s_length_does_not_widen_all_the_rest():
+    texts = ["a dog", "x" * 9_999 + "a", "x" * 9_999 + "b", "x" * 9_999 + "a"]
+    values = column_values(datasets.Dataset.from_dict({"caption": texts}), "caption")
+    assert values[0] == "a dog" and values[1] == values[3] != values[2]
+    assert values.nbytes < 4 * 4 * 2_100
