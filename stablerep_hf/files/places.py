@@ -49,23 +49,24 @@ def check_place(argument: str, path: str | Path, *, is_file: bool = False) -> No
         ) from error
 
 
-def check_apart(output: str | Path, *data: str | Path) -> None:
+def check_apart(path: str | Path, *data: str | Path, argument: str = "output") -> None:
     """Refuse to write into a data set that is read: its content would change under a run that goes on.
 
     Args:
-        output: The folder or file to write.
+        path: The folder or file to write.
         data: Names of data sets; those that are no folders are passed over.
+        argument: The name of the argument that says where to write.
 
     Raises:
-        InputError: The output is one of these folders, or lies in it.
+        InputError: The path is one of these folders, or lies in it.
     """
-    place = Path(os.path.realpath(output))
+    place = Path(os.path.realpath(path))
     for name in data:
         # no Path.is_dir, which raises for a name that is too long
         if os.path.isdir(name) and Path(os.path.realpath(name)) in (place, *place.parents):  # noqa: PTH112
             raise InputError(
-                f"output={output} lies in the folder of the data, {name}, whose content it would change: name another "
-                "place."
+                f"{argument}={path} lies in the folder of the data, {name}, whose content it would change: name "
+                "another place."
             )
 
 

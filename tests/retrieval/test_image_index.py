@@ -186,13 +186,16 @@ def test_the_command_keeps_no_features_and_no_path_of_this_machine(dataset, tmp_
 
 
 @pytest.mark.parametrize("flag", ["--output", "--cache"])
-@pytest.mark.parametrize("place", ["data/train.parquet", "data/train.parquet/index", "/proc/index"])
+@pytest.mark.parametrize("place", ["notes.txt", "notes.txt/index", "/proc/index"])
 def test_a_place_that_cannot_be_written_is_refused_before_encoding(
     dataset, tmp_path, monkeypatch, capsys, flag, place
 ):
     dataset.to_parquet(tmp_path / "data" / "train.parquet")
     monkeypatch.chdir(tmp_path)
+    Path("notes.txt").touch()
     monkeypatch.setattr(image_index, "extract_features", lambda *_, **__: pytest.fail("it was encoded"))
+    assert main(["index", "data", "embedded", flag, "data/train.parquet/index"]) == 2
+    assert f"{flag} data/train.parquet/index lies in the folder of the data" in capsys.readouterr().err
     assert main(["index", "data", "embedded", flag, place]) == 2
     assert f"{flag} {place} cannot be written" in capsys.readouterr().err
     assert not Path("index").exists()
