@@ -228,7 +228,12 @@ def test_processes_end_at_once_with_the_first_one(tmp_path, number):
     (tmp_path / "parent.py").write_text(PARENT)
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": paths, "FAKE_RUNNER_LOG": str(tmp_path)}
-    process = subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     wait_until(lambda: len(list(tmp_path.glob("[0-9]*"))) == 2, process)
     process.send_signal(number)
     process.wait(40)  # a task lasts a minute
