@@ -49,13 +49,12 @@ def check_place(argument: str, path: str | Path, *, is_file: bool = False) -> No
         ) from error
 
 
-def check_apart(path: str | Path, *data: str | Path, argument: str = "output") -> None:
+def check_apart(path: str | Path, *data: str | Path) -> None:
     """Refuse to write into a data set that is read: its content would change under a run that goes on.
 
     Args:
         path: The folder or file to write.
         data: Names of data sets; those that are no folders are passed over.
-        argument: The name of the argument that says where to write.
 
     Raises:
         InputError: The path is one of these folders, or lies in it.
@@ -65,7 +64,7 @@ def check_apart(path: str | Path, *data: str | Path, argument: str = "output") -
         # no Path.is_dir, which raises for a name that is too long
         if os.path.isdir(name) and Path(os.path.realpath(name)) in (place, *place.parents):  # noqa: PTH112
             raise InputError(
-                f"{argument}={path} lies in the folder of the data, {name}, whose content it would change: name "
+                f"output={path} lies in the folder of the data, {name}, whose content it would change: name "
                 "another place."
             )
 

@@ -34,7 +34,7 @@ class ExtractionSettings:
     max_bad_images: int = setting(0, "Images that may fail to decode before the run stops.")
 
     def check_places(self, output: str | None, *data: str, is_file: bool) -> None:
-        """Refuse, before any work, an output or a cache that could not be written, or one within the data.
+        """Refuse, before any work, an output or a cache that could not be written, or an output within the data.
 
         Raises:
             InputError: There is such a one.
@@ -45,7 +45,6 @@ class ExtractionSettings:
             check_apart(output, *data)
             check_place("output", output, is_file=is_file)
         if self.cache_dir is not None:
-            check_apart(self.cache_dir, *data, argument="cache")
             check_place("cache", self.cache_dir)
 
     @property

@@ -194,8 +194,6 @@ def test_a_place_that_cannot_be_written_is_refused_before_encoding(
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").touch()
     monkeypatch.setattr(image_index, "extract_features", lambda *_, **__: pytest.fail("it was encoded"))
-    assert main(["index", "data", "embedded", flag, "data/train.parquet/index"]) == 2
-    assert f"{flag} data/train.parquet/index lies in the folder of the data" in capsys.readouterr().err
     assert main(["index", "data", "embedded", flag, place]) == 2
     assert f"{flag} {place} cannot be written" in capsys.readouterr().err
     assert not Path("index").exists()
