@@ -17,7 +17,8 @@ from .protocol import KeepingGenerator
 
 ANSWERS = "answers"
 _REQUESTS = "requests.log"
-_NOT_BILLED = b"-"  # before a request that is taken back
+_REFUSED = "refused.log"
+_LINE = 33  # bytes: 32 characters and the end of the line, so that a size is a number of requests
 
 
 @contextmanager
@@ -46,6 +47,7 @@ class AnswerFolder:
         """Look at a folder that exists; its parent serves all shards of the data set."""
         self._folder = folder
         self._requests = folder.parent / _REQUESTS
+        self._refused = folder.parent / _REFUSED
 
     def find(self, key: str) -> bytes | None:
         """What was answered; None if nothing was."""
@@ -66,31 +68,32 @@ class AnswerFolder:
         Raises `BudgetSpent` if there are `most` already.
         """
         with self._locked():
-            sent = 0 if most is None else self._num_sent()
+            sent = (_size(self._requests) - _size(self._refused)) // _LINE
             if most is not None and sent >= most:
                 raise BudgetSpent(
                     f"`max_images` or `max_dollars` is reached after {sent} images, so drawing stops: what was "
                     "answered is kept, so raise the limit and run the same command again for the rest."
                 )
-            self._write(f"{key}\n".encode())
+            _append(self._requests, key)
 
     def take_back(self, key: str) -> None:
-        """Say of a request on the list that the service did nothing for it, so that it is not billed."""
+        """List a counted request as refused: the service did nothing for it, so it is not billed."""
         with self._locked():
-            self._write(_NOT_BILLED + f"{key}\n".encode())
-
-    def _num_sent(self) -> int:
-        lines = self._requests.read_bytes() if self._requests.exists() else b""
-        return lines.count(b"\n") - 2 * lines.count(_NOT_BILLED)
+            _append(self._refused, key)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with readable_disk_errors(self._requests), FileLock(self._requests.with_name(".requests.lock")):
             yield
 
-    def _write(self, line: bytes) -> None:
-        with self._requests.open("ab") as file:
-            file.write(line)
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _append(path: Path, key: str) -> None:
+    with path.open("ab") as file:
+        file.write(f"{key}\n".encode())
 
 
 class BudgetSpent(InputError):
